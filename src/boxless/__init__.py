@@ -1,0 +1,53 @@
+"""Boxless: object detectors from image tags.
+
+>>> import boxless
+>>> detector = boxless.train("pictures.csv", "runs/first")  # doctest: +SKIP
+>>> detector.predict("street.jpg").names  # doctest: +SKIP
+['bus', 'person', 'person']
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boxless.datasets import load_dataset
+    from boxless.errors import BoxlessError, PictureError
+    from boxless.evaluation import evaluate
+    from boxless.inference import Detector
+    from boxless.structures import Annotations, Dataset, Detections, Heatmaps, Sample
+    from boxless.training import train
+
+_HOMES = {
+    "load_dataset": "datasets",
+    "BoxlessError": "errors",
+    "PictureError": "errors",
+    "evaluate": "evaluation",
+    "Detector": "inference",
+    "Annotations": "structures",
+    "Dataset": "structures",
+    "Detections": "structures",
+    "Heatmaps": "structures",
+    "Sample": "structures",
+    "train": "training",
+}
+
+__all__ = [
+    "Annotations",
+    "BoxlessError",
+    "Dataset",
+    "Detections",
+    "Detector",
+    "Heatmaps",
+    "PictureError",
+    "Sample",
+    "evaluate",
+    "load_dataset",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Torch takes seconds to import; what does not need it should not wait for it.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'boxless' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"boxless.{_HOMES[name]}"), name)

@@ -1,0 +1,199 @@
+"""The command line: one verb, one function; the work is done elsewhere."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from boxless.errors import BoxlessError
+from boxless.progress import announce, console, report_skipped
+
+app = typer.Typer(
+    help="Object detectors from image tags: class heatmaps, boxes and a detector, and nobody draws a box.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+Data = Annotated[
+    Path, typer.Argument(help="VOC devkit year, COCO JSON, YOLO data.yaml, class folders, or a CSV/TSV table.")
+]
+Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
+Pictures = Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")]
+Split = Annotated[str | None, typer.Option(help="Part of the data, such as train or val.")]
+Classes = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=8.")
+]
+
+
+class Voc(StrEnum):
+    """Data sets that `boxless data` downloads."""
+
+    voc2007 = "voc2007"
+    voc2012 = "voc2012"
+
+
+class Format(StrEnum):
+    """Formats that `boxless predict` writes."""
+
+    coco = "coco"
+    voc = "voc"
+    yolo = "yolo"
+    csv = "csv"
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where data, run and pictures go.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 0,
+) -> None:
+    """Draw a data set, train on its tags, print the scores and write pictures: the whole way in a few minutes."""
+    from boxless.demo import run_demo
+
+    scores, pictures = run_demo(out, seed)
+    _print_scores(scores)
+    console.print(f"Look at {pictures}", highlight=False)
+
+
+@app.command()
+def data(name: Voc, root: Annotated[Path, typer.Option(help="Folder that takes VOCdevkit/.")]) -> None:
+    """Download a public data set, verified and ready to train on."""
+    from boxless.datasets.download import download_voc
+
+    console.print(f"Ready: {download_voc(name.removeprefix('voc'), root)}", highlight=False)  # type: ignore[arg-type]
+
+
+@app.command()
+def proposals(data: Data, settings: Settings = None, split: Split = None) -> None:
+    """Compute region proposals and report their number, time and, where there are boxes, recall."""
+    from boxless.config import parse_proposals
+    from boxless.datasets import load_dataset
+    from boxless.proposals.report import report_proposals
+
+    report = report_proposals(announce(load_dataset(data, split)), parse_proposals(settings or []))
+    table = Table("", "value")
+    for name, value in report.items():
+        table.add_row(name, f"{value:,.3f}".rstrip("0").rstrip("."))
+    console.print(table)
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Run folder; the same command on an unfinished one resumes it.")],
+    settings: Settings = None,
+    method: Annotated[str, typer.Option(help="oquab, cam, wsddn, contextlocnet.")] = "contextlocnet",
+    backbone: Annotated[
+        str | None, typer.Option(help="efficientnet_lite0, alexnet, vgg16, resnet50 or a timm name.")
+    ] = None,
+    split: Split = None,
+    classes: Classes = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file laid over the method's preset.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
+    track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb; may be given twice.")] = None,
+) -> None:
+    """Train a detector from image-level tags; boxes are never looked at."""
+    from boxless.training import train
+
+    train(
+        data,
+        out,
+        method=method,
+        split=split,
+        classes=_names(classes),
+        config=config,
+        options=settings or [],
+        seed=seed,
+        backbone=backbone,
+        trackers=track or [],
+    )
+    console.print(
+        f"Trained: {out}. Next: boxless evaluate {out} DATA, boxless predict {out} PICTURES --out DIR", highlight=False
+    )
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Data,
+    split: Split = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all scores to this file.")] = None,
+) -> None:
+    """Score a detector: VOC mAP, CorLoc, classification and pointing mAP."""
+    from boxless.datasets import load_dataset
+    from boxless.evaluation import evaluate
+    from boxless.inference import Detector
+    from boxless.runs import write_json
+
+    detector = Detector.load(run)
+    scores = evaluate(detector, announce(load_dataset(data, split)))
+    write_json(run / f"metrics-{split or 'all'}.json", scores)
+    if json_file:
+        write_json(json_file, scores)
+    _print_scores(scores)
+
+
+@app.command()
+def predict(
+    run: Run,
+    pictures: Pictures,
+    out: Annotated[Path, typer.Option(help="Folder for overlays and the machine-readable file.")],
+    format: Annotated[Format, typer.Option(help="Of the machine-readable file.")] = Format.coco,
+) -> None:
+    """Find objects in pictures: overlays to look at, beside a file for programs."""
+    from boxless.inference import Detector
+    from boxless.results import predict
+
+    report_skipped(predict(Detector.load(run), pictures, out, format))
+    console.print(f"Look at {out}", highlight=False)
+
+
+@app.command()
+def heatmap(
+    run: Run,
+    pictures: Pictures,
+    out: Annotated[Path, typer.Option(help="Folder for overlays and arrays.")],
+    class_name: Annotated[str | None, typer.Option("--class", help="This class only, else those found.")] = None,
+    colormap: Annotated[str, typer.Option(help="Any matplotlib colormap.")] = "jet",
+) -> None:
+    """Show where each class is: overlays to look at, beside the maps as .npy arrays."""
+    from boxless.inference import Detector
+    from boxless.results import heatmaps
+
+    report_skipped(heatmaps(Detector.load(run), pictures, out, class_name, colormap))
+    console.print(f"Look at {out}", highlight=False)
+
+
+def _names(classes: str | None) -> list[str] | None:
+    return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
+
+
+def _print_scores(scores: dict[str, Any]) -> None:
+    from boxless.metrics.summary import CONVENTIONS
+
+    table = Table(
+        "class", "pictures", "objects", *CONVENTIONS, title=f"{scores['images']} pictures, {scores['seconds']} s"
+    )
+    for name, row in {**scores["classes"], "mean": scores}.items():
+        cells = ["" if row.get(key) is None else f"{row[key]:.3f}" for key in CONVENTIONS]
+        counts = [str(row.get(key, "") if row.get(key) is not None else "") for key in ("images", "objects")]
+        table.add_row(name, *counts, *cells, style="bold" if row is scores else None)
+    console.print(table)
+    for key, convention in CONVENTIONS.items():
+        console.print(f"[bold]{key}[/]  {convention}", highlight=False)
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is one line on standard error, not a traceback."""
+    try:
+        app()
+    except BoxlessError as error:
+        console.print("[bold red]Error:[/] ", end="")
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("Stopped; the same command goes on from here.")
+        sys.exit(130)

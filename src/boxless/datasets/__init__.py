@@ -1,0 +1,98 @@
+"""Where pictures and tags come from: one loader for the layouts in common use."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+from boxless.datasets._shared import Problems
+from boxless.datasets.coco import find_coco, load_coco
+from boxless.datasets.folders import find_in_folders, load_folders
+from boxless.datasets.table import DELIMITERS, load_table
+from boxless.datasets.voc import find_years, load_voc
+from boxless.datasets.yolo import find_yolo, load_yolo
+from boxless.errors import BoxlessError
+from boxless.structures import Dataset
+
+__all__ = ["load_dataset"]
+
+_LAYOUTS = """Boxless reads
+  PASCAL VOC  a folder with JPEGImages, ImageSets/Main/<split>.txt and Annotations (or one with VOCdevkit/<year>)
+  COCO        a .json file, or a folder with annotations/*.json or <split>/_annotations.coco.json
+  YOLO        a data.yaml, or the folder it is in
+  folders     <class>/*.jpg or <split>/<class>/*.jpg
+  table       a .csv or .tsv file: `picture,tags` (tags parted by ;), or `picture` and a column of 0 and 1 a class"""
+
+
+def load_dataset(path: str | PathLike[str], split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
+    """Read pictures with their tags, and boxes where there are any, from a layout recognised by its files.
+
+    PASCAL VOC, COCO, YOLO, folders named after classes, and tables; each module of this package describes its layout.
+    What is broken in single pictures ends up in `Dataset.warnings`, and the rest goes on. Pictures are not opened; for
+    YOLO, their headers are read.
+
+    Args:
+        path: a file or folder; `~` is the user's home.
+        split: None for trainval, else train, else the only one there is.
+        classes: keep only these, in this order (see `Dataset.with_classes`); None keeps all.
+
+    Returns:
+        The dataset; boxes are xyxy in pixels of the displayed picture, right and bottom exclusive. A picture whose
+        boxes are not known has `annotations` None; one that is known to show nothing has empty ones.
+
+    Raises:
+        BoxlessError: nothing is there, the layout is not recognised, the split or a class does not exist, or no tag is
+            left after what is broken was put aside.
+    """
+    root = Path(path).expanduser()
+    dataset = _read(root, split)
+    if not any(sample.tags or sample.unsure for sample in dataset.samples):
+        reasons = "".join(f"\n  {line}" for line in dataset.warnings)
+        raise BoxlessError(
+            f"{root}: no tag to learn from among {len(dataset)} usable pictures of {dataset.name}{reasons}"
+        )
+    if not any(sample.annotations is not None and len(sample.annotations.boxes) for sample in dataset.samples):
+        dataset = dataset.tags_only()
+    if classes is not None:
+        dataset = dataset.with_classes(classes)
+    return replace(dataset, warnings=dataset.warnings + _remarks(dataset))
+
+
+def _read(root: Path, split: str | None) -> Dataset:
+    if not root.exists():
+        raise BoxlessError(f"{root}: there is no such file or folder")
+    if root.suffix.lower() in DELIMITERS and root.is_file():
+        return load_table(root, split)
+    if years := find_years(root):
+        if len(years) > 1:
+            raise BoxlessError(f"{root} holds several VOC years; give one of them: {', '.join(map(str, years))}")
+        return load_voc(years[0], split)
+    if files := find_coco(root):
+        return load_coco(files, split, root)
+    if data_file := find_yolo(root):
+        return load_yolo(data_file, split)
+    if pictures := find_in_folders(root):
+        return load_folders(root, pictures, split)
+    raise BoxlessError(f"{root} {_describe(root)}. {_LAYOUTS}")
+
+
+def _describe(root: Path) -> str:
+    if root.is_file():
+        return "is not a kind of file that holds a dataset"
+    entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
+    if not entries:
+        return "is empty"
+    return f"is laid out in no way that is known; it holds {', '.join(entries[:8])}{', ...' if entries[8:] else ''}"
+
+
+def _remarks(dataset: Dataset) -> tuple[str, ...]:
+    problems = Problems()
+    seen: set[int] = set()
+    for sample in dataset.samples:
+        seen |= sample.tags
+        if not sample.tags and not sample.unsure:
+            problems.add("pictures without a tag, kept as negatives", sample.id)
+    for label, name in enumerate(dataset.classes):
+        if label not in seen:
+            problems.add("classes that no picture is tagged with", name)
+    return problems.lines()

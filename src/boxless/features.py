@@ -1,0 +1,206 @@
+"""Feature maps of pictures: the frozen part of the network is run once, and its maps are kept in half precision."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import timm
+import torch
+import torchvision
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from boxless.backbones import Backbone, fingerprint
+from boxless.cache import entry, load_array, open_store, save_array
+from boxless.config import BackboneConfig, ViewConfig
+from boxless.errors import PictureError
+from boxless.pictures import read_picture
+from boxless.progress import track
+from boxless.structures import FloatArray
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to show a picture to the network.
+
+    Args:
+        scale: longest side in pixels.
+        flipped: whether it is mirrored left to right.
+    """
+
+    scale: int
+    flipped: bool = False
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in this view of a picture of `width` x `height` pixels."""
+        factor = self.scale / max(width, height)
+        return max(1, round(width * factor)), max(1, round(height * factor))
+
+    def boxes(self, boxes: FloatArray, width: int, height: int) -> FloatArray:
+        """Move boxes (N, 4), xyxy pixels of a picture of `width` x `height`, into the pixels of this view."""
+        view_width, view_height = self.size(width, height)
+        moved = boxes * np.array([view_width / width, view_height / height] * 2, np.float32)
+        if self.flipped:
+            moved[:, [0, 2]] = view_width - moved[:, [2, 0]]
+        return moved
+
+
+def views_of(config: ViewConfig) -> tuple[View, ...]:
+    """Every view of a configuration, mirrored ones after plain ones."""
+    flips = (False, True) if config.flips else (False,)
+    return tuple(View(scale, flipped) for flipped in flips for scale in config.scales)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method is given: views of pictures, as feature maps or as pixels, and what is known of them.
+
+    Args:
+        maps: (B, C, H, W) float32, the frozen part's output (or normalised pixels where nothing is frozen), zero
+            beyond each view's own extent.
+        sizes: (B, 2) int64, height and width of each view in pixels.
+        boxes: for each view its proposals, (N, 4) float32, xyxy pixels of the view; None for methods without.
+        targets: (B, classes) float32: 1 present, 0 absent, NaN unsure; None at inference.
+    """
+
+    maps: Tensor
+    sizes: Tensor
+    boxes: list[Tensor] | None = None
+    targets: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        return Batch(
+            self.maps.to(device),
+            self.sizes.to(device),
+            None if self.boxes is None else [boxes.to(device) for boxes in self.boxes],
+            None if self.targets is None else self.targets.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of a `Batch`: `map` (C, h, w), `size` (height, width), `boxes` (N, 4), `target` (classes,)."""
+
+    map: Tensor
+    size: tuple[int, int]
+    boxes: Tensor | None = None
+    target: Tensor | None = None
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Put items into one batch, padded with zeros to the largest map."""
+    channels = items[0].map.shape[0]
+    height, width = (max(item.map.shape[axis] for item in items) for axis in (1, 2))
+    maps = torch.zeros(len(items), channels, height, width)
+    for row, item in zip(maps, items, strict=True):
+        row[:, : item.map.shape[1], : item.map.shape[2]] = item.map
+    boxes = [item.boxes for item in items if item.boxes is not None]
+    targets = [item.target for item in items if item.target is not None]
+    return Batch(
+        maps, torch.tensor([item.size for item in items]), boxes or None, torch.stack(targets) if targets else None
+    )
+
+
+def to_pixels(picture: NDArray[np.uint8], view: View, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Resize, mirror and normalise a picture (h, w, 3) uint8 into (3, h', w') float32."""
+    size = view.size(picture.shape[1], picture.shape[0])
+    shrinks = size[0] < picture.shape[1]
+    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    if view.flipped:
+        resized = resized[:, ::-1]
+    pixels = (resized.astype(np.float32) / 255 - np.array(mean, np.float32)) / np.array(std, np.float32)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+class FeatureStore:
+    """Feature maps of the frozen part of a backbone, keyed by picture content, view and weights.
+
+    Maps lie on disk in half precision, one file a view, and are memory-mapped, so that memory does not grow with their
+    number. Where nothing is frozen, nothing is stored: `load` then gives the pixels themselves.
+
+    Args:
+        backbone: for the pixels' mean and deviation.
+        frozen: its frozen stages, in evaluation mode.
+        config: what to name in the artefact.
+        device: where the frozen stages run.
+
+    Raises:
+        BoxlessError: the cache folder cannot be written.
+    """
+
+    def __init__(self, backbone: Backbone, frozen: nn.Sequential, config: BackboneConfig, device: torch.device) -> None:
+        self._mean, self._std = backbone.mean, backbone.std
+        self._device = device
+        self._frozen = frozen.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.cached = len(frozen) > 0
+        self._folders: dict[View, Path] = {}
+        self._settings = {
+            "backbone": config.model_dump(exclude={"weights", "freeze"}),
+            "stages": len(frozen),
+            "weights": fingerprint(frozen),
+            "source": backbone.source,
+            "licence": backbone.licence,
+            "versions": {module.__name__: module.__version__ for module in (torch, torchvision, timm, cv2)},
+        }
+
+    def extract(self, picture: NDArray[np.uint8], view: View) -> Tensor:
+        """Run the frozen stages on one view of a picture (h, w, 3) uint8: (C, h', w') float32, rounded as if stored."""
+        pixels = to_pixels(picture, view, self._mean, self._std)
+        if not self.cached:
+            return pixels
+        with torch.inference_mode():
+            batch = pixels[None].to(self._device).contiguous(memory_format=torch.channels_last)
+            features: Tensor = self._frozen(batch)[0]
+            return features.half().float().cpu().contiguous()
+
+    def compute(self, pictures: Mapping[str, Path], views: Sequence[View]) -> dict[Path, str]:
+        """Extract and store what is not there yet; where nothing is frozen, only see that the pictures can be read.
+
+        Pictures go through the network one by one: a map then does not depend on which others were missing.
+
+        Args:
+            pictures: content key -> file.
+            views: which views of each.
+
+        Returns:
+            Pictures that could not be read -> reason.
+        """
+        if not self.cached:
+            return _unreadable(pictures)
+        skipped: dict[Path, str] = {}
+        missing = {key: [view for view in views if not self._entry(key, view).exists()] for key in pictures}
+        missing = {key: todo for key, todo in missing.items() if todo}
+        for key, todo in track(missing.items(), "Features", len(missing)):
+            try:
+                picture = read_picture(pictures[key])
+            except PictureError as error:
+                skipped[pictures[key]] = str(error)
+                continue
+            for view in todo:
+                save_array(self._entry(key, view), self.extract(picture, view).half().numpy())
+        return skipped
+
+    def load(self, key: str, path: Path, view: View) -> Tensor:
+        """The stored map of a view, (C, h, w) float32; or the view's pixels where nothing is frozen."""
+        if not self.cached:
+            return self.extract(read_picture(path), view)
+        return torch.from_numpy(load_array(self._entry(key, view)).astype(np.float32))
+
+    def _entry(self, key: str, view: View) -> Path:
+        if view not in self._folders:
+            name = {"scale": view.scale, "flipped": view.flipped}
+            self._folders[view] = open_store("features", {**self._settings, **name})
+        return entry(self._folders[view], key)
+
+
+def _unreadable(pictures: Mapping[str, Path]) -> dict[Path, str]:
+    skipped = {}
+    for path in track(pictures.values(), "Check pictures", len(pictures)):
+        try:
+            read_picture(path)
+        except PictureError as error:
+            skipped[path] = str(error)
+    return skipped

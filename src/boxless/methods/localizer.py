@@ -1,0 +1,64 @@
+"""Image -> class heatmaps through global pooling: Oquab et al. (CVPR 2015) and CAM (Zhou et al., CVPR 2016)."""
+
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from boxless.config import LocalizerConfig
+from boxless.features import Batch
+from boxless.methods.evidence import Evidence
+from boxless.methods.losses import tag_loss
+
+
+class Localizer(nn.Module):
+    """A fully convolutional head that makes one map a class, pooled to one score a class.
+
+    With `average` pooling and no hidden layer this is a linear classifier on globally averaged features, and its maps
+    are class activation maps (Zhou et al., equation 2). With `max` pooling it is Oquab's network: the score of a class
+    is that of its best place (section 3).
+
+    Args:
+        tail: the backbone's trained stages; empty where all is frozen.
+        channels: of the map that the tail gives.
+        stride: picture pixels a cell of that map.
+        config: layers and pooling.
+        classes: number of classes.
+    """
+
+    def __init__(self, tail: nn.Sequential, channels: int, stride: int, config: LocalizerConfig, classes: int) -> None:
+        super().__init__()
+        self.tail = tail
+        self.stride = stride
+        self.pooling = config.pooling
+        layers: list[nn.Module] = []
+        widths = [channels, *config.hidden, classes]
+        for depth, (before, after) in enumerate(pairwise(widths)):
+            side = config.kernel if depth == 0 and config.hidden else 1
+            layers += [nn.ReLU(inplace=True), nn.Dropout(config.dropout)] if depth else []
+            layers.append(nn.Conv2d(before, after, side, padding=side // 2))
+        self.head = nn.Sequential(*layers)
+
+    @property
+    def needs_averages_only(self) -> bool:
+        """Whether a picture's averaged feature map gives the same losses as the map itself."""
+        return self.pooling == "average" and len(self.head) == 1 and len(self.tail) == 0
+
+    def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
+        """Losses in training mode, one `Evidence` a view in evaluation mode."""
+        maps = self.head(self.tail(batch.maps)).float()
+        # Cells beyond a view's own extent are padding of the batch.
+        extents = torch.div(batch.sizes + self.stride - 1, self.stride, rounding_mode="floor").tolist()
+        own = [row[:, :height, :width] for row, (height, width) in zip(maps, extents, strict=True)]
+        if self.pooling == "max":
+            logits = torch.stack([row.amax(dim=(1, 2)) for row in own])
+        else:
+            logits = torch.stack([row.mean(dim=(1, 2)) for row in own])
+        if self.training:
+            assert batch.targets is not None
+            return {"tags": tag_loss(logits, batch.targets, logits=True)}
+        # Equation 2 of CAM has no bias: zero then means that a place speaks neither for nor against the class.
+        last = cast(nn.Conv2d, self.head[-1])
+        bias = cast(Tensor, last.bias)[:, None, None]
+        return [Evidence(scores, maps=row - bias) for scores, row in zip(logits.sigmoid(), own, strict=True)]

@@ -1,0 +1,43 @@
+"""Losses over image-level tags and proposals."""
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+
+def tag_loss(scores: Tensor, targets: Tensor, *, logits: bool) -> Tensor:
+    """Binary log losses, summed over classes, averaged over pictures (Oquab et al. 2015, section 3; WSDDN, 3.3).
+
+    Args:
+        scores: (B, classes), probabilities or logits.
+        targets: (B, classes), 1 present, 0 absent, NaN unsure: such an entry has no part in the loss.
+        logits: whether `scores` are logits.
+    """
+    sure = ~targets.isnan()
+    if logits:
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(scores[sure], targets[sure], reduction="sum")
+    else:
+        # Softmaxes in half precision may sum to a little over one.
+        losses = torch.nn.functional.binary_cross_entropy(scores[sure].clamp(0, 1), targets[sure], reduction="sum")
+    return losses / len(targets)
+
+
+def spatial_regulariser(features: Tensor, scores: Tensor, boxes: Tensor, target: Tensor) -> Tensor:
+    """WSDDN's spatial regulariser (section 3.4) for one picture: boxes around the best one should have its features.
+
+    For each class that is present, of its ten best proposals those with IoU over 0.6 to the best are compared with it:
+    half the sum of score^2 * |feature - feature of the best|^2. Scores weigh and are not themselves pulled.
+
+    Args:
+        features: (N, D), of the last fully connected layer.
+        scores: (N, classes).
+        boxes: (N, 4), xyxy.
+        target: (classes,), 1 where the class is present.
+    """
+    loss = features.new_zeros(())
+    for label in torch.nonzero(target == 1).flatten():
+        weights, best = scores[:, label].detach().topk(min(10, len(boxes)))
+        near = box_iou(boxes[best[:1]], boxes[best])[0] > 0.6
+        distance = (features[best[near]] - features[best[0]]).square().sum(dim=1)
+        loss = loss + 0.5 * (weights[near].square() * distance).sum()
+    return loss

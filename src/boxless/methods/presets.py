@@ -1,0 +1,55 @@
+"""The methods by name: each is a set of settings, not a class of its own."""
+
+from typing import Any
+
+from torch import nn
+
+from boxless.backbones import Backbone
+from boxless.config import Config, LocalizerConfig
+from boxless.errors import BoxlessError
+from boxless.methods.detector import WeakDetector
+from boxless.methods.localizer import Localizer
+
+DEFAULT_METHOD = "contextlocnet"
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "cam": {
+        "head": {"kind": "localizer", "pooling": "average"},
+        "training": {"epochs": 20, "batch_size": 16, "lr": 3e-3},
+    },
+    "oquab": {
+        "head": {"kind": "localizer", "pooling": "max", "hidden": (256, 256), "kernel": 3, "dropout": 0.5},
+        # The paper rescales pictures at random by 0.7 to 1.4 in training (section 4).
+        "views": {"scales": (314, 448, 627)},
+        "inference": {"views": {"scales": (448,)}},
+        "training": {"epochs": 8, "batch_size": 16, "lr": 3e-4},
+    },
+    "wsddn": {
+        "head": {"kind": "detector", "spatial_weight": 1e-4},
+    },
+    "contextlocnet": {
+        "head": {"kind": "detector", "contrast": True},
+    },
+}
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Settings of a method by name.
+
+    Raises:
+        BoxlessError: there is no such method.
+    """
+    if name not in PRESETS:
+        raise BoxlessError(f"method '{name}' is unknown; there are {', '.join(PRESETS)}")
+    return {"method": name, **PRESETS[name]}
+
+
+def build_model(config: Config, backbone: Backbone, tail: nn.Sequential, classes: int) -> Localizer | WeakDetector:
+    """The trained part of a run: the backbone's last stages and the method's head.
+
+    Raises:
+        BoxlessError: the composition does not fit the backbone or the number of classes.
+    """
+    if isinstance(config.head, LocalizerConfig):
+        return Localizer(tail, backbone.channels, backbone.stride, config.head, classes)
+    return WeakDetector(tail, backbone, config.head, classes)

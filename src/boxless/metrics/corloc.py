@@ -1,0 +1,48 @@
+"""Correct localisation: does the best box of a class lie on an object, in the pictures that show the class?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxless.metrics.boxes import iou
+from boxless.structures import Annotations, Detections
+
+
+def corloc(detections: Sequence[Detections], annotations: Sequence[Annotations], classes: int) -> NDArray[np.float64]:
+    """CorLoc of every class (Deselaers, Alexe, Ferrari, IJCV 2012).
+
+    In every picture that shows the class, its best-scoring box is right if its IoU with any true box of the class is at
+    least 0.5; a picture without a box of the class is wrong. Of equal scores the first given is the best.
+
+    Difficult objects: a picture whose only objects of the class are difficult is left out, as Deselaers et al. do (they
+    leave out the truncated as well); in the others every true box counts, difficult or not, as in their definition.
+    OICR's code counts every box too, but leaves no picture out.
+
+    Args:
+        detections: what was found, one per picture.
+        annotations: the true boxes, in the same order.
+        classes: how many classes there are.
+
+    Returns:
+        (classes,) float64 in [0, 1]; NaN where no picture shows the class.
+
+    Raises:
+        ValueError: `detections` and `annotations` differ in length.
+    """
+    right, shown = np.zeros(classes), np.zeros(classes)
+    for found, truth in zip(detections, annotations, strict=True):
+        for label in np.unique(truth.labels[~truth.difficult]):
+            shown[label] += 1
+            right[label] += _best_box_hits(found, truth, label)
+    share = np.full(classes, np.nan)
+    np.divide(right, shown, out=share, where=shown > 0)
+    return share
+
+
+def _best_box_hits(found: Detections, truth: Annotations, label: np.int64) -> bool:
+    of_class = np.flatnonzero(found.labels == label)
+    if not len(of_class):
+        return False
+    best = of_class[found.scores[of_class].argmax()]
+    return bool(iou(found.boxes[[best]], truth.boxes[truth.labels == label]).max() >= 0.5)

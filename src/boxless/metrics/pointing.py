@@ -1,0 +1,53 @@
+"""Localisation by one point: does the peak of a class's map lie on an object?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxless.metrics.voc import ranked_ap
+from boxless.structures import Annotations
+
+TOLERANCE = 18
+"""Pixels by which a true box grows on each side: the stride of the map in Oquab et al. 2015."""
+
+
+def pointing_ap(
+    points: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]], annotations: Sequence[Annotations]
+) -> NDArray[np.float64]:
+    """Localisation AP of every class (Oquab, Bottou, Laptev, Sivic, CVPR 2015).
+
+    Every picture casts one point per class, ranked by the class's score. It is right if it lies in a true box of the
+    class, difficult or not, grown by `TOLERANCE` on each side. A point elsewhere is a false positive, whether the
+    picture shows the class or not, and an object picture missed lowers the recall. Recall counts the pictures that
+    show the class; those whose only objects of it are difficult are left out. AP is VOC's area convention.
+
+    Args:
+        points: (N, classes, 2), x and y of the pixel where each class's map, scaled to the picture, is highest; NaN
+            points at nothing.
+        scores: (N, classes), how sure the class is in the picture.
+        annotations: true boxes of the N pictures.
+
+    Returns:
+        (classes,) float64 in [0, 1]; NaN where no picture shows the class.
+
+    Raises:
+        ValueError: the arguments differ in the number of pictures.
+    """
+    right, shown, named = (np.zeros(scores.shape, np.bool_) for _ in range(3))
+    for row, (truth, peaks) in enumerate(zip(annotations, points, strict=True)):
+        x, y = peaks[truth.labels].T
+        left, top, right_edge, bottom = truth.boxes.T
+        inside = (x >= left - TOLERANCE) & (x < right_edge + TOLERANCE)
+        inside &= (y >= top - TOLERANCE) & (y < bottom + TOLERANCE)
+        right[row, truth.labels[inside]] = True
+        shown[row, truth.labels[~truth.difficult]] = True
+        named[row, truth.labels] = True
+    judged = shown | ~named
+    return np.array(
+        [
+            ranked_ap(scores[rows, label], right[rows, label], int(shown[:, label].sum()))["area"]
+            for label, rows in enumerate(judged.T)
+        ]
+    )

@@ -1,0 +1,112 @@
+"""Average precision as PASCAL VOC's devkit computes it (Everingham et al., IJCV 2010; VOCevaldet.m, VOCap.m)."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxless.metrics.boxes import iou
+from boxless.structures import Annotations, BoolArray, Detections, IntArray
+
+Convention = Literal["11point", "area"]
+
+# The devkit's doubles for 0:0.1:1. MATLAB makes the fourth as 3 * 0.1, a hair above 0.3: a recall of 3/10 misses it.
+_LEVELS = np.array([0, 0.1, 0.2, 3 * 0.1, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1])
+
+
+def voc_ap(
+    detections: Sequence[Detections], annotations: Sequence[Annotations], label: int, iou_threshold: float = 0.5
+) -> dict[Convention, float]:
+    """Average precision of one class over many pictures, in both conventions.
+
+    As VOCevaldet.m: boxes are taken by falling score over all pictures, equal scores in the order given (picture by
+    picture, within a picture as in its `Detections`). Each takes the true box of highest IoU *before* asking whether
+    that one is still free. Reaching the threshold, it is a hit where the true box is free, a miss where it is taken,
+    and neither where it is difficult; below the threshold it is a miss. Recall counts the boxes not difficult.
+
+    Args:
+        detections: what was found, one per picture.
+        annotations: the true boxes, in the same order.
+        label: the class, as both index it.
+        iou_threshold: the least IoU of a match, in (0, 1].
+
+    Returns:
+        AP in [0, 1] by convention, see `average_precision`; NaN where no box of the class is other than difficult.
+
+    Raises:
+        ValueError: `detections` and `annotations` differ in length.
+    """
+    # The empty first entries let concatenation serve where there is no picture at all.
+    scores, taken, difficult = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
+    offset = 0
+    for found, truth in zip(detections, annotations, strict=True):
+        of_class, true = found.labels == label, truth.labels == label
+        scores.append(found.scores[of_class])
+        taken.append(_best_match(found.boxes[of_class], truth.boxes[true], iou_threshold, offset))
+        difficult.append(truth.difficult[true])
+        offset += int(true.sum())
+    return _judged_ap(np.concatenate(scores), np.concatenate(taken), np.concatenate(difficult))
+
+
+def ranked_ap(scores: NDArray[np.floating[Any]], hits: BoolArray, positives: int) -> dict[Convention, float]:
+    """Average precision of a ranking, in both conventions.
+
+    Args:
+        scores: (N,), higher comes first; equal scores stay in the order given, as in the devkit.
+        hits: (N,) bool, whether each entry is right; the others are false positives.
+        positives: how many there were to find.
+
+    Returns:
+        AP by convention; NaN where there was nothing to find.
+    """
+    if not positives:
+        return {"11point": np.nan, "area": np.nan}
+    found = np.cumsum(hits[np.argsort(-scores, kind="stable")])
+    recall, precision = found / positives, found / np.arange(1, len(found) + 1)
+    return {
+        "11point": average_precision(recall, precision, "11point"),
+        "area": average_precision(recall, precision, "area"),
+    }
+
+
+def average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64], convention: Convention) -> float:
+    """Sum up a precision-recall curve in one number.
+
+    Both conventions first raise each precision to the best one at this recall or beyond.
+
+    Args:
+        recall: (N,) float64, not falling: after the first entry of the ranking, the second, and so on.
+        precision: (N,) float64 at the same entries.
+        convention: "11point", the mean of the precision at recall 0, 0.1 ... 1 (VOC 2007 to 2009; the levels are the
+            devkit's floating-point numbers); or "area", the area under the steps (VOC 2010 on).
+
+    Returns:
+        AP in [0, 1]; recall that is never reached counts with precision 0, so an empty ranking has 0.
+    """
+    best_beyond = np.maximum.accumulate(precision[::-1])[::-1]
+    if convention == "area":
+        return float(np.diff(recall, prepend=0) @ best_beyond)
+    first_reaching = np.searchsorted(recall, _LEVELS)
+    return float(np.append(best_beyond, 0)[first_reaching].mean())
+
+
+def _best_match(
+    boxes: NDArray[np.float32], true_boxes: NDArray[np.float32], iou_threshold: float, offset: int
+) -> IntArray:
+    """Index of the true box that each box takes, counted from `offset`; -1 where the best IoU is too low."""
+    if not len(true_boxes):
+        return np.full(len(boxes), -1, np.int64)
+    overlaps = iou(boxes, true_boxes)
+    return np.where(overlaps.max(axis=1) >= iou_threshold, overlaps.argmax(axis=1) + offset, -1)
+
+
+def _judged_ap(scores: NDArray[np.float32], taken: IntArray, difficult: BoolArray) -> dict[Convention, float]:
+    """AP of boxes over all pictures, from the true box that each takes (-1: none) and which of those are difficult."""
+    order = np.argsort(-scores, kind="stable")
+    scores, taken = scores[order], taken[order]
+    ignored = np.isin(taken, np.flatnonzero(difficult))
+    scores, taken = scores[~ignored], taken[~ignored]
+    hits = np.zeros(len(taken), np.bool_)
+    hits[np.unique(taken, return_index=True)[1]] = True
+    return ranked_ap(scores, hits & (taken >= 0), int(np.sum(~difficult)))

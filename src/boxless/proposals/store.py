@@ -1,0 +1,68 @@
+"""Proposals on disk: computed once over all cores, resumed where they stopped."""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from boxless.cache import entry, load_array, open_store, save_array
+from boxless.config import ProposalConfig
+from boxless.errors import PictureError
+from boxless.pictures import read_picture
+from boxless.progress import track
+from boxless.proposals.generate import generate, select
+from boxless.structures import FloatArray
+
+
+class ProposalStore:
+    """Proposals of many pictures, keyed by the pictures' content and the settings.
+
+    Args:
+        config: generator and filters.
+
+    Raises:
+        BoxlessError: the cache folder cannot be written.
+    """
+
+    def __init__(self, config: ProposalConfig) -> None:
+        self.config = config
+        # What is stored is unfiltered, so that another filter costs nothing.
+        settings = config.model_dump(exclude={"min_side", "min_area"})
+        self._folder = open_store("proposals", {**settings, "opencv": cv2.__version__})
+
+    def load(self, key: str) -> FloatArray:
+        """Proposals of the picture with this content key: (N, 4) float32, xyxy pixels."""
+        return select(np.array(load_array(entry(self._folder, key))), self.config)
+
+    def compute(self, pictures: Mapping[str, Path]) -> dict[Path, str]:
+        """Compute what is not there yet, a picture a core.
+
+        Threads serve, as OpenCV lets go of Python's lock while it works.
+
+        Args:
+            pictures: content key -> file.
+
+        Returns:
+            Pictures that could not be read -> reason.
+        """
+        missing = {key: path for key, path in pictures.items() if not entry(self._folder, key).exists()}
+        skipped: dict[Path, str] = {}
+
+        def work(key: str, path: Path) -> None:
+            try:
+                save_array(entry(self._folder, key), generate(read_picture(path), self.config))
+            except PictureError as error:
+                skipped[path] = str(error)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                done = pool.map(work, missing.keys(), missing.values())
+                for _ in track(done, "Proposals", len(missing)):
+                    pass
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return skipped

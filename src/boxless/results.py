@@ -1,0 +1,101 @@
+"""What `predict` and `heatmap` leave behind: overlays to look at, beside files for programs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxless.cache import save_array, write_text
+from boxless.errors import BoxlessError
+from boxless.exports import FORMATS
+from boxless.exports.common import Names
+from boxless.inference import Detector, confident
+from boxless.pictures import find_pictures, write_picture
+from boxless.structures import Detections
+from boxless.visualize import contact_sheet, draw_boxes, draw_heatmap, heatmap_panel
+
+SHEET = 24
+"""Most pictures on an overview."""
+
+
+def predict(detector: Detector, pictures: Path, out: Path, format: str) -> dict[Path, str]:
+    """Find objects in pictures and write the confident boxes: overlays, an overview, and a machine-readable file.
+
+    Args:
+        detector: the detector.
+        pictures: a picture or a folder of them.
+        out: takes `overlays/`, `overview.jpg` and what the format writes.
+        format: a key of `exports.FORMATS`.
+
+    Returns:
+        Pictures that could not be read -> reason.
+
+    Raises:
+        BoxlessError: there is no picture, or `out` cannot be written.
+    """
+    files, names = _files(pictures), Names()
+    skipped: dict[Path, str] = {}
+    overlays: list[NDArray[np.uint8]] = []
+
+    def found() -> Iterator[tuple[Path, Detections]]:
+        for path, pixels, detections, _ in detector.look_all(files, skipped):
+            shown = confident(detections)
+            overlay = draw_boxes(pixels, shown)
+            write_picture(out / "overlays" / f"{names.name(path)}.jpg", overlay)
+            overlays.extend([overlay] if len(overlays) < SHEET else [])
+            yield path, shown
+
+    FORMATS[format](out, found(), detector.classes)
+    _overview(out, overlays)
+    return skipped
+
+
+def heatmaps(
+    detector: Detector, pictures: Path, out: Path, class_name: str | None = None, colormap: str = "jet"
+) -> dict[Path, str]:
+    """Write class heatmaps of pictures: overlays, an overview, and the maps as arrays.
+
+    Args:
+        detector: the detector.
+        pictures: a picture or a folder of them.
+        out: takes `overlays/`, `overview.jpg` and `maps/`, for each picture a float32 array (classes, h, w), and
+            `maps/classes.txt`.
+        class_name: show this class only; None lays the likeliest classes side by side.
+        colormap: any of matplotlib's.
+
+    Returns:
+        Pictures that could not be read -> reason.
+
+    Raises:
+        BoxlessError: there is no picture, no such class or colormap, or `out` cannot be written.
+    """
+    if class_name is not None and class_name not in detector.classes:
+        raise BoxlessError(f"the detector has no class '{class_name}'; it has: {', '.join(detector.classes)}")
+    files, names = _files(pictures), Names()
+    skipped: dict[Path, str] = {}
+    overlays: list[NDArray[np.uint8]] = []
+    for path, pixels, detections, maps in detector.look_all(files, skipped):
+        if class_name is None:
+            overlay = heatmap_panel(pixels, maps, detections.image_scores, colormap=colormap)
+        else:
+            overlay = draw_heatmap(pixels, maps.maps[detector.classes.index(class_name)], colormap)
+        name = names.name(path)
+        write_picture(out / "overlays" / f"{name}.jpg", overlay)
+        save_array(out / "maps" / f"{name}.npy", maps.maps)
+        overlays.extend([overlay] if len(overlays) < SHEET else [])
+    write_text(out / "maps" / "classes.txt", "\n".join(detector.classes) + "\n")
+    _overview(out, overlays, columns=2 if class_name is None else 4)
+    return skipped
+
+
+def _files(pictures: Path) -> list[Path]:
+    files = find_pictures(pictures)
+    if not files:
+        raise BoxlessError(f"{pictures}: there is no picture" if pictures.exists() else f"{pictures}: does not exist")
+    return files
+
+
+def _overview(out: Path, overlays: list[NDArray[np.uint8]], columns: int = 4) -> None:
+    if overlays:
+        write_picture(out / "overview.jpg", contact_sheet(overlays, columns=min(columns, len(overlays))))

@@ -1,0 +1,232 @@
+"""The run folder: weights, resolved configuration, history and a manifest that names what made them."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+from torch.optim import Optimizer
+
+from boxless.backbones import Backbone, create_backbone
+from boxless.cache import write_text, write_whole
+from boxless.config import Config, parse, read_yaml
+from boxless.errors import BoxlessError
+from boxless.methods import Localizer, WeakDetector, build_model
+from boxless.structures import Dataset
+
+FORMAT = 1
+"""Of the run folder; raised whenever an older Boxless could not read a newer folder or the other way round."""
+
+WEIGHTS = "weights.safetensors"
+CONFIG = "config.yaml"
+MANIFEST = "manifest.json"
+HISTORY = "history.jsonl"
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Network:
+    """All parts of a detector: the frozen stages, and the model that is trained on their maps."""
+
+    backbone: Backbone
+    frozen: nn.Sequential
+    model: Localizer | WeakDetector
+
+    def everything(self) -> nn.ModuleDict:
+        """Both parts, for saving and loading."""
+        return nn.ModuleDict({"frozen": self.frozen, "model": self.model})
+
+
+def build_network(config: Config, classes: int) -> Network:
+    """Build the network of a configuration; new layers are drawn from its seed.
+
+    Raises:
+        BoxlessError: the backbone is unknown, its weights cannot be had, or the head does not fit.
+    """
+    torch.manual_seed(config.seed)
+    backbone = create_backbone(config.backbone)
+    frozen, tail = backbone.split(config.backbone.freeze)
+    for parameter in frozen.parameters():
+        parameter.requires_grad_(False)
+    return Network(backbone, frozen, build_model(config, backbone, tail, classes))
+
+
+def load_network(run: Path, config: Config, classes: int) -> Network:
+    """Build a run's network and load its weights; nothing is downloaded.
+
+    Raises:
+        BoxlessError: the weights are missing, damaged, or of another network.
+    """
+    bare = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": "none"})})
+    network = build_network(bare, classes)
+    try:
+        network.everything().load_state_dict(load_file(run / WEIGHTS))
+    except FileNotFoundError:
+        raise BoxlessError(
+            f"{run}: no {WEIGHTS}; the training has not ended: run the same train command again"
+        ) from None
+    except (SafetensorError, RuntimeError) as error:
+        raise BoxlessError(f"{run / WEIGHTS}: does not load ({str(error)[:300]}); train again") from None
+    return network
+
+
+def save_network(run: Path, network: Network) -> None:
+    """Write all weights of a network into its run folder; the checkpoint has then done its work."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.everything().state_dict().items()}
+    with write_whole(run / WEIGHTS) as file:
+        file.write(save(state))
+    (run / CHECKPOINT).unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def open_run(run: Path, config: Config) -> None:
+    """Write the resolved configuration into a new run folder, or see that it is that of the run begun there.
+
+    Raises:
+        BoxlessError: the folder is of another run, holds something else, or cannot be written.
+    """
+    if (run / CONFIG).exists():
+        begun, now = read_config(run).model_dump(), config.model_dump()
+        changed = [f"{key} ({old} there, {new} now)" for key, old, new in _differences(begun, now)]
+        if changed:
+            raise BoxlessError(
+                f"{run}: begun with other settings: {', '.join(changed)}; choose another --out, or delete it"
+            )
+        return
+    if run.is_file() or (run.is_dir() and any(run.iterdir())):
+        raise BoxlessError(f"{run}: not empty and no run folder; choose another --out")
+    write_text(run / CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in old | new:
+            yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif old != new:
+        yield key, old, new
+
+
+def write_manifest(run: Path, manifest: dict[str, Any]) -> bool:
+    """Write the manifest, unless the folder already holds this very training, finished.
+
+    Returns:
+        Whether it does.
+
+    Raises:
+        BoxlessError: the folder was begun on other data, or with another version.
+    """
+    if (run / MANIFEST).exists():
+        begun = read_manifest(run)
+        if (begun["data"]["digest"], begun["classes"]) != (manifest["data"]["digest"], manifest["classes"]):
+            raise BoxlessError(f"{run}: begun on other pictures, tags or classes; choose another --out, or delete it")
+        if begun["finished"]:
+            return True
+    write_json(run / MANIFEST, manifest)
+    return False
+
+
+def read_config(run: Path) -> Config:
+    """The configuration of a run folder.
+
+    Raises:
+        BoxlessError: it is missing or does not fit this version.
+    """
+    return parse(read_yaml(run / CONFIG), str(run / CONFIG))
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """The manifest of a run folder.
+
+    Raises:
+        BoxlessError: it is missing, damaged, or of another format.
+    """
+    path = run / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        form = manifest["format"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise BoxlessError(
+            f"{run}: no run folder: it has no {MANIFEST}; boxless train ... --out {run} makes one"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BoxlessError(f"{path}: damaged ({error}); train again") from None
+    if form != FORMAT:
+        made_by = manifest.get("versions", {}).get("boxless", "another version")
+        raise BoxlessError(
+            f"{run}: a run folder of format {form}, made by Boxless {made_by}; this version reads format {FORMAT}. "
+            "Install that version, or train again"
+        )
+    return dict(manifest)
+
+
+def save_checkpoint(run: Path, model: nn.Module, optimizer: Optimizer, epochs: int) -> None:
+    """Keep what a resumed run needs: weights, the optimizer's state, and how many epochs are done."""
+    with write_whole(run / CHECKPOINT) as file:
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epochs}, file)
+
+
+def read_checkpoint(run: Path, model: nn.Module, optimizer: Optimizer) -> int:
+    """Load a run's checkpoint into the model and the optimizer.
+
+    Returns:
+        Epochs done; 0 where there is no checkpoint.
+
+    Raises:
+        BoxlessError: the checkpoint is damaged.
+    """
+    if not (run / CHECKPOINT).exists():
+        return 0
+    try:
+        state = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except Exception as error:
+        raise BoxlessError(f"{run / CHECKPOINT}: damaged ({str(error)[:200]}); delete it to start anew") from None
+    return int(state["epochs"])
+
+
+def write_history(run: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write one JSON line an epoch."""
+    write_text(run / HISTORY, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_history(run: Path) -> list[dict[str, Any]]:
+    """The rows of `write_history`; none where there are none yet."""
+    path = run / HISTORY
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def dataset_digest(dataset: Dataset, keys: Sequence[str]) -> str:
+    """A name for what training sees: picture contents and tags, in order; boxes have no part in it."""
+    state = hashlib.blake2b(json.dumps(dataset.classes).encode(), digest_size=16)
+    for sample, key in zip(dataset.samples, keys, strict=True):
+        state.update(json.dumps([sample.id, key, sorted(sample.tags), sorted(sample.unsure)]).encode())
+    return state.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of everything that decides what a run learns."""
+    packages = (
+        "boxless",
+        "torch",
+        "torchvision",
+        "timm",
+        "numpy",
+        "opencv-contrib-python-headless",
+        "pillow",
+        "accelerate",
+    )
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}

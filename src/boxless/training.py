@@ -1,0 +1,335 @@
+"""The loop: a network learns from tags. Devices, precision and several processes are accelerate's work."""
+
+import math
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from boxless.backbones import fingerprint
+from boxless.cache import digest
+from boxless.config import Config, TrainingConfig, resolve
+from boxless.datasets import load_dataset
+from boxless.errors import BoxlessError
+from boxless.evaluation import evaluate
+from boxless.features import Item, View, collate, views_of
+from boxless.inference import Detector, confident
+from boxless.methods.presets import DEFAULT_METHOD, preset
+from boxless.metrics.summary import CONVENTIONS
+from boxless.pictures import read_picture
+from boxless.prepare import Prepared, prepare
+from boxless.progress import announce, console, track
+from boxless.runs import (
+    FORMAT,
+    Network,
+    build_network,
+    dataset_digest,
+    open_run,
+    read_checkpoint,
+    read_history,
+    save_checkpoint,
+    save_network,
+    versions,
+    write_history,
+    write_manifest,
+)
+from boxless.structures import Dataset
+from boxless.tracking import check_trackers, log_pictures, start_trackers
+
+
+def train(
+    data: Dataset | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    method: str = DEFAULT_METHOD,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    options: Sequence[str] = (),
+    seed: int | None = None,
+    backbone: str | None = None,
+    trackers: Sequence[str] = (),
+) -> Detector:
+    """Train a detector from image-level tags; boxes, where the data has them, are not looked at.
+
+    The same call on an unfinished run folder goes on after its last whole epoch and ends with the same weights as one
+    that was never stopped; on a finished one it only loads.
+
+    Args:
+        data: a dataset, or a path that `load_dataset` takes.
+        out: the run folder.
+        method: a preset.
+        split: of the data at `data`.
+        classes: train for these only.
+        config: YAML file laid over the preset.
+        options: `key=value` settings laid over both, such as `training.epochs=8`.
+        seed: of weights, order and dropout; on the CPU the same seed gives the same bits.
+        backbone: name of the backbone.
+        trackers: `tensorboard`, `wandb`.
+
+    Raises:
+        BoxlessError: a setting, the data, or the run folder does not fit. Settings are checked before any work starts.
+    """
+    run = Path(out)
+    settings = resolve(
+        preset(method),
+        None if config is None else Path(config),
+        options,
+        seed=seed,
+        backbone=None if backbone is None else {"name": backbone},
+    )
+    check_trackers(trackers)
+    dataset = announce(data if isinstance(data, Dataset) else load_dataset(data, split, classes))
+    monitored = _monitored(data, settings, dataset.classes)
+    # From here on nothing of the training set carries a box.
+    dataset = dataset.tags_only()
+    _check_tags(dataset)
+    open_run(run, settings)
+    network = build_network(settings, len(dataset.classes))
+    accelerator = _accelerator(settings.training, run, trackers)
+    detector = Detector(network, settings, dataset.classes, accelerator.device)
+    with accelerator.main_process_first():
+        ready = prepare(dataset, detector.features, views_of(settings.views), detector.proposals)
+    manifest = _manifest(ready, settings, network)
+    if write_manifest(run, manifest):
+        console.print(f"{run}: already trained; to train anew delete it or choose another --out", highlight=False)
+        return Detector.load(run)
+    start_trackers(accelerator, run, settings.model_dump(), digest(manifest["data"] | settings.model_dump()))
+    _fit(accelerator, run, settings, network, ready, detector, monitored)
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        save_network(run, network)
+        seconds = ready.seconds | {"training": round(sum(row["seconds"] for row in read_history(run)), 1)}
+        write_manifest(run, manifest | {"seconds": seconds, "finished": True})
+    return detector
+
+
+class _Views(TorchDataset[Item]):
+    """Views of the training pictures, by (row, view).
+
+    Where averages of the maps are enough they are kept, a few kilobytes a picture, and maps are read in the first
+    epoch only.
+    """
+
+    def __init__(self, ready: Prepared, views: Sequence[View], averages_only: bool) -> None:
+        self.ready = ready
+        self.views = views
+        self.averages: dict[tuple[int, int], Tensor] | None = {} if averages_only else None
+        self.targets = torch.from_numpy(ready.dataset.targets())
+
+    def __getitem__(self, index: tuple[int, int]) -> Item:
+        row, view = index[0], self.views[index[1]]
+        sample, key, size = self.ready.dataset.samples[row], self.ready.keys[row], self.ready.sizes[row]
+        boxes = None
+        if self.ready.proposals is not None:
+            boxes = torch.from_numpy(view.boxes(self.ready.proposals.load(key), *size))
+        width, height = view.size(*size)
+        if self.averages is None:
+            return Item(self.ready.features.load(key, sample.path, view), (height, width), boxes, self.targets[row])
+        if index not in self.averages:
+            self.averages[index] = self.ready.features.load(key, sample.path, view).mean(dim=(1, 2), keepdim=True)
+        return Item(self.averages[index], (1, 1), boxes, self.targets[row])
+
+
+class _Order(Sampler[tuple[int, int]]):
+    """Which picture comes when, in which view: drawn from seed and epoch alone, so a resumed run goes on the same."""
+
+    def __init__(self, pictures: int, views: int, seed: int) -> None:
+        self.pictures, self.views, self.seed = pictures, views, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.pictures
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        rows, views = random.permutation(self.pictures), random.integers(self.views, size=self.pictures)
+        return zip(rows.tolist(), views.tolist(), strict=True)
+
+
+def _fit(
+    accelerator: Accelerator,
+    run: Path,
+    config: Config,
+    network: Network,
+    ready: Prepared,
+    detector: Detector,
+    monitored: Dataset | None,
+) -> None:
+    """Train `network.model`, from the last checkpoint on where there is one."""
+    training = config.training
+    views = views_of(config.views)
+    order = _Order(len(ready.dataset), len(views), config.seed)
+    plain_optimizer = _optimizer(network.model, training)
+    done = read_checkpoint(run, network.model, plain_optimizer)
+    loader = DataLoader(
+        _Views(ready, views, getattr(network.model, "needs_averages_only", False)),
+        training.batch_size,
+        sampler=order,
+        collate_fn=collate,
+        num_workers=training.workers,
+    )
+    model, optimizer, batches = accelerator.prepare(network.model, plain_optimizer, loader)
+    history = read_history(run)[:done]
+    for epoch in range(done, training.epochs):
+        start = time.perf_counter()
+        order.epoch = epoch
+        # Dropout too depends on seed and epoch alone; processes of one run differ.
+        torch.manual_seed(int(np.random.default_rng((config.seed, epoch, accelerator.process_index)).integers(2**62)))
+        model.train()
+        # The backbone's batch normalisation keeps its statistics: batches are a few pictures of few classes.
+        network.model.tail.eval()
+        losses = _epoch(accelerator, model, optimizer, batches, training, epoch)
+        row = {"epoch": epoch + 1, **losses, "lr": optimizer.param_groups[0]["lr"]}
+        row["seconds"] = round(time.perf_counter() - start, 2)
+        if accelerator.is_main_process:
+            row |= _report(accelerator, detector, ready.dataset, monitored, (epoch + 1) * len(batches))
+            history.append(row)
+            _say(row, training.epochs)
+            write_history(run, history)
+            save_checkpoint(run, network.model, plain_optimizer, epoch + 1)
+        accelerator.wait_for_everyone()
+
+
+def _epoch(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: DataLoader[Any],
+    training: TrainingConfig,
+    epoch: int,
+) -> dict[str, float]:
+    """One pass over the pictures; returns the mean of every loss."""
+    sums: dict[str, Tensor] = {}
+    total_steps = training.epochs * len(batches)
+    bar = track(batches, f"Epoch {epoch + 1}/{training.epochs}", len(batches), transient=True)
+    for step, batch in enumerate(bar):
+        done = epoch * len(batches) + step
+        for group in optimizer.param_groups:
+            group["lr"] = training.lr * _schedule(training.schedule, done / total_steps)
+        with accelerator.accumulate(model):
+            losses = model(batch)
+            loss = torch.stack(list(losses.values())).sum()
+            if not torch.isfinite(loss):
+                raise BoxlessError(f"the loss is {loss.item()} in epoch {epoch + 1}: lower training.lr={training.lr}")
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        for name, value in losses.items():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
+        if done % 20 == 0:
+            values = {f"loss/{name}": value.item() for name, value in losses.items()}
+            accelerator.log(values | {"lr": optimizer.param_groups[0]["lr"]}, step=done)
+    return {name: round(value.item() / len(batches), 5) for name, value in sums.items()}
+
+
+def _schedule(kind: str, progress: float) -> float:
+    if kind == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if kind == "step":
+        return 1.0 if progress < 0.5 else 0.1
+    return 1.0
+
+
+def _optimizer(model: torch.nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), training.lr, weight_decay=training.weight_decay)
+    return torch.optim.SGD(model.parameters(), training.lr, momentum=0.9, weight_decay=training.weight_decay)
+
+
+def _report(
+    accelerator: Accelerator, detector: Detector, dataset: Dataset, monitored: Dataset | None, step: int
+) -> dict[str, float]:
+    """Evaluate on the monitored split and send pictures to the trackers; nothing of it flows back into training."""
+    detector.model.eval()
+    scores: dict[str, float] = {}
+    if monitored is not None:
+        result = evaluate(detector, monitored)
+        scores = {key: value for key, value in result.items() if key in CONVENTIONS and value is not None}
+        by_class = {
+            f"AP/{name}": row["mAP_area"] for name, row in result["classes"].items() if row["mAP_area"] is not None
+        }
+        accelerator.log(
+            {f"{detector.config.training.monitor}/{key}": value for key, value in (scores | by_class).items()}, step
+        )
+    if accelerator.trackers:
+        looks = []
+        for sample in (monitored or dataset).samples[:PICTURES]:
+            pixels = read_picture(sample.path)
+            found, heatmaps = detector.look(pixels)
+            looks.append((sample.path.stem, pixels, confident(found), heatmaps))
+        log_pictures(accelerator, looks, step)
+    return scores
+
+
+PICTURES = 6
+"""How many pictures the trackers get after every epoch."""
+
+
+def _say(row: dict[str, Any], epochs: int) -> None:
+    rest = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
+    console.print(f"epoch {row['epoch']}/{epochs}  {rest}", highlight=False)
+
+
+def _monitored(data: Dataset | str | os.PathLike[str], config: Config, classes: Sequence[str]) -> Dataset | None:
+    if config.training.monitor is None:
+        return None
+    if isinstance(data, Dataset):
+        raise BoxlessError("training.monitor names a split of a path; here a dataset was given: evaluate it afterwards")
+    return load_dataset(data, config.training.monitor).with_classes(classes, strict=False)
+
+
+def _check_tags(dataset: Dataset) -> None:
+    targets = dataset.targets()
+    if not (targets == 1).any():
+        raise BoxlessError(f"{dataset.name}: no picture has a tag; there is nothing to learn from")
+    if len(dataset.classes) == 1 and not (targets == 0).any():
+        raise BoxlessError(
+            f"{dataset.name}: every picture has the one tag '{dataset.classes[0]}': nothing tells it from its "
+            "background; add pictures without it"
+        )
+
+
+def _accelerator(training: TrainingConfig, run: Path, trackers: Sequence[str]) -> Accelerator:
+    try:
+        return Accelerator(
+            mixed_precision=training.precision,
+            gradient_accumulation_steps=training.accumulate,
+            log_with=list(trackers) or None,
+            project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
+        )
+    except ValueError as error:
+        raise BoxlessError(f"training.precision={training.precision}: {error}") from None
+
+
+def _manifest(ready: Prepared, config: Config, network: Network) -> dict[str, Any]:
+    dataset = ready.dataset
+    return {
+        "format": FORMAT,
+        "method": config.method,
+        "supervision": "tags",
+        "seed": config.seed,
+        "classes": list(dataset.classes),
+        "data": {"name": dataset.name, "pictures": len(dataset), "digest": dataset_digest(dataset, ready.keys)},
+        "skipped": {str(path): reason for path, reason in ready.skipped.items()},
+        "weights": {
+            "source": network.backbone.source,
+            "licence": network.backbone.licence,
+            "frozen": fingerprint(network.frozen),
+        },
+        "command": shlex.join(["boxless", *sys.argv[1:]]),
+        "versions": versions(),
+        "seconds": ready.seconds,
+        "finished": False,
+    }

@@ -1,0 +1,7 @@
+"""Detections and heatmaps as pictures to look at: (height, width, 3) uint8, RGB."""
+
+from boxless.visualize.boxes import draw_boxes
+from boxless.visualize.heatmaps import draw_heatmap, heatmap_panel
+from boxless.visualize.sheet import contact_sheet
+
+__all__ = ["contact_sheet", "draw_boxes", "draw_heatmap", "heatmap_panel"]

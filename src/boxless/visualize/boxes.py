@@ -1,0 +1,131 @@
+"""Boxes over a picture, readable at a glance."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from boxless.structures import Annotations, Detections
+from boxless.visualize.text import font_of, height_of, shortened, width_of
+
+Colour = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]
+
+# Okabe and Ito, Color Universal Design (2008), without black, the colours that stand out most first.
+_PALETTE: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (204, 121, 167),
+    (240, 228, 66),
+    (213, 94, 0),
+    (0, 114, 178),
+)
+
+
+def class_colour(label: int) -> Colour:
+    """The colour of a class index: seven that colour-blind readers tell apart, then darker and lighter ones of them."""
+    red, green, blue = _PALETTE[label % len(_PALETTE)]
+    shade = label // len(_PALETTE) % 3
+    if shade == 1:
+        return red * 3 // 5, green * 3 // 5, blue * 3 // 5
+    if shade == 2:
+        return (red + 255) // 2, (green + 255) // 2, (blue + 255) // 2
+    return red, green, blue
+
+
+def draw_boxes(
+    picture: NDArray[np.uint8], detections: Detections, annotations: Annotations | None = None, max_boxes: int = 20
+) -> NDArray[np.uint8]:
+    """Draw boxes with class and score; the surer ones lie on top, labels stay inside the picture and apart.
+
+    Args:
+        picture: (h, w, 3) uint8, RGB; it is not changed.
+        detections: boxes in pixels of this picture, best first.
+        annotations: true boxes, drawn as thin dashed white lines.
+        max_boxes: how many detections are drawn, from the best on.
+
+    Returns:
+        (h, w, 3) uint8.
+    """
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    line = max(2, round(max(image.size) / 170))
+    count = min(len(detections), max_boxes)
+    boxes = [_pixels(box, image.size) for box in detections.boxes[:count].tolist()]
+    colours = [class_colour(label) for label in detections.labels[:count].tolist()]
+    for box, colour in zip(reversed(boxes), reversed(colours), strict=True):
+        draw.rectangle(box, outline=colour, width=line)
+    for box in annotations.boxes.tolist() if annotations is not None else []:
+        _draw_dashed(draw, _pixels(box, image.size), max(1, line // 2))
+    tags: list[_Tag] = []
+    for i, box in enumerate(boxes):
+        tags.append(_tag(detections.names[i], float(detections.scores[i]), box, colours[i], image.size, tags))
+    for tag in reversed(tags):
+        tag.draw(draw)
+    return np.asarray(image).copy()
+
+
+@dataclass(frozen=True)
+class _Tag:
+    """A label on filled ground; `place` is its rectangle, last pixels included."""
+
+    text: str
+    place: Rectangle
+    colour: Colour
+    size: int
+
+    def draw(self, draw: ImageDraw.ImageDraw) -> None:
+        draw.rectangle(self.place, fill=self.colour)
+        red, green, blue = self.colour
+        # Rec. 601 luma decides whether black or white reads better.
+        ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "white"
+        pad = _padding(self.size)
+        draw.text((self.place[0] + pad, self.place[1] + pad // 2), self.text, fill=ink, font=font_of(self.size))
+
+
+def _tag(name: str, score: float, box: Rectangle, colour: Colour, size: tuple[int, int], others: list[_Tag]) -> _Tag:
+    """The label of a box at the first place that is free: above it, in its top, below it, in its bottom."""
+    width, height = size
+    points = max(10, round(max(size) / 36))
+    font, pad = font_of(points), _padding(points)
+    text = shortened(name, f" {score:.2f}", width - 2 * pad, font)
+    w, h = min(width_of(text, font) + 2 * pad, width), min(height_of(font) + pad, height)
+    left = min(max(box[0], 0), width - w)
+    places = []
+    for top in (box[1] - h, box[1], box[3] + 1, box[3] + 1 - h):
+        inside = min(max(top, 0), height - h)
+        places.append((left, inside, left + w - 1, inside + h - 1))
+    free = (place for place in places if not any(_meet(place, other.place) for other in others))
+    return _Tag(text, next(free, places[0]), colour, points)
+
+
+def _padding(points: int) -> int:
+    return max(2, points // 4)
+
+
+def _meet(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+
+
+def _pixels(box: list[float], size: tuple[int, int]) -> Rectangle:
+    """The first and last pixels of a box within the picture."""
+    (width, height), (x1, y1, x2, y2) = size, (round(side) for side in box)
+    left, top = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
+    return left, top, max(min(x2, width) - 1, left), max(min(y2, height) - 1, top)
+
+
+def _draw_dashed(draw: ImageDraw.ImageDraw, box: Rectangle, line: int) -> None:
+    """Dashes of white between dashes of black, so that they show on any ground."""
+    left, top, right, bottom = box
+    dash = 4 * line + 2
+    draw.rectangle(box, outline="black", width=line)
+    for x in range(left, right + 1, 2 * dash):
+        end = min(x + dash, right + 1) - 1
+        draw.rectangle((x, top, end, min(top + line - 1, bottom)), fill="white")
+        draw.rectangle((x, max(bottom - line + 1, top), end, bottom), fill="white")
+    for y in range(top, bottom + 1, 2 * dash):
+        end = min(y + dash, bottom + 1) - 1
+        draw.rectangle((left, y, min(left + line - 1, right), end), fill="white")
+        draw.rectangle((max(right - line + 1, left), y, right, end), fill="white")

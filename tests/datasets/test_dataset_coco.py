@@ -1,0 +1,154 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from boxless.datasets import load_dataset
+from boxless.errors import BoxlessError
+
+CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 2, "name": "zebra"}]
+
+
+def write_coco(file: Path, names: list[str], annotations: list[object], categories: object = CATEGORIES) -> Path:
+    """Images 1, 2, ... of 100x80 with these file names."""
+    images = [{"id": n, "file_name": name, "width": 100, "height": 80} for n, name in enumerate(names, 1)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return file
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def box(image: int, category: int, bbox: object, **more: object) -> dict[str, object]:
+    return {"image_id": image, "category_id": category, "bbox": bbox, **more}
+
+
+def test_boxes_tags_and_crowds(tmp_path):
+    annotations = [
+        box(1, 7, [10, 20, 30, 40]),
+        box(1, 2, [0, 0, 5.5, 5], iscrowd=1),
+        box(2, 2, [1, 2, 3, 4], iscrowd=0),
+    ]
+    file = write_coco(tmp_path / "set" / "instances_val.json", ["a.jpg", "sub/b c.jpg", "none.jpg"], annotations)
+    touch(*(file.parent / name for name in ("a.jpg", "sub/b c.jpg", "none.jpg")))
+    dataset = load_dataset(file)
+    assert (dataset.name, dataset.classes) == ("set val", ("zebra", "dog"))
+    first, second, third = dataset.samples
+    assert (first.id, first.tags, first.unsure) == ("1", {1}, {0})
+    assert first.annotations.boxes.tolist() == [[10, 20, 40, 60], [0, 0, 5.5, 5]]
+    assert first.annotations.labels.tolist() == [1, 0]
+    assert first.annotations.difficult.tolist() == [False, True]
+    assert (second.path, second.tags) == (file.parent / "sub" / "b c.jpg", {0})
+    assert third.annotations.boxes.shape == (0, 4)
+    assert dataset.warnings == ("pictures without a tag, kept as negatives: 1 (3)",)
+
+
+@pytest.mark.parametrize("folder", ["", "annotations", "images/train2017", "train2017", "images"])
+def test_where_pictures_are_looked_for(tmp_path, folder):
+    write_coco(tmp_path / "annotations" / "instances_train2017.json", ["ä 1.jpg"], [box(1, 7, [1, 1, 2, 2])])
+    touch(tmp_path / folder / "ä 1.jpg")
+    assert load_dataset(tmp_path, "train2017").samples[0].path == tmp_path / folder / "ä 1.jpg"
+
+
+def test_roboflow(tmp_path):
+    for split in ("train", "valid"):
+        write_coco(tmp_path / split / "_annotations.coco.json", ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])
+        touch(tmp_path / split / "a.jpg")
+    assert load_dataset(tmp_path).samples[0].path == tmp_path / "train" / "a.jpg"
+    assert load_dataset(tmp_path, "valid").samples[0].path == tmp_path / "valid" / "a.jpg"
+    assert load_dataset(tmp_path / "valid").samples[0].path == tmp_path / "valid" / "a.jpg"
+    with pytest.raises(BoxlessError, match="no split 'test'; it has: train, valid"):
+        load_dataset(tmp_path, "test")
+
+
+def test_instances_leave_the_other_annotation_files_aside(tmp_path):
+    for name in ("instances_train", "instances_val", "captions_train"):
+        write_coco(tmp_path / "annotations" / f"{name}.json", ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])
+    touch(tmp_path / "a.jpg")
+    with pytest.raises(BoxlessError, match=r"it has: train, val$"):
+        load_dataset(tmp_path, "captions_train")
+
+
+def test_what_is_broken_is_counted_and_the_rest_goes_on(tmp_path):
+    annotations = [
+        box(1, 7, [1, 1, 2, 2]),
+        box(1, 7, [90, 70, 20, 20]),
+        box(1, 2, [1, 1, -5, 2]),
+        box(1, 7, [1, 1, float("nan"), 2]),
+        box(1, 7, ["1", None, 2, 2]),
+        box(1, 7, []),
+        {"image_id": 1, "category_id": 7},
+        box(1, 99, [1, 1, 2, 2]),
+        box(55, 7, [1, 1, 2, 2]),
+        "nonsense",
+        box(2, 2, [1, 1, 10**400, 2]),
+    ]
+    file = write_coco(tmp_path / "a.json", ["a.jpg", "b.jpg", "gone.jpg", "x" * 300], annotations)
+    content = json.loads(file.read_text())
+    content["images"] += [{"id": 1, "file_name": "again.jpg"}, {"id": 9}, 5]
+    file.write_text(json.dumps(content))
+    touch(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    dataset = load_dataset(file)
+    first, second = dataset.samples
+    assert first.tags == {0, 1}
+    assert first.annotations.boxes.tolist() == [[1, 1, 3, 3], [90, 70, 100, 80]]
+    assert (second.tags, second.annotations) == ({0}, None)
+    warnings = "\n".join(dataset.warnings)
+    for line in (
+        f"images whose file is missing, left out: 2 (gone.jpg, {'x' * 300})",
+        "image ids given more than once, the first is taken: 1 (1)",
+        "images without `id` or `file_name`, left out: 2 ({'id': 9}, 5)",
+        "annotations of a category that is not listed, left out: 1 (image 1)",
+        "annotations of an image that is not listed, left out: 2 (image 55, image ?)",
+        "boxes that reach outside the picture, clipped: 1 (1)",
+        "boxes without area inside the picture, dropped (their tags stay): 1 (1)",
+        "boxes without numbers, dropped (their tags stay): 5 (1, 2)",
+    ):
+        assert line in warnings
+    assert len(dataset.warnings) == 8
+
+
+def test_tags_follow_from_categories_whatever_the_boxes_are(tmp_path):
+    touch(tmp_path / "a.jpg")
+    tags = []
+    for number, bbox in enumerate(([1, 1, 2, 2], None, "box", [1], [-9, -9, 1, 1], [float("inf")] * 4)):
+        file = write_coco(tmp_path / f"{number}.json", ["a.jpg"], [box(1, 7, bbox), box(1, 2, bbox, iscrowd=1)])
+        tags.append((load_dataset(file).samples[0].tags, load_dataset(file).samples[0].unsure))
+    assert tags == [({1}, {0})] * 6
+
+
+def test_tags_without_any_box_make_a_dataset_without_boxes(tmp_path):
+    touch(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    file = write_coco(tmp_path / "a.json", ["a.jpg", "b.jpg"], [{"image_id": 1, "category_id": 7}])
+    assert not load_dataset(file).has_boxes
+
+
+def test_two_categories_of_one_name_are_one_class(tmp_path):
+    touch(tmp_path / "a.jpg")
+    categories = [{"id": 3, "name": "cat"}, {"id": 1, "name": "cat"}, {"id": 2, "name": "ant"}]
+    file = write_coco(tmp_path / "a.json", ["a.jpg"], [box(1, 3, [1, 1, 2, 2]), box(1, 1, [1, 1, 2, 2])], categories)
+    dataset = load_dataset(file)
+    assert dataset.classes == ("cat", "ant")
+    assert dataset.samples[0].annotations.labels.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("[1, 2]", "needs the lists images, annotations and categories"),
+        ('{"images": []}', "needs the lists images, annotations and categories"),
+        ('{"images": [], "annotations": [], "categories": [{"name": "dog"}]}', "whole number `id` and a `name`"),
+        ('{"images": [], "annotations": [], "categories": [4]}', "whole number `id` and a `name`"),
+    ],
+)
+def test_a_file_that_is_not_coco_is_an_error_that_names_it(tmp_path, text, message):
+    file = tmp_path / "a.json"
+    file.write_text(text)
+    with pytest.raises(BoxlessError, match=f"a.json.*{message}"):
+        load_dataset(file)

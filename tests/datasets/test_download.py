@@ -1,0 +1,264 @@
+import hashlib
+import io
+import os
+import re
+import resource
+import tarfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from boxless.datasets import load_dataset
+from boxless.datasets.download import ARCHIVES, Archive, download_voc
+from boxless.errors import BoxlessError
+
+XML = "<annotation><object><name>dog</name></object></annotation>"
+
+
+def tar(**ids_by_split: list[str]) -> bytes:
+    """A VOC2007 archive with 100 kB pictures of noise."""
+    members = {}
+    for split, ids in ids_by_split.items():
+        members[f"ImageSets/Main/{split}.txt"] = "".join(f"{id_}\n" for id_ in ids).encode()
+        for id_ in ids:
+            members[f"JPEGImages/{id_}.jpg"] = os.urandom(100_000)
+            members[f"Annotations/{id_}.xml"] = XML.encode()
+    return pack({f"VOCdevkit/VOC2007/{name}": content for name, content in members.items()})
+
+
+def pack(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+@dataclass
+class Server:
+    """Serves `files`; `requests` are the names asked for and from which byte."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    requests: list[tuple[str, int]] = field(default_factory=list)
+    ranges: bool = True
+    cut: int | None = None
+
+    def archive(self, name: str, **splits: list[str]) -> Archive:
+        self.files[name] = tar(**splits)
+        md5 = hashlib.md5(self.files[name]).hexdigest()
+        return Archive(name, f"{self.url}/{name}", md5, {split: len(ids) for split, ids in splits.items()})
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        name = handler.path.lstrip("/")
+        asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+        start = int(asked[1]) if asked else 0
+        self.requests.append((name, start))
+        content = self.files.get(name)
+        if content is None:
+            handler.send_error(404)
+        elif asked and self.ranges and start >= len(content):
+            handler.send_error(416)
+        else:
+            start = start if self.ranges else 0
+            handler.send_response(206 if asked and self.ranges else 200)
+            handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            handler.send_header("Content-Length", str(len(content) - start))
+            handler.end_headers()
+            handler.wfile.write(content[start : self.cut])
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        state.url = f"http://127.0.0.1:{listener.server_port}"
+        thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
+        thread.start()
+        yield state
+        listener.shutdown()
+        thread.join()
+
+
+def part_of(root: Path, name: str) -> Path:
+    return root / ".VOC2007.download" / f"{name}.part"
+
+
+def test_both_archives_end_up_in_one_year_and_nothing_else_stays(server, tmp_path):
+    archives = [server.archive("a.tar", trainval=["1", "2", "3"]), server.archive("b.tar", test=["4"])]
+    root = tmp_path / "new" / "data"
+    year = download_voc("2007", root, archives)
+    assert year == root / "VOCdevkit" / "VOC2007"
+    assert [sample.id for sample in load_dataset(root, "trainval").samples] == ["1", "2", "3"]
+    assert [sample.id for sample in load_dataset(root, "test").samples] == ["4"]
+    assert [entry.name for entry in root.iterdir()] == ["VOCdevkit"]
+    assert server.requests == [("a.tar", 0), ("b.tar", 0)]
+
+
+def test_a_second_call_asks_for_nothing(server, tmp_path):
+    archives = [server.archive("a.tar", trainval=["1"])]
+    first = download_voc("2007", tmp_path, archives)
+    before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+    assert download_voc("2007", tmp_path, archives) == first
+    assert len(server.requests) == 1
+    assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")) == before
+
+
+def test_a_cut_connection_is_an_error_and_the_next_call_goes_on_from_there(server, tmp_path):
+    archive = server.archive("a.tar", trainval=["1", "2", "3"])
+    server.cut = 200_000
+    with pytest.raises(BoxlessError, match=r"a\.tar: the download broke.*goes\s+on from here"):
+        download_voc("2007", tmp_path, [archive])
+    came = part_of(tmp_path, "a.tar").stat().st_size
+    assert 100_000 < came <= 200_000
+    server.cut = None
+    assert load_dataset(download_voc("2007", tmp_path, [archive])).classes == ("dog",)
+    assert server.requests == [("a.tar", 0), ("a.tar", came)]
+
+
+def test_an_archive_that_is_there_is_not_asked_for_again(server, tmp_path):
+    archives = [server.archive("a.tar", trainval=["1"]), server.archive("b.tar", test=["2"])]
+    kept = server.files.pop("b.tar")
+    with pytest.raises(BoxlessError, match=r"b\.tar.*404"):
+        download_voc("2007", tmp_path, archives)
+    server.files["b.tar"] = kept
+    download_voc("2007", tmp_path, archives)
+    assert [name for name, _ in server.requests] == ["a.tar", "b.tar", "b.tar"]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["complete", "of another file"])
+def test_a_part_behind_which_the_server_has_nothing(server, tmp_path, whole):
+    archive = server.archive("a.tar", trainval=["1"])
+    part = part_of(tmp_path, "a.tar")
+    part.parent.mkdir()
+    part.write_bytes(server.files["a.tar"] if whole else b"x" * 500_000)
+    size = part.stat().st_size
+    download_voc("2007", tmp_path, [archive])
+    assert server.requests == [("a.tar", size)] + [("a.tar", 0)] * (not whole)
+
+
+def test_a_server_that_ignores_ranges_starts_over(server, tmp_path):
+    archive = server.archive("a.tar", trainval=["1"])
+    server.ranges = False
+    part = part_of(tmp_path, "a.tar")
+    part.parent.mkdir()
+    part.write_bytes(server.files["a.tar"][:1000])
+    assert load_dataset(download_voc("2007", tmp_path, [archive])).classes == ("dog",)
+    assert server.requests == [("a.tar", 1000)]
+
+
+def test_a_wrong_checksum_deletes_what_came_and_the_next_call_starts_over(server, tmp_path):
+    archive = server.archive("a.tar", trainval=["1"])
+    part = part_of(tmp_path, "a.tar")
+    part.parent.mkdir()
+    part.write_bytes(b"x" * 1000)
+    with pytest.raises(BoxlessError, match=r"wrong checksum .* deleted; run the same command again"):
+        download_voc("2007", tmp_path, [archive])
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+    download_voc("2007", tmp_path, [archive])
+    assert server.requests == [("a.tar", 1000), ("a.tar", 0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("../../../../evil.txt", "outside the destination"), ("{root}/evil.txt", "not whole: split trainval has 0 of 1")],
+    ids=["refused", "put inside"],
+)
+def test_a_member_that_leads_outside_is_not_written_there(server, tmp_path, name, message):
+    archive = server.archive("a.tar", trainval=["1"])
+    content = pack({name.format(root=tmp_path): b"evil"})
+    server.files["a.tar"] = content
+    root = tmp_path / "a" / "b"
+    archive = replace(archive, md5=hashlib.md5(content).hexdigest())
+    with pytest.raises(BoxlessError, match=message):
+        download_voc("2007", root, [archive])
+    assert not (tmp_path / "evil.txt").exists()
+    assert not (root / "VOCdevkit").exists()
+
+
+def test_no_archive_at_all_under_a_right_checksum(server, tmp_path):
+    archive = server.archive("a.tar", trainval=["1"])
+    server.files["a.tar"] = b"no tar"
+    with pytest.raises(BoxlessError, match=r"a\.tar: cannot be extracted"):
+        download_voc("2007", tmp_path, [replace(archive, md5=hashlib.md5(b"no tar").hexdigest())])
+
+
+def test_a_set_with_other_numbers_than_promised_never_takes_its_name(server, tmp_path):
+    archive = replace(server.archive("a.tar", trainval=["1"]), splits={"trainval": 2, "test": 1})
+    message = "split trainval has 1 of 2 pictures; split test has 0 of 1 pictures"
+    with pytest.raises(BoxlessError, match=message):
+        download_voc("2007", tmp_path, [archive])
+    assert not (tmp_path / "VOCdevkit").exists()
+
+
+@pytest.mark.parametrize("lost", ["JPEGImages/2.jpg", "Annotations/2.xml"])
+def test_a_year_that_is_there_but_not_whole_is_left_alone_and_named(server, tmp_path, lost):
+    archive = server.archive("a.tar", trainval=["1", "2"])
+    year = download_voc("2007", tmp_path, [archive])
+    (year / lost).unlink()
+    with pytest.raises(BoxlessError, match=rf"VOC2007 is not whole: 1 files are missing in {lost.split('/')[0]}, 2\."):
+        download_voc("2007", tmp_path, [archive])
+    assert (year / "ImageSets").exists()
+    assert len(server.requests) == 1
+
+
+def test_a_half_extraction_of_an_earlier_run_is_not_taken_for_whole(server, tmp_path):
+    archive = server.archive("a.tar", trainval=["1"])
+    stale = tmp_path / ".VOC2007.download" / "extracted" / "VOCdevkit" / "VOC2007" / "JPEGImages"
+    stale.mkdir(parents=True)
+    (stale / "stale.jpg").touch()
+    year = download_voc("2007", tmp_path, [archive])
+    assert [entry.name for entry in (year / "JPEGImages").iterdir()] == ["1.jpg"]
+
+
+def test_no_network_is_an_error_that_names_the_address_and_the_mend(server, tmp_path):
+    archive = replace(server.archive("a.tar", trainval=["1"]), url="http://127.0.0.1:1/a.tar")
+    with pytest.raises(BoxlessError, match=r"http://127.0.0.1:1/a.tar: the download broke.*check the network"):
+        download_voc("2007", tmp_path, [archive])
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BoxlessError, match=r"file.*cannot be written"):
+        download_voc("2007", tmp_path / "file", [server.archive("a.tar", trainval=["1"])])
+
+
+def test_a_disk_that_takes_no_more_is_an_error_and_the_next_call_goes_on(server, tmp_path):
+    archive = server.archive("a.tar", trainval=["1", "2", "3"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, limits[1]))
+    try:
+        with pytest.raises(BoxlessError, match="cannot be written"):
+            download_voc("2007", tmp_path, [archive])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    came = part_of(tmp_path, "a.tar").stat().st_size
+    assert 0 < came <= 150_000
+    download_voc("2007", tmp_path, [archive])
+    assert server.requests[-1] == ("a.tar", came)
+
+
+def test_the_official_archives():
+    assert {year: [archive.name for archive in archives] for year, archives in ARCHIVES.items()} == {
+        "2007": ["VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"],
+        "2012": ["VOCtrainval_11-May-2012.tar"],
+    }
+    for year, archives in ARCHIVES.items():
+        for archive in archives:
+            assert archive.url == f"https://thor.robots.ox.ac.uk/pascal/VOC/voc{year}/{archive.name}"
+            assert re.fullmatch("[0-9a-f]{32}", archive.md5)

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from boxless.config import parse, parse_proposals, resolve
+from boxless.errors import BoxlessError
+from boxless.methods import PRESETS, preset
+
+HEAD = {"method": "cam", "head": {"kind": "localizer"}}
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("training: {epochs: 7, lr: 0.5}\nviews: {scales: [300, 600]}\n")
+    config = resolve(HEAD, file, ["training.lr=1e-4", "backbone.freeze=none"], seed=3, backbone=None)
+    assert (config.training.epochs, config.training.lr, config.seed) == (7, 1e-4, 3)
+    assert config.views.scales == (300, 600)
+    assert config.backbone.freeze == "none"
+    assert config.test_views.scales == (300, 600)
+
+
+def test_what_a_run_writes_back_reads_as_the_same() -> None:
+    for name in PRESETS:
+        config = resolve(preset(name), options=["backbone.freeze=2"])
+        assert parse(config.model_dump(mode="json"), "here") == config
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("training.epochs=0", "training.epochs: Input should be greater than or equal to 1"),
+        ("training.epoch=3", "training.epoch: no such setting; there are epochs"),
+        ("trainings.epochs=3", "trainings: no such setting; there are method, seed"),
+        ("head.pool=3", "head.pool: no such setting; there are kind, hidden"),
+        ("head.kind=x", "head"),
+        ("seed=-1", "seed: Value error, must be from 0"),
+        ("epochs", "'epochs' is no setting: write key=value"),
+        ("training.lr=[", "not valid YAML"),
+        ("training=5", "training"),
+    ],
+)
+def test_a_wrong_option_is_named(option: str, complaint: str) -> None:
+    with pytest.raises(BoxlessError, match=complaint.replace("[", r"\[")):
+        resolve(HEAD, options=[option])
+
+
+def test_all_complaints_come_at_once() -> None:
+    with pytest.raises(BoxlessError, match=r"(?s)views\.scales.*training\.lr"):
+        resolve(HEAD, options=["training.lr=-1", "views.scales=[]"])
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("- 1\n")
+    with pytest.raises(BoxlessError, match=r"own\.yaml: expected keys"):
+        resolve(HEAD, file)
+    with pytest.raises(BoxlessError, match=r"missing\.yaml: cannot be read"):
+        resolve(HEAD, tmp_path / "missing.yaml")
+
+
+def test_an_unknown_method_lists_those_that_are() -> None:
+    with pytest.raises(BoxlessError, match="'wsdn' is unknown; there are cam, oquab, wsddn, contextlocnet"):
+        preset("wsdn")
+
+
+def test_proposal_options_need_no_prefix() -> None:
+    config = parse_proposals(["generator=grid", "proposals.min_area=0.05"])
+    assert (config.generator, config.min_area) == ("grid", 0.05)

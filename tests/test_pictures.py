@@ -1,0 +1,275 @@
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from boxless.errors import PictureError
+from boxless.pictures import content_key, find_pictures, picture_size, read_picture
+
+RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
+COLOURS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=2)
+"""(12, 16, 3): no two pixels alike, so that a turn or a swap of channels shows."""
+
+# What a viewer does for each EXIF orientation, as the standard (EXIF 2.3, tag 274) words row 0 and column 0.
+DISPLAYED = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
+
+
+def grey(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[:, :, None], 3, axis=2)
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp"])
+def test_lossless_colours_come_back_exact(tmp_path, suffix):
+    file = tmp_path / f"a.{suffix}"
+    Image.fromarray(COLOURS).save(file, **({"lossless": True} if suffix == "webp" else {}))
+    picture = read_picture(file)
+    assert picture.dtype == np.uint8
+    assert picture.flags.writeable
+    np.testing.assert_array_equal(picture, COLOURS)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_exif_rotation_is_applied(tmp_path, suffix, orientation):
+    file = tmp_path / f"a.{suffix}"
+    Image.fromarray(COLOURS).save(file, exif=exif(orientation), **({"lossless": True} if suffix == "webp" else {}))
+    expected = DISPLAYED[orientation](COLOURS)
+    np.testing.assert_array_equal(read_picture(file), expected)
+    assert picture_size(file) == expected.shape[1::-1]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_of_a_photograph(tmp_path, orientation):
+    photograph = np.zeros((40, 60, 3), np.uint8)
+    photograph[:20, :30] = (255, 0, 0)
+    photograph[:20, 30:] = (0, 255, 0)
+    file = tmp_path / "a.jpg"
+    Image.fromarray(photograph).save(file, quality=95, subsampling=0, exif=exif(orientation))
+    expected = DISPLAYED[orientation](photograph)
+    picture = read_picture(file)
+    assert picture_size(file) == expected.shape[1::-1] == picture.shape[1::-1]
+    assert (np.abs(picture.astype(int) - expected) > 60).mean() < 0.02
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_none(tmp_path, value):
+    Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=exif(value))
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), COLOURS)
+    assert picture_size(tmp_path / "a.png") == (16, 12)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bits_are_scaled_to_8(tmp_path, suffix):
+    Image.fromarray(RAMP.astype(np.uint16) * 257).save(tmp_path / f"a.{suffix}")
+    np.testing.assert_array_equal(read_picture(tmp_path / f"a.{suffix}"), grey(RAMP))
+
+
+@pytest.mark.parametrize("dtype", [">u2", "<u2", "<i4"])
+def test_wide_tiffs_of_either_byte_order(tmp_path, dtype):
+    Image.fromarray((RAMP.astype(np.int64) * 257).astype(dtype)).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif"), grey(RAMP))
+
+
+def test_16_bit_colours_are_scaled_to_8(tmp_path):
+    # Pillow writes no 16-bit RGB, so the PNG is put together here: filter byte 0, then big-endian samples.
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOURS.astype(np.uint16) * 257)
+    (tmp_path / "a.png").write_bytes(png(16, 12, bits=16, colour=2, data=zlib.compress(rows)))
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), COLOURS)
+
+
+def test_grey_and_black_and_white(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "grey.png")
+    Image.fromarray(RAMP > 90).save(tmp_path / "two.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "grey.png"), grey(RAMP))
+    np.testing.assert_array_equal(read_picture(tmp_path / "two.png"), grey((RAMP > 90).astype(np.uint8) * 255))
+
+
+def palette_picture() -> Image.Image:
+    """Left half entry 0 (red), right half entry 1 (blue)."""
+    image = Image.new("P", (16, 12), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.paste(1, (8, 0, 16, 12))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("more", "left"),
+    [({}, (255, 0, 0)), ({"transparency": 0}, (255, 255, 255)), ({"transparency": b"\x80\xff"}, (255, 127, 127))],
+)
+def test_palettes_with_and_without_transparency(tmp_path, more, left):
+    palette_picture().save(tmp_path / "a.png", **more)
+    picture = read_picture(tmp_path / "a.png")
+    assert picture[3, 3].tolist() == list(left)
+    assert picture[3, 12].tolist() == [0, 0, 255]
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    pixels = np.zeros((12, 16, 4), np.uint8)
+    pixels[:6] = (10, 20, 30, 255)
+    pixels[6:] = (200, 0, 100, 51)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
+    assert picture[0, 0].tolist() == [10, 20, 30]
+    # A fifth of the colour, four fifths of white.
+    assert picture[-1, -1].tolist() == [244, 204, 224]
+
+
+def test_a_grey_picture_with_alpha(tmp_path):
+    image = Image.new("LA", (16, 12), (100, 255))
+    image.paste((100, 0), (0, 0, 8, 12))
+    image.save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
+    assert (picture[:, :8] == 255).all()
+    assert (picture[:, 8:] == 100).all()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_cmyk(tmp_path, suffix):
+    # Full magenta and yellow, no cyan and no black: red.
+    Image.new("CMYK", (16, 12), (0, 255, 255, 0)).save(tmp_path / f"a.{suffix}")
+    picture = read_picture(tmp_path / f"a.{suffix}")
+    assert np.abs(picture.astype(int) - [255, 0, 0]).max() <= 2
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path):
+    frames = [Image.new("RGB", (16, 12), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert read_picture(tmp_path / "a.gif")[5, 5].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_a_truncated_file_is_an_error_that_names_it(tmp_path, suffix, share):
+    file = tmp_path / f"torn.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(file)
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+    with pytest.raises(PictureError, match=rf"torn\.{suffix}: "):
+        read_picture(file)
+
+
+@pytest.mark.parametrize("read", [read_picture, picture_size])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"<html>404</html>", "not a picture; replace it"),
+        (b"\xff\xd8\xff", "replace it"),
+        (b"\x89PNG\r\n\x1a\n", "replace it"),
+    ],
+)
+def test_what_is_no_picture_is_an_error_that_names_it(tmp_path, read, content, message):
+    (tmp_path / "a b ü.jpg").write_bytes(content)
+    with pytest.raises(PictureError, match=f"a b ü.jpg: .*{message}"):
+        read(tmp_path / "a b ü.jpg")
+
+
+@pytest.mark.parametrize("read", [read_picture, picture_size, content_key])
+def test_missing_files_and_folders_are_errors_that_name_them(tmp_path, read):
+    with pytest.raises(PictureError, match=r"gone\.jpg"):
+        read(tmp_path / "gone.jpg")
+    with pytest.raises(PictureError, match=str(tmp_path)):
+        read(tmp_path)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, bits: int, colour: int, data: bytes) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10_000, 50_000])
+def test_a_small_file_that_claims_a_huge_picture_is_refused_without_a_warning(tmp_path, side):
+    (tmp_path / "bomb.png").write_bytes(png(side, side, 8, 0, zlib.compress(b"\0" * 1000)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(PictureError, match=r"bomb\.png: more than 89,478,485 pixels, too many .*; scale it down"):
+            read_picture(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 100), (100, 7)])
+def test_a_side_too_short_is_an_error(tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "tiny.png")
+    with pytest.raises(PictureError, match=rf"tiny\.png: {size[0]}x{size[1]} px; a side under 8 px"):
+        read_picture(tmp_path / "tiny.png")
+    assert picture_size(tmp_path / "tiny.png") == size
+
+
+def test_damaged_bytes_lead_to_a_picture_or_a_picture_error(tmp_path):
+    rng = np.random.default_rng(0)
+    streams = []
+    for kind, more in (("JPEG", {}), ("PNG", {}), ("TIFF", {}), ("GIF", {}), ("BMP", {}), ("WEBP", {})):
+        stream = io.BytesIO()
+        Image.fromarray(COLOURS).save(stream, kind, **({"exif": exif(6)} if kind in ("JPEG", "PNG", "TIFF") else more))
+        streams.append(np.frombuffer(stream.getvalue(), np.uint8))
+    errors = 0
+    for turn in range(900):
+        damaged = streams[turn % len(streams)].copy()
+        places = rng.integers(0, min(len(damaged), 200), rng.integers(1, 6))
+        damaged[places] = rng.integers(0, 256, len(places))
+        file = tmp_path / "damaged.jpg"
+        file.write_bytes(damaged.tobytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                picture = read_picture(file)
+                assert picture.ndim == 3
+                assert picture.dtype == np.uint8
+            except PictureError as error:
+                assert "damaged.jpg" in str(error)
+                errors += 1
+    assert 0 < errors < 900
+
+
+def test_an_error_of_any_kind_in_a_decoder_names_the_file(tmp_path):
+    # A text (type 2) where TIFF has the place of the pixels (tag 0x0111) makes Pillow raise TypeError.
+    Image.fromarray(COLOURS).save(tmp_path / "a.tif")
+    damaged = bytearray((tmp_path / "a.tif").read_bytes())
+    entry = damaged.index(struct.pack("<HHI", 0x0111, 4, 1))
+    damaged[entry + 2 : entry + 4] = struct.pack("<H", 2)
+    (tmp_path / "a.tif").write_bytes(damaged)
+    with pytest.raises(PictureError, match=r"a\.tif: "):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_the_key_is_of_the_content_not_of_the_name(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name, content in (("a.jpg", b"1"), ("sub/ä ö.png", b"1"), ("b.jpg", b"2")):
+        (tmp_path / name).write_bytes(content)
+    keys = [content_key(tmp_path / name) for name in ("a.jpg", "sub/ä ö.png", "b.jpg")]
+    assert keys[0] == keys[1] != keys[2]
+    assert len(keys[0]) == 32
+
+
+def test_pictures_are_found_at_any_depth_sorted_and_hidden_ones_left(tmp_path):
+    names = ["b.JPG", "a b.jpeg", "sub/ü.webp", "sub/._ü.webp", ".cache/c.jpg", "sub/.ipynb_checkpoints/d.jpg", "e.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.jpg").mkdir()
+    assert find_pictures(tmp_path) == [tmp_path / name for name in ("a b.jpeg", "b.JPG", "sub/ü.webp")]
+    assert find_pictures(tmp_path / "e.txt") == [tmp_path / "e.txt"]
+    assert find_pictures(Path(tmp_path / ".cache")) == [tmp_path / ".cache" / "c.jpg"]
