@@ -11,7 +11,6 @@ from typing import Any, cast
 import timm
 import torch
 import torchvision
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -203,7 +202,8 @@ class _LastMap(nn.Module):
 
 def _timm_model(config: BackboneConfig, name: str, **options: Any) -> Any:
     if config.weights not in ("auto", "none"):
-        options["pretrained_cfg_overlay"] = {"file": str(_existing(Path(config.weights)))}
+        # Given the file itself, older versions of timm unpickle whatever it holds.
+        options["pretrained_cfg_overlay"] = {"state_dict": _read_weights(Path(config.weights))}
     options["pretrained"] = config.weights != "none"
 
     def create() -> Any:
@@ -216,8 +216,11 @@ def _timm_model(config: BackboneConfig, name: str, **options: Any) -> Any:
     if config.weights == "auto":
         return _download(config, create)
     try:
+        if options["pretrained"]:
+            # Of a file timm's feature extractors take what fits, silent about the rest; the whole network is strict.
+            timm.create_model(name, pretrained=True, pretrained_cfg_overlay=options["pretrained_cfg_overlay"])
         return create()
-    except (RuntimeError, ValueError, SafetensorError) as error:
+    except (RuntimeError, ValueError) as error:
         raise BoxlessError(f"{config.weights}: does not fit timm's {name} ({str(error)[:300]})") from None
 
 
@@ -243,13 +246,20 @@ def _existing(file: Path) -> Path:
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
-        if _existing(file).suffix == ".safetensors":
-            return load_file(file)
-        return cast(dict[str, Tensor], torch.load(file, map_location="cpu", weights_only=True))
+        weights = (
+            load_file(file)
+            if _existing(file).suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
+        if not isinstance(weights, dict) or not weights or not all(map(torch.is_tensor, weights.values())):
+            raise ValueError("it holds something else")
     except BoxlessError:
         raise
     except Exception as error:
-        raise BoxlessError(f"{file}: no safetensors file and no PyTorch state dict ({str(error)[:200]})") from None
+        # PyTorch's second sentence advises to load the file unsafely.
+        reason = str(error).partition(". ")[0][:200]
+        raise BoxlessError(f"{file}: no safetensors file and no PyTorch state dict ({reason})") from None
+    return weights
 
 
 def _load(model: nn.Module, file: Path) -> None:

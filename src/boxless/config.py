@@ -3,10 +3,10 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from boxless.errors import BoxlessError
 
@@ -90,6 +90,9 @@ class DetectorConfig(Section):
 
     Args:
         reduce: channels of the 1x1 convolution before pooling; none pools the backbone's own channels.
+        equalise: whether every map cell is scaled to the same magnitude first, which keeps deep maps from peaking on
+            parts.
+        pooling: `max` (RoIPool, as WSDDN) or `average` (over the exact box, on a grid of one cell).
         pool: cells a side of the RoI-pooled grid.
         hidden: widths of the fully connected layers, or `backbone` to take the two pretrained ones of AlexNet or VGG16
             (with their pool size and no `reduce`).
@@ -102,13 +105,21 @@ class DetectorConfig(Section):
 
     kind: Literal["detector"] = "detector"
     reduce: Annotated[int, Field(ge=1)] | None = 128
+    equalise: bool = False
+    pooling: Literal["max", "average"] = "max"
     pool: int = Field(3, ge=1)
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | Literal["backbone"] = (512, 512)
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] | Literal["backbone"] = (512, 512)
     dropout: float = Field(0.5, ge=0, lt=1)
     temperature: float = Field(2.0, gt=0)
     contrast: bool = False
     sample: Annotated[int, Field(ge=1)] | None = None
     spatial_weight: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _pooling_fits(self) -> Self:
+        if self.pooling == "average" and (self.pool != 1 or self.hidden == "backbone"):
+            raise ValueError("pooling=average needs pool=1 and no hidden=backbone")
+        return self
 
 
 class TrainingConfig(Section):
@@ -144,13 +155,14 @@ class InferenceConfig(Section):
 
     Args:
         views: scales and flips summed over; none takes the training scales without flips.
-        min_score: boxes below are dropped; average precision needs the low ones.
+        min_score: boxes below are dropped; average precision needs the low ones (WSDDN keeps 1e-3 of a sum over ten
+            views).
         nms: IoU above which the lower of two boxes of a class is dropped.
         max_boxes: most boxes a picture.
     """
 
     views: ViewConfig | None = None
-    min_score: float = Field(1e-3, ge=0)
+    min_score: float = Field(1e-5, ge=0)
     nms: float = Field(0.4, gt=0, le=1)
     max_boxes: int = Field(100, ge=1)
 

@@ -13,7 +13,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from boxless.cache import write_whole
 from boxless.errors import PictureError
 
+# Pillow only warns of a size that `_opened` refuses.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 MIN_SIDE = 8
 """A shorter side than this leaves nothing to localise."""
 
@@ -61,22 +65,26 @@ def picture_size(path: Path) -> tuple[int, int]:
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
+def _limit() -> float:
+    return Image.MAX_IMAGE_PIXELS or float("inf")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                yield image
+        # Pillow's list of formats has some that start other programs.
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > _limit():
+                raise Image.DecompressionBombError
+            yield image
     except FileNotFoundError:
         raise PictureError(f"{path}: there is no such file") from None
     except UnidentifiedImageError:
         empty = path.stat().st_size == 0
         raise PictureError(f"{path}: {'the file is empty' if empty else 'not a picture'}; replace it") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise PictureError(
-            f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels, too many to decode safely; scale it down"
-        ) from None
+        limit = f"{_limit():,} pixels, too many to decode safely"
+        raise PictureError(f"{path}: more than {limit}; scale it down") from None
     except Exception as error:  # Decoders let any error through that damaged bytes lead to, TypeError for one.
         raise PictureError(f"{path}: cannot be decoded ({error}); replace it") from error
 

@@ -216,8 +216,9 @@ def _epoch(
     bar = track(batches, f"Epoch {epoch + 1}/{training.epochs}", len(batches), transient=True)
     for step, batch in enumerate(bar):
         done = epoch * len(batches) + step
+        moves = done // training.accumulate * training.accumulate
         for group in optimizer.param_groups:
-            group["lr"] = training.lr * _schedule(training.schedule, done / total_steps)
+            group["lr"] = training.lr * _schedule(training.schedule, moves / total_steps)
         with accelerator.accumulate(model):
             losses = model(batch)
             loss = torch.stack(list(losses.values())).sum()

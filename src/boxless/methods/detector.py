@@ -8,7 +8,7 @@ from boxless.config import DetectorConfig
 from boxless.errors import BoxlessError
 from boxless.features import Batch
 from boxless.methods.evidence import Evidence
-from boxless.methods.heads import MILHead, frames, fully_connected, hollow, pool_regions
+from boxless.methods.heads import MILHead, average_regions, equalise, frames, fully_connected, hollow, pool_regions
 from boxless.methods.losses import spatial_regulariser, tag_loss
 
 
@@ -43,9 +43,12 @@ class WeakDetector(nn.Module):
             self.trunk = _pretrained(backbone, config.dropout)
         else:
             channels = config.reduce or backbone.channels
-            self.reduce = nn.Conv2d(backbone.channels, channels, 1) if config.reduce else nn.Identity()
-            self.side, width = config.pool, config.hidden[-1]
-            self.trunk = fully_connected(channels * self.side**2, config.hidden, config.dropout)
+            narrow = nn.Sequential(nn.Conv2d(backbone.channels, channels, 1), nn.ReLU(inplace=True))
+            self.reduce = narrow if config.reduce else nn.Identity()
+            self.side = config.pool
+            pooled = channels * self.side**2
+            width = config.hidden[-1] if config.hidden else pooled
+            self.trunk = fully_connected(pooled, config.hidden, config.dropout)
         self.head = MILHead(width, classes, config.temperature)
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
@@ -54,12 +57,9 @@ class WeakDetector(nn.Module):
         proposals = batch.boxes
         if self.training and self.config.sample:
             proposals = [_sampled(boxes, self.config.sample) for boxes in proposals]
-        maps = self.reduce(self.tail(batch.maps))
-        regions = self.trunk(pool_regions(maps, proposals, self.stride, self.side))
-        surroundings = None
-        if self.config.contrast:
-            around = [frames(boxes, size) for boxes, size in zip(proposals, batch.sizes, strict=True)]
-            surroundings = self.trunk(hollow(pool_regions(maps, around, self.stride, self.side)))
+        maps = self.tail(batch.maps)
+        maps = self.reduce(equalise(maps) if self.config.equalise else maps)
+        regions, surroundings = self._pool(maps, proposals, batch.sizes)
         counts = [len(boxes) for boxes in proposals]
         scores = self.head(regions, surroundings, counts)
         image_scores = torch.stack([view.sum(dim=0) for view in scores])
@@ -68,10 +68,21 @@ class WeakDetector(nn.Module):
         assert batch.targets is not None
         losses = {"tags": tag_loss(image_scores, batch.targets, logits=False)}
         if self.config.spatial_weight:
-            rows = zip(regions.split(counts), scores, proposals, batch.targets, strict=True)
+            rows = zip(torch.split(regions, counts), scores, proposals, batch.targets, strict=True)
             total = torch.stack([spatial_regulariser(*row) for row in rows]).mean()
             losses["spatial"] = self.config.spatial_weight * total
         return losses
+
+    def _pool(self, maps: Tensor, proposals: list[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features of all proposals (sum of N, D), and of their surroundings where the method contrasts them."""
+        around = [frames(boxes, size) for boxes, size in zip(proposals, sizes, strict=True)]
+        if self.config.pooling == "average":
+            regions, surroundings = average_regions(maps, proposals, around, self.stride)
+            return self.trunk(regions), self.trunk(surroundings) if self.config.contrast else None
+        regions = self.trunk(pool_regions(maps, proposals, self.stride, self.side))
+        if not self.config.contrast:
+            return regions, None
+        return regions, self.trunk(hollow(pool_regions(maps, around, self.stride, self.side)))
 
 
 def _sampled(boxes: Tensor, most: int) -> Tensor:

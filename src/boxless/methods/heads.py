@@ -54,9 +54,68 @@ def hollow(pooled: Tensor) -> Tensor:
     return pooled * mask
 
 
+def average_regions(
+    maps: Tensor, boxes: Sequence[Tensor], around: Sequence[Tensor], stride: int
+) -> tuple[Tensor, Tensor]:
+    """The mean of a map over every region, and over what its frame has beyond it.
+
+    Exact for corners within cells, from one integral map a view (Viola & Jones, CVPR 2001): the cost of a region does
+    not depend on its size.
+
+    Args:
+        maps: (B, C, H, W).
+        boxes: for each view (N, 4), xyxy pixels of the view.
+        around: their frames, likewise, each around its box.
+        stride: pixels a cell.
+
+    Returns:
+        Regions and surroundings, each (sum of N, C), the boxes of the views one after the other; where a frame has
+        nothing beyond its region, zeros.
+    """
+    regions, surroundings = [], []
+    for view, inner, outer in zip(maps, boxes, around, strict=True):
+        integral = nn.functional.pad(view.float().cumsum(1).cumsum(2), (1, 0, 1, 0)).permute(1, 2, 0)
+        inside, whole = _sums(integral, inner / stride), _sums(integral, outer / stride)
+        area, frame = (_areas(edges)[:, None] / stride**2 for edges in (inner, outer))
+        regions.append(inside / area)
+        surroundings.append((whole - inside) / (frame - area).clamp(min=0.5))
+    return torch.cat(regions), torch.cat(surroundings)
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+
+
+def _sums(integral: Tensor, boxes: Tensor) -> Tensor:
+    """Sums of a map within boxes (N, 4) in cells, from its integral (H + 1, W + 1, C): (N, C)."""
+    rows, columns, channels = integral.shape
+    flat = integral.reshape(rows * columns, channels)
+
+    def corner(x: Tensor, y: Tensor) -> Tensor:
+        left, top = x.floor().clamp(max=columns - 2), y.floor().clamp(max=rows - 2)
+        right_share, lower_share = (x - left)[:, None], (y - top)[:, None]
+        at = (top * columns + left).long()
+        upper = torch.lerp(flat[at], flat[at + 1], right_share)
+        return torch.lerp(upper, torch.lerp(flat[at + columns], flat[at + columns + 1], right_share), lower_share)
+
+    x1, y1, x2, y2 = boxes.unbind(dim=1)
+    return corner(x2, y2) - corner(x1, y2) - corner(x2, y1) + corner(x1, y1)
+
+
+def equalise(maps: Tensor) -> Tensor:
+    """Scale every cell (B, C, H, W) to a root mean square of one over its channels.
+
+    Deep maps peak on the most telling part of an object; the direction of a cell's features tells the class all over
+    it.
+    """
+    return maps * (maps.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()
+
+
 def fully_connected(inputs: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
-    """Hidden layers over flattened regions, each followed by ReLU and dropout."""
+    """Hidden layers over flattened regions, each followed by ReLU and dropout; without any, dropout alone."""
     layers: list[nn.Module] = [nn.Flatten()]
+    if not widths:
+        layers.append(nn.Dropout(dropout))
     for width in widths:
         layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True), nn.Dropout(dropout)]
         inputs = width
@@ -75,11 +134,12 @@ class MILHead(nn.Module):
     def __init__(self, inputs: int, classes: int, temperature: float) -> None:
         super().__init__()
         self.classify = nn.Linear(inputs, classes)
-        self.detect = nn.Linear(inputs, classes)
+        # A bias would be the same for all proposals, and the softmax over them knows only differences.
+        self.detect = nn.Linear(inputs, classes, bias=False)
         self.temperature = temperature
         for layer in (self.classify, self.detect):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.classify.bias)
 
     def forward(self, regions: Tensor, surroundings: Tensor | None, counts: Sequence[int]) -> tuple[Tensor, ...]:
         """Proposal scores of each view, equations 1 to 3.

@@ -17,8 +17,9 @@ def tag_loss(scores: Tensor, targets: Tensor, *, logits: bool) -> Tensor:
     if logits:
         losses = torch.nn.functional.binary_cross_entropy_with_logits(scores[sure], targets[sure], reduction="sum")
     else:
-        # Softmaxes in half precision may sum to a little over one.
-        losses = torch.nn.functional.binary_cross_entropy(scores[sure].clamp(0, 1), targets[sure], reduction="sum")
+        # Sums of softmaxes may be a little over one, and exactly zero.
+        present, absent = scores[sure].clamp(min=1e-12), (1 - scores[sure]).clamp(min=1e-12)
+        losses = -torch.where(targets[sure] == 1, present, absent).log().sum()
     return losses / len(targets)
 
 

@@ -32,4 +32,5 @@ def grid(width: int, height: int) -> FloatArray:
         tops = np.linspace(0, height - h, 1 + int(np.ceil((height - h) / (STEP * h))))
         x, y = (corner.ravel() for corner in np.meshgrid(lefts, tops))
         boxes.append(np.stack([x, y, x + w, y + h], axis=1))
-    return np.unique(np.concatenate(boxes).astype(np.float32), axis=0)
+    # Rounded, as sides that differ by the last bit would make the same box twice.
+    return np.unique(np.concatenate(boxes).round(3).astype(np.float32), axis=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from boxless.config import ProposalConfig
+from boxless.errors import BoxlessError
 from boxless.metrics import iou
 from boxless.pictures import content_keys
 from boxless.progress import report_skipped
@@ -24,6 +25,9 @@ def report_proposals(dataset: Dataset, config: ProposalConfig) -> dict[str, floa
         `pictures`; `proposals per picture`; `seconds` this call took (none where all were in the cache); and over all
         boxes that are not difficult `recall@0.5`, `recall@0.7` (share with a proposal of that IoU) and `mean best
         overlap` (MABO of Uijlings et al., IJCV 2013, section 5.1, but over boxes instead of classes).
+
+    Raises:
+        BoxlessError: no picture can be read, or the cache folder cannot be written.
     """
     start = time.perf_counter()
     skipped: dict[Path, str] = {}
@@ -32,15 +36,19 @@ def report_proposals(dataset: Dataset, config: ProposalConfig) -> dict[str, floa
     skipped |= store.compute({key: path for path, key in keys.items()})
     seconds = time.perf_counter() - start
     report_skipped(skipped)
+    # Copies of a picture share one key, and so one fate; what could not even be read has none.
+    broken = {keys.get(path) for path in skipped}
     counts, best = [], []
     for sample in dataset.samples:
-        if sample.path in skipped:
+        if keys.get(sample.path) in broken:
             continue
         boxes = store.load(keys[sample.path])
         counts.append(len(boxes))
         if sample.annotations is not None:
             true = sample.annotations.boxes[~sample.annotations.difficult]
             best.append(iou(true, boxes).max(axis=1))
+    if not counts:
+        raise BoxlessError(f"{dataset.name}: no picture can be read; see the reasons above")
     report = {"pictures": len(counts), "proposals per picture": float(np.mean(counts)), "seconds": seconds}
     overlaps = np.concatenate(best) if best else np.empty(0)
     if len(overlaps):

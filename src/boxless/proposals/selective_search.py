@@ -33,6 +33,7 @@ def selective_search(picture: NDArray[np.uint8], size: int, mode: str) -> FloatA
         search.switchToSelectiveSearchFast()
     else:
         search.switchToSelectiveSearchQuality()
-    x, y, w, h = np.unique(search.process(), axis=0).astype(np.float32).T
-    scale = np.array([width / small_width, height / small_height] * 2, np.float32)
-    return np.stack([x, y, x + w, y + h], axis=1) * scale
+    x, y, w, h = np.unique(search.process(), axis=0).astype(np.float64).T
+    # Multiplied first and in double precision, a box that ends at the edge ends there to the bit.
+    scaled = np.stack([x, y, x + w, y + h], axis=1) * ([width, height] * 2) / ([small_width, small_height] * 2)
+    return np.asarray(scaled, np.float32)

@@ -1,0 +1,164 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from boxless.config import ProposalConfig
+from boxless.datasets import load_dataset
+from boxless.errors import BoxlessError
+from boxless.pictures import content_keys, read_picture, write_picture
+from boxless.proposals import ProposalStore, propose, store
+from boxless.structures import FloatArray
+
+CONFIG = ProposalConfig(size=96)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own, empty."""
+    monkeypatch.setenv("BOXLESS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def pictures(demo: Path) -> dict[str, Path]:
+    """Content key -> file of four pictures."""
+    return keyed(sample.path for sample in load_dataset(demo, "train").samples[:4])
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.uint8]]:
+    """Takes up every picture whose proposals are really computed."""
+    done: list[NDArray[np.uint8]] = []
+    generate: Callable[..., FloatArray] = store.generate
+
+    def noted(picture: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
+        done.append(picture)
+        return generate(picture, config)
+
+    monkeypatch.setattr(store, "generate", noted)
+    return done
+
+
+def keyed(paths: object) -> dict[str, Path]:
+    skipped: dict[Path, str] = {}
+    keys = content_keys(paths, skipped)  # type: ignore[arg-type]
+    assert not skipped
+    return {key: path for path, key in keys.items()}
+
+
+def test_what_is_stored_is_what_propose_gives(pictures: dict[str, Path], cache: Path):
+    proposals = ProposalStore(CONFIG)
+    assert proposals.compute(pictures) == {}
+    for key, path in pictures.items():
+        stored = proposals.load(key)
+        assert stored.dtype == np.float32
+        assert stored.tobytes() == propose(read_picture(path), CONFIG).tobytes()
+
+
+def test_a_second_call_computes_nothing(pictures: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]]):
+    ProposalStore(CONFIG).compute(pictures)
+    assert len(work) == 4
+    written = {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy")}
+    ProposalStore(CONFIG).compute(pictures)
+    assert len(work) == 4
+    assert {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy")} == written
+
+
+def test_a_stopped_call_is_resumed_where_it_stopped(
+    pictures: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch, work: list[NDArray[np.uint8]]
+):
+    noted = store.generate
+
+    def interrupted(picture: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
+        if len(work) >= 2:
+            raise KeyboardInterrupt
+        return noted(picture, config)
+
+    # One thread, so that what is done when it stops is known.
+    monkeypatch.setattr(store.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(store, "generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ProposalStore(CONFIG).compute(pictures)
+    assert len(list(cache.rglob("*.npy"))) == 2
+    monkeypatch.setattr(store, "generate", noted)
+    ProposalStore(CONFIG).compute(pictures)
+    assert len(work) == 4
+    for key, path in pictures.items():
+        assert ProposalStore(CONFIG).load(key).tobytes() == propose(read_picture(path), CONFIG).tobytes()
+
+
+def test_what_is_half_written_is_not_taken_for_whole(
+    pictures: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def torn(file: object, array: object, **_: object) -> None:
+        file.write(b"\x93NUMPY")  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np.lib.format, "write_array", torn)
+        with pytest.raises(KeyboardInterrupt):
+            ProposalStore(CONFIG).compute(pictures)
+    assert [file for file in cache.rglob("*") if file.is_file() and file.name != "settings.json"] == []
+    key = next(iter(pictures))
+    with pytest.raises(BoxlessError, match=key):
+        ProposalStore(CONFIG).load(key)
+    assert ProposalStore(CONFIG).compute(pictures) == {}
+    assert len(ProposalStore(CONFIG).load(key)) > 1
+
+
+def test_broken_pictures_are_reported_and_the_others_done(pictures: dict[str, Path], cache: Path, tmp_path: Path):
+    broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
+    broken.write_bytes(next(iter(pictures.values())).read_bytes()[:500])
+    empty.write_bytes(b"")
+    proposals = ProposalStore(CONFIG)
+    skipped = proposals.compute(keyed([broken]) | pictures | keyed([empty]))
+    assert skipped.keys() == {broken, empty}
+    for path, reason in skipped.items():
+        assert str(path) in reason
+    assert all(len(proposals.load(key)) for key in pictures)
+
+
+def test_a_copy_under_another_name_shares_the_entry(
+    pictures: dict[str, Path], cache: Path, tmp_path: Path, work: list[NDArray[np.uint8]]
+):
+    ProposalStore(CONFIG).compute(pictures)
+    key, original = next(iter(pictures.items()))
+    copy = tmp_path / "elsewhere" / "other.jpg"
+    copy.parent.mkdir()
+    shutil.copy(original, copy)
+    assert keyed([copy]) == {key: copy}
+    ProposalStore(CONFIG).compute({key: copy})
+    assert len(work) == 4
+    # Another picture under an old name is another picture.
+    write_picture(copy, np.full((40, 40, 3), 9, np.uint8))
+    ProposalStore(CONFIG).compute(keyed([copy]))
+    assert len(work) == 5
+
+
+@pytest.mark.parametrize("other", [{"size": 64}, {"mode": "quality"}, {"generator": "grid"}])
+def test_another_generator_or_setting_has_its_own_entries(
+    pictures: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]], other: dict[str, object]
+):
+    ProposalStore(CONFIG).compute(pictures)
+    config = CONFIG.model_copy(update=other)
+    ProposalStore(config).compute(pictures)
+    assert len(work) == 8
+    assert len(list(cache.rglob("settings.json"))) == 2
+    for key, path in pictures.items():
+        assert ProposalStore(CONFIG).load(key).tobytes() == propose(read_picture(path), CONFIG).tobytes()
+        assert ProposalStore(config).load(key).tobytes() == propose(read_picture(path), config).tobytes()
+
+
+def test_another_filter_computes_nothing(pictures: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]]):
+    ProposalStore(CONFIG).compute(pictures)
+    strict = CONFIG.model_copy(update={"min_side": 60, "min_area": 0.1})
+    ProposalStore(strict).compute(pictures)
+    assert len(work) == 4
+    for key, path in pictures.items():
+        few = ProposalStore(strict).load(key)
+        assert few.tobytes() == propose(read_picture(path), strict).tobytes()
+        assert 0 < len(few) < len(ProposalStore(CONFIG).load(key))

@@ -1,0 +1,175 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from boxless.cli import main
+from boxless.pictures import picture_size, read_picture
+
+QUICK = [
+    "views.scales=[160]",
+    "training.epochs=2",
+    "proposals.generator=grid",
+    "proposals.min_area=0.05",
+    "head.reduce=16",
+]
+KEYS = {"mAP_11point", "mAP_area", "CorLoc", "classification_mAP", "pointing_mAP"}
+
+
+def boxless(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Run the command line in this process; returns its exit status."""
+    monkeypatch.setattr("sys.argv", ["boxless", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def run(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that the command line trained."""
+    out = tmp_path_factory.mktemp("cli") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        assert boxless(patch, "train", demo, "--split", "train", "--out", out, "--seed", 3, *QUICK) == 0
+    return out
+
+
+def test_a_run_folder_holds_all_that_is_promised(run: Path) -> None:
+    names = {file.name for file in run.iterdir()}
+    assert names >= {"weights.safetensors", "config.yaml", "history.jsonl", "manifest.json"}
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["command"].startswith("boxless train ") and "--seed 3" in manifest["command"]
+
+
+def test_evaluate_writes_the_scores_it_prints(
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "scores.json"
+    assert boxless(monkeypatch, "evaluate", run, demo, "--split", "val", "--json", file) == 0
+    scores = json.loads(file.read_text())
+    assert scores.keys() >= KEYS | {"classes", "images", "seconds", "conventions"}
+    assert scores["images"] == 6
+    assert all(row.keys() >= KEYS for row in scores["classes"].values())
+    means = [row["CorLoc"] for row in scores["classes"].values() if row["CorLoc"] is not None]
+    assert scores["CorLoc"] == pytest.approx(np.mean(means))
+    said = capsys.readouterr()
+    assert "mAP_11point" in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("form", "file"),
+    [("coco", "predictions.json"), ("csv", "predictions.csv"), ("voc", "Annotations"), ("yolo", "data.yaml")],
+)
+def test_predict_writes_overlays_beside_results(
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, file: str
+) -> None:
+    out = tmp_path / "out"
+    assert boxless(monkeypatch, "predict", run, demo / "JPEGImages", "--out", out, "--format", form) == 0
+    assert (out / file).exists()
+    overlays = sorted((out / "overlays").iterdir())
+    pictures = sorted((demo / "JPEGImages").iterdir())
+    assert [overlay.stem for overlay in overlays] == [picture.stem for picture in pictures]
+    assert picture_size(overlays[0]) == picture_size(pictures[0])
+    assert (out / "overview.jpg").exists()
+
+
+def test_heatmaps_are_pictures_and_arrays(
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = sorted((demo / "JPEGImages").iterdir())[0]
+    assert boxless(monkeypatch, "heatmap", run, picture, "--out", tmp_path / "all") == 0
+    maps = np.load(tmp_path / "all" / "maps" / f"{picture.stem}.npy")
+    names = (tmp_path / "all" / "maps" / "classes.txt").read_text().split()
+    assert len(maps) == len(names) == 6
+    words = ["--out", tmp_path / "one", "--class", "fish", "--colormap", "viridis"]
+    assert boxless(monkeypatch, "heatmap", run, picture, *words) == 0
+    assert picture_size(tmp_path / "one" / "overlays" / f"{picture.stem}.jpg") == picture_size(picture)
+
+
+def test_broken_pictures_among_good_ones_are_counted(
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my pictures äöü"
+    folder.mkdir()
+    good = sorted((demo / "JPEGImages").iterdir())[0]
+    shutil.copy(good, folder / "ein schönes Bild.jpg")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "cut.jpg").write_bytes(good.read_bytes()[:2000])
+    (folder / "text.jpg").write_text("hello")
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    Image.fromarray(read_picture(good)).convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(np.full((60, 80), 40000, np.uint16)).save(folder / "deep.png")
+    assert boxless(monkeypatch, "predict", run, folder, "--out", tmp_path / "out", "--format", "csv") == 0
+    said = capsys.readouterr().err
+    assert "4 picture(s) skipped" in said
+    overlays = {file.name for file in (tmp_path / "out" / "overlays").iterdir()}
+    assert overlays == {"ein schönes Bild.jpg", "cmyk.jpg", "deep.jpg"}
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        assert all(
+            Path(row["picture"]).name in {"ein schönes Bild.jpg", "cmyk.jpg", "deep.png"}
+            for row in csv.DictReader(file)
+        )
+
+
+def test_proposals_reports_recall(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert boxless(monkeypatch, "proposals", demo, "generator=grid", "--split", "val") == 0
+    said = "".join(capsys.readouterr())
+    for name in ("proposals per picture", "seconds", "recall@0.5", "recall@0.7", "mean best overlap"):
+        assert name in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "NOWHERE", "--out", "OUT"], "NOWHERE"),
+        (["train", "DEMO", "--split", "train", "--out", "OUT", "training.epoch=3"], "no such setting"),
+        (["train", "DEMO", "--split", "tarin", "--out", "OUT"], "tarin"),
+        (["evaluate", "DEMO", "DEMO", "--split", "val"], "no run folder"),
+        (["predict", "RUN", "EMPTY", "--out", "OUT"], "there is no picture"),
+        (["predict", "RUN", "NOWHERE", "--out", "OUT"], "does not exist"),
+        (["heatmap", "RUN", "DEMO", "--out", "OUT", "--class", "cat"], "no class 'cat'; it has: ball"),
+        (["heatmap", "RUN", "DEMO", "--out", "OUT", "--colormap", "jets"], "no colormap 'jets'"),
+        (["predict", "RUN", "DEMO", "--out", "FILE/below"], "cannot be written"),
+        (["proposals", "DEMO", "size=3"], "proposals.size"),
+    ],
+)
+def test_what_a_user_can_mend_is_said_without_a_traceback(
+    run: Path,
+    demo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    places = {"RUN": run, "DEMO": demo, "OUT": tmp_path / "out", "EMPTY": tmp_path / "empty"}
+    places |= {"FILE/below": tmp_path / "file" / "below"}
+    assert boxless(monkeypatch, *(places.get(word, word) for word in words)) == 1
+    said = capsys.readouterr().err
+    assert message in " ".join(said.split())
+    assert "Traceback" not in said
+
+
+def test_a_run_folder_from_another_version_is_refused(
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"format": 9, "versions": {"boxless": "7.0"}}))
+    assert boxless(monkeypatch, "predict", other, demo, "--out", tmp_path / "out") == 1
+    assert "a run folder of format 9, made by Boxless 7.0" in " ".join(capsys.readouterr().err.split())
+    (other / "manifest.json").write_text("{")
+    assert boxless(monkeypatch, "predict", other, demo, "--out", tmp_path / "out") == 1
+    shutil.copy(run / "manifest.json", other / "manifest.json")
+    (other / "weights.safetensors").write_bytes((run / "weights.safetensors").read_bytes()[:999])
+    assert boxless(monkeypatch, "predict", other, demo, "--out", tmp_path / "out") == 1
+    assert "does not load" in " ".join(capsys.readouterr().err.split())

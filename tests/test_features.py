@@ -1,0 +1,329 @@
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from boxless.backbones import Backbone
+from boxless.config import BackboneConfig, ViewConfig
+from boxless.datasets import load_dataset
+from boxless.errors import BoxlessError
+from boxless.features import Batch, FeatureStore, Item, View, collate, to_pixels, views_of
+from boxless.pictures import content_keys, read_picture
+
+CPU = torch.device("cpu")
+VIEWS = (View(64), View(96, True))
+
+
+def backbone(seed: int = 0) -> Backbone:
+    """Two random stages of stride 16 whose maps have as many cells as ceil(side / 16)."""
+    torch.manual_seed(seed)
+    stages = nn.Sequential(nn.Conv2d(3, 8, 3, stride=16, padding=1), nn.Sequential(nn.ReLU(), nn.Conv2d(8, 6, 1)))
+    return Backbone(stages.eval(), 6, 16, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), "random", "none")
+
+
+def make_store(seed: int = 0, freeze: str | int = "all", config: BackboneConfig | None = None) -> FeatureStore:
+    network = backbone(seed)
+    return FeatureStore(network, network.split(freeze)[0], config or BackboneConfig(), CPU)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own, empty."""
+    monkeypatch.setenv("BOXLESS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def pictures(demo: Path) -> dict[str, Path]:
+    """Content key -> file of three pictures."""
+    return keyed(sample.path for sample in load_dataset(demo, "train").samples[:3])
+
+
+def keyed(paths: Iterable[Path]) -> dict[str, Path]:
+    return {key: path for path, key in content_keys(paths, {}).items()}
+
+
+def arrays(cache: Path) -> dict[Path, int]:
+    """Every stored map -> when it was written."""
+    return {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy")}
+
+
+def noise(width: int, height: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+# Views.
+
+
+@pytest.mark.parametrize(
+    ("scale", "size", "shown"),
+    [
+        (512, (640, 480), (512, 384)),
+        (512, (480, 640), (384, 512)),
+        (512, (100, 50), (512, 256)),  # enlarged
+        (100, (333, 200), (100, 60)),
+        (64, (3000, 8), (64, 1)),  # 0.17 rows are one
+    ],
+)
+def test_the_longest_side_of_a_view_is_its_scale(scale: int, size: tuple[int, int], shown: tuple[int, int]):
+    assert View(scale).size(*size) == shown
+    assert View(scale, True).size(*size) == shown
+
+
+def test_boxes_move_into_the_view():
+    boxes = np.array([[64, 48, 320, 240], [0, 0, 640, 480]], np.float32)
+    before = boxes.copy()
+    plain, flipped = View(320).boxes(boxes, 640, 480), View(320, True).boxes(boxes, 640, 480)
+    assert plain.tolist() == [[32, 24, 160, 120], [0, 0, 320, 240]]
+    assert flipped.tolist() == [[160, 24, 288, 120], [0, 0, 320, 240]]
+    assert plain.dtype == flipped.dtype == np.float32
+    np.testing.assert_array_equal(boxes, before)
+    # 50 x 201 is shown as 16 x 64: each side has its own factor.
+    np.testing.assert_allclose(
+        View(64).boxes(np.array([[25, 67, 50, 201]], np.float32), 50, 201), [[8, 64 / 3, 16, 64]]
+    )
+
+
+def test_a_flipped_view_shows_in_the_flipped_box_what_the_plain_one_shows_in_the_plain():
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[10:30, 8:20] = 255
+    box = np.array([[8, 10, 20, 30]], np.float32)
+    for view in (View(64), View(64, True), View(128), View(128, True)):
+        pixels = to_pixels(picture, view, (0, 0, 0), (1, 1, 1))
+        left, top, right, bottom = view.boxes(box, 64, 48)[0].astype(int)
+        assert pixels[:, top + 1 : bottom - 1, left + 1 : right - 1].min() == 1
+        pixels[:, top - 1 : bottom + 1, left - 1 : right + 1] = 0
+        assert pixels.max() == 0
+
+
+def test_views_are_every_scale_and_then_every_scale_mirrored():
+    assert views_of(ViewConfig(scales=(64, 96))) == (View(64), View(96))
+    both = views_of(ViewConfig(scales=(64, 96), flips=True))
+    assert both == (View(64), View(96), View(64, True), View(96, True))
+
+
+# Pixels.
+
+
+def test_pixels_are_normalised_channel_by_channel():
+    picture = np.empty((16, 32, 3), np.uint8)
+    picture[:] = (255, 51, 0)
+    pixels = to_pixels(picture, View(32), (0.5, 0.4, 0.25), (0.5, 0.1, 0.5))
+    assert pixels.shape == (3, 16, 32)
+    assert pixels.dtype == torch.float32
+    for channel, value in zip(pixels, (1.0, -2.0, -0.5), strict=True):
+        torch.testing.assert_close(channel, torch.full((16, 32), value))
+
+
+def test_pixels_of_a_view_of_the_same_size_are_the_picture_and_its_mirror():
+    picture = noise(32, 16)
+    plain = to_pixels(picture, View(32), (0, 0, 0), (1, 1, 1))
+    np.testing.assert_allclose(plain.numpy(), picture.transpose(2, 0, 1) / 255, rtol=1e-6)
+    flipped = to_pixels(picture, View(32, True), (0, 0, 0), (1, 1, 1))
+    assert torch.equal(flipped, plain.flip(2))
+    assert flipped.is_contiguous()
+
+
+def test_a_smaller_view_averages_pixels():
+    picture = noise(32, 16)
+    half = to_pixels(picture, View(16), (0, 0, 0), (1, 1, 1)) * 255
+    means = picture.reshape(8, 2, 16, 2, 3).astype(float).mean(axis=(1, 3))
+    assert np.abs(half.numpy() - means.transpose(2, 0, 1)).max() <= 0.51  # rounded to whole values
+
+
+def test_a_larger_view_interpolates():
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[:, 4:] = 200
+    row = to_pixels(picture, View(16), (0, 0, 0), (1, 1, 1))[0, 0] * 255
+    np.testing.assert_allclose(row, [0] * 7 + [50, 150] + [200] * 7, atol=0.6)
+
+
+# Batches.
+
+
+def test_collate_pads_with_zeros_and_keeps_values():
+    small, large = torch.rand(2, 2, 3) + 1, torch.rand(2, 4, 2) + 1
+    boxes = [torch.rand(5, 4), torch.rand(1, 4)]
+    targets = [torch.tensor([1.0, float("nan")]), torch.tensor([0.0, 1.0])]
+    batch = collate([Item(small, (30, 44), boxes[0], targets[0]), Item(large, (60, 31), boxes[1], targets[1])])
+    assert batch.maps.shape == (2, 2, 4, 3)
+    assert torch.equal(batch.maps[0, :, :2], small)
+    assert torch.equal(batch.maps[1, :, :, :2], large)
+    assert batch.maps[0, :, 2:].count_nonzero() == batch.maps[1, :, :, 2:].count_nonzero() == 0
+    assert batch.sizes.tolist() == [[30, 44], [60, 31]]
+    assert batch.sizes.dtype == torch.int64
+    assert batch.boxes is not None
+    assert all(torch.equal(one, other) for one, other in zip(batch.boxes, boxes, strict=True))
+    torch.testing.assert_close(batch.targets, torch.stack(targets), equal_nan=True)
+
+
+def test_collate_without_boxes_and_targets():
+    batch = collate([Item(torch.ones(1, 2, 2), (32, 32))])
+    assert batch.boxes is None
+    assert batch.targets is None
+
+
+def test_a_batch_moves_as_a_whole():
+    batch = Batch(torch.ones(1, 1, 1, 1), torch.ones(1, 2, dtype=torch.int64), [torch.ones(2, 4)], torch.ones(1, 3))
+    moved = batch.to(torch.device("meta"))
+    assert moved.maps.is_meta
+    assert moved.sizes.is_meta
+    assert moved.boxes is not None
+    assert moved.boxes[0].is_meta
+    assert moved.targets is not None
+    assert moved.targets.is_meta
+    bare = replace(batch, boxes=None, targets=None).to(CPU)
+    assert bare.boxes is None
+    assert bare.targets is None
+
+
+# The store.
+
+
+def test_extract_runs_the_frozen_stages_on_the_views_pixels():
+    network, store, picture = backbone(), make_store(), noise(100, 70)
+    for view in VIEWS:
+        features = store.extract(picture, view)
+        with torch.inference_mode():
+            wanted = network.stages(to_pixels(picture, view, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))[None])[0]
+        assert features.dtype == torch.float32
+        assert not features.requires_grad
+        assert features.shape == (6, -(-view.size(100, 70)[1] // 16), view.scale // 16)
+        assert torch.equal(features, features.half().float())
+        torch.testing.assert_close(features, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_stored_maps_are_what_extract_gives_in_half_precision(pictures: dict[str, Path], cache: Path):
+    store = make_store()
+    assert store.compute(pictures, VIEWS) == {}
+    assert len(arrays(cache)) == 6
+    for file in arrays(cache):
+        assert np.load(file, mmap_mode="r").dtype == np.float16
+    for key, path in pictures.items():
+        for view in VIEWS:
+            assert torch.equal(store.load(key, path, view), store.extract(read_picture(path), view))
+            assert store.load(key, path, view).dtype == torch.float32
+
+
+def test_a_symmetric_picture_has_the_same_map_in_its_mirror():
+    store, half = make_store(), noise(40, 48)
+    picture = np.concatenate([half, half[:, ::-1]], axis=1)
+    assert torch.equal(store.extract(picture, View(80)), store.extract(picture, View(80, True)))
+    lopsided = noise(80, 48)
+    plain, flipped = store.extract(lopsided, View(80)), store.extract(lopsided, View(80, True))
+    assert not torch.equal(plain, flipped)
+    assert torch.equal(flipped, store.extract(lopsided[:, ::-1], View(80)))
+
+
+def test_what_is_stored_is_not_computed_again(pictures: dict[str, Path], cache: Path):
+    make_store().compute(pictures, VIEWS[:1])
+    first = arrays(cache)
+    assert len(first) == 3
+    # Only the new view is added.
+    make_store().compute(pictures, VIEWS)
+    both = arrays(cache)
+    assert len(both) == 6
+    assert both.items() >= first.items()
+    make_store().compute(pictures, VIEWS)
+    assert arrays(cache) == both
+
+
+def test_a_stopped_call_is_resumed(pictures: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch):
+    calls: list[View] = []
+    extract = FeatureStore.extract
+
+    def limited(self: FeatureStore, picture: NDArray[np.uint8], view: View) -> torch.Tensor:
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        calls.append(view)
+        return extract(self, picture, view)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureStore, "extract", limited)
+        with pytest.raises(KeyboardInterrupt):
+            make_store().compute(pictures, VIEWS)
+    before = arrays(cache)
+    assert len(before) == 4
+    store = make_store()
+    store.compute(pictures, VIEWS)
+    assert len(arrays(cache)) == 6
+    assert arrays(cache).items() >= before.items()
+    for key, path in pictures.items():
+        assert torch.equal(store.load(key, path, VIEWS[1]), extract(store, read_picture(path), VIEWS[1]))
+
+
+def test_what_is_half_written_is_not_taken_for_whole(
+    pictures: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def torn(file: object, array: object, **_: object) -> None:
+        file.write(b"\x93NUMPY")  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np.lib.format, "write_array", torn)
+    with pytest.raises(KeyboardInterrupt):
+        make_store().compute(pictures, VIEWS)
+    assert [file for file in cache.rglob("*") if file.is_file() and file.name != "settings.json"] == []
+    with pytest.raises(BoxlessError, match="delete it and run again"):
+        make_store().load(*next(iter(pictures.items())), VIEWS[0])
+
+
+@pytest.mark.parametrize("freeze", ["all", "none"])
+def test_broken_pictures_are_reported_and_the_others_done(
+    pictures: dict[str, Path], cache: Path, tmp_path: Path, freeze: str
+):
+    broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.jpg"
+    broken.write_bytes(next(iter(pictures.values())).read_bytes()[:400])
+    empty.write_bytes(b"")
+    store = make_store(freeze=freeze)
+    skipped = store.compute(keyed([broken]) | pictures | keyed([empty]), VIEWS)
+    assert skipped.keys() == {broken, empty}
+    assert all(str(path) in reason for path, reason in skipped.items())
+    assert len(arrays(cache)) == (6 if freeze == "all" else 0)
+    for key, path in pictures.items():
+        assert store.load(key, path, VIEWS[0]).shape[0] == (6 if freeze == "all" else 3)
+
+
+def test_where_nothing_is_frozen_pixels_are_given_and_nothing_is_stored(pictures: dict[str, Path], cache: Path):
+    store = make_store(freeze="none")
+    assert not store.cached
+    assert store.compute(pictures, VIEWS) == {}
+    for key, path in pictures.items():
+        for view in VIEWS:
+            wanted = to_pixels(read_picture(path), view, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
+            assert torch.equal(store.load(key, path, view), wanted)
+            assert torch.equal(store.extract(read_picture(path), view), wanted)
+    assert not cache.exists()
+
+
+def test_other_weights_stages_or_networks_have_their_own_entries(pictures: dict[str, Path], cache: Path):
+    make_store().compute(pictures, VIEWS[:1])
+    first = arrays(cache)
+    others = [
+        make_store(seed=1),
+        make_store(freeze=1),
+        make_store(config=BackboneConfig(name="resnet18")),
+        make_store(config=BackboneConfig(output_stride=8)),
+    ]
+    for number, other in enumerate(others, 2):
+        other.compute(pictures, VIEWS[:1])
+        assert len(arrays(cache)) == 3 * number
+        assert arrays(cache).items() >= first.items()
+    # Where the weights came from and what else is trained is no matter, as long as they are the same.
+    for config in (BackboneConfig(weights="some.pth"), BackboneConfig(freeze=2)):
+        make_store(config=config).compute(pictures, VIEWS[:1])
+        assert len(arrays(cache)) == 15
+
+
+def test_a_folder_of_maps_names_what_made_it(pictures: dict[str, Path], cache: Path):
+    make_store().compute(pictures, [View(96, True)])
+    (settings,) = (json.loads(file.read_text()) for file in cache.rglob("settings.json"))
+    assert settings["backbone"] == {"name": "efficientnet_lite0", "output_stride": 16}
+    assert (settings["stages"], settings["source"], settings["licence"]) == (2, "random", "none")
+    assert (settings["scale"], settings["flipped"]) == (96, True)
+    assert settings["versions"]["torch"] == torch.__version__
