@@ -268,7 +268,7 @@ def test_a_malicious_file_is_refused_and_nothing_of_it_runs(name: str, zipped: b
         assert trace.exists()
 
 
-@pytest.mark.parametrize("name", ["alexnet", "resnet18", "efficientnet_lite0"])
+@pytest.mark.parametrize("name", ["alexnet", "resnet18", "convnext_atto", "efficientnet_lite0"])
 @pytest.mark.parametrize(
     "content",
     [

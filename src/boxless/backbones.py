@@ -220,7 +220,7 @@ def _timm_model(config: BackboneConfig, name: str, **options: Any) -> Any:
             # Of a file timm's feature extractors take what fits, silent about the rest; the whole network is strict.
             timm.create_model(name, pretrained=True, pretrained_cfg_overlay=options["pretrained_cfg_overlay"])
         return create()
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, KeyError) as error:
         raise BoxlessError(f"{config.weights}: does not fit timm's {name} ({str(error)[:300]})") from None
 
 

@@ -1,0 +1,129 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from boxless.methods.losses import spatial_regulariser, tag_loss
+from boxless.metrics import iou
+
+NAN = float("nan")
+
+
+# Tags.
+
+
+def test_the_tag_loss_is_summed_over_classes_and_averaged_over_pictures():
+    scores = torch.tensor([[0.8, 0.1, 0.5], [0.25, 0.9, 0.6]])
+    targets = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    wanted = -sum(map(math.log, (0.8, 0.9, 0.5, 0.75, 0.9, 0.4))) / 2
+    assert tag_loss(scores, targets, logits=False).item() == pytest.approx(wanted, rel=1e-5)
+    assert tag_loss(scores.logit(), targets, logits=True).item() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("logits", [True, False])
+def test_unsure_entries_have_no_part_in_the_loss(logits: bool):
+    scores = torch.tensor([[0.8, 0.1, 0.5], [0.25, 0.9, 0.6]])
+    targets = torch.tensor([[1.0, NAN, NAN], [NAN, 1, 0]])
+    given = (scores.logit() if logits else scores).requires_grad_()
+    loss = tag_loss(given, targets, logits=logits)
+    # Divided by the pictures all the same.
+    assert loss.item() == pytest.approx(-sum(map(math.log, (0.8, 0.9, 0.4))) / 2, rel=1e-5)
+    loss.backward()
+    assert given.grad is not None
+    assert (given.grad == 0).tolist() == targets.isnan().tolist()
+
+
+@pytest.mark.parametrize("logits", [True, False])
+def test_a_batch_of_which_nothing_is_sure_costs_nothing(logits: bool):
+    assert tag_loss(torch.rand(2, 3), torch.full((2, 3), NAN), logits=logits).item() == 0
+
+
+def test_sums_of_scores_beyond_the_ends_stay_finite():
+    # Sums of softmaxes may exceed one by a rounding error, and be zero.
+    scores = torch.tensor([[1 + 1e-6, 1 + 1e-6, 0.0, 0.0]], requires_grad=True)
+    loss = tag_loss(scores, torch.tensor([[1.0, 0, 1, 0]]), logits=False)
+    assert torch.isfinite(loss)
+    assert loss > 20
+    loss.backward()
+    assert scores.grad is not None
+    assert torch.isfinite(scores.grad).all()
+
+
+def test_the_gradient_of_a_score_is_that_of_its_logarithm():
+    scores = torch.tensor([[0.2, 0.2]], requires_grad=True)
+    tag_loss(scores, torch.tensor([[1.0, 0]]), logits=False).backward()
+    torch.testing.assert_close(scores.grad, torch.tensor([[-1 / 0.2, 1 / 0.8]]))
+
+
+# The spatial regulariser.
+
+
+def literal(features: Tensor, scores: Tensor, boxes: Tensor, target: Tensor) -> float:
+    """Section 3.4 of WSDDN word by word."""
+    total = 0.0
+    for label, present in enumerate(target.tolist()):
+        if present != 1:
+            continue
+        order = sorted(range(len(boxes)), key=lambda row: -scores[row, label].item())
+        best = order[0]
+        for row in order[:10]:
+            if iou(boxes[best : best + 1].numpy(), boxes[row : row + 1].numpy())[0, 0] > 0.6:
+                distance = float(((features[row] - features[best]) ** 2).sum())
+                total += 0.5 * scores[row, label].item() ** 2 * distance
+    return total
+
+
+def crowd(number: int, seed: int) -> Tensor:
+    """Boxes around one place, many of them close together."""
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy((np.array([10, 10, 60, 60]) + rng.uniform(-12, 12, (number, 4))).astype(np.float32))
+
+
+@pytest.mark.parametrize("number", [1, 4, 10, 40])
+def test_the_regulariser_equals_a_literal_loop(number: int):
+    torch.manual_seed(number)
+    features, scores, boxes = torch.randn(number, 5), torch.rand(number, 4), crowd(number, number)
+    target = torch.tensor([1.0, 0, NAN, 1])
+    loss = spatial_regulariser(features, scores, boxes, target).item()
+    assert loss == pytest.approx(literal(features, scores, boxes, target), rel=1e-4)
+    assert (loss > 0) == (number > 1)
+
+
+def test_a_hand_worked_regulariser():
+    boxes = torch.tensor(
+        [
+            [0.0, 0, 10, 10],  # the best
+            [0, 0, 10, 8],  # IoU 0.8
+            [0, 0, 10, 6],  # IoU 0.6, which is not over 0.6
+            [50, 50, 60, 60],  # elsewhere
+        ]
+    )
+    features = torch.tensor([[0.0, 0], [3, 4], [7, 7], [9, 9]])
+    scores = torch.tensor([[0.5], [0.2], [0.2], [0.2]])
+    loss = spatial_regulariser(features, scores, boxes, torch.tensor([1.0]))
+    assert loss.item() == pytest.approx(0.5 * 0.2**2 * 25)
+
+
+def test_only_the_ten_best_proposals_count():
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(12, 1)
+    features = torch.arange(12.0)[:, None]
+    scores = torch.linspace(0.9, 0.35, 12)[:, None]
+    loss = spatial_regulariser(features, scores, boxes, torch.tensor([1.0]))
+    wanted = sum(0.5 * scores[row].item() ** 2 * row**2 for row in range(10))
+    assert loss.item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_scores_weigh_and_are_not_pulled():
+    torch.manual_seed(0)
+    features, scores = torch.randn(8, 5, requires_grad=True), torch.rand(8, 2, requires_grad=True)
+    spatial_regulariser(features, scores, crowd(8, 0), torch.tensor([1.0, 0])).backward()
+    assert features.grad is not None
+    assert features.grad.any()
+    assert scores.grad is None
+
+
+def test_a_picture_without_a_tag_is_not_regularised():
+    loss = spatial_regulariser(torch.randn(8, 5), torch.rand(8, 2), crowd(8, 0), torch.tensor([0.0, NAN]))
+    assert loss.item() == 0

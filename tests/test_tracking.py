@@ -1,0 +1,80 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.proto import wandb_internal_pb2
+
+import boxless
+
+OPTIONS = ["views.scales=[160]", "training.epochs=2", "training.monitor=val", "head.reduce=16"]
+OPTIONS += ["proposals.generator=grid", "proposals.min_area=0.05", "training.lr=0.003"]
+
+
+@pytest.fixture(scope="module")
+def tracked(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that both trackers followed, without an account."""
+    run = tmp_path_factory.mktemp("tracked") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.delenv("WANDB_API_KEY", raising=False)
+        boxless.train(demo, run, split="train", options=OPTIONS, trackers=["tensorboard", "wandb"])
+    return run
+
+
+def test_history_has_a_line_an_epoch(tracked: Path) -> None:
+    rows = [json.loads(line) for line in (tracked / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(
+        np.isfinite([row["tags"], row["lr"], row["seconds"], row["CorLoc"], row["mAP_11point"]]).all() for row in rows
+    )
+
+
+def test_tensorboard_has_curves_and_pictures(tracked: Path) -> None:
+    file = next(tracked.rglob("events.out.tfevents.*"))
+    events = EventAccumulator(str(file.parent), size_guidance={"images": 0})
+    events.Reload()
+    assert {"loss/tags", "lr", "val/mAP_11point", "val/AP/ball"} <= set(events.Tags()["scalars"])
+    rows = [json.loads(line) for line in (tracked / "history.jsonl").read_text().splitlines()]
+    logged = [event.value for event in events.Scalars("val/CorLoc")]
+    assert logged == pytest.approx([row["CorLoc"] for row in rows])
+    pictures = [tag for tag in events.Tags()["images"] if tag.startswith(("boxes/", "heatmaps/"))]
+    assert len(pictures) == 12
+    assert events.Images(pictures[0])[0].encoded_image_string.startswith(b"\x89PNG")
+
+
+def wandb_records(content: bytes) -> Iterator[bytes]:
+    """Records of a LevelDB log, as W&B writes it: blocks of 32 KiB, the first after 7 bytes of the file's own."""
+    whole, first, last = 1, 2, 4
+    position, record = 7, b""
+    while position + 7 <= len(content):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        length, kind = int.from_bytes(content[position + 4 : position + 6], "little"), content[position + 6]
+        piece = content[position + 7 : position + 7 + length]
+        record = piece if kind in (whole, first) else record + piece
+        position += 7 + length
+        if kind in (whole, last):
+            yield record
+
+
+def test_wandb_offline_has_curves_pictures_and_boxes(tracked: Path) -> None:
+    file = next(tracked.rglob("run-*.wandb"))
+    seen: dict[str, list[str]] = {}
+    for data in wandb_records(file.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        for item in record.history.item:
+            seen.setdefault(item.key or ".".join(item.nested_key), []).append(item.value_json)
+    assert {"loss/tags", "lr", "val/mAP_11point", "val/AP/ball"} <= seen.keys()
+    rows = [json.loads(line) for line in (tracked / "history.jsonl").read_text().splitlines()]
+    assert [json.loads(value) for value in seen["val/CorLoc"]] == pytest.approx([row["CorLoc"] for row in rows])
+    assert len({key.split(".")[0] for key in seen if key.startswith("heatmaps/")}) == 6
+    media = next(tracked.rglob("media"))
+    assert any(media.rglob("*.png"))
+    boxes = [json.loads(path.read_text()) for path in media.rglob("*.boxes2D.json")]
+    assert boxes and all("box_data" in entry for entry in boxes)
