@@ -212,6 +212,15 @@ def test_accumulated_steps_equal_a_larger_batch(demo: Path, tmp_path: Path) -> N
         np.testing.assert_allclose(tensor, small[key], atol=1e-5, err_msg=key)
 
 
+def test_precision_is_that_of_the_run(demo: Path, tmp_path: Path) -> None:
+    for precision in ("bf16", "fp32"):
+        options = [*QUICK, "training.epochs=1", f"training.precision={precision}"]
+        boxless.train(demo, tmp_path / precision, split="train", options=options, seed=1)
+    full, half = weights(tmp_path / "fp32"), weights(tmp_path / "bf16")
+    differences = [float((full[name] - half[name]).abs().max()) for name in full if name.startswith("model.")]
+    assert 0 < max(differences) < 0.1
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_mend(demo: Path, tmp_path: Path) -> None:
     options = [*QUICK, "training.lr=1e30", "training.optimizer=sgd"]
     with pytest.raises(BoxlessError, match=r"the loss is .* lower training\.lr"):

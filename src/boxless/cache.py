@@ -106,5 +106,5 @@ def unwritable(path: Path, error: OSError) -> BoxlessError:
             f"{path}: the disk is full; free some room and run the same command again, it goes on from here"
         )
     return BoxlessError(
-        f"{path}: cannot be written ({error.strerror}); choose another folder (--out, or BOXLESS_CACHE for the caches)"
+        f"{path}: cannot be written ({error.strerror}); choose another folder (BOXLESS_CACHE for the caches)"
     )

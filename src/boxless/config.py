@@ -145,7 +145,7 @@ class TrainingConfig(Section):
     lr: float = Field(1e-3, gt=0)
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     weight_decay: float = Field(1e-4, ge=0)
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     workers: int = Field(0, ge=0)
     monitor: str | None = None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 from numpy.typing import NDArray
 from PIL import Image
 from torchvision.ops import batched_nms
@@ -56,7 +56,7 @@ class Detector:
         folder = Path(run)
         manifest, config = read_manifest(folder), read_config(folder)
         classes = manifest["classes"]
-        return cls(load_network(folder, config, len(classes)), config, classes, Accelerator().device)
+        return cls(load_network(folder, config, len(classes)), config, classes, PartialState().device)
 
     def predict(self, picture: Picture) -> Detections:
         """Boxes in one picture: a file, an RGB array (h, w, 3) uint8, or a Pillow image.

@@ -65,8 +65,9 @@ def prepare(
     skipped |= features.compute(readable, views)
     seconds["features"] = time.perf_counter() - start
     # Copies of a picture share one key, and so one fate.
-    broken = {keys.get(path, str(path)) for path in skipped}
-    kept = tuple(sample for sample in dataset.samples if keys.get(sample.path, str(sample.path)) not in broken)
+    broken = {keys[path]: reason for path, reason in skipped.items() if path in keys}
+    skipped |= {path: broken[key] for path, key in keys.items() if key in broken and path not in skipped}
+    kept = tuple(sample for sample in dataset.samples if sample.path not in skipped)
     report_skipped(skipped)
     if not kept:
         raise BoxlessError(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
@@ -303,9 +304,11 @@ def _check_tags(dataset: Dataset) -> None:
 
 
 def _accelerator(training: TrainingConfig, run: Path, trackers: Sequence[str]) -> Accelerator:
+    # accelerate keeps the precision of a process's first run, which need not be that of its second.
+    AcceleratorState._reset_state()
     try:
         return Accelerator(
-            mixed_precision=training.precision,
+            mixed_precision="no" if training.precision == "fp32" else training.precision,
             gradient_accumulation_steps=training.accumulate,
             log_with=list(trackers) or None,
             project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),

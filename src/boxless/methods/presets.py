@@ -28,7 +28,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "head": {"kind": "detector", "spatial_weight": 1e-4},
     },
     "contextlocnet": {
-        "proposals": {"min_area": 0.02},
         # The paper pools with RoIPool on VGG-F. On maps of a deep network maxima leak into the frame and peaks win;
         # averages over equalised cells do not (docs/experiments.md).
         "head": {
