@@ -34,7 +34,12 @@ def run(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cli") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        assert boxless(patch, "train", demo, "--split", "train", "--out", out, "--seed", 3, *QUICK) == 0
+        assert (
+            boxless(
+                patch, "train", demo, "--split", "train", "--out", out, "--seed", 3, "--method", "contextlocnet", *QUICK
+            )
+            == 0
+        )
     return out
 
 

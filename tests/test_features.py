@@ -157,7 +157,8 @@ def test_collate_pads_with_zeros_and_keeps_values():
     assert torch.equal(batch.maps[1, :, :, :2], large)
     assert batch.maps[0, :, 2:].count_nonzero() == batch.maps[1, :, :, 2:].count_nonzero() == 0
     assert batch.sizes.tolist() == [[30, 44], [60, 31]]
-    assert batch.sizes.dtype == torch.int64
+    assert batch.sizes.dtype == batch.extents.dtype == torch.int64
+    assert batch.extents.tolist() == [[2, 3], [4, 2]]
     assert batch.boxes is not None
     assert all(torch.equal(one, other) for one, other in zip(batch.boxes, boxes, strict=True))
     torch.testing.assert_close(batch.targets, torch.stack(targets), equal_nan=True)
@@ -170,10 +171,12 @@ def test_collate_without_boxes_and_targets():
 
 
 def test_a_batch_moves_as_a_whole():
-    batch = Batch(torch.ones(1, 1, 1, 1), torch.ones(1, 2, dtype=torch.int64), [torch.ones(2, 4)], torch.ones(1, 3))
+    pair = torch.ones(1, 2, dtype=torch.int64)
+    batch = Batch(torch.ones(1, 1, 1, 1), pair, pair, [torch.ones(2, 4)], torch.ones(1, 3))
     moved = batch.to(torch.device("meta"))
     assert moved.maps.is_meta
     assert moved.sizes.is_meta
+    assert moved.extents.is_meta
     assert moved.boxes is not None
     assert moved.boxes[0].is_meta
     assert moved.targets is not None

@@ -21,7 +21,9 @@ def tracked(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.delenv("WANDB_API_KEY", raising=False)
-        boxless.train(demo, run, split="train", options=OPTIONS, trackers=["tensorboard", "wandb"])
+        boxless.train(
+            demo, run, method="contextlocnet", split="train", options=OPTIONS, trackers=["tensorboard", "wandb"]
+        )
     return run
 
 

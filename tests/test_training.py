@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,11 @@ from boxless.structures import Dataset
 
 SMALL = ("views.scales=[160]", "training.epochs=3", "training.batch_size=4")
 QUICK = (*SMALL, "proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]", "head.reduce=8")
+
+
+def train(data: Path | Dataset, out: Path, method: str = "contextlocnet", **options: Any) -> boxless.Detector:
+    """Train as the tests mostly want it: with proposals."""
+    return boxless.train(data, out, method=method, **options)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -39,21 +45,21 @@ def finished(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "first"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        boxless.train(demo, run, split="train", options=QUICK, seed=1)
+        train(demo, run, split="train", options=QUICK, seed=1)
     return run
 
 
 def test_the_same_seed_gives_the_same_bits(demo: Path, finished: Path, tmp_path: Path) -> None:
-    boxless.train(demo, tmp_path / "again", split="train", options=QUICK, seed=1)
+    train(demo, tmp_path / "again", split="train", options=QUICK, seed=1)
     assert_same_bits(finished, tmp_path / "again")
-    boxless.train(demo, tmp_path / "other", split="train", options=QUICK, seed=2)
+    train(demo, tmp_path / "other", split="train", options=QUICK, seed=2)
     assert not torch.equal(
         weights(finished)["model.head.classify.weight"], weights(tmp_path / "other")["model.head.classify.weight"]
     )
 
 
 def test_training_moves_the_weights_it_should(finished: Path, demo: Path, tmp_path: Path) -> None:
-    boxless.train(demo, tmp_path / "short", split="train", options=[*QUICK, "training.lr=1e-12"], seed=1)
+    train(demo, tmp_path / "short", split="train", options=[*QUICK, "training.lr=1e-12"], seed=1)
     before, after = weights(tmp_path / "short"), weights(finished)
     for name in before:
         assert torch.equal(before[name], after[name]) == name.startswith("frozen."), name
@@ -71,8 +77,8 @@ def test_boxes_replaced_by_garbage_change_no_bit(demo: Path, tmp_path: Path, met
         file.write_text(text)
     options = [option for option in QUICK if method in ("wsddn", "contextlocnet") or "proposals" not in option]
     options = [option for option in options if method in ("wsddn", "contextlocnet") or "head" not in option]
-    boxless.train(demo, tmp_path / "true", method=method, split="train", options=options, seed=1)
-    boxless.train(spoiled, tmp_path / "garbage", method=method, split="train", options=options, seed=1)
+    train(demo, tmp_path / "true", method=method, split="train", options=options, seed=1)
+    train(spoiled, tmp_path / "garbage", method=method, split="train", options=options, seed=1)
     assert_same_bits(tmp_path / "true", tmp_path / "garbage")
 
 
@@ -83,10 +89,13 @@ def test_no_annotation_reaches_the_loop(demo: Path, tmp_path: Path) -> None:
 
     dataset = boxless.load_dataset(demo, "train")
     samples = tuple(replace(sample, annotations=Forbidden()) for sample in dataset.samples)  # type: ignore[arg-type]
-    boxless.train(replace(dataset, samples=samples), tmp_path / "run", options=[*QUICK, "training.epochs=1"])
+    train(replace(dataset, samples=samples), tmp_path / "run", options=[*QUICK, "training.epochs=1"])
 
 
-TRAIN = "import sys, boxless; boxless.train(sys.argv[1], sys.argv[2], split='train', options=sys.argv[3:], seed=1)"
+TRAIN = """
+import sys, boxless
+boxless.train(sys.argv[1], sys.argv[2], method="contextlocnet", split="train", options=sys.argv[3:], seed=1)
+"""
 
 
 def test_killed_and_resumed_gives_the_same_bits(demo: Path, finished: Path, tmp_path: Path) -> None:
@@ -102,7 +111,7 @@ def test_killed_and_resumed_gives_the_same_bits(demo: Path, finished: Path, tmp_
         boxless.Detector.load(run)
     done = torch.load(run / "checkpoint.pt", weights_only=True)["epochs"]
     assert done in (1, 2)
-    boxless.train(demo, run, split="train", options=QUICK, seed=1)
+    train(demo, run, split="train", options=QUICK, seed=1)
     assert_same_bits(finished, run)
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -111,7 +120,7 @@ def test_killed_and_resumed_gives_the_same_bits(demo: Path, finished: Path, tmp_
 
 def test_a_finished_run_is_loaded_and_not_trained_again(demo: Path, finished: Path) -> None:
     stamp = (finished / "weights.safetensors").stat().st_mtime_ns
-    detector = boxless.train(demo, finished, split="train", options=QUICK, seed=1)
+    detector = train(demo, finished, split="train", options=QUICK, seed=1)
     assert (finished / "weights.safetensors").stat().st_mtime_ns == stamp
     picture = boxless.load_dataset(demo, "val").samples[0].path
     assert len(detector.predict(picture)) > 0
@@ -119,15 +128,15 @@ def test_a_finished_run_is_loaded_and_not_trained_again(demo: Path, finished: Pa
 
 def test_a_run_folder_of_other_settings_or_data_is_refused(demo: Path, finished: Path) -> None:
     with pytest.raises(BoxlessError, match=r"begun with other settings: training\.epochs \(3 there, 4 now\)"):
-        boxless.train(demo, finished, split="train", options=[*QUICK, "training.epochs=4"], seed=1)
+        train(demo, finished, split="train", options=[*QUICK, "training.epochs=4"], seed=1)
     with pytest.raises(BoxlessError, match="begun on other pictures, tags or classes"):
-        boxless.train(demo, finished, split="val", options=QUICK, seed=1)
+        train(demo, finished, split="val", options=QUICK, seed=1)
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(demo: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(BoxlessError, match="not empty and no run folder"):
-        boxless.train(demo, tmp_path, split="train")
+        train(demo, tmp_path, split="train")
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -160,22 +169,27 @@ def test_a_wrong_option_fails_before_the_work_starts(
 ) -> None:
     monkeypatch.setattr("boxless.training.prepare", lambda *_: pytest.fail("work was begun"))
     with pytest.raises(BoxlessError, match=message):
-        boxless.train(demo, tmp_path / "run", **({"split": "train"} | options))  # type: ignore[arg-type]
+        train(demo, tmp_path / "run", **({"split": "train"} | options))  # type: ignore[arg-type]
 
 
 def test_one_tag_on_every_picture_teaches_nothing(demo: Path, tmp_path: Path) -> None:
     dataset = boxless.load_dataset(demo, "train", ["ball"])
     tagged = tuple(replace(sample, tags=frozenset({0})) for sample in dataset.samples)
     with pytest.raises(BoxlessError, match="every picture has the one tag 'ball'"):
-        boxless.train(Dataset("all balls", ("ball",), tagged), tmp_path / "run", method="cam")
+        train(Dataset("all balls", ("ball",), tagged), tmp_path / "run", method="cam")
     bare = tuple(replace(sample, tags=frozenset()) for sample in dataset.samples)
     with pytest.raises(BoxlessError, match="no picture has a tag"):
-        boxless.train(Dataset("nothing", ("ball",), bare), tmp_path / "run", method="cam")
+        train(Dataset("nothing", ("ball",), bare), tmp_path / "run", method="cam")
 
 
 def test_one_class_among_negatives_trains(demo: Path, tmp_path: Path) -> None:
-    detector = boxless.train(
-        demo, tmp_path / "run", method="cam", split="train", classes=["ball"], options=["views.scales=[160]"]
+    detector = train(
+        demo,
+        tmp_path / "run",
+        method="cam",
+        split="train",
+        classes=["ball"],
+        options=["views.scales=[160]", "training.epochs=2"],
     )
     assert detector.classes == ("ball",)
 
@@ -183,9 +197,9 @@ def test_one_class_among_negatives_trains(demo: Path, tmp_path: Path) -> None:
 def test_end_to_end_training_moves_the_backbone_and_reads_no_feature_cache(demo: Path, tmp_path: Path) -> None:
     options = [*QUICK, "training.epochs=1", "backbone.freeze=none", "views.scales=[96]"]
     run = tmp_path / "whole"
-    boxless.train(demo, run, split="train", options=options, seed=1)
+    train(demo, run, split="train", options=options, seed=1)
     start = tmp_path / "start"
-    boxless.train(demo, start, split="train", options=[*options, "training.lr=1e-12"], seed=1)
+    train(demo, start, split="train", options=[*options, "training.lr=1e-12"], seed=1)
     before, after = weights(start), weights(run)
     moved = [name for name in before if not torch.equal(before[name], after[name])]
     assert "model.tail.0.0.weight" in moved
@@ -195,7 +209,7 @@ def test_end_to_end_training_moves_the_backbone_and_reads_no_feature_cache(demo:
 
 def test_a_part_of_the_backbone_can_be_trained(demo: Path, tmp_path: Path) -> None:
     run = tmp_path / "part"
-    boxless.train(demo, run, split="train", options=[*QUICK, "training.epochs=1", "backbone.freeze=7"], seed=1)
+    train(demo, run, split="train", options=[*QUICK, "training.epochs=1", "backbone.freeze=7"], seed=1)
     names = weights(run)
     assert any(name.startswith("frozen.6.") for name in names)
     assert any(name.startswith("model.tail.7.") for name in names)
@@ -206,7 +220,7 @@ def test_accumulated_steps_equal_a_larger_batch(demo: Path, tmp_path: Path) -> N
     base = ["views.scales=[160]", "training.epochs=1", "training.optimizer=sgd", "training.lr=0.01"]
     for name, batch, steps in (("large", 8, 1), ("small", 4, 2)):
         options = [*base, f"training.batch_size={batch}", f"training.accumulate={steps}"]
-        boxless.train(demo, tmp_path / name, method="cam", split="train", options=options, seed=1)
+        train(demo, tmp_path / name, method="cam", split="train", options=options, seed=1)
     large, small = weights(tmp_path / "large"), weights(tmp_path / "small")
     for key, tensor in large.items():
         np.testing.assert_allclose(tensor, small[key], atol=1e-5, err_msg=key)
@@ -215,16 +229,23 @@ def test_accumulated_steps_equal_a_larger_batch(demo: Path, tmp_path: Path) -> N
 def test_precision_is_that_of_the_run(demo: Path, tmp_path: Path) -> None:
     for precision in ("bf16", "fp32"):
         options = [*QUICK, "training.epochs=1", f"training.precision={precision}"]
-        boxless.train(demo, tmp_path / precision, split="train", options=options, seed=1)
+        train(demo, tmp_path / precision, split="train", options=options, seed=1)
     full, half = weights(tmp_path / "fp32"), weights(tmp_path / "bf16")
     differences = [float((full[name] - half[name]).abs().max()) for name in full if name.startswith("model.")]
     assert 0 < max(differences) < 0.1
 
 
+def test_small_sets_are_walked_over_until_the_steps_are_done(demo: Path, tmp_path: Path) -> None:
+    options = ["views.scales=[160]", "training.batch_size=6", "training.steps=10"]
+    train(demo, tmp_path / "run", method="cam", split="train", options=options)
+    rows = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    assert len(rows) == 4, "16 pictures make 3 batches, and 4 times 3 is the first to reach 10"
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_mend(demo: Path, tmp_path: Path) -> None:
     options = [*QUICK, "training.lr=1e30", "training.optimizer=sgd"]
     with pytest.raises(BoxlessError, match=r"the loss is .* lower training\.lr"):
-        boxless.train(demo, tmp_path / "run", split="train", options=options)
+        train(demo, tmp_path / "run", split="train", options=options)
 
 
 def test_a_broken_picture_is_skipped_and_counted(
@@ -234,7 +255,7 @@ def test_a_broken_picture_is_skipped_and_counted(
     shutil.copytree(demo, spoiled)
     victim = boxless.load_dataset(spoiled, "train").samples[3].path
     victim.write_bytes(victim.read_bytes()[:1000])
-    boxless.train(spoiled, tmp_path / "run", split="train", options=[*QUICK, "training.epochs=1"])
+    train(spoiled, tmp_path / "run", split="train", options=[*QUICK, "training.epochs=1"])
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["data"]["pictures"] == 15
     assert list(manifest["skipped"]) == [str(victim)]

@@ -163,8 +163,13 @@ def _from_timm(config: BackboneConfig) -> Backbone:
     info = model.feature_info
     pretrained = timm.get_pretrained_cfg(config.name)
     settings = {} if pretrained is None else asdict(pretrained)
+    stages = _timm_stages(model).eval()
+    if not _takes_any_size(stages, info.channels()[-1]):
+        raise BoxlessError(
+            f"backbone '{config.name}' takes pictures of one size only; choose another, such as resnet18"
+        )
     return Backbone(
-        stages=_timm_stages(model),
+        stages=stages,
         channels=info.channels()[-1],
         stride=info.reduction()[-1],
         mean=settings.get("mean", IMAGENET_MEAN),
@@ -172,6 +177,14 @@ def _from_timm(config: BackboneConfig) -> Backbone:
         source=_timm_source(config, model),
         licence=settings.get("license") or f"not stated by timm; see the model card of {config.name}",
     )
+
+
+def _takes_any_size(stages: nn.Sequential, channels: int) -> bool:
+    try:
+        with torch.inference_mode():
+            return bool(stages(torch.zeros(1, 3, 160, 208)).shape[1] == channels)
+    except (AssertionError, RuntimeError):
+        return False
 
 
 def _timm_source(config: BackboneConfig, model: nn.Module) -> str:

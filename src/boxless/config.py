@@ -119,6 +119,8 @@ class DetectorConfig(Section):
     def _pooling_fits(self) -> Self:
         if self.pooling == "average" and (self.pool != 1 or self.hidden == "backbone"):
             raise ValueError("pooling=average needs pool=1 and no hidden=backbone")
+        if self.pooling == "max" and self.contrast and self.pool < 3:
+            raise ValueError("contrast with pooling=max needs pool=3 or more, for a frame around the region")
         return self
 
 
@@ -126,7 +128,8 @@ class TrainingConfig(Section):
     """The loop.
 
     Args:
-        epochs: passes over the pictures.
+        epochs: passes over the pictures; none takes as many as make `steps`, but at most 100.
+        steps: batches to learn from where `epochs` is not set: small sets are walked over more often.
         batch_size: pictures a step on each device.
         accumulate: steps whose gradients add up before the optimizer moves.
         optimizer: `adamw` or `sgd` (momentum 0.9).
@@ -138,7 +141,8 @@ class TrainingConfig(Section):
         monitor: a split to evaluate after every epoch. It is only reported: nothing is chosen by it.
     """
 
-    epochs: int = Field(4, ge=1)
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    steps: int = Field(1200, ge=1)
     batch_size: int = Field(8, ge=1)
     accumulate: int = Field(1, ge=1)
     optimizer: Literal["adamw", "sgd"] = "adamw"

@@ -61,12 +61,15 @@ class Batch:
         maps: (B, C, H, W) float32, the frozen part's output (or normalised pixels where nothing is frozen), zero
             beyond each view's own extent.
         sizes: (B, 2) int64, height and width of each view in pixels.
+        extents: (B, 2) int64, height and width of each view's own map in cells; not every network has a cell for the
+            last pixels.
         boxes: for each view its proposals, (N, 4) float32, xyxy pixels of the view; None for methods without.
         targets: (B, classes) float32: 1 present, 0 absent, NaN unsure; None at inference.
     """
 
     maps: Tensor
     sizes: Tensor
+    extents: Tensor
     boxes: list[Tensor] | None = None
     targets: Tensor | None = None
 
@@ -75,9 +78,17 @@ class Batch:
         return Batch(
             self.maps.to(device),
             self.sizes.to(device),
+            self.extents.to(device),
             None if self.boxes is None else [boxes.to(device) for boxes in self.boxes],
             None if self.targets is None else self.targets.to(device),
         )
+
+    def own(self, maps: Tensor) -> list[Tensor]:
+        """Cut the padding off maps (B, C, h, w) that were made from `self.maps`: for each view (C, h', w')."""
+        shares = self.extents.cpu() * torch.tensor(maps.shape[-2:]) / torch.tensor(self.maps.shape[-2:])
+        return [
+            row[:, :height, :width] for row, (height, width) in zip(maps, shares.ceil().long().tolist(), strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,11 @@ def collate(items: Sequence[Item]) -> Batch:
     boxes = [item.boxes for item in items if item.boxes is not None]
     targets = [item.target for item in items if item.target is not None]
     return Batch(
-        maps, torch.tensor([item.size for item in items]), boxes or None, torch.stack(targets) if targets else None
+        maps,
+        torch.tensor([item.size for item in items]),
+        torch.tensor([item.map.shape[1:] for item in items]),
+        boxes or None,
+        torch.stack(targets) if targets else None,
     )
 
 

@@ -17,7 +17,7 @@ from boxless.errors import PictureError
 from boxless.features import FeatureStore, Item, View, collate, views_of
 from boxless.methods import Evidence
 from boxless.methods.mining import enlarge, largest_component_box, proposal_heatmap
-from boxless.pictures import read_picture
+from boxless.pictures import read_picture, to_array
 from boxless.progress import track
 from boxless.proposals import propose
 from boxless.runs import Network, load_network, read_config, read_manifest
@@ -155,7 +155,7 @@ def _pixels(picture: Picture) -> NDArray[np.uint8]:
             raise PictureError(f"an array must be (h, w, 3) uint8 RGB, not {picture.shape} {picture.dtype}")
         return picture
     if isinstance(picture, Image.Image):
-        return np.array(picture.convert("RGB"))
+        return to_array(picture)
     return read_picture(Path(picture))
 
 

@@ -40,12 +40,17 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     """
     with _opened(path) as image:
         image.load()
-        picture = _to_rgb(ImageOps.exif_transpose(image))
+        picture = to_array(image)
     if min(picture.shape[:2]) < MIN_SIDE:
         raise PictureError(
             f"{path}: {picture.shape[1]}x{picture.shape[0]} px; a side under {MIN_SIDE} px cannot be used"
         )
     return picture
+
+
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """A Pillow image as `read_picture` gives it: as displayed, 8 bits, on white, (height, width, 3) uint8, RGB."""
+    return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -182,8 +182,9 @@ def _fit(
         num_workers=training.workers,
     )
     model, optimizer, batches = accelerator.prepare(network.model, plain_optimizer, loader)
+    epochs = training.epochs or min(math.ceil(training.steps / len(batches)), EPOCHS)
     history = read_history(run)[:done]
-    for epoch in range(done, training.epochs):
+    for epoch in range(done, epochs):
         start = time.perf_counter()
         order.epoch = epoch
         # Dropout too depends on seed and epoch alone; processes of one run differ.
@@ -191,13 +192,13 @@ def _fit(
         model.train()
         # The backbone's batch normalisation keeps its statistics: batches are a few pictures of few classes.
         network.model.tail.eval()
-        losses = _epoch(accelerator, model, optimizer, batches, training, epoch)
+        losses = _epoch(accelerator, model, optimizer, batches, training, epoch, epochs)
         row = {"epoch": epoch + 1, **losses, "lr": optimizer.param_groups[0]["lr"]}
         row["seconds"] = round(time.perf_counter() - start, 2)
         if accelerator.is_main_process:
             row |= _report(accelerator, detector, ready.dataset, monitored, (epoch + 1) * len(batches))
             history.append(row)
-            _say(row, training.epochs)
+            _say(row, epochs)
             write_history(run, history)
             save_checkpoint(run, network.model, plain_optimizer, epoch + 1)
         accelerator.wait_for_everyone()
@@ -210,11 +211,12 @@ def _epoch(
     batches: DataLoader[Any],
     training: TrainingConfig,
     epoch: int,
+    epochs: int,
 ) -> dict[str, float]:
     """One pass over the pictures; returns the mean of every loss."""
     sums: dict[str, Tensor] = {}
-    total_steps = training.epochs * len(batches)
-    bar = track(batches, f"Epoch {epoch + 1}/{training.epochs}", len(batches), transient=True)
+    total_steps = epochs * len(batches)
+    bar = track(batches, f"Epoch {epoch + 1}/{epochs}", len(batches), transient=True)
     for step, batch in enumerate(bar):
         done = epoch * len(batches) + step
         moves = done // training.accumulate * training.accumulate
@@ -277,9 +279,15 @@ def _report(
 
 PICTURES = 6
 """How many pictures the trackers get after every epoch."""
+EPOCHS = 100
+"""Most passes over a small set that is to give many steps: more would only learn it by heart."""
+LINES = 20
+"""Most epochs that are told of in the terminal; the history has them all."""
 
 
 def _say(row: dict[str, Any], epochs: int) -> None:
+    if row["epoch"] % math.ceil(epochs / LINES) and row["epoch"] != epochs:
+        return
     rest = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
     console.print(f"epoch {row['epoch']}/{epochs}  {rest}", highlight=False)
 

@@ -39,6 +39,16 @@ def test_small_pictures_are_not_enlarged():
     assert boxes.tolist() == selective_search(picture, 100, "fast").tolist()
 
 
+def test_the_order_is_the_same_at_every_call():
+    rng = np.random.default_rng(0)
+    picture = np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+    first = selective_search(picture, 128, "fast")
+    assert len(first) > 20
+    assert len(np.unique(first, axis=0)) == len(first)
+    for _ in range(3):
+        assert selective_search(picture, 128, "fast").tobytes() == first.tobytes()
+
+
 def test_quality_finds_more_than_fast():
     rng = np.random.default_rng(0)
     picture = np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8)

@@ -59,7 +59,7 @@ class WeakDetector(nn.Module):
             proposals = [_sampled(boxes, self.config.sample) for boxes in proposals]
         maps = self.tail(batch.maps)
         maps = self.reduce(equalise(maps) if self.config.equalise else maps)
-        regions, surroundings = self._pool(maps, proposals, batch.sizes)
+        regions, surroundings = self._pool(batch.own(maps), proposals, batch.sizes)
         counts = [len(boxes) for boxes in proposals]
         scores = self.head(regions, surroundings, counts)
         image_scores = torch.stack([view.sum(dim=0) for view in scores])
@@ -73,7 +73,7 @@ class WeakDetector(nn.Module):
             losses["spatial"] = self.config.spatial_weight * total
         return losses
 
-    def _pool(self, maps: Tensor, proposals: list[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _pool(self, maps: list[Tensor], proposals: list[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features of all proposals (sum of N, D), and of their surroundings where the method contrasts them."""
         around = [frames(boxes, size) for boxes, size in zip(proposals, sizes, strict=True)]
         if self.config.pooling == "average":

@@ -1,7 +1,6 @@
 """The parts that detectors over proposals are composed of."""
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +10,13 @@ FRAME_RATIO = 1.8
 """Side of the surrounding frame over that of the region (ContextLocNet, section 3.2)."""
 
 
-def pool_regions(maps: Tensor, boxes: Sequence[Tensor], stride: int, side: int) -> Tensor:
+def pool_regions(maps: Iterable[Tensor], boxes: Sequence[Tensor], stride: int, side: int) -> Tensor:
     """RoI max pooling (Girshick, ICCV 2015, section 2.1) of every view's boxes.
 
     RoIPool, not RoIAlign: WSDDN's results depend on it.
 
     Args:
-        maps: (B, C, H, W).
+        maps: for each view (C, H, W), without padding: bins at the edge would take it in.
         boxes: for each view (N, 4), xyxy pixels of the view, right and bottom exclusive.
         stride: pixels a cell.
         side: cells a side of the pooled grid.
@@ -27,7 +26,8 @@ def pool_regions(maps: Tensor, boxes: Sequence[Tensor], stride: int, side: int) 
     """
     # roi_pool counts its last cell in, so the last pixel inside the box is what it must be given.
     inclusive = [torch.cat([view[:, :2], view[:, 2:] - 1], dim=1) for view in boxes]
-    return cast(Tensor, roi_pool(maps, inclusive, output_size=side, spatial_scale=1 / stride))
+    views = zip(maps, inclusive, strict=True)
+    return torch.cat([roi_pool(own[None], [rows], output_size=side, spatial_scale=1 / stride) for own, rows in views])
 
 
 def frames(boxes: Tensor, size: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def hollow(pooled: Tensor) -> Tensor:
 
 
 def average_regions(
-    maps: Tensor, boxes: Sequence[Tensor], around: Sequence[Tensor], stride: int
+    maps: Iterable[Tensor], boxes: Sequence[Tensor], around: Sequence[Tensor], stride: int
 ) -> tuple[Tensor, Tensor]:
     """The mean of a map over every region, and over what its frame has beyond it.
 
@@ -63,7 +63,7 @@ def average_regions(
     not depend on its size.
 
     Args:
-        maps: (B, C, H, W).
+        maps: for each view (C, H, W), without padding: bins at the edge would take it in.
         boxes: for each view (N, 4), xyxy pixels of the view.
         around: their frames, likewise, each around its box.
         stride: pixels a cell.

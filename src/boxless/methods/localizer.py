@@ -48,9 +48,7 @@ class Localizer(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
         """Losses in training mode, one `Evidence` a view in evaluation mode."""
         maps = self.head(self.tail(batch.maps)).float()
-        # Cells beyond a view's own extent are padding of the batch.
-        extents = torch.div(batch.sizes + self.stride - 1, self.stride, rounding_mode="floor").tolist()
-        own = [row[:, :height, :width] for row, (height, width) in zip(maps, extents, strict=True)]
+        own = batch.own(maps)
         if self.pooling == "max":
             logits = torch.stack([row.amax(dim=(1, 2)) for row in own])
         else:

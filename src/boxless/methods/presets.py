@@ -10,19 +10,19 @@ from boxless.errors import BoxlessError
 from boxless.methods.detector import WeakDetector
 from boxless.methods.localizer import Localizer
 
-DEFAULT_METHOD = "contextlocnet"
+DEFAULT_METHOD = "cam"
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cam": {
         "head": {"kind": "localizer", "pooling": "average"},
-        "training": {"epochs": 20, "batch_size": 16, "lr": 3e-3},
+        "training": {"steps": 3000, "batch_size": 16, "lr": 3e-3},
     },
     "oquab": {
         "head": {"kind": "localizer", "pooling": "max", "hidden": (256, 256), "kernel": 3, "dropout": 0.5},
         # The paper rescales pictures at random by 0.7 to 1.4 in training (section 4).
         "views": {"scales": (314, 448, 627)},
         "inference": {"views": {"scales": (448,)}},
-        "training": {"epochs": 8, "batch_size": 16, "lr": 3e-4},
+        "training": {"batch_size": 16, "lr": 3e-4},
     },
     "wsddn": {
         "head": {"kind": "detector", "spatial_weight": 1e-4},
@@ -39,6 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "hidden": (),
             "sample": 256,
         },
+        "training": {"steps": 600, "lr": 3e-4},
     },
 }
 

@@ -1,0 +1,292 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from boxless.backbones import Backbone
+from boxless.config import Config, DetectorConfig, InferenceConfig, LocalizerConfig, ProposalConfig, ViewConfig
+from boxless.datasets import load_dataset
+from boxless.errors import PictureError
+from boxless.features import Batch
+from boxless.inference import Detector, confident, points_of
+from boxless.methods import Evidence
+from boxless.methods.mining import enlarge, largest_component_box, proposal_heatmap
+from boxless.pictures import read_picture
+from boxless.proposals import propose
+from boxless.runs import Network
+from boxless.structures import Detections, Heatmaps
+
+CLASSES = ("cat", "dog", "owl")
+
+
+class Toy(nn.Module):
+    """A model of one function of a view's map, its size (height, width) and its boxes."""
+
+    def __init__(self, say: Callable[[Tensor, tuple[int, int], Any], Evidence]) -> None:
+        super().__init__()
+        self.say = say
+
+    def forward(self, batch: Batch) -> list[Evidence]:
+        assert not self.training
+        (height, width), boxes = batch.sizes[0].tolist(), None if batch.boxes is None else batch.boxes[0]
+        return [self.say(batch.maps[0], (height, width), boxes)]
+
+
+def detector(say: Callable[..., Evidence], **settings: Any) -> Detector:
+    """A detector with a toy model on a small random backbone."""
+    torch.manual_seed(0)
+    stages = nn.Sequential(nn.Conv2d(3, 3, 3, stride=16, padding=1)).eval()
+    backbone = Backbone(stages, 3, 16, (0.5,) * 3, (0.5,) * 3, "random", "none")
+    config = Config.model_validate({"method": "toy"} | settings)
+    network = Network(backbone, stages, Toy(say))  # type: ignore[arg-type]
+    return Detector(network, config, CLASSES, torch.device("cpu"))
+
+
+def maps_as_they_are(maps: Tensor, size: tuple[int, int], boxes: Tensor | None) -> Evidence:
+    """Class heatmaps are the features, scores their means."""
+    assert boxes is None
+    return Evidence(maps.mean(dim=(1, 2)), maps=maps)
+
+
+def localizer(*scales: int, flips: bool = False, threshold: float = 0.5, **inference: Any) -> Detector:
+    views = ViewConfig(scales=scales, flips=flips)
+    return detector(
+        maps_as_they_are,
+        head=LocalizerConfig(threshold=threshold),
+        inference=InferenceConfig(views=views, **inference),
+    )
+
+
+# Boxes of heatmaps.
+
+
+def test_boxes_are_those_of_the_maps_best_class_first():
+    maps = torch.zeros(3, 4, 6)
+    maps[0, 1:3, 1:3], maps[1, 0:4, 3:6], maps[2, 0, 0] = 0.5, 0.8, 0.1
+    found, heat = localizer(96, min_score=0.01).decide([maps], None, (96, 64))
+    # Means: 4 * 0.5 / 24, 12 * 0.8 / 24 and 0.1 / 24, which is too little.
+    np.testing.assert_allclose(found.image_scores, [2 / 24, 9.6 / 24, 0.1 / 24], rtol=1e-5)
+    assert found.labels.tolist() == [1, 0]
+    np.testing.assert_allclose(found.scores, [9.6 / 24, 2 / 24], rtol=1e-5)
+    wanted = [largest_component_box(maps[label].numpy(), (96, 64), 0.5) for label in (1, 0)]
+    np.testing.assert_array_equal(found.boxes, np.stack(wanted))
+    assert found.size == heat.size == (96, 64)
+    assert found.classes == heat.classes == CLASSES
+    np.testing.assert_array_equal(heat.maps, maps.numpy())
+    assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
+    assert found.image_scores.dtype == np.float32
+
+
+def test_nothing_sure_enough_gives_no_boxes():
+    found, _ = localizer(96, min_score=0.9).decide([torch.full((3, 4, 6), 0.5)], None, (96, 64))
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
+    assert found.image_scores.tolist() == [0.5] * 3
+
+
+def test_a_mirrored_view_is_turned_back():
+    torch.manual_seed(0)
+    maps = torch.rand(3, 4, 6)
+    single, heat = localizer(96).decide([maps], None, (96, 64))
+    both, turned = localizer(96, flips=True).decide([maps, maps.flip(2)], None, (96, 64))
+    np.testing.assert_allclose(turned.maps, heat.maps, rtol=1e-6)
+    np.testing.assert_allclose(both.boxes, single.boxes)
+    np.testing.assert_allclose(both.scores, single.scores, rtol=1e-6)
+
+
+def test_views_meet_at_the_finest_and_are_averaged():
+    torch.manual_seed(0)
+    coarse, fine = torch.rand(3, 2, 3), torch.rand(3, 4, 6)
+    found, heat = localizer(48, 96).decide([coarse, fine], None, (96, 64))
+    for label in range(3):
+        wanted = (enlarge(coarse[label].numpy(), (6, 4)) + fine[label].numpy()) / 2
+        np.testing.assert_allclose(heat.maps[label], wanted, rtol=1e-5)
+    means = (coarse.mean(dim=(1, 2)) + fine.mean(dim=(1, 2))) / 2
+    np.testing.assert_allclose(found.image_scores, means, rtol=1e-5)
+
+
+# Boxes of proposals.
+
+BOXES = np.array([[0, 0, 40, 40], [8, 0, 48, 40], [50, 20, 90, 60], [0, 0, 96, 64]], np.float32)
+SCORES = torch.tensor([[0.5, 0.1, 0.0], [0.4, 0.2, 0.0], [0.3, 0.15, 0.0], [0.05, 0.002, 0.0]])
+
+
+def proposal_detector(*scales: int, flips: bool = False, **inference: Any) -> Detector:
+    """The scores of every proposal are `SCORES`."""
+
+    def say(maps: Tensor, size: tuple[int, int], boxes: Tensor) -> Evidence:
+        return Evidence(SCORES.sum(dim=0), SCORES[: len(boxes)])
+
+    views = ViewConfig(scales=scales or (96,), flips=flips)
+    return detector(say, head=DetectorConfig(), inference=InferenceConfig(views=views, **inference))
+
+
+def decided(**inference: Any) -> tuple[Detections, Heatmaps]:
+    return proposal_detector(**inference).decide([torch.zeros(3, 4, 6)], BOXES, (96, 64))
+
+
+def rows(found: Detections) -> list[tuple[int, int, float]]:
+    """Row of `BOXES`, label and score of every box, in order."""
+    index = {tuple(box): row for row, box in enumerate(BOXES.tolist())}
+    named = zip(found.boxes.tolist(), found.labels, found.scores, strict=True)
+    return [(index[tuple(box)], int(label), round(float(score), 4)) for box, label, score in named]
+
+
+def test_overlapping_boxes_of_a_class_are_suppressed_best_first():
+    # The first two boxes overlap by 32 x 40 of 1920: IoU 2/3. The whole has 1600 / 6144 with each: it stays.
+    found, _ = decided(nms=0.4, min_score=1e-3)
+    assert rows(found) == [(0, 0, 0.5), (2, 0, 0.3), (1, 1, 0.2), (2, 1, 0.15), (3, 0, 0.05), (3, 1, 0.002)]
+
+
+def test_the_threshold_of_suppression_is_a_setting():
+    every, _ = decided(nms=0.7, min_score=0.2)
+    assert rows(every) == [(0, 0, 0.5), (1, 0, 0.4), (2, 0, 0.3), (1, 1, 0.2)]
+    strict, _ = decided(nms=0.2, min_score=0.01)
+    assert rows(strict) == [(0, 0, 0.5), (2, 0, 0.3), (1, 1, 0.2), (2, 1, 0.15)]
+
+
+def test_the_best_boxes_of_all_classes_stay():
+    found, _ = decided(nms=0.4, max_boxes=3)
+    assert rows(found) == [(0, 0, 0.5), (2, 0, 0.3), (1, 1, 0.2)]
+
+
+def test_the_heatmap_is_that_of_all_proposals():
+    _, heat = decided()
+    np.testing.assert_array_equal(heat.maps, proposal_heatmap(BOXES, SCORES.numpy(), (96, 64)))
+
+
+def test_proposals_are_moved_into_every_view_and_scores_averaged():
+    seen: list[tuple[tuple[int, int], list[list[float]]]] = []
+
+    def say(maps: Tensor, size: tuple[int, int], boxes: Tensor) -> Evidence:
+        seen.append((size, boxes.tolist()))
+        scores = torch.full((1, 3), float(len(seen)))
+        return Evidence(scores[0] / 10, scores)
+
+    views = ViewConfig(scales=(48, 192), flips=True)
+    toy = detector(say, head=DetectorConfig(), inference=InferenceConfig(views=views))
+    found, _ = toy.decide([torch.zeros(3, 2, 2)] * 4, np.array([[10, 4, 40, 60]], np.float32), (96, 64))
+    assert seen == [
+        ((32, 48), [[5, 2, 20, 30]]),
+        ((128, 192), [[20, 8, 80, 120]]),
+        ((32, 48), [[28, 2, 43, 30]]),
+        ((128, 192), [[112, 8, 172, 120]]),
+    ]
+    assert found.scores.tolist() == [2.5] * 3
+    np.testing.assert_allclose(found.image_scores, [0.25] * 3)
+    # The boxes are those of the picture.
+    assert found.boxes.tolist() == [[10, 4, 40, 60]] * 3
+
+
+# Pictures.
+
+
+def counting(maps: Tensor, size: tuple[int, int], boxes: Tensor) -> Evidence:
+    """Scores of proposals that depend on all that a view is."""
+    scores = torch.linspace(0.1, 1, len(boxes) * 3).reshape(-1, 3) * maps.abs().mean()
+    return Evidence(scores.mean(dim=0), scores)
+
+
+@pytest.fixture
+def whole() -> Detector:
+    proposals = ProposalConfig(generator="grid", min_area=0.2)
+    return detector(counting, head=DetectorConfig(), proposals=proposals, views=ViewConfig(scales=(64, 96)))
+
+
+def test_a_picture_is_decided_from_its_views_and_proposals(demo: Path, whole: Detector):
+    path = load_dataset(demo, "val").samples[0].path
+    picture = read_picture(path)
+    size = (picture.shape[1], picture.shape[0])
+    maps = [whole.features.extract(picture, view) for view in whole.views]
+    wanted, heat = whole.decide(maps, propose(picture, whole.config.proposals), size)
+    assert len(wanted) > 0
+    for given in (path, str(path), picture, Image.fromarray(picture)):
+        found, heatmaps = whole.look(given)
+        np.testing.assert_array_equal(found.boxes, wanted.boxes)
+        np.testing.assert_array_equal(found.scores, wanted.scores)
+        np.testing.assert_array_equal(heatmaps.maps, heat.maps)
+        assert found.size == size
+    np.testing.assert_array_equal(whole.predict(path).boxes, wanted.boxes)
+    np.testing.assert_array_equal(whole.heatmap(path).maps, heat.maps)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((20, 30), np.uint8), np.zeros((20, 30, 4), np.uint8), np.zeros((20, 30, 3), np.float32)],
+    ids=["grey", "four", "float"],
+)
+def test_an_array_that_is_no_picture_is_refused(whole: Detector, array: NDArray[Any]):
+    with pytest.raises(PictureError, match=r"\(h, w, 3\) uint8"):
+        whole.predict(array)
+
+
+def test_a_file_that_is_no_picture_is_named(whole: Detector, tmp_path: Path):
+    (tmp_path / "no.jpg").write_bytes(b"no picture")
+    with pytest.raises(PictureError, match=r"no\.jpg"):
+        whole.predict(tmp_path / "no.jpg")
+
+
+def test_a_walk_over_files_goes_on_past_broken_ones(demo: Path, whole: Detector, tmp_path: Path):
+    good = [sample.path for sample in load_dataset(demo, "val").samples[:2]]
+    (tmp_path / "no.jpg").write_bytes(b"no picture")
+    skipped: dict[Path, str] = {}
+    found = list(whole.look_all([good[0], tmp_path / "no.jpg", good[1], tmp_path / "gone.jpg"], skipped))
+    assert [path for path, *_ in found] == good
+    assert skipped.keys() == {tmp_path / "no.jpg", tmp_path / "gone.jpg"}
+    assert all(str(path) in reason for path, reason in skipped.items())
+    for path, pixels, detections, heatmaps in found:
+        np.testing.assert_array_equal(pixels, read_picture(path))
+        wanted, heat = whole.look(path)
+        np.testing.assert_array_equal(detections.boxes, wanted.boxes)
+        np.testing.assert_array_equal(heatmaps.maps, heat.maps)
+
+
+# What is shown.
+
+
+def detections(scores: list[float], labels: list[int], image_scores: list[float]) -> Detections:
+    boxes = np.arange(4 * len(scores), dtype=np.float32).reshape(-1, 4)
+    return Detections(
+        boxes,
+        np.array(scores, np.float32),
+        np.array(labels, np.int64),
+        CLASSES,
+        (96, 64),
+        np.array(image_scores, np.float32),
+    )
+
+
+def test_confident_boxes_are_half_as_good_as_the_best_of_a_likely_class():
+    everything = detections([0.4, 0.3, 0.2, 0.19, 0.1, 0.05, 0.04], [0, 2, 0, 0, 1, 1, 1], [0.9, 0.5, 0.49])
+    shown = confident(everything)
+    # Class 0 from 0.2 on, class 1 from 0.05 on; class 2 is less likely than not.
+    assert shown.scores.tolist() == np.array([0.4, 0.2, 0.1, 0.05], np.float32).tolist()
+    assert shown.labels.tolist() == [0, 0, 1, 1]
+    np.testing.assert_array_equal(shown.boxes, everything.boxes[[0, 2, 4, 5]])
+    assert shown.image_scores is everything.image_scores
+
+
+def test_an_unlikely_picture_has_no_confident_box():
+    assert len(confident(detections([0.9, 0.8], [0, 1], [0.1, 0.2, 0.3]))) == 0
+    assert len(confident(detections([], [], [0.9, 0.9, 0.9]))) == 0
+
+
+def test_points_are_the_centres_of_the_best_cells():
+    maps = np.zeros((3, 4, 5), np.float32)
+    maps[0, 0, 0], maps[1, 3, 4], maps[2, 1, 2] = 1, 2, 3
+    points = points_of(Heatmaps(maps, CLASSES, (100, 60)))
+    # Cells of 20 x 15 pixels; x comes first.
+    assert points.tolist() == [[10, 7.5], [90, 52.5], [50, 22.5]]
+    assert points.dtype == np.float32
+
+
+def test_points_of_negative_maps_are_their_least_negative_cells():
+    maps = np.full((1, 2, 2), -3, np.float32)
+    maps[0, 1, 0] = -1
+    assert points_of(Heatmaps(maps, CLASSES[:1], (40, 20))).tolist() == [[10, 15]]
