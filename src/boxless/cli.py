@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from boxless.errors import BoxlessError
@@ -16,6 +17,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+
+# Results go to standard output, so that they can be piped; progress and remarks go to standard error.
+results = Console()
 
 Data = Annotated[
     Path, typer.Argument(help="VOC devkit year, COCO JSON, YOLO data.yaml, class folders, or a CSV/TSV table.")
@@ -77,7 +81,7 @@ def proposals(data: Data, settings: Settings = None, split: Split = None) -> Non
     table = Table("", "value")
     for name, value in report.items():
         table.add_row(name, f"{value:,.3f}".rstrip("0").rstrip("."))
-    console.print(table)
+    results.print(table)
 
 
 @app.command()
@@ -174,16 +178,16 @@ def _names(classes: str | None) -> list[str] | None:
 def _print_scores(scores: dict[str, Any]) -> None:
     from boxless.metrics.summary import CONVENTIONS
 
-    table = Table(
-        "class", "pictures", "objects", *CONVENTIONS, title=f"{scores['images']} pictures, {scores['seconds']} s"
-    )
+    table = Table("class", "pictures", "objects", title=f"{scores['images']} pictures, {scores['seconds']} s")
+    for key in CONVENTIONS:
+        table.add_column(key.replace("_", " "), overflow="fold")
     for name, row in {**scores["classes"], "mean": scores}.items():
-        cells = ["" if row.get(key) is None else f"{row[key]:.3f}" for key in CONVENTIONS]
-        counts = [str(row.get(key, "") if row.get(key) is not None else "") for key in ("images", "objects")]
+        cells = ["" if row[key] is None else f"{row[key]:.3f}" for key in CONVENTIONS]
+        counts = ["" if row is scores or row[key] is None else str(row[key]) for key in ("images", "objects")]
         table.add_row(name, *counts, *cells, style="bold" if row is scores else None)
-    console.print(table)
+    results.print(table)
     for key, convention in CONVENTIONS.items():
-        console.print(f"[bold]{key}[/]  {convention}", highlight=False)
+        results.print(f"[bold]{key}[/]  {convention}", highlight=False)
 
 
 def main() -> None:

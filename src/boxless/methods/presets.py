@@ -18,14 +18,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": {"steps": 3000, "batch_size": 16, "lr": 3e-3},
     },
     "oquab": {
-        "head": {"kind": "localizer", "pooling": "max", "hidden": (256, 256), "kernel": 3, "dropout": 0.5},
+        "head": {"kind": "localizer", "pooling": "max", "hidden": (256, 256), "dropout": 0.5},
         # The paper rescales pictures at random by 0.7 to 1.4 in training (section 4).
         "views": {"scales": (314, 448, 627)},
         "inference": {"views": {"scales": (448,)}},
-        "training": {"batch_size": 16, "lr": 3e-4},
+        "training": {"steps": 600, "batch_size": 16, "lr": 1e-3},
     },
     "wsddn": {
         "head": {"kind": "detector", "spatial_weight": 1e-4},
+        "training": {"steps": 600},
     },
     "contextlocnet": {
         # The paper pools with RoIPool on VGG-F. On maps of a deep network maxima leak into the frame and peaks win;
@@ -39,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "hidden": (),
             "sample": 256,
         },
-        "training": {"steps": 600, "lr": 3e-4},
+        "training": {"steps": 600, "lr": 6e-4},
     },
 }
 
