@@ -32,6 +32,7 @@ def test_what_a_run_writes_back_reads_as_the_same() -> None:
         ("training.epoch=3", "training.epoch: no such setting; there are epochs"),
         ("trainings.epochs=3", "trainings: no such setting; there are method, seed"),
         ("head.pool=3", "head.pool: no such setting; there are kind, hidden"),
+        ("inference.views.flip=true", "inference.views.flip: no such setting; there are scales, flips"),
         ("head.kind=x", "head"),
         ("seed=-1", "seed: Value error, must be from 0"),
         ("epochs", "'epochs' is no setting: write key=value"),

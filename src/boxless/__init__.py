@@ -2,8 +2,8 @@
 
 >>> import boxless
 >>> detector = boxless.train("pictures.csv", "runs/first")  # doctest: +SKIP
->>> detector.predict("street.jpg").names  # doctest: +SKIP
-['bus', 'person', 'person']
+>>> detector.predict("street.jpg").above(0.5).names  # doctest: +SKIP
+['bus', 'person']
 """
 
 import importlib

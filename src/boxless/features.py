@@ -156,8 +156,6 @@ class FeatureStore:
             "backbone": config.model_dump(exclude={"weights", "freeze"}),
             "stages": len(frozen),
             "weights": fingerprint(frozen),
-            "source": backbone.source,
-            "licence": backbone.licence,
             "versions": {module.__name__: module.__version__ for module in (torch, torchvision, timm, cv2)},
         }
 

@@ -144,7 +144,7 @@ class Detector:
     ) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
         assert isinstance(self.config.head, LocalizerConfig)
         labels = np.argsort(-scores, kind="stable")
-        labels = labels[scores[labels] >= self.config.inference.min_score]
+        labels = labels[scores[labels] >= self.config.inference.min_score][: self.config.inference.max_boxes]
         boxes = [largest_component_box(heat[label], size, self.config.head.threshold) for label in labels]
         return np.array(boxes, np.float32).reshape(-1, 4), scores[labels].astype(np.float32), labels.astype(np.int64)
 

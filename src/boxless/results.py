@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,16 +18,21 @@ from boxless.visualize import contact_sheet, draw_boxes, draw_heatmap, heatmap_p
 
 SHEET = 24
 """Most pictures on an overview."""
+TILE = 600
+"""Longest side of a picture kept for the overview, in pixels."""
 
 
-def predict(detector: Detector, pictures: Path, out: Path, format: str) -> dict[Path, str]:
-    """Find objects in pictures and write the confident boxes: overlays, an overview, and a machine-readable file.
+def predict(
+    detector: Detector, pictures: Path, out: Path, format: str, min_score: float | None = None
+) -> dict[Path, str]:
+    """Find objects in pictures and write their boxes: overlays, an overview, and a machine-readable file.
 
     Args:
         detector: the detector.
         pictures: a picture or a folder of them.
         out: takes `overlays/`, `overview.jpg` and what the format writes.
         format: a key of `exports.FORMATS`.
+        min_score: write the boxes that score at least this; None writes those that `confident` chooses.
 
     Returns:
         Pictures that could not be read -> reason.
@@ -34,16 +40,16 @@ def predict(detector: Detector, pictures: Path, out: Path, format: str) -> dict[
     Raises:
         BoxlessError: there is no picture, or `out` cannot be written.
     """
-    files, names = _files(pictures), Names()
+    files, names = _files(pictures, out), Names()
     skipped: dict[Path, str] = {}
     overlays: list[NDArray[np.uint8]] = []
 
     def found() -> Iterator[tuple[Path, Detections]]:
         for path, pixels, detections, _ in detector.look_all(files, skipped):
-            shown = confident(detections)
+            shown = confident(detections) if min_score is None else detections.above(min_score)
             overlay = draw_boxes(pixels, shown)
             write_picture(out / "overlays" / f"{names.name(path)}.jpg", overlay)
-            overlays.extend([overlay] if len(overlays) < SHEET else [])
+            overlays.extend([_small(overlay)] if len(overlays) < SHEET else [])
             yield path, shown
 
     FORMATS[format](out, found(), detector.classes)
@@ -72,7 +78,7 @@ def heatmaps(
     """
     if class_name is not None and class_name not in detector.classes:
         raise BoxlessError(f"the detector has no class '{class_name}'; it has: {', '.join(detector.classes)}")
-    files, names = _files(pictures), Names()
+    files, names = _files(pictures, out), Names()
     skipped: dict[Path, str] = {}
     overlays: list[NDArray[np.uint8]] = []
     for path, pixels, detections, maps in detector.look_all(files, skipped):
@@ -83,17 +89,24 @@ def heatmaps(
         name = names.name(path)
         write_picture(out / "overlays" / f"{name}.jpg", overlay)
         save_array(out / "maps" / f"{name}.npy", maps.maps)
-        overlays.extend([overlay] if len(overlays) < SHEET else [])
+        overlays.extend([_small(overlay)] if len(overlays) < SHEET else [])
     write_text(out / "maps" / "classes.txt", "\n".join(detector.classes) + "\n")
     _overview(out, overlays, columns=2 if class_name is None else 4)
     return skipped
 
 
-def _files(pictures: Path) -> list[Path]:
-    files = find_pictures(pictures)
+def _files(pictures: Path, out: Path) -> list[Path]:
+    # Results may lie among the pictures; they are not pictures to look at again.
+    files = [file for file in find_pictures(pictures) if not file.resolve().is_relative_to(out.resolve())]
     if not files:
         raise BoxlessError(f"{pictures}: there is no picture" if pictures.exists() else f"{pictures}: does not exist")
     return files
+
+
+def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    factor = min(1.0, TILE / max(picture.shape[:2]))
+    size = max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _overview(out: Path, overlays: list[NDArray[np.uint8]], columns: int = 4) -> None:

@@ -52,12 +52,15 @@ def build_network(config: Config, classes: int) -> Network:
     Raises:
         BoxlessError: the backbone is unknown, its weights cannot be had, or the head does not fit.
     """
-    torch.manual_seed(config.seed)
-    backbone = create_backbone(config.backbone)
-    frozen, tail = backbone.split(config.backbone.freeze)
+    # The caller's random numbers go on as if nothing had been drawn.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        backbone = create_backbone(config.backbone)
+        frozen, tail = backbone.split(config.backbone.freeze)
+        model = build_model(config, backbone, tail, classes)
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
-    return Network(backbone, frozen, build_model(config, backbone, tail, classes))
+    return Network(backbone, frozen, model)
 
 
 def load_network(run: Path, config: Config, classes: int) -> Network:
@@ -80,11 +83,10 @@ def load_network(run: Path, config: Config, classes: int) -> Network:
 
 
 def save_network(run: Path, network: Network) -> None:
-    """Write all weights of a network into its run folder; the checkpoint has then done its work."""
+    """Write all weights of a network into its run folder."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.everything().state_dict().items()}
     with write_whole(run / WEIGHTS) as file:
         file.write(save(state))
-    (run / CHECKPOINT).unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -92,23 +94,24 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def open_run(run: Path, config: Config) -> None:
-    """Write the resolved configuration into a new run folder, or see that it is that of the run begun there.
+def check_run(run: Path, config: Config) -> None:
+    """See that a run folder is new, or that of a run begun with the same settings.
 
     Raises:
-        BoxlessError: the folder is of another run, holds something else, or cannot be written.
+        BoxlessError: the folder is of another run or holds something else.
     """
-    if (run / CONFIG).exists():
-        begun, now = read_config(run).model_dump(), config.model_dump()
-        changed = [f"{key} ({old} there, {new} now)" for key, old, new in _differences(begun, now)]
-        if changed:
-            raise BoxlessError(
-                f"{run}: begun with other settings: {', '.join(changed)}; choose another --out, or delete it"
-            )
-        return
-    if run.is_file() or (run.is_dir() and any(run.iterdir())):
+    if (run / MANIFEST).exists():
+        changed = _differences(_decisive(read_config(run)), _decisive(config))
+        told = ", ".join(f"{key} ({old} there, {new} now)" for key, old, new in changed)
+        if told:
+            raise BoxlessError(f"{run}: begun with other settings: {told}; choose another --out, or delete it")
+    elif run.is_file() or (run.is_dir() and any(file.name != CONFIG for file in run.iterdir())):
         raise BoxlessError(f"{run}: not empty and no run folder; choose another --out")
-    write_text(run / CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _decisive(config: Config) -> dict[str, Any]:
+    """The settings that decide what is learned."""
+    return config.model_dump(exclude={"training": {"workers", "monitor"}})
 
 
 def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -119,23 +122,31 @@ def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, 
         yield key, old, new
 
 
-def write_manifest(run: Path, manifest: dict[str, Any]) -> bool:
-    """Write the manifest, unless the folder already holds this very training, finished.
+def begin_run(run: Path, config: Config, manifest: dict[str, Any]) -> bool:
+    """Write configuration and manifest, unless the folder already holds this very training, finished.
 
     Returns:
         Whether it does.
 
     Raises:
-        BoxlessError: the folder was begun on other data, or with another version.
+        BoxlessError: the folder was begun on other data, other weights, or by another version.
     """
     if (run / MANIFEST).exists():
         begun = read_manifest(run)
-        if (begun["data"]["digest"], begun["classes"]) != (manifest["data"]["digest"], manifest["classes"]):
-            raise BoxlessError(f"{run}: begun on other pictures, tags or classes; choose another --out, or delete it")
+        for key, what in (("data", "pictures or tags"), ("classes", "classes"), ("weights", "weights of the backbone")):
+            if begun[key] != manifest[key]:
+                raise BoxlessError(f"{run}: begun on other {what}; choose another --out, or delete it")
         if begun["finished"]:
             return True
+    write_text(run / CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     write_json(run / MANIFEST, manifest)
     return False
+
+
+def finish_run(run: Path, manifest: dict[str, Any]) -> None:
+    """Mark a run, whose weights are saved, as finished; the checkpoint has then done its work."""
+    write_json(run / MANIFEST, manifest | {"finished": True})
+    (run / CHECKPOINT).unlink(missing_ok=True)
 
 
 def read_config(run: Path) -> Config:

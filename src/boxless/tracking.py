@@ -62,7 +62,7 @@ def log_pictures(
     """
     for tracker in accelerator.trackers:
         for name, picture, found, heatmaps in looks:
-            panel = heatmap_panel(picture, heatmaps)
+            panel = heatmap_panel(picture, heatmaps, found.image_scores)
             if tracker.name == "tensorboard":
                 tracker.writer.add_image(f"heatmaps/{name}", panel, step, dataformats="HWC")
                 tracker.writer.add_image(f"boxes/{name}", draw_boxes(picture, found), step, dataformats="HWC")

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from boxless.backbones import fingerprint
 from boxless.cache import digest
-from boxless.config import Config, TrainingConfig, resolve
+from boxless.config import Config, TrainingConfig, read_yaml, resolve
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 from boxless.evaluation import evaluate
@@ -34,16 +34,17 @@ from boxless.progress import announce, console, track
 from boxless.runs import (
     FORMAT,
     Network,
+    begin_run,
     build_network,
+    check_run,
     dataset_digest,
-    open_run,
+    finish_run,
     read_checkpoint,
     read_history,
     save_checkpoint,
     save_network,
     versions,
     write_history,
-    write_manifest,
 )
 from boxless.structures import Dataset
 from boxless.tracking import check_trackers, log_pictures, start_trackers
@@ -53,7 +54,7 @@ def train(
     data: Dataset | str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     split: str | None = None,
     classes: Sequence[str] | None = None,
     config: str | os.PathLike[str] | None = None,
@@ -70,7 +71,7 @@ def train(
     Args:
         data: a dataset, or a path that `load_dataset` takes.
         out: the run folder.
-        method: a preset.
+        method: a preset; by default that of `config`, else `cam`.
         split: of the data at `data`.
         classes: train for these only.
         config: YAML file laid over the preset.
@@ -83,27 +84,22 @@ def train(
         BoxlessError: a setting, the data, or the run folder does not fit. Settings are checked before any work starts.
     """
     run = Path(out)
-    settings = resolve(
-        preset(method),
-        None if config is None else Path(config),
-        options,
-        seed=seed,
-        backbone=None if backbone is None else {"name": backbone},
-    )
+    settings = _settings(method, config, options, seed, backbone)
     check_trackers(trackers)
-    dataset = announce(data if isinstance(data, Dataset) else load_dataset(data, split, classes))
+    dataset = announce(_training_set(data, split, classes))
     monitored = _monitored(data, settings, dataset.classes)
     # From here on nothing of the training set carries a box.
     dataset = dataset.tags_only()
     _check_tags(dataset)
-    open_run(run, settings)
     network = build_network(settings, len(dataset.classes))
     accelerator = _accelerator(settings.training, run, trackers)
     detector = Detector(network, settings, dataset.classes, accelerator.device)
     with accelerator.main_process_first():
+        check_run(run, settings)
         ready = prepare(dataset, detector.features, views_of(settings.views), detector.proposals)
-    manifest = _manifest(ready, settings, network)
-    if write_manifest(run, manifest):
+        manifest = _manifest(ready, settings, network)
+        finished = begin_run(run, settings, manifest)
+    if finished:
         console.print(f"{run}: already trained; to train anew delete it or choose another --out", highlight=False)
         return Detector.load(run)
     start_trackers(accelerator, run, settings.model_dump(), digest(manifest["data"] | settings.model_dump()))
@@ -112,8 +108,34 @@ def train(
     if accelerator.is_main_process:
         save_network(run, network)
         seconds = ready.seconds | {"training": round(sum(row["seconds"] for row in read_history(run)), 1)}
-        write_manifest(run, manifest | {"seconds": seconds, "finished": True})
+        finish_run(run, manifest | {"seconds": seconds})
     return detector
+
+
+def _settings(
+    method: str | None,
+    config: str | os.PathLike[str] | None,
+    options: Sequence[str],
+    seed: int | None,
+    backbone: str | None,
+) -> Config:
+    file = None if config is None else Path(config)
+    # A preset is a composition: its name cannot be changed beside it.
+    named = None if file is None else read_yaml(file).get("method")
+    if any(option.startswith("method=") for option in options) or (method and named and method != named):
+        raise BoxlessError(
+            f"the method is given twice: --method {method or DEFAULT_METHOD}, and in the settings; give it once"
+        )
+    backbone_settings = None if backbone is None else {"name": backbone}
+    return resolve(preset(method or named or DEFAULT_METHOD), file, options, seed=seed, backbone=backbone_settings)
+
+
+def _training_set(data: Dataset | str | os.PathLike[str], split: str | None, classes: Sequence[str] | None) -> Dataset:
+    if not isinstance(data, Dataset):
+        return load_dataset(data, split, classes)
+    if split is not None:
+        raise BoxlessError(f"split={split} names a part of a path; here a dataset was given, which is one part already")
+    return data if classes is None else data.with_classes(classes)
 
 
 class _Views(TorchDataset[Item]):
@@ -174,12 +196,13 @@ def _fit(
     order = _Order(len(ready.dataset), len(views), config.seed)
     plain_optimizer = _optimizer(network.model, training)
     done = read_checkpoint(run, network.model, plain_optimizer)
+    averages_only = getattr(network.model, "needs_averages_only", False)
     loader = DataLoader(
-        _Views(ready, views, getattr(network.model, "needs_averages_only", False)),
+        _Views(ready, views, averages_only),
         training.batch_size,
         sampler=order,
         collate_fn=collate,
-        num_workers=training.workers,
+        num_workers=0 if averages_only else training.workers,
     )
     model, optimizer, batches = accelerator.prepare(network.model, plain_optimizer, loader)
     epochs = training.epochs or min(math.ceil(training.steps / len(batches)), EPOCHS)
@@ -340,7 +363,7 @@ def _manifest(ready: Prepared, config: Config, network: Network) -> dict[str, An
             "licence": network.backbone.licence,
             "frozen": fingerprint(network.frozen),
         },
-        "command": shlex.join(["boxless", *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "versions": versions(),
         "seconds": ready.seconds,
         "finished": False,

@@ -34,9 +34,9 @@ def write_yolo(out: Path, predictions: Iterable[tuple[Path, Detections]], classe
     for picture, found in predictions:
         width, height = found.size
         with write_whole(out / "labels" / f"{names.name(picture)}.txt") as file:
-            for label, score, (x1, y1, x2, y2) in rows(found):
+            for label, _, (x1, y1, x2, y2) in rows(found):
                 shares = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
-                file.write(f"{label} {' '.join(f'{share:.6f}' for share in shares)} {score}\n".encode())
+                file.write(f"{label} {' '.join(f'{share:.6f}' for share in shares)}\n".encode())
     path = out / "data.yaml"
     with write_whole(path) as file:
         file.write(yaml.safe_dump({"names": dict(enumerate(classes))}, allow_unicode=True).encode())

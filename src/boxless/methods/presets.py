@@ -40,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "hidden": (),
             "sample": 256,
         },
-        "training": {"steps": 600, "lr": 6e-4},
+        "training": {"steps": 600, "lr": 3e-4},
     },
 }
 

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from boxless.errors import BoxlessError
 from boxless.structures import FloatArray
 
 # The caller spreads pictures over the cores; OpenCV's own threads would only get in their way.
@@ -27,6 +28,12 @@ def selective_search(picture: NDArray[np.uint8], size: int, mode: str) -> FloatA
     factor = min(1.0, size / max(height, width))
     small_width, small_height = max(1, round(width * factor)), max(1, round(height * factor))
     small = cv2.resize(picture, (small_width, small_height), interpolation=cv2.INTER_AREA)
+    if not hasattr(cv2, "ximgproc"):
+        raise BoxlessError(
+            "OpenCV came without its contrib modules, as another OpenCV package took its place: "
+            "pip uninstall opencv-python opencv-python-headless, then pip install --force-reinstall "
+            "opencv-contrib-python-headless; or set proposals.generator=grid"
+        )
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
     if mode == "fast":
