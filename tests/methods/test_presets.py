@@ -99,7 +99,7 @@ def test_presets_are_what_their_papers_say():
     assert isinstance(cam, LocalizerConfig)
     assert (cam.pooling, cam.hidden) == ("average", ())
     assert isinstance(oquab, LocalizerConfig)
-    assert (oquab.pooling, len(oquab.hidden), oquab.kernel) == ("max", 2, 3)
+    assert (oquab.pooling, len(oquab.hidden)) == ("max", 2)
     wsddn, context = head("wsddn"), head("contextlocnet")
     assert isinstance(wsddn, DetectorConfig)
     assert (wsddn.contrast, wsddn.temperature, wsddn.spatial_weight) == (False, 2, 1e-4)
