@@ -127,15 +127,13 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all scores to this file.")] = None,
 ) -> None:
     """Score a detector: VOC mAP, CorLoc, classification and pointing mAP."""
-    from boxless.datasets import load_dataset
     from boxless.evaluation import evaluate
     from boxless.inference import Detector
     from boxless.runs import write_json
 
     detector = Detector.load(run)
-    dataset = announce(load_dataset(data, split))
-    scores = evaluate(detector, dataset)
-    write_json(run / f"metrics-{dataset.name.replace(' ', '-')}.json", scores)
+    scores = evaluate(detector, data, split)
+    write_json(run / f"metrics-{scores['data'].replace(' ', '-')}.json", scores)
     if json_file:
         write_json(json_file, scores)
     _print_scores(scores)

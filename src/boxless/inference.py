@@ -47,8 +47,12 @@ class Detector:
         self.proposals = config.proposals if config.head.kind == "detector" else None
 
     @classmethod
-    def load(cls, run: str | os.PathLike[str]) -> "Detector":
+    def load(cls, run: str | os.PathLike[str], device: str | torch.device | None = None) -> "Detector":
         """Load a run folder; nothing is downloaded.
+
+        Args:
+            run: the folder.
+            device: where to run, such as `cuda:1`; by default what accelerate finds.
 
         Raises:
             BoxlessError: it is no run folder, an unfinished one, or of another version.
@@ -56,7 +60,9 @@ class Detector:
         folder = Path(run)
         manifest, config = read_manifest(folder), read_config(folder)
         classes = manifest["classes"]
-        return cls(load_network(folder, config, len(classes)), config, classes, PartialState().device)
+        return cls(
+            load_network(folder, config, len(classes)), config, classes, torch.device(device or PartialState().device)
+        )
 
     def predict(self, picture: Picture) -> Detections:
         """Boxes in one picture: a file, an RGB array (h, w, 3) uint8, or a Pillow image.
