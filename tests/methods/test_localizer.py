@@ -12,7 +12,7 @@ OQUAB = LocalizerConfig(pooling="max", hidden=(6, 5), kernel=3, dropout=0.5)
 
 def make(config: LocalizerConfig, tail: nn.Sequential | None = None, channels: int = 4) -> Localizer:
     torch.manual_seed(0)
-    model = Localizer(tail or nn.Sequential(), channels, 16, config, 3)
+    model = Localizer(tail or nn.Sequential(), channels, config, 3)
     for parameter in model.head.parameters():
         nn.init.normal_(parameter)
     return model.eval()

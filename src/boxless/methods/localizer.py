@@ -22,15 +22,13 @@ class Localizer(nn.Module):
     Args:
         tail: the backbone's trained stages; empty where all is frozen.
         channels: of the map that the tail gives.
-        stride: picture pixels a cell of that map.
         config: layers and pooling.
         classes: number of classes.
     """
 
-    def __init__(self, tail: nn.Sequential, channels: int, stride: int, config: LocalizerConfig, classes: int) -> None:
+    def __init__(self, tail: nn.Sequential, channels: int, config: LocalizerConfig, classes: int) -> None:
         super().__init__()
         self.tail = tail
-        self.stride = stride
         self.pooling = config.pooling
         layers: list[nn.Module] = []
         widths = [channels, *config.hidden, classes]

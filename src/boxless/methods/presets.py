@@ -64,5 +64,5 @@ def build_model(config: Config, backbone: Backbone, tail: nn.Sequential, classes
         BoxlessError: the composition does not fit the backbone or the number of classes.
     """
     if isinstance(config.head, LocalizerConfig):
-        return Localizer(tail, backbone.channels, backbone.stride, config.head, classes)
+        return Localizer(tail, backbone.channels, config.head, classes)
     return WeakDetector(tail, backbone, config.head, classes)
