@@ -50,6 +50,14 @@ def test_a_run_folder_holds_all_that_is_promised(run: Path) -> None:
     assert manifest["command"].startswith("boxless train ") and "--seed 3" in manifest["command"]
 
 
+def test_a_configuration_brings_its_method(
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--split", "train", "--out", tmp_path / "run", "--config", run / "config.yaml"]
+    assert boxless(monkeypatch, "train", demo, *words) == 0
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["method"] == "contextlocnet"
+
+
 def test_evaluate_writes_the_scores_it_prints(
     run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

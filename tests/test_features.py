@@ -33,13 +33,6 @@ def make_store(seed: int = 0, freeze: str | int = "all", config: BackboneConfig 
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of this test's own, empty."""
-    monkeypatch.setenv("BOXLESS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
 def pictures(demo: Path) -> dict[str, Path]:
     """Content key -> file of three pictures."""
     return keyed(sample.path for sample in load_dataset(demo, "train").samples[:3])

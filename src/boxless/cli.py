@@ -89,7 +89,7 @@ def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Run folder; the same command on an unfinished one resumes it.")],
     settings: Settings = None,
-    method: Annotated[str, typer.Option(help="cam, oquab, wsddn, contextlocnet.")] = "cam",
+    method: Annotated[str | None, typer.Option(help="cam (default), oquab, wsddn, contextlocnet.")] = None,
     backbone: Annotated[
         str | None, typer.Option(help="efficientnet_lite0, alexnet, vgg16, resnet50 or a timm name.")
     ] = None,

@@ -133,8 +133,13 @@ def begin_run(run: Path, config: Config, manifest: dict[str, Any]) -> bool:
     """
     if (run / MANIFEST).exists():
         begun = read_manifest(run)
-        for key, what in (("data", "pictures or tags"), ("classes", "classes"), ("weights", "weights of the backbone")):
-            if begun[key] != manifest[key]:
+        same = {
+            "pictures or tags": begun["data"]["digest"] == manifest["data"]["digest"],
+            "classes": begun["classes"] == manifest["classes"],
+            "weights of the backbone": begun["weights"] == manifest["weights"],
+        }
+        for what, fits in same.items():
+            if not fits:
                 raise BoxlessError(f"{run}: begun on other {what}; choose another --out, or delete it")
         if begun["finished"]:
             return True
