@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -138,6 +138,14 @@ def content_keys(paths: Iterable[Path], skipped: dict[Path, str]) -> dict[Path, 
         except PictureError as error:
             skipped[path] = str(error)
     return keys
+
+
+def skip_copies(skipped: dict[Path, str], keys: Mapping[Path, str]) -> None:
+    """Skip the copies of skipped files too: they share one key, and so one fate."""
+    broken = {keys[path]: reason for path, reason in skipped.items() if path in keys}
+    for path, key in keys.items():
+        if key in broken:
+            skipped.setdefault(path, broken[key])
 
 
 def find_pictures(path: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from boxless.config import ProposalConfig
 from boxless.errors import BoxlessError
 from boxless.features import FeatureStore, View
-from boxless.pictures import content_keys, picture_size
+from boxless.pictures import content_keys, picture_size, skip_copies
 from boxless.progress import report_skipped
 from boxless.proposals import ProposalStore
 from boxless.structures import Dataset
@@ -64,9 +64,7 @@ def prepare(
     readable = {key: path for key, path in pictures.items() if path not in skipped}
     skipped |= features.compute(readable, views)
     seconds["features"] = time.perf_counter() - start
-    # Copies of a picture share one key, and so one fate.
-    broken = {keys[path]: reason for path, reason in skipped.items() if path in keys}
-    skipped |= {path: broken[key] for path, key in keys.items() if key in broken and path not in skipped}
+    skip_copies(skipped, keys)
     kept = tuple(sample for sample in dataset.samples if sample.path not in skipped)
     report_skipped(skipped)
     if not kept:

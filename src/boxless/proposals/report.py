@@ -8,7 +8,7 @@ import numpy as np
 from boxless.config import ProposalConfig
 from boxless.errors import BoxlessError
 from boxless.metrics import iou
-from boxless.pictures import content_keys
+from boxless.pictures import content_keys, skip_copies
 from boxless.progress import report_skipped
 from boxless.proposals.store import ProposalStore
 from boxless.structures import Dataset
@@ -35,12 +35,11 @@ def report_proposals(dataset: Dataset, config: ProposalConfig) -> dict[str, floa
     store = ProposalStore(config)
     skipped |= store.compute({key: path for path, key in keys.items()})
     seconds = time.perf_counter() - start
+    skip_copies(skipped, keys)
     report_skipped(skipped)
-    # Copies of a picture share one key, and so one fate; what could not even be read has none.
-    broken = {keys.get(path) for path in skipped}
     counts, best = [], []
     for sample in dataset.samples:
-        if keys.get(sample.path) in broken:
+        if sample.path in skipped:
             continue
         boxes = store.load(keys[sample.path])
         counts.append(len(boxes))
