@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from boxless.metrics import iou
+from boxless.metrics import areas, coverage, iou
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray:
@@ -44,3 +44,15 @@ def test_voc_convention_is_plain_iou_of_exclusive_boxes():
             union = (x2 - x1 + 1) * (y2 - y1 + 1) + (u2 - u1 + 1) * (v2 - v1 + 1) - shared
             ours = iou(boxes((x1 - 1, y1 - 1, x2, y2)), boxes((u1 - 1, v1 - 1, u2, v2)))
             assert ours[0, 0] == shared / union
+
+
+def test_coverage_is_the_share_of_the_first_box():
+    a = boxes((0, 0, 10, 10), (5, 5, 15, 25), (3, 3, 3, 9))
+    b = boxes((0, 0, 10, 10), (5, 0, 15, 10), (20, 20, 30, 30), (-5, -5, 50, 50))
+    expected = [[1, 1 / 2, 0, 1], [25 / 200, 50 / 200, 0, 1], [0, 0, 0, 0]]
+    np.testing.assert_allclose(coverage(a, b), expected, rtol=1e-15)
+    assert coverage(a, b[:0]).shape == (3, 0) and coverage(a[:0], b).shape == (0, 4)
+
+
+def test_areas_of_boxes():
+    assert areas(boxes((0, 0, 10, 20), (-3.5, 1, 0, 3), (5, 5, 5, 9), (8, 8, 2, 2))).tolist() == [200, 7, 0, 0]

@@ -1,4 +1,4 @@
-"""Overlap of boxes."""
+"""Areas and overlap of boxes."""
 
 from typing import Any
 
@@ -20,12 +20,38 @@ def iou(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArray[n
     Returns:
         (N, M) float64 in [0, 1]; 0 for boxes without area.
     """
-    first, second = a.astype(np.float64)[:, None], b.astype(np.float64)[None, :]
-    shared = _areas(np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:]))
-    union = _areas(first[..., :2], first[..., 2:]) + _areas(second[..., :2], second[..., 2:]) - shared
+    shared = _intersections(a, b)
+    union = areas(a)[:, None] + areas(b)[None] - shared
     overlaps = np.zeros_like(shared)
     np.divide(shared, union, out=overlaps, where=union > 0)
     return overlaps
+
+
+def coverage(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """How much of every box of `a` lies inside every box of `b`, as a share of the former's area.
+
+    Args:
+        a: (N, 4), xyxy pixels, right and bottom exclusive.
+        b: (M, 4), likewise.
+
+    Returns:
+        (N, M) float64 in [0, 1]; 0 for boxes without area.
+    """
+    shared, whole = _intersections(a, b), areas(a)[:, None]
+    shares = np.zeros_like(shared)
+    np.divide(shared, whole, out=shares, where=whole > 0)
+    return shares
+
+
+def areas(boxes: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Area of every box (N, 4), xyxy pixels, right and bottom exclusive: (N,) float64 square pixels."""
+    corners = boxes.astype(np.float64)
+    return _areas(corners[:, :2], corners[:, 2:])
+
+
+def _intersections(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    first, second = a.astype(np.float64)[:, None], b.astype(np.float64)[None, :]
+    return _areas(np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:]))
 
 
 def _areas(top_left: NDArray[np.float64], bottom_right: NDArray[np.float64]) -> NDArray[np.float64]:

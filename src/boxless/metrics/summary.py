@@ -53,7 +53,7 @@ def evaluate_detections(
     Raises:
         BoxlessError: detections, points or classes do not fit the samples.
     """
-    _check_fit(detections, points, samples, classes)
+    check_fit(detections, points, samples, classes)
     metrics = _metrics_by_class(detections, points, samples, classes)
     images = [sum(label in sample.tags for sample in samples) for label in range(len(classes))]
     objects = _object_counts(samples, len(classes))
@@ -66,9 +66,14 @@ def evaluate_detections(
     return means | {"classes": by_class, "images": len(samples), "conventions": dict(CONVENTIONS)}
 
 
-def _check_fit(
+def check_fit(
     detections: Sequence[Detections], points: FloatArray | None, samples: Sequence[Sample], classes: Sequence[str]
 ) -> None:
+    """See that detections, points (None: there are none) and classes fit the samples.
+
+    Raises:
+        BoxlessError: they do not.
+    """
     if len(detections) != len(samples):
         raise BoxlessError(f"{len(detections)} detections for {len(samples)} pictures: give one per picture, in order")
     expected = (len(samples), len(classes), 2)
