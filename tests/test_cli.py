@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from boxless import Detector, diagnose
 from boxless.cli import main
 from boxless.pictures import picture_size, read_picture
 
@@ -71,6 +72,28 @@ def test_evaluate_writes_the_scores_it_prints(
     assert scores["CorLoc"] == pytest.approx(np.mean(means))
     said = capsys.readouterr()
     assert "mAP_11point" in said.out + said.err
+
+
+def test_diagnose_writes_a_chart_and_what_it_shows(
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "diagnosis.json"
+    assert boxless(monkeypatch, "diagnose", run, demo, "--split", "val", "--json", file) == 0
+    diagnosis = json.loads(file.read_text())
+    chart = next(run.glob("diagnosis-*-val.png"))
+    assert json.loads(chart.with_suffix(".json").read_text()) == diagnosis
+    asked = {"part_rate", "group_rate", "background_rate", "recall_small", "recall_first", "recall_further"}
+    assert diagnosis.keys() >= asked | {"data", "images", "seconds", "skipped", "conventions"}
+    assert all(row.keys() >= asked for row in diagnosis["classes"].values())
+    assert {**diagnose(Detector.load(run), demo, "val"), "seconds": diagnosis["seconds"]} == diagnosis
+    assert diagnosis["images"] == 6
+    assert sum(row["found"] for row in diagnosis["classes"].values()) == diagnosis["found"]
+    assert sum(diagnosis["outcomes"].values()) == diagnosis["detections"] > 0
+    width, height = picture_size(chart)
+    assert width > 1000 and 500 < height < 2000 and chart.stat().st_size > 20_000
+    said = capsys.readouterr()
+    assert all(name in said.out for name in (*diagnosis["classes"], "background", "further"))
+    assert chart.name in "".join(said.err.split())
 
 
 @pytest.mark.parametrize(
@@ -144,6 +167,7 @@ def test_proposals_reports_recall(
         (["train", "DEMO", "--split", "train", "--out", "OUT", "training.epoch=3"], "no such setting"),
         (["train", "DEMO", "--split", "tarin", "--out", "OUT"], "tarin"),
         (["evaluate", "DEMO", "DEMO", "--split", "val"], "no run folder"),
+        (["diagnose", "RUN", "TAGS"], "tags has no boxes, and a diagnosis needs them"),
         (["predict", "RUN", "EMPTY", "--out", "OUT"], "there is no picture"),
         (["predict", "RUN", "NOWHERE", "--out", "OUT"], "does not exist"),
         (["heatmap", "RUN", "DEMO", "--out", "OUT", "--class", "cat"], "no class 'cat'; it has: ball"),
@@ -164,7 +188,9 @@ def test_what_a_user_can_mend_is_said_without_a_traceback(
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     places = {"RUN": run, "DEMO": demo, "OUT": tmp_path / "out", "EMPTY": tmp_path / "empty"}
-    places |= {"FILE/below": tmp_path / "file" / "below"}
+    picture = sorted((demo / "JPEGImages").iterdir())[0]
+    (tmp_path / "tags.csv").write_text(f"picture,tags\n{picture},fish\n")
+    places |= {"FILE/below": tmp_path / "file" / "below", "TAGS": tmp_path / "tags.csv"}
     assert boxless(monkeypatch, *(places.get(word, word) for word in words)) == 1
     said = capsys.readouterr().err
     assert message in " ".join(said.split())

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from boxless.errors import PictureError
-from boxless.pictures import content_key, find_pictures, picture_size, read_picture
+from boxless.pictures import content_key, find_pictures, picture_size, read_picture, write_picture
 
 RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
 COLOURS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=2)
@@ -273,3 +273,12 @@ def test_pictures_are_found_at_any_depth_sorted_and_hidden_ones_left(tmp_path):
     assert find_pictures(tmp_path) == [tmp_path / name for name in ("a b.jpeg", "b.JPG", "sub/ü.webp")]
     assert find_pictures(tmp_path / "e.txt") == [tmp_path / "e.txt"]
     assert find_pictures(Path(tmp_path / ".cache")) == [tmp_path / ".cache" / "c.jpg"]
+
+
+def test_a_picture_is_written_as_its_suffix_says(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    for name, form in (("a.png", "PNG"), ("a.jpg", "JPEG")):
+        write_picture(tmp_path / name, picture)
+        with Image.open(tmp_path / name) as image:
+            assert image.format == form
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), picture)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from boxless.datasets import load_dataset
     from boxless.errors import BoxlessError, PictureError
-    from boxless.evaluation import evaluate
+    from boxless.evaluation import diagnose, evaluate
     from boxless.inference import Detector
     from boxless.structures import Annotations, Dataset, Detections, Heatmaps, Sample
     from boxless.training import train
@@ -21,6 +21,7 @@ _HOMES = {
     "load_dataset": "datasets",
     "BoxlessError": "errors",
     "PictureError": "errors",
+    "diagnose": "evaluation",
     "evaluate": "evaluation",
     "Detector": "inference",
     "Annotations": "structures",
@@ -40,6 +41,7 @@ __all__ = [
     "Heatmaps",
     "PictureError",
     "Sample",
+    "diagnose",
     "evaluate",
     "load_dataset",
     "train",

@@ -1,6 +1,7 @@
 """The command line: one verb, one function; the work is done elsewhere."""
 
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -140,6 +141,32 @@ def evaluate(
 
 
 @app.command()
+def diagnose(
+    run: Run,
+    data: Data,
+    split: Split = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
+) -> None:
+    """Tell where a detector is right and wrong: kinds of errors, and which objects are found, as a chart and JSON."""
+    from boxless.evaluation import diagnose
+    from boxless.inference import Detector
+    from boxless.pictures import write_picture
+    from boxless.runs import write_json
+    from boxless.visualize import draw_diagnosis
+
+    detector = Detector.load(run)
+    diagnosis = diagnose(detector, data, split)
+    chart = run / f"diagnosis-{diagnosis['data'].replace(' ', '-')}.png"
+    write_json(chart.with_suffix(".json"), diagnosis)
+    write_picture(chart, draw_diagnosis(diagnosis))
+    if json_file:
+        write_json(json_file, diagnosis)
+    _print_diagnosis(diagnosis)
+    console.print(f"What each number means stands in {chart.with_suffix('.json')}", highlight=False, soft_wrap=True)
+    console.print(f"Look at {chart}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def predict(
     run: Run,
     pictures: Pictures,
@@ -190,6 +217,28 @@ def _print_scores(scores: dict[str, Any]) -> None:
     results.print(table)
     for key, convention in CONVENTIONS.items():
         results.print(f"[bold]{key}[/]  {convention}", highlight=False)
+
+
+def _print_diagnosis(diagnosis: dict[str, Any]) -> None:
+    from boxless.metrics.errors import OUTCOMES
+
+    # Ten columns fit into eighty letters without padding only.
+    judged = Table("class", "judged", title=f"{diagnosis['data']}: the confident detections, in %", padding=0)
+    objects = Table("class", "objects", title=f"{diagnosis['data']}: the objects found, in %", padding=0)
+    recalls = ("recall", "recall_small", "recall_first", "recall_further")
+    for table, names in ((judged, OUTCOMES), (objects, recalls)):
+        for name in names:
+            table.add_column(name.replace("_", "\n"), overflow="fold")
+    for name, row in {**diagnosis["classes"], "all": diagnosis}.items():
+        style = "bold" if row is diagnosis else None
+        rates = [f"{outcome}_rate" for outcome in OUTCOMES]
+        judged.add_row(name, str(row["detections"]), *_percents(row, rates), style=style)
+        objects.add_row(name, str(row["objects"]), *_percents(row, recalls), style=style)
+    results.print(judged, objects)
+
+
+def _percents(row: dict[str, Any], keys: Iterable[str]) -> list[str]:
+    return ["" if row[key] is None else f"{100 * row[key]:.1f}" for key in keys]
 
 
 def main() -> None:

@@ -108,13 +108,13 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write a picture (h, w, 3) uint8, RGB, as JPEG, whole or not at all.
+    """Write a picture (h, w, 3) uint8, RGB, whole or not at all: as PNG where the path ends so, else as JPEG.
 
     Raises:
         BoxlessError: the disk is full or not writable.
     """
     with write_whole(path) as file:
-        Image.fromarray(picture).save(file, "JPEG", quality=92)
+        Image.fromarray(picture).save(file, "PNG" if path.suffix == ".png" else "JPEG", quality=92)
 
 
 def content_key(path: Path) -> str:

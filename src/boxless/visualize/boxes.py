@@ -7,21 +7,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from boxless.structures import Annotations, Detections
+from boxless.visualize.colours import OKABE_ITO, Colour, ink_on
 from boxless.visualize.text import font_of, height_of, shortened, width_of
 
-Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 
-# Okabe and Ito, Color Universal Design (2008), without black, the colours that stand out most first.
-_PALETTE: tuple[Colour, ...] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (204, 121, 167),
-    (240, 228, 66),
-    (213, 94, 0),
-    (0, 114, 178),
-)
+_PALETTE = tuple(OKABE_ITO.values())
 
 
 def class_colour(label: int) -> Colour:
@@ -78,10 +69,7 @@ class _Tag:
 
     def draw(self, draw: ImageDraw.ImageDraw) -> None:
         draw.rectangle(self.place, fill=self.colour)
-        red, green, blue = self.colour
-        # Rec. 601 luma decides whether black or white reads better.
-        ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "white"
-        pad = _padding(self.size)
+        pad, ink = _padding(self.size), ink_on(self.colour)
         draw.text((self.place[0] + pad, self.place[1] + pad // 2), self.text, fill=ink, font=font_of(self.size))
 
 
