@@ -67,3 +67,17 @@ def test_an_unknown_method_lists_those_that_are() -> None:
 def test_proposal_options_need_no_prefix() -> None:
     config = parse_proposals(["generator=grid", "proposals.min_area=0.05"])
     assert (config.generator, config.min_area) == ("grid", 0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["head.source=heatmaps"], "source=heatmaps needs refinement"),
+        (["head.source=heatmaps", "head.refinement.stages=1", "head.contrast=true", "head.pool=5"], "belong to source"),
+        (["head.refinement.stages=0"], "refinement.stages: Input should be greater than or equal to 1"),
+        (["head.refinement.heads=2"], "refinement.heads: no such setting; there are stages, mining, ignore, regress"),
+    ],
+)
+def test_refinement_that_does_not_fit_is_refused(options: list[str], message: str) -> None:
+    with pytest.raises(BoxlessError, match=message):
+        resolve({"method": "x", "head": {"kind": "detector"}}, options=options)

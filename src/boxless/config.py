@@ -85,10 +85,29 @@ class LocalizerConfig(Section):
     threshold: float = Field(0.1, gt=0, lt=1)
 
 
-class DetectorConfig(Section):
-    """Multiple-instance learning over proposals: classification stream times detection stream.
+class RefinementConfig(Section):
+    """Heads that each learn from the boxes that the one before is surest of (OICR; Tang et al., CVPR 2017).
 
     Args:
+        stages: number of heads; their mean is the detector.
+        mining: pseudo boxes are the `top` proposal of a class (OICR), or the `average` of those that overlap it.
+        ignore: proposals whose IoU with every pseudo box is below have no part in the loss.
+        regress: whether boxes are moved towards the pseudo boxes (Fast R-CNN; Girshick, ICCV 2015, section 2.3).
+    """
+
+    stages: int = Field(3, ge=1)
+    mining: Literal["top", "average"] = "top"
+    ignore: float = Field(0.1, ge=0, lt=0.5)
+    regress: bool = False
+
+
+class DetectorConfig(Section):
+    """A detector over proposals, which learns which of them hold a class from tags or from class heatmaps.
+
+    Args:
+        source: what finds the first boxes: `streams` (multiple-instance learning, classification stream times
+            detection stream), or `heatmaps` (class activation maps of a classifier that is trained first; needs
+            `refinement`).
         reduce: channels of the 1x1 convolution before pooling; null pools the backbone's own channels.
         equalise: whether every map cell is scaled to the same magnitude first, which keeps deep maps from peaking on
             parts.
@@ -101,9 +120,14 @@ class DetectorConfig(Section):
         contrast: whether the detection stream subtracts the surrounding frame (ContextLocNet, ECCV 2016).
         sample: most proposals of a picture that one training step sees, drawn at random; null sees all.
         spatial_weight: weight of WSDDN's spatial regulariser (section 3.3); the paper has 1e-4.
+        refinement: heads that learn from the first boxes; null leaves the two streams alone.
+        mirror: whether maps are mirrored at random in training, and both ways averaged at inference. Maps, not
+            pictures: nothing is extracted twice.
+        threshold: of heatmaps, as a localizer's.
     """
 
     kind: Literal["detector"] = "detector"
+    source: Literal["streams", "heatmaps"] = "streams"
     reduce: Annotated[int, Field(ge=1)] | None = 128
     equalise: bool = False
     pooling: Literal["max", "average"] = "max"
@@ -114,6 +138,9 @@ class DetectorConfig(Section):
     contrast: bool = False
     sample: Annotated[int, Field(ge=1)] | None = None
     spatial_weight: float = Field(0.0, ge=0)
+    refinement: RefinementConfig | None = None
+    mirror: bool = False
+    threshold: float = Field(0.1, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _pooling_fits(self) -> Self:
@@ -121,6 +148,14 @@ class DetectorConfig(Section):
             raise ValueError("pooling=average needs pool=1 and no hidden=backbone")
         if self.pooling == "max" and self.contrast and self.pool < 3:
             raise ValueError("contrast with pooling=max needs pool=3 or more, for a frame around the region")
+        return self
+
+    @model_validator(mode="after")
+    def _source_fits(self) -> Self:
+        if self.source == "heatmaps" and self.refinement is None:
+            raise ValueError("source=heatmaps needs refinement.stages=1 or more, to learn from the heatmaps' boxes")
+        if self.source == "heatmaps" and (self.contrast or self.spatial_weight):
+            raise ValueError("contrast and spatial_weight belong to source=streams")
         return self
 
 

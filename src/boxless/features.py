@@ -46,6 +46,14 @@ class View:
             moved[:, [0, 2]] = view_width - moved[:, [2, 0]]
         return moved
 
+    def restore(self, boxes: FloatArray, width: int, height: int) -> FloatArray:
+        """Move boxes (N, 4), xyxy pixels of this view, back into the pixels of the picture: the inverse of `boxes`."""
+        view_width, view_height = self.size(width, height)
+        moved = boxes.copy()
+        if self.flipped:
+            moved[:, [0, 2]] = view_width - moved[:, [2, 0]]
+        return np.asarray(moved * np.array([width / view_width, height / view_height] * 2, np.float32), np.float32)
+
 
 def views_of(config: ViewConfig) -> tuple[View, ...]:
     """Every view of a configuration, mirrored ones after plain ones."""

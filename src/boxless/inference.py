@@ -119,11 +119,15 @@ class Detector:
         evidence = [self._evidence(view, row, boxes, size) for view, row in zip(self.views, maps, strict=True)]
         image_scores = np.mean([view.image_scores.numpy() for view in evidence], axis=0)
         if boxes is not None:
-            scores = torch.stack([view.proposal_scores for view in evidence if view.proposal_scores is not None]).mean(
-                0
-            )
-            found = _suppress(torch.from_numpy(boxes), scores, self.config.inference)
-            heat = proposal_heatmap(boxes, scores.numpy(), size)
+            scores = torch.stack([row.proposal_scores for row in evidence if row.proposal_scores is not None]).mean(0)
+            moved = [
+                view.restore(row.boxes.numpy(), *size)
+                for view, row in zip(self.views, evidence, strict=True)
+                if row.boxes is not None
+            ]
+            final = np.mean(moved, axis=0) if moved else boxes
+            found = _suppress(torch.from_numpy(final), scores, self.config.inference)
+            heat = proposal_heatmap(final, scores.numpy(), size)
         else:
             heat = _merged_maps(evidence, self.views)
             found = self._boxes_of_maps(heat, image_scores, size)
@@ -143,6 +147,7 @@ class Detector:
             evidence.image_scores.float().cpu(),
             None if evidence.proposal_scores is None else evidence.proposal_scores.float().cpu(),
             None if evidence.maps is None else evidence.maps.float().cpu(),
+            None if evidence.boxes is None else evidence.boxes.float().cpu(),
         )
 
     def _boxes_of_maps(

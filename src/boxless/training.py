@@ -26,6 +26,7 @@ from boxless.errors import BoxlessError
 from boxless.evaluation import evaluate
 from boxless.features import Item, View, collate, views_of
 from boxless.inference import Detector, confident
+from boxless.methods import Localizer, WeakDetector
 from boxless.methods.presets import DEFAULT_METHOD, preset
 from boxless.metrics.summary import CONVENTIONS
 from boxless.pictures import read_picture
@@ -41,6 +42,7 @@ from boxless.runs import (
     finish_run,
     read_checkpoint,
     read_history,
+    read_manifest,
     save_checkpoint,
     save_network,
     versions,
@@ -91,6 +93,12 @@ def train(
     # From here on nothing of the training set carries a box.
     dataset = dataset.tags_only()
     _check_tags(dataset)
+    return _run(dataset, run, settings, trackers, monitored)
+
+
+def _run(
+    dataset: Dataset, run: Path, settings: Config, trackers: Sequence[str] = (), monitored: Dataset | None = None
+) -> Detector:
     network = build_network(settings, len(dataset.classes))
     accelerator = _accelerator(settings.training, run, trackers)
     detector = Detector(network, settings, dataset.classes, accelerator.device)
@@ -102,14 +110,33 @@ def train(
     if finished:
         console.print(f"{run}: already trained; to train anew delete it or choose another --out", highlight=False)
         return Detector.load(run)
+    seconds = dict(ready.seconds)
+    if isinstance(network.model, WeakDetector) and network.model.localizer is not None:
+        network.model.start_from(_localizer(dataset, run / LOCALIZER, settings))
+        seconds["localizer"] = read_manifest(run / LOCALIZER)["seconds"]["training"]
     start_trackers(accelerator, run, settings.model_dump(), digest(manifest["data"] | settings.model_dump()))
     _fit(accelerator, run, settings, network, ready, detector, monitored)
     accelerator.end_training()
     if accelerator.is_main_process:
         save_network(run, network)
-        seconds = ready.seconds | {"training": round(sum(row["seconds"] for row in read_history(run)), 1)}
+        seconds["training"] = round(sum(row["seconds"] for row in read_history(run)), 1)
         finish_run(run, manifest | {"seconds": seconds})
     return detector
+
+
+def _localizer(dataset: Dataset, run: Path, settings: Config) -> Localizer:
+    """Train the classifier whose heatmaps give the first boxes: a run of its own within the run folder."""
+    localizer = resolve(
+        preset("cam"),
+        seed=settings.seed,
+        backbone=settings.backbone.model_dump(),
+        views=settings.views.model_dump(),
+        # accelerate keeps these for the whole process.
+        training=settings.training.model_dump(include={"precision", "accumulate", "workers"}),
+    )
+    model = _run(dataset, run, localizer).model
+    assert isinstance(model, Localizer)
+    return model
 
 
 def _settings(
@@ -300,6 +327,8 @@ def _report(
     return scores
 
 
+LOCALIZER = "localizer"
+"""The folder within a run folder that takes the run of the classifier whose heatmaps give the first boxes."""
 PICTURES = 6
 """How many pictures the trackers get after every epoch."""
 EPOCHS = 100

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torchvision.ops import roi_pool
 
 from boxless.backbones import Backbone
-from boxless.config import DetectorConfig
+from boxless.config import DetectorConfig, LocalizerConfig, RefinementConfig
 from boxless.errors import BoxlessError
 from boxless.features import Batch, Item, collate
-from boxless.methods import Evidence, WeakDetector
+from boxless.methods import Evidence, Localizer, WeakDetector
 from boxless.methods.heads import average_regions, equalise, frames, hollow
 from boxless.methods.losses import spatial_regulariser, tag_loss
 
@@ -18,7 +18,11 @@ PLAIN = DetectorConfig(reduce=4, hidden=(16,))
 CONTRAST = DetectorConfig(reduce=4, hidden=(16,), contrast=True)
 AVERAGE = DetectorConfig(reduce=4, equalise=True, pooling="average", pool=1, hidden=(), contrast=True)
 WHOLE = DetectorConfig(reduce=None, hidden=(16, 12))
-ALL = {"plain": PLAIN, "contrast": CONTRAST, "average": AVERAGE, "whole": WHOLE}
+OICR = DetectorConfig(reduce=4, hidden=(16,), refinement=RefinementConfig())
+SEEDED = DetectorConfig(
+    source="heatmaps", reduce=4, hidden=(16,), mirror=True, refinement=RefinementConfig(mining="average", regress=True)
+)
+ALL = {"plain": PLAIN, "contrast": CONTRAST, "average": AVERAGE, "whole": WHOLE, "oicr": OICR, "seeded": SEEDED}
 
 
 def network(**changes: Any) -> Backbone:
@@ -134,7 +138,7 @@ def by_hand(model: WeakDetector, row: Item) -> Tensor:
     return which_class * (detection / model.config.temperature).softmax(dim=0)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if ALL[name].refinement is None])
 def test_scores_are_those_of_its_parts(name: str):
     model, row = make(ALL[name]), item(90, 70)
     (found,) = evidence(model, row)
@@ -256,3 +260,67 @@ def test_the_hidden_layers_of_a_backbone_are_taken():
     losses(model, collate([row]))["tags"].backward()
     assert all(layer.weight.grad is not None for layer in layers)
     assert np.isfinite(layers[0].weight.grad.numpy()).all()  # type: ignore[union-attr]
+
+
+# Refinement.
+
+
+def mirrored(row: Item) -> Item:
+    assert row.boxes is not None
+    x1, y1, x2, y2 = row.boxes.unbind(dim=1)
+    width = row.size[1]
+    return Item(row.map.flip(2), row.size, torch.stack([width - x2, y1, width - x1, y2], dim=1), row.target)
+
+
+def test_a_mirroring_detector_sees_a_mirrored_view_alike():
+    model, row = make(SEEDED), item(160, 96)
+    plain, turned = evidence(model, row)[0], evidence(model, mirrored(row))[0]
+    assert plain.proposal_scores is not None and turned.proposal_scores is not None
+    torch.testing.assert_close(plain.proposal_scores, turned.proposal_scores)
+    assert plain.boxes is not None and turned.boxes is not None
+    torch.testing.assert_close(plain.boxes[:, 0], 160 - turned.boxes[:, 2], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(plain.boxes[:, 1], turned.boxes[:, 1], rtol=1e-4, atol=1e-3)
+    once = make(SEEDED.model_copy(update={"mirror": False}))
+    one, other = evidence(once, row)[0].proposal_scores, evidence(once, mirrored(row))[0].proposal_scores
+    assert one is not None and other is not None and not torch.allclose(one, other)
+    torch.testing.assert_close((one + other) / 2, plain.proposal_scores)
+
+
+def test_a_seeded_detector_takes_over_the_localizer_and_weighs_by_what_it_sees():
+    model, row = make(SEEDED), item(96, 96)
+    localizer = Localizer(nn.Sequential(), 6, LocalizerConfig(), 3)
+    model.start_from(localizer)
+    seen = localizer.eval()(collate([row]))[0].image_scores
+    found = evidence(model, row)[0]
+    torch.testing.assert_close(found.image_scores, seen)
+    assert found.proposal_scores is not None and (found.proposal_scores <= seen).all()
+
+
+def test_first_boxes_of_a_seeded_detector_are_those_of_the_heatmap():
+    """A class whose map shines in one corner: proposals there are taught the class, others background."""
+    config = SEEDED.model_copy(update={"mirror": False, "refinement": RefinementConfig(stages=1)})
+    model = make(config)
+    assert model.localizer is not None and model.refinement is not None
+    features = torch.zeros(6, 6, 6)
+    features[0, :3, :3] = 1
+    with torch.no_grad():
+        for parameter in model.localizer.parameters():
+            parameter.zero_()
+        model.localizer.head[0].weight[0, 0] = 1
+        model.localizer.head[0].bias[0] = 50
+        for parameter in (*model.refinement.parameters(), *model.trunk.parameters()):
+            parameter.zero_()
+        # Every proposal is called class 0, all but surely.
+        model.refinement.stages[0].bias[0] = 10
+    inside, outside = torch.tensor([[0.0, 0, 46, 46]]), torch.tensor([[20.0, 20, 90, 90]])
+    costs = []
+    for boxes in (inside, outside):
+        batch = collate([Item(features, (96, 96), boxes, torch.tensor([1.0, 0, 0]))])
+        costs.append(losses(model, batch)["refine 1"].item())
+    assert costs[0] < 0.001 and costs[1] == pytest.approx(10, abs=0.01)
+
+
+def test_one_class_can_be_seeded_but_not_told_apart_by_streams():
+    WeakDetector(nn.Sequential(), network(), SEEDED, 1)
+    with pytest.raises(BoxlessError, match="one class only"):
+        WeakDetector(nn.Sequential(), network(), OICR, 1)

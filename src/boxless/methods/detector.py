@@ -1,22 +1,37 @@
-"""The detector over proposals that all multiple-instance methods are compositions of."""
+"""The detector over proposals that all methods with proposals are compositions of."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from boxless.backbones import Backbone
-from boxless.config import DetectorConfig
+from boxless.config import DetectorConfig, LocalizerConfig
 from boxless.errors import BoxlessError
 from boxless.features import Batch
 from boxless.methods.evidence import Evidence
-from boxless.methods.heads import MILHead, average_regions, equalise, frames, fully_connected, hollow, pool_regions
+from boxless.methods.heads import (
+    MILHead,
+    average_regions,
+    equalise,
+    frames,
+    fully_connected,
+    hollow,
+    mirror_boxes,
+    pool_regions,
+)
+from boxless.methods.localizer import Localizer
 from boxless.methods.losses import spatial_regulariser, tag_loss
+from boxless.methods.mining import PseudoBoxes, mine_heatmaps
+from boxless.methods.refinement import Refinement
 
 
 class WeakDetector(nn.Module):
-    """Proposals pooled from a map, scored by a multiple-instance head.
+    """Proposals pooled from a map and scored by heads.
 
     WSDDN (Bilen & Vedaldi, CVPR 2016) as it is; with `contrast` ContextLocNet (Kantorov et al., ECCV 2016) trained with
-    WSDDN's loss.
+    WSDDN's loss; with `refinement` OICR (Tang et al., CVPR 2017), or, with `source=heatmaps`, its refinement heads on
+    the boxes of class activation maps.
 
     Args:
         tail: the backbone's trained stages; empty where all is frozen.
@@ -30,8 +45,6 @@ class WeakDetector(nn.Module):
 
     def __init__(self, tail: nn.Sequential, backbone: Backbone, config: DetectorConfig, classes: int) -> None:
         super().__init__()
-        if classes < 2:
-            raise BoxlessError("one class only: a softmax over one class learns nothing; take --method cam or oquab")
         self.tail = tail
         self.stride = backbone.stride
         self.config = config
@@ -49,32 +62,102 @@ class WeakDetector(nn.Module):
             pooled = channels * self.side**2
             width = config.hidden[-1] if config.hidden else pooled
             self.trunk = fully_connected(pooled, config.hidden, config.dropout)
-        self.head = MILHead(width, classes, config.temperature)
+        self.localizer: Localizer | None = None
+        self.head: MILHead | None = None
+        if config.source == "heatmaps":
+            # The maps come through the tail already, so the localizer has none of its own.
+            self.localizer = Localizer(nn.Sequential(), backbone.channels, LocalizerConfig(), classes)
+        elif classes < 2:
+            raise BoxlessError(
+                "one class only: a softmax over one class learns nothing; take --method cam, oquab or seeded"
+            )
+        else:
+            self.head = MILHead(width, classes, config.temperature)
+        self.refinement = None if config.refinement is None else Refinement(width, classes, config.refinement)
+
+    def start_from(self, localizer: Localizer) -> None:
+        """Take over a trained localizer, whose heatmaps say where the first boxes are."""
+        assert self.localizer is not None
+        self.tail.load_state_dict(localizer.tail.state_dict())
+        self.localizer.head.load_state_dict(localizer.head.state_dict())
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
         """Losses in training mode, one `Evidence` a view in evaluation mode."""
         assert batch.boxes is not None
-        proposals = batch.boxes
-        if self.training and self.config.sample:
-            proposals = [_sampled(boxes, self.config.sample) for boxes in proposals]
         maps = self.tail(batch.maps)
-        maps = self.reduce(equalise(maps) if self.config.equalise else maps)
-        regions, surroundings = self._pool(batch.own(maps), proposals, batch.sizes)
-        counts = [len(boxes) for boxes in proposals]
-        scores = self.head(regions, surroundings, counts)
-        image_scores = torch.stack([view.sum(dim=0) for view in scores])
         if not self.training:
-            return [Evidence(image, view) for image, view in zip(image_scores, scores, strict=True)]
+            evidence = self._evidence(batch, maps, mirrored=False)
+            if not self.config.mirror:
+                return evidence
+            again = self._evidence(batch, maps, mirrored=True)
+            return [one.mean_with(other) for one, other in zip(evidence, again, strict=True)]
+        proposals = batch.boxes
+        if self.config.sample:
+            proposals = [_sampled(boxes, self.config.sample) for boxes in proposals]
+        return self._losses(replace(batch, boxes=proposals), maps)
+
+    def _losses(self, batch: Batch, maps: Tensor) -> dict[str, Tensor]:
         assert batch.targets is not None
-        losses = {"tags": tag_loss(image_scores, batch.targets, logits=False)}
-        if self.config.spatial_weight:
-            rows = zip(torch.split(regions, counts), scores, proposals, batch.targets, strict=True)
-            total = torch.stack([spatial_regulariser(*row) for row in rows]).mean()
-            losses["spatial"] = self.config.spatial_weight * total
+        mirrored = self.config.mirror and bool(torch.rand(()) < 0.5)
+        own, proposals = self._turned(batch, maps, mirrored=mirrored)
+        counts = [len(boxes) for boxes in proposals]
+        regions, surroundings = self._pool(own, proposals, batch.sizes)
+        first: list[PseudoBoxes] | tuple[Tensor, ...]
+        if self.localizer is not None:
+            logits, class_maps = self.localizer.score(batch, maps)
+            losses = {"tags": tag_loss(logits, batch.targets, logits=True)}
+            heat = [view.flip(2) if mirrored else view for view in class_maps]
+            views = zip(heat, logits.sigmoid(), batch.targets, batch.sizes.tolist(), strict=True)
+            first = [mine_heatmaps(*view, (w, h), self.config.threshold) for *view, (h, w) in views]
+        else:
+            assert self.head is not None
+            first = self.head(regions, surroundings, counts)
+            image_scores = torch.stack([view.sum(dim=0) for view in first])
+            losses = {"tags": tag_loss(image_scores, batch.targets, logits=False)}
+            if self.config.spatial_weight:
+                rows = zip(regions.split(counts), first, proposals, batch.targets, strict=True)
+                total = torch.stack([spatial_regulariser(*row) for row in rows]).mean()
+                losses["spatial"] = self.config.spatial_weight * total
+        if self.refinement is not None:
+            losses |= self.refinement.losses(regions.split(counts), proposals, batch.targets, first)
         return losses
 
-    def _pool(self, maps: list[Tensor], proposals: list[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _evidence(self, batch: Batch, maps: Tensor, *, mirrored: bool) -> list[Evidence]:
+        own, proposals = self._turned(batch, maps, mirrored=mirrored)
+        counts = [len(boxes) for boxes in proposals]
+        regions, surroundings = self._pool(own, proposals, batch.sizes)
+        if self.localizer is not None:
+            image_scores = self.localizer.score(batch, maps)[0].sigmoid()
+        else:
+            assert self.head is not None
+            streams = self.head(regions, surroundings, counts)
+            image_scores = torch.stack([view.sum(dim=0) for view in streams])
+            if self.refinement is None:
+                return [Evidence(image, view) for image, view in zip(image_scores, streams, strict=True)]
+        assert self.refinement is not None
+        found = []
+        views = zip(regions.split(counts), proposals, image_scores, batch.sizes, strict=True)
+        for features, boxes, image, size in views:
+            scores, moved = self.refinement(features, boxes, size)
+            if moved is not None and mirrored:
+                moved = mirror_boxes(moved, size[1].item())
+            # What the localizer does not see in the picture is not in a part of it either.
+            found.append(Evidence(image, scores * image if self.localizer else scores, boxes=moved))
+        return found
+
+    def _turned(self, batch: Batch, maps: Tensor, *, mirrored: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """Each view's map without padding, and its proposals, both mirrored left to right where asked."""
+        assert batch.boxes is not None
+        own = batch.own(maps)
+        if not mirrored:
+            return own, batch.boxes
+        widths = batch.sizes[:, 1].tolist()
+        turned = [mirror_boxes(boxes, width) for boxes, width in zip(batch.boxes, widths, strict=True)]
+        return [view.flip(2) for view in own], turned
+
+    def _pool(self, own: list[Tensor], proposals: list[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features of all proposals (sum of N, D), and of their surroundings where the method contrasts them."""
+        maps = [self._narrow(view) for view in own]
         around = [frames(boxes, size) for boxes, size in zip(proposals, sizes, strict=True)]
         if self.config.pooling == "average":
             regions, surroundings = average_regions(maps, proposals, around, self.stride)
@@ -83,6 +166,10 @@ class WeakDetector(nn.Module):
         if not self.config.contrast:
             return regions, None
         return regions, self.trunk(hollow(pool_regions(maps, around, self.stride, self.side)))
+
+    def _narrow(self, view: Tensor) -> Tensor:
+        narrowed: Tensor = self.reduce(equalise(view[None]) if self.config.equalise else view[None])
+        return narrowed[0]
 
 
 def _sampled(boxes: Tensor, most: int) -> Tensor:

@@ -13,8 +13,20 @@ class Evidence:
         image_scores: (classes,) in [0, 1], how sure the method is that each class is in the picture.
         proposal_scores: (N, classes), one row a proposal in the order given; None for methods without proposals.
         maps: (classes, h, w) class heatmaps of the view; None for methods whose evidence is in proposals.
+        boxes: (N, 4), xyxy pixels of the view, where the proposals are moved to; None leaves them where they are.
     """
 
     image_scores: Tensor
     proposal_scores: Tensor | None = None
     maps: Tensor | None = None
+    boxes: Tensor | None = None
+
+    def mean_with(self, other: "Evidence") -> "Evidence":
+        """The mean of two looks at the same proposals."""
+        assert self.proposal_scores is not None and other.proposal_scores is not None
+        moved = None if self.boxes is None or other.boxes is None else (self.boxes + other.boxes) / 2
+        return Evidence(
+            (self.image_scores + other.image_scores) / 2,
+            (self.proposal_scores + other.proposal_scores) / 2,
+            boxes=moved,
+        )

@@ -38,9 +38,12 @@ def frames(boxes: Tensor, size: Tensor) -> Tensor:
         size: (2,), height and width of the view in pixels.
     """
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (FRAME_RATIO / 2)
-    grown = torch.cat([centre - half, centre + half], dim=1)
+    return _cut(torch.cat([centre - half, centre + half], dim=1), size)
+
+
+def _cut(boxes: Tensor, size: Tensor) -> Tensor:
     height, width = size.tolist()
-    return torch.minimum(grown.clamp(min=0), grown.new_tensor([width, height, width, height]))
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
 def hollow(pooled: Tensor) -> Tensor:
@@ -120,6 +123,37 @@ def fully_connected(inputs: int, widths: Sequence[int], dropout: float) -> nn.Se
         layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True), nn.Dropout(dropout)]
         inputs = width
     return nn.Sequential(*layers)
+
+
+def encode(boxes: Tensor, targets: Tensor) -> Tensor:
+    """What moves boxes onto targets (R-CNN's parameters; Girshick et al., CVPR 2014, appendix C): (N, 4) each."""
+    sides, goals = boxes[:, 2:] - boxes[:, :2], targets[:, 2:] - targets[:, :2]
+    shift = (targets[:, :2] + targets[:, 2:] - boxes[:, :2] - boxes[:, 2:]) / (2 * sides)
+    return torch.cat([shift / SHIFT, (goals / sides).log() / STRETCH], dim=1)
+
+
+def decode(boxes: Tensor, moves: Tensor, size: Tensor) -> Tensor:
+    """Boxes (N, 4) moved by (N, 4), the inverse of `encode`, and cut to the view.
+
+    Args:
+        boxes: (N, 4), xyxy pixels.
+        moves: (N, 4).
+        size: (2,), height and width of the view in pixels.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + moves[:, :2] * SHIFT * sides
+    # A box grows or shrinks to a quarter at most: beyond that the network guesses.
+    halves = sides * (moves[:, 2:] * STRETCH).clamp(-1.4, 1.4).exp() / 2
+    return _cut(torch.cat([centres - halves, centres + halves], dim=1), size)
+
+
+SHIFT, STRETCH = 0.1, 0.2
+"""Scales of the regression targets that make them about one (Fast R-CNN's code)."""
+
+
+def mirror_boxes(boxes: Tensor, width: float) -> Tensor:
+    """Boxes (N, 4), xyxy pixels, in a view of `width` pixels mirrored left to right."""
+    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
 
 
 class MILHead(nn.Module):

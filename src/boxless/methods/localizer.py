@@ -45,16 +45,20 @@ class Localizer(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
         """Losses in training mode, one `Evidence` a view in evaluation mode."""
-        maps = self.head(self.tail(batch.maps)).float()
-        own = batch.own(maps)
-        if self.pooling == "max":
-            logits = torch.stack([row.amax(dim=(1, 2)) for row in own])
-        else:
-            logits = torch.stack([row.mean(dim=(1, 2)) for row in own])
+        logits, maps = self.score(batch, self.tail(batch.maps))
         if self.training:
             assert batch.targets is not None
             return {"tags": tag_loss(logits, batch.targets, logits=True)}
-        # Equation 2 of CAM has no bias: zero then means that a place speaks neither for nor against the class.
+        return [Evidence(scores, maps=row) for scores, row in zip(logits.sigmoid(), maps, strict=True)]
+
+    def score(self, batch: Batch, maps: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits (B, classes) and class heatmaps, for each view (classes, h, w), of the tail's maps (B, C, H, W).
+
+        The bias of the last layer is left out of the heatmaps, as in equation 2 of CAM: zero then means that a place
+        speaks neither for nor against the class.
+        """
+        own = batch.own(self.head(maps).float())
+        pool = torch.amax if self.pooling == "max" else torch.mean
         last = cast(nn.Conv2d, self.head[-1])
         bias = cast(Tensor, last.bias)[:, None, None]
-        return [Evidence(scores, maps=row - bias) for scores, row in zip(logits.sigmoid(), own, strict=True)]
+        return torch.stack([pool(row, dim=(1, 2)) for row in own]), [row - bias for row in own]

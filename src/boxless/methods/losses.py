@@ -1,7 +1,7 @@
 """Losses over image-level tags and proposals."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 
@@ -15,7 +15,7 @@ def tag_loss(scores: Tensor, targets: Tensor, *, logits: bool) -> Tensor:
     """
     sure = ~targets.isnan()
     if logits:
-        losses = torch.nn.functional.binary_cross_entropy_with_logits(scores[sure], targets[sure], reduction="sum")
+        losses = nn.functional.binary_cross_entropy_with_logits(scores[sure], targets[sure], reduction="sum")
     else:
         # Sums of softmaxes may be a little over one, and exactly zero.
         present, absent = scores[sure].clamp(min=1e-12), (1 - scores[sure]).clamp(min=1e-12)
@@ -42,3 +42,26 @@ def spatial_regulariser(features: Tensor, scores: Tensor, boxes: Tensor, target:
         distance = (features[best[near]] - features[best[0]]).square().sum(dim=1)
         loss = loss + 0.5 * (weights[near].square() * distance).sum()
     return loss
+
+
+def refinement_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Weighted cross entropy over the proposals of one picture (OICR; Tang et al., CVPR 2017, equation 4).
+
+    Args:
+        logits: (N, classes + 1), the last is background.
+        labels: (N,) int64.
+        weights: (N,).
+    """
+    return (nn.functional.cross_entropy(logits, labels, reduction="none") * weights).mean()
+
+
+def box_loss(moves: Tensor, goals: Tensor, weights: Tensor, proposals: int) -> Tensor:
+    """Smooth L1 over the proposals that hold an object (Fast R-CNN; Girshick, ICCV 2015, equations 2 and 3).
+
+    Args:
+        moves: (P, 4), predicted.
+        goals: (P, 4).
+        weights: (P,).
+        proposals: number of all proposals that had a part in the loss over classes, which this one is to match.
+    """
+    return (nn.functional.smooth_l1_loss(moves, goals, reduction="none").sum(dim=1) * weights).sum() / proposals

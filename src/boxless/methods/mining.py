@@ -1,10 +1,90 @@
-"""From heatmaps to boxes."""
+"""From heatmaps and scores to pseudo boxes, and from pseudo boxes to what every proposal is to be."""
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import box_iou
 
 from boxless.structures import FloatArray
+
+
+@dataclass(frozen=True)
+class PseudoBoxes:
+    """What a picture's proposals are taught to find.
+
+    Args:
+        boxes: (M, 4), xyxy pixels of the view.
+        labels: (M,) int64, the class of each.
+        weights: (M,), how much each is trusted, in [0, 1].
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+def mine_heatmaps(maps: Tensor, scores: Tensor, target: Tensor, size: tuple[int, int], threshold: float) -> PseudoBoxes:
+    """For every class that is present the box of its heatmap, trusted as much as the class is seen in the picture.
+
+    Args:
+        maps: (classes, h, w) class activation maps of a view.
+        scores: (classes,) in [0, 1], how sure the classifier is of each class.
+        target: (classes,), 1 where the class is present.
+        size: width and height of the view in pixels.
+        threshold: see `largest_component_box`.
+    """
+    labels = torch.nonzero(target == 1).flatten()
+    planes = maps.detach().float().cpu().numpy()
+    boxes = np.array([largest_component_box(planes[label], size, threshold) for label in labels.tolist()], np.float32)
+    return PseudoBoxes(torch.from_numpy(boxes.reshape(-1, 4)).to(maps.device), labels, scores.detach()[labels])
+
+
+def mine_top(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
+    """For every class that is present its best proposal, trusted as much as it scores (OICR, section 3.2, eq. 4).
+
+    Args:
+        boxes: (N, 4), xyxy.
+        scores: (N, at least classes).
+        target: (classes,), 1 where the class is present.
+    """
+    labels = torch.nonzero(target == 1).flatten()
+    best, rows = scores.detach()[:, labels].max(dim=0)
+    return PseudoBoxes(boxes[rows], labels, best)
+
+
+def mine_average(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
+    """As `mine_top`, but each box is the mean of all that overlap the best by half, weighted by the square of scores.
+
+    One proposal's edges are an accident; those of many that score well are not (box voting; Gidaris and Komodakis,
+    ICCV 2015, section 4).
+    """
+    top = mine_top(boxes, scores, target)
+    weights = scores.detach()[:, top.labels].square() * (box_iou(boxes, top.boxes) >= 0.5)
+    return PseudoBoxes((weights.T @ boxes) / weights.sum(dim=0)[:, None], top.labels, top.weights)
+
+
+def assign(boxes: Tensor, pseudo: PseudoBoxes, background: int, ignore: float) -> tuple[Tensor, Tensor, Tensor]:
+    """What every proposal is to be: the class of the pseudo box that it overlaps by half, or background (OICR, 3.2).
+
+    Args:
+        boxes: (N, 4), xyxy.
+        pseudo: of the same picture; without any, all is background.
+        background: label of what is no object.
+        ignore: proposals whose best IoU is below have weight zero: they may hold an object that was not found.
+
+    Returns:
+        Labels (N,) int64, weights (N,), and the row of the pseudo box that each overlaps most (N,) int64.
+    """
+    if not len(pseudo.boxes):
+        everything = torch.full((len(boxes),), background, device=boxes.device)
+        return everything, boxes.new_ones(len(boxes)), torch.zeros_like(everything)
+    overlap, nearest = box_iou(boxes, pseudo.boxes).max(dim=1)
+    labels = torch.where(overlap >= 0.5, pseudo.labels[nearest], background)
+    return labels, pseudo.weights[nearest] * (overlap >= ignore), nearest
 
 
 def largest_component_box(heatmap: FloatArray, size: tuple[int, int], threshold: float) -> FloatArray:

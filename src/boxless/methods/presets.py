@@ -43,6 +43,23 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "training": {"steps": 600, "lr": 3e-4},
     },
+    "oicr": {
+        "head": {"kind": "detector", "refinement": {"stages": 3}},
+        "inference": {"nms": 0.3},
+        "training": {"steps": 600},
+    },
+    "seeded": {
+        "head": {
+            "kind": "detector",
+            "source": "heatmaps",
+            "equalise": True,
+            "refinement": {"stages": 2, "mining": "average", "regress": True},
+            "sample": 256,
+            "mirror": True,
+        },
+        "inference": {"nms": 0.3},
+        "training": {"steps": 1500, "lr": 5e-4},
+    },
 }
 
 

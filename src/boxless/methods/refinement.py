@@ -1,0 +1,89 @@
+"""Refinement heads: each learns from the boxes that the one before it is surest of (OICR; Tang et al., CVPR 2017)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from boxless.config import RefinementConfig
+from boxless.methods.heads import decode, encode
+from boxless.methods.losses import box_loss, refinement_loss
+from boxless.methods.mining import PseudoBoxes, assign, mine_average, mine_top
+
+MINING = {"top": mine_top, "average": mine_average}
+
+
+class Refinement(nn.Module):
+    """Classifiers of proposals, with a class for the background, and one box regression for the last of them.
+
+    Args:
+        inputs: width of the region features.
+        classes: number of classes.
+        config: how many, and how pseudo boxes are mined.
+    """
+
+    def __init__(self, inputs: int, classes: int, config: RefinementConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.classes = classes
+        self.stages = nn.ModuleList(nn.Linear(inputs, classes + 1) for _ in range(config.stages))
+        self.regression = nn.Linear(inputs, 4) if config.regress else None
+        for layer in self.stages:
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+        if self.regression is not None:
+            nn.init.normal_(self.regression.weight, std=0.001)
+            nn.init.zeros_(self.regression.bias)
+
+    def forward(self, features: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores of one view's proposals, the mean over the heads, and where they are moved to.
+
+        Args:
+            features: (N, D).
+            boxes: (N, 4), xyxy pixels of the view.
+            size: (2,), height and width of the view in pixels.
+
+        Returns:
+            (N, classes) in [0, 1], and (N, 4), xyxy pixels, or None without regression.
+        """
+        scores = torch.stack([stage(features).float().softmax(dim=1) for stage in self.stages]).mean(dim=0)
+        moved = None if self.regression is None else decode(boxes, self.regression(features).float(), size)
+        return scores[:, : self.classes], moved
+
+    def losses(
+        self,
+        features: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        targets: Tensor,
+        first: Sequence[PseudoBoxes] | Sequence[Tensor],
+    ) -> dict[str, Tensor]:
+        """Losses over a batch, the mean over its pictures.
+
+        Args:
+            features: for each picture (N, D).
+            proposals: for each (N, 4), xyxy pixels of the view.
+            targets: (B, classes).
+            first: for each what teaches the first head: pseudo boxes, or scores (N, classes) to mine them from.
+        """
+        sums: dict[str, list[Tensor]] = {}
+        for rows, boxes, target, source in zip(features, proposals, targets, first, strict=True):
+            for name, loss in self._picture(rows, boxes, target, source).items():
+                sums.setdefault(name, []).append(loss)
+        return {name: torch.stack(values).mean() for name, values in sums.items()}
+
+    def _picture(
+        self, features: Tensor, boxes: Tensor, target: Tensor, source: PseudoBoxes | Tensor
+    ) -> dict[str, Tensor]:
+        mine = MINING[self.config.mining]
+        losses = {}
+        for number, stage in enumerate(self.stages, 1):
+            pseudo = source if isinstance(source, PseudoBoxes) else mine(boxes, source, target)
+            labels, weights, nearest = assign(boxes, pseudo, self.classes, self.config.ignore)
+            logits = stage(features).float()
+            losses[f"refine {number}"] = refinement_loss(logits, labels, weights)
+            source = logits.softmax(dim=1)
+        if self.regression is not None:
+            held = labels < self.classes
+            goals = encode(boxes[held], pseudo.boxes[nearest[held]])
+            losses["boxes"] = box_loss(self.regression(features[held]).float(), goals, weights[held], len(boxes))
+        return losses

@@ -1,0 +1,150 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from boxless.config import RefinementConfig
+from boxless.methods.heads import decode, encode, mirror_boxes
+from boxless.methods.losses import box_loss, refinement_loss
+from boxless.methods.mining import PseudoBoxes, assign, mine_average, mine_heatmaps, mine_top
+from boxless.methods.refinement import Refinement
+
+SIZE = torch.tensor([80, 100])  # height, width
+BOXES = torch.tensor([[0.0, 0, 40, 40], [4, 0, 44, 40], [60, 40, 100, 80], [0, 0, 100, 80], [30, 0, 70, 40]])
+"""IoU with the first: 1, 0.818, 0, 0.2, 0.143."""
+SCORES = torch.tensor([[0.6, 0.1], [0.3, 0.1], [0.5, 0.8], [0.1, 0.2], [0.55, 0.7]])
+FIRST = torch.tensor([1.0, 0])
+
+
+def test_the_top_proposal_of_every_present_class_is_mined_with_its_score():
+    found = mine_top(BOXES, SCORES, torch.tensor([1.0, 1]))
+    assert found.boxes.tolist() == BOXES[[0, 2]].tolist()
+    assert found.labels.tolist() == [0, 1]
+    torch.testing.assert_close(found.weights, torch.tensor([0.6, 0.8]))
+
+
+def test_absent_and_unsure_classes_are_not_mined():
+    for target in (torch.tensor([0.0, 0]), torch.tensor([0.0, float("nan")])):
+        for mine in (mine_top, mine_average):
+            assert mine(BOXES, SCORES, target).boxes.shape == (0, 4)
+
+
+def test_the_average_is_over_what_overlaps_the_best_by_half_weighted_by_squared_scores():
+    found = mine_average(BOXES, SCORES, FIRST)
+    # 0.36 of a box and 0.09 of one that lies 4 pixels further right.
+    torch.testing.assert_close(found.boxes, torch.tensor([[0.8, 0, 40.8, 40]]))
+    torch.testing.assert_close(found.weights, torch.tensor([0.6]))
+
+
+def test_mining_lets_no_gradient_through():
+    scores = SCORES.clone().requires_grad_()
+    for mine in (mine_top, mine_average):
+        found = mine(BOXES, scores, FIRST)
+        assert not found.boxes.requires_grad and not found.weights.requires_grad
+
+
+def test_heatmap_boxes_of_present_classes_weigh_as_much_as_the_class_is_seen():
+    maps = torch.full((2, 5, 5), -1.0)
+    maps[0, 1:3, 2:4] = 1
+    found = mine_heatmaps(maps, torch.tensor([0.9, 0.4]), FIRST, (5, 5), 0.5)
+    assert found.boxes.tolist() == [[2, 1, 4, 3]]
+    assert found.labels.tolist() == [0]
+    torch.testing.assert_close(found.weights, torch.tensor([0.9]))
+
+
+def test_proposals_take_the_class_of_the_pseudo_box_they_overlap_by_half():
+    pseudo = PseudoBoxes(BOXES[[0, 2]], torch.tensor([1, 0]), torch.tensor([0.9, 0.5]))
+    labels, weights, nearest = assign(BOXES, pseudo, 2, ignore=0.15)
+    assert labels.tolist() == [1, 1, 0, 2, 2]
+    assert nearest[:3].tolist() == [0, 0, 1]
+    # The whole picture has 0.2 with both and is background; the last has 0.143 and is ignored.
+    torch.testing.assert_close(weights, torch.tensor([0.9, 0.9, 0.5, 0.9, 0.0]))
+
+
+def test_without_pseudo_boxes_everything_is_background_in_full():
+    nothing = PseudoBoxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+    labels, weights, _ = assign(BOXES, nothing, 2, ignore=0.1)
+    assert labels.tolist() == [2] * 5 and weights.tolist() == [1] * 5
+
+
+def test_refinement_loss_by_hand():
+    logits = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])
+    loss = refinement_loss(logits, torch.tensor([1, 0]), torch.tensor([0.5, 1.0]))
+    assert loss.item() == pytest.approx((0.5 * math.log(4 / 3) + math.log(2)) / 2)
+
+
+def test_box_loss_by_hand():
+    moves, goals = torch.tensor([[0.0, 0.5, 0, 3.0]]), torch.zeros(1, 4)
+    # Smooth L1: half a square below one, one less a half from there on.
+    assert box_loss(moves, goals, torch.tensor([0.5]), 10).item() == pytest.approx(0.5 * (0.125 + 2.5) / 10)
+    assert box_loss(torch.zeros(0, 4), torch.zeros(0, 4), torch.zeros(0), 10).item() == 0
+
+
+def test_decoding_undoes_encoding_and_stays_within_the_view():
+    goals = torch.tensor([[10.0, 5, 40, 50]]).expand(5, 4)
+    torch.testing.assert_close(decode(BOXES, encode(BOXES, goals), SIZE), goals)
+    assert decode(BOXES, torch.full((5, 4), 100.0), SIZE).amax(0).tolist() == [100, 80, 100, 80]
+    torch.testing.assert_close(decode(BOXES, torch.zeros(5, 4), SIZE), BOXES)
+
+
+def test_mirroring_twice_changes_nothing():
+    assert mirror_boxes(BOXES, 100)[1].tolist() == [56, 0, 96, 40]
+    assert torch.equal(mirror_boxes(mirror_boxes(BOXES, 100), 100), BOXES)
+
+
+def made(stages: int = 2, *, regress: bool = True) -> Refinement:
+    torch.manual_seed(0)
+    refinement = Refinement(6, 2, RefinementConfig(stages=stages, regress=regress))
+    for layer in refinement.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight)
+    return refinement
+
+
+def test_scores_are_the_mean_over_the_heads_without_background():
+    refinement, features = made(), torch.randn(5, 6)
+    scores, moved = refinement(features, BOXES, SIZE)
+    expected = sum(stage(features).softmax(dim=1) for stage in refinement.stages)[:, :2] / 2
+    torch.testing.assert_close(scores, expected)
+    assert moved is not None and moved.shape == (5, 4)
+    assert made(regress=False)(features, BOXES, SIZE)[1] is None
+
+
+def test_every_head_learns_from_the_one_before():
+    refinement, features = made(), torch.randn(5, 6)
+    losses = refinement.losses([features], [BOXES], FIRST[None], [SCORES])
+
+    def expected(stage: nn.Module, scores: Tensor) -> Tensor:
+        best = scores[:, 0].argmax()
+        overlap = box_iou(BOXES, BOXES[best : best + 1])[:, 0]
+        labels = torch.where(overlap >= 0.5, 0, 2)
+        weights = scores[best, 0] * (overlap >= 0.1)
+        return (nn.functional.cross_entropy(stage(features), labels, reduction="none") * weights).mean()
+
+    first, second = refinement.stages
+    torch.testing.assert_close(losses["refine 1"], expected(first, SCORES))
+    torch.testing.assert_close(losses["refine 2"], expected(second, first(features).softmax(dim=1).detach()))
+    assert set(losses) == {"refine 1", "refine 2", "boxes"}
+
+
+def test_given_pseudo_boxes_teach_the_first_head():
+    refinement, features = made(1), torch.randn(5, 6)
+    pseudo = PseudoBoxes(BOXES[2:3], torch.tensor([1]), torch.tensor([0.5]))
+    loss = refinement.losses([features], [BOXES], torch.tensor([[0.0, 1]]), [pseudo])["refine 1"]
+    labels, weights, _ = assign(BOXES, pseudo, 2, 0.1)
+    torch.testing.assert_close(loss, refinement_loss(refinement.stages[0](features), labels, weights))
+
+
+def test_pictures_without_tags_teach_background_only_and_the_mean_is_over_pictures():
+    refinement, features = made(1), torch.randn(5, 6)
+    nothing = torch.zeros(1, 2)
+    alone = refinement.losses([features], [BOXES], nothing, [SCORES])
+    logits = refinement.stages[0](features)
+    torch.testing.assert_close(alone["refine 1"], nn.functional.cross_entropy(logits, torch.full((5,), 2)))
+    assert alone["boxes"].item() == 0
+    tagged = refinement.losses([features], [BOXES], FIRST[None], [SCORES])
+    both = refinement.losses([features] * 2, [BOXES] * 2, torch.stack([nothing[0], FIRST]), [SCORES] * 2)
+    for name in both:
+        torch.testing.assert_close(both[name], (alone[name] + tagged[name]) / 2)
