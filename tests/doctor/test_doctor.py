@@ -15,9 +15,10 @@ from PIL import Image
 
 import boxless
 from boxless.datasets import load_dataset
+from boxless.doctor.tags import Table, check_company
 from boxless.errors import BoxlessError
 from boxless.pictures import read_picture
-from boxless.structures import Annotations
+from boxless.structures import Annotations, Dataset
 
 CLASSES = ("bolt", "gear", "spring")
 TRAIN, VAL = 60, 20
@@ -159,6 +160,24 @@ def test_a_class_that_is_hardly_ever_without_another(healthy: TagTable, apart: i
         assert f"24 of {24 + apart} pictures of washer show bolt" in report["findings"][0]["what"]
 
 
+@pytest.mark.parametrize(("apart", "hardly"), [(3, True), (4, False)])
+def test_company_that_is_nearly_everywhere_is_no_surprise(apart: int, hardly: bool):
+    # Of 400 pictures 340 show a table: of 100 with a nut 15 would be without one by chance.
+    tables = [True] * 340 + [False] * 60
+    nuts = [number < 100 - apart or number >= 400 - apart for number in range(400)]
+    present = np.array([tables, nuts]).T
+    table = Table(("table", "nut"), present, ~present, *(present.T.astype(int) @ one for one in (present, ~present)))
+    assert [finding.classes for finding in check_company(table, ["table", "nut"])] == ([["nut"]] if hardly else [])
+
+
+def test_few_pictures_are_not_blamed_for_their_company(healthy: TagTable):
+    healthy.retag(lambda number, tags: tags | {"table", "floor"} | ({"nut", "screw"} if number < 4 else set()))
+    assert diagnose(healthy)[1] == [
+        ("too few pictures", "hopeless", ["nut", "screw"]),
+        ("too few negatives", "hopeless", ["floor", "table"]),
+    ]
+
+
 def test_names_that_differ_in_case(healthy: TagTable):
     healthy.retag(lambda number, tags: {name.replace("bolt", "Bolt ") for name in tags}, split="val")
     report, faults = diagnose(healthy)
@@ -275,29 +294,43 @@ def test_one_tag_a_picture(healthy: TagTable):
 
 
 def test_one_object_a_picture_is_seen_in_boxes_only(healthy: TagTable):
+    healthy.rows["000.jpg"] = ("train", {"weld"})
     dataset = load_dataset(healthy.write(), "train")
 
     def boxed(sample: Any) -> Any:
-        labels = sorted(sample.tags) + ([1] if 1 in sample.tags else []) + ([2] if sample.id == "004.jpg" else [])
+        # Two gears a picture; two springs in one, and of one bolt no box.
+        extra = {"004.jpg": [2], "001.jpg": []}.get(sample.id, [1] if 1 in sample.tags else [])
+        labels = [] if sample.id == "001.jpg" else sorted(sample.tags) + extra
         boxes = np.tile(np.array([[0, 0, 9, 9]], np.float32), (len(labels), 1))
         return replace(sample, annotations=Annotations(boxes, np.array(labels, np.int64), np.zeros(len(labels), bool)))
 
     report = boxless.examine(replace(dataset, samples=tuple(map(boxed, dataset.samples))))
-    assert [row["single_object"] for row in report["classes"].values()] == [1, 0, round(27 / 28, 4)]
-    assert [(one["fault"], one["classes"]) for one in report["findings"]] == [("single objects", ["bolt", "spring"])]
-    assert blamed(report) == {}
-    assert boxless.examine(dataset)["findings"] == []
+    assert [row["single_object"] for row in report["classes"].values()] == [round(29 / 30, 4), 0, round(27 / 28, 4), 1]
+    # One picture of a weld says little.
+    few = ("too few pictures", ["weld"])
+    assert [(one["fault"], one["classes"]) for one in report["findings"]] == [
+        few,
+        ("single objects", ["bolt", "spring"]),
+    ]
+    assert [(one["fault"], one["classes"]) for one in boxless.examine(dataset)["findings"]] == [few]
+
+
+def unsure_of_bolts(dataset: Dataset) -> Dataset:
+    """The same, with the first ten pictures unsure of what they called a bolt."""
+    bolt = {dataset.classes.index("bolt")}
+    first = (replace(one, tags=one.tags - bolt, unsure=one.tags & bolt) for one in dataset.samples[:10])
+    return replace(dataset, samples=(*first, *dataset.samples[10:]))
 
 
 def test_what_is_unsure_is_neither_with_nor_without(healthy: TagTable):
-    dataset = load_dataset(healthy.write(), "train")
-    first = dataset.classes.index("bolt")
-    unsure = [
-        replace(s, tags=s.tags - {first}, unsure=frozenset({first}) if first in s.tags else s.unsure)
-        for s in dataset.samples[:10]
-    ]
-    row = boxless.examine(replace(dataset, samples=(*unsure, *dataset.samples[10:])))["classes"]["bolt"]
+    row = boxless.examine(unsure_of_bolts(load_dataset(healthy.write(), "train")))["classes"]["bolt"]
     assert (row["pictures"], row["negatives"], row["unsure"]) == (25, 30, 5)
+
+
+def test_being_unsure_does_not_contradict_a_copy(healthy: TagTable):
+    healthy.add("copy.jpg", "train", {"bolt"}, smaller(healthy.root / "001.jpg"))
+    report = boxless.examine(unsure_of_bolts(load_dataset(healthy.write(), "train")))
+    assert [finding["fault"] for finding in report["findings"]] == ["copies"]
 
 
 def test_a_report_is_json(healthy: TagTable):
@@ -332,6 +365,8 @@ def test_splits_of_other_names_are_judged_together(healthy: TagTable):
     healthy.rows = {name: ("A" if split == "train" else "B", tags) for name, (split, tags) in healthy.rows.items()}
     report, faults = diagnose(healthy)
     assert (report["judged"], report["pictures"], faults) == (["A", "B"], 80, [])
+    report = boxless.examine(make_voc(healthy, {"A": healthy.of("A"), "B": healthy.of("B"), "all": list(healthy.rows)}))
+    assert (report["judged"], report["pictures"], report["findings"]) == (["A", "B"], 80, [])
 
 
 def make_voc(table: TagTable, lists: dict[str, list[str]]) -> Path:
@@ -376,6 +411,14 @@ def test_a_split_that_cannot_be_used_is_noted(healthy: TagTable):
     assert "the split test cannot be used" in report["findings"][0]["what"]
     (year / "ImageSets" / "Main" / "train.txt").unlink()
     with pytest.raises(BoxlessError, match="no tag to learn from"):
+        boxless.examine(year)
+
+
+def test_a_split_that_training_needs_must_be_usable(healthy: TagTable):
+    year = make_voc(healthy, {"train": healthy.of("train"), "val": healthy.of("val")})
+    for name in healthy.of("train"):
+        (year / "Annotations" / name).with_suffix(".xml").unlink()
+    with pytest.raises(BoxlessError, match="no tag to learn from among 0 usable pictures of VOC train"):
         boxless.examine(year)
 
 

@@ -111,7 +111,6 @@ def _without_unions(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
     files = {name: {sample.path for sample in dataset.samples} for name, dataset in splits.items()}
 
     def is_union(name: str) -> bool:
-        smaller = [other for other in files.values() if other < files[name]]
-        return len(smaller) > 1 and set().union(*smaller) == files[name]
+        return set().union(*(other for other in files.values() if other < files[name])) == files[name]
 
     return {name: dataset for name, dataset in splits.items() if not is_union(name)}

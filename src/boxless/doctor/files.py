@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from itertools import combinations, permutations
+from itertools import combinations
 from pathlib import Path
 
 from boxless.doctor.finding import Finding
@@ -52,7 +52,8 @@ def _grouped(pictures: Iterable[Picture], key: Callable[[Picture], Hashable]) ->
 
 
 def _at_odds(group: Sequence[Picture]) -> bool:
-    return any(one.tags - other.tags - other.unsure for one, other in permutations(group, 2))
+    tags = frozenset().union(*(one.tags for one in group))
+    return any(tags - one.tags - one.unsure for one in group)
 
 
 def _files(groups: Iterable[Sequence[Picture]]) -> list[list[str]]:
