@@ -81,10 +81,11 @@ def doctor(
 ) -> None:
     """Say whether a detector can be learned from these tags at all, class by class, and what to mend."""
     from boxless.doctor import examine
-    from boxless.runs import write_json
 
     report = examine(data, split, _names(classes))
     if json_file:
+        from boxless.runs import write_json  # It brings torch, which nothing else here needs.
+
         write_json(json_file, report)
     _print_examination(report, data)
 
@@ -264,7 +265,9 @@ _LEVELS = {"hopeless": "bold red", "weak": "yellow", "note": "cyan", "fine": "gr
 
 def _print_examination(report: dict[str, Any], data: Path) -> None:
     title = f"{report['data']} ({', '.join(report['judged'])}): {report['pictures']:,} pictures"
-    table = Table("class", "pictures", "without it", "most often with", "one object", "verdict", "why", title=title)
+    table = Table(
+        "class", "pictures", "without it", "most often with", "one object", "verdict", "why", title=Text(title)
+    )
     for name, row in report["classes"].items():
         company, single = row["company"], row["single_object"]
         beside = "" if company is None else f"{company['class']} {company['share']:.0%}"

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -433,3 +435,8 @@ def test_a_set_of_broken_pictures_is_an_error(healthy: TagTable):
         (healthy.root / name).write_bytes(b"")
     with pytest.raises(BoxlessError, match=r"no picture can be read; the first: .*000.jpg: the file is empty"):
         diagnose(healthy)
+
+
+def test_torch_is_not_imported():
+    code = "import sys; from boxless import examine; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
