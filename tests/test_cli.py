@@ -212,3 +212,24 @@ def test_a_run_folder_from_another_version_is_refused(
     (other / "weights.safetensors").write_bytes((run / "weights.safetensors").read_bytes()[:999])
     assert boxless(monkeypatch, "predict", other, demo, "--out", tmp_path / "out") == 1
     assert "does not load" in " ".join(capsys.readouterr().err.split())
+
+
+def test_doctor_prints_what_it_writes(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(demo, data)
+    broken = sorted((data / "JPEGImages").iterdir())[:5]
+    for picture in broken:
+        picture.write_bytes(b"")
+    assert boxless(monkeypatch, "doctor", data, "--classes", "ball,fish", "--json", tmp_path / "report.json") == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert list(report["classes"]) == ["ball", "fish"]
+    assert [finding["fault"] for finding in report["findings"] if finding["pictures"]] == ["broken"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"(train): {report['pictures']} pictures" in said
+    for name, row in report["classes"].items():
+        assert name in said and row["verdict"] in said
+    assert "JPEGImages/000001.jpg JPEGImages/000002.jpg JPEGImages/000003.jpg ... and 2 more" in said
+    assert "mend: replace or remove them" in said
+    assert boxless(monkeypatch, "doctor", demo, "--split", "tset") == 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boxless.datasets import load_dataset
+    from boxless.doctor import examine
     from boxless.errors import BoxlessError, PictureError
     from boxless.evaluation import diagnose, evaluate
     from boxless.inference import Detector
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "load_dataset": "datasets",
+    "examine": "doctor",
     "BoxlessError": "errors",
     "PictureError": "errors",
     "diagnose": "evaluation",
@@ -43,6 +45,7 @@ __all__ = [
     "Sample",
     "diagnose",
     "evaluate",
+    "examine",
     "load_dataset",
     "train",
 ]

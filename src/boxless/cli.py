@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from boxless.errors import BoxlessError
 from boxless.progress import announce, console, report_skipped
@@ -69,6 +70,24 @@ def data(name: Voc, root: Annotated[Path, typer.Option(help="Folder that takes V
     from boxless.datasets.download import download_voc
 
     console.print(f"Ready: {download_voc(name.removeprefix('voc'), root)}", highlight=False)  # type: ignore[arg-type]
+
+
+@app.command()
+def doctor(
+    data: Data,
+    split: Split = None,
+    classes: Classes = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")] = None,
+) -> None:
+    """Say whether a detector can be learned from these tags at all, class by class, and what to mend."""
+    from boxless.doctor import examine
+
+    report = examine(data, split, _names(classes))
+    if json_file:
+        from boxless.runs import write_json  # It brings torch, which nothing else here needs.
+
+        write_json(json_file, report)
+    _print_examination(report, data)
 
 
 @app.command()
@@ -241,6 +260,42 @@ def _print_diagnosis(diagnosis: dict[str, Any]) -> None:
 
 def _percents(row: dict[str, Any], keys: Iterable[str]) -> list[str]:
     return ["" if row[key] is None else f"{100 * row[key]:.1f}" for key in keys]
+
+
+_LEVELS = {"hopeless": "bold red", "weak": "yellow", "note": "cyan", "fine": "green"}
+
+
+def _print_examination(report: dict[str, Any], data: Path) -> None:
+    title = f"{report['data']} ({', '.join(report['judged'])}): {report['pictures']:,} pictures"
+    table = Table(
+        "class", "pictures", "without it", "most often with", "one object", "verdict", "why", title=Text(title)
+    )
+    for name, row in report["classes"].items():
+        company, single = row["company"], row["single_object"]
+        beside = "" if company is None else f"{company['class']} {company['share']:.0%}"
+        cells = (f"{row['pictures']:,}", f"{row['negatives']:,}", beside, "" if single is None else f"{single:.0%}")
+        verdict = Text(row["verdict"], _LEVELS[row["verdict"]])
+        table.add_row(*map(Text, (name, *cells)), verdict, ", ".join(row["reasons"]))
+    results.print(table)
+    grid = Table.grid(padding=(0, 2))
+    for finding in report["findings"]:
+        groups = [_few([_below(data, file) for file in group], ", ") for group in finding["pictures"]]
+        files = "\n  " + _few(groups, "\n  ") if groups else ""
+        grid.add_row(
+            Text(finding["level"], _LEVELS[finding["level"]]), Text(f"{finding['fault']}: {finding['what']}{files}")
+        )
+        grid.add_row("", Text(f"mend: {finding['mend']}", "dim"))
+    results.print(grid if report["findings"] else "Nothing stands in the way.")
+
+
+def _few(words: list[str], separator: str) -> str:
+    rest = [f"... and {len(words) - 3:,} more"] if len(words) > 3 else []
+    return separator.join(words[:3] + rest)
+
+
+def _below(data: Path, file: str) -> str:
+    folder = data if data.is_dir() else data.parent
+    return str(Path(file).relative_to(folder)) if Path(file).is_relative_to(folder) else file
 
 
 def main() -> None:

@@ -1,20 +1,22 @@
 """Where pictures and tags come from: one loader for the layouts in common use."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 from boxless.datasets._shared import Problems
 from boxless.datasets.coco import find_coco, load_coco
-from boxless.datasets.folders import find_in_folders, load_folders
-from boxless.datasets.table import DELIMITERS, load_table
-from boxless.datasets.voc import find_years, load_voc
-from boxless.datasets.yolo import find_yolo, load_yolo
+from boxless.datasets.folders import find_in_folders, folder_splits, load_folders
+from boxless.datasets.table import DELIMITERS, load_table, table_splits
+from boxless.datasets.voc import find_years, load_voc, voc_splits
+from boxless.datasets.yolo import find_yolo, load_yolo, yolo_splits
 from boxless.errors import BoxlessError
 from boxless.structures import Dataset
 
-__all__ = ["load_dataset"]
+__all__ = ["load_dataset", "split_names"]
 
 _LAYOUTS = """Boxless reads
   PASCAL VOC  a folder with JPEGImages, ImageSets/Main/<split>.txt and Annotations (or one with VOCdevkit/<year>)
@@ -45,7 +47,7 @@ def load_dataset(path: str | PathLike[str], split: str | None = None, classes: S
             left after what is broken was put aside.
     """
     root = Path(path).expanduser()
-    dataset = _read(root, split)
+    dataset = _recognise(root).load(split)
     if not any(sample.tags or sample.unsure for sample in dataset.samples):
         reasons = "".join(f"\n  {line}" for line in dataset.warnings)
         raise BoxlessError(
@@ -58,21 +60,35 @@ def load_dataset(path: str | PathLike[str], split: str | None = None, classes: S
     return replace(dataset, warnings=dataset.warnings + _remarks(dataset))
 
 
-def _read(root: Path, split: str | None) -> Dataset:
+def split_names(path: str | PathLike[str]) -> tuple[str, ...]:
+    """What `load_dataset` takes as `split` for this path, sorted; nothing where the data is not split.
+
+    Raises:
+        BoxlessError: nothing is there, the layout is not recognised, or the file that names the splits cannot be read.
+    """
+    return tuple(sorted(_recognise(Path(path).expanduser()).splits()))
+
+
+class _Layout(NamedTuple):
+    splits: Callable[[], Collection[str]]
+    load: Callable[[str | None], Dataset]
+
+
+def _recognise(root: Path) -> _Layout:
     if not root.exists():
         raise BoxlessError(f"{root}: there is no such file or folder")
     if root.suffix.lower() in DELIMITERS and root.is_file():
-        return load_table(root, split)
+        return _Layout(partial(table_splits, root), partial(load_table, root))
     if years := find_years(root):
         if len(years) > 1:
             raise BoxlessError(f"{root} holds several VOC years; give one of them: {', '.join(map(str, years))}")
-        return load_voc(years[0], split)
+        return _Layout(partial(voc_splits, years[0]), partial(load_voc, years[0]))
     if files := find_coco(root):
-        return load_coco(files, split, root)
+        return _Layout(files.keys, partial(load_coco, files, root=root))
     if data_file := find_yolo(root):
-        return load_yolo(data_file, split)
+        return _Layout(partial(yolo_splits, data_file), partial(load_yolo, data_file))
     if pictures := find_in_folders(root):
-        return load_folders(root, pictures, split)
+        return _Layout(partial(folder_splits, pictures), partial(load_folders, root, pictures))
     raise BoxlessError(f"{root} {_describe(root)}. {_LAYOUTS}")
 
 

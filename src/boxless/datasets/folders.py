@@ -21,6 +21,11 @@ def find_in_folders(root: Path) -> list[Path]:
     return [] if tops & _OTHER_LAYOUTS or without_classes else pictures
 
 
+def folder_splits(pictures: Sequence[Path]) -> set[str]:
+    """The splits among what `find_in_folders` found; none where the first level is the classes."""
+    return {picture.parts[0] for picture in pictures} if _has_splits(pictures) else set()
+
+
 def load_folders(root: Path, pictures: Sequence[Path], split: str | None) -> Dataset:
     """Make a dataset of pictures in class folders; sample ids are their paths relative to `root`.
 
@@ -36,9 +41,9 @@ def load_folders(root: Path, pictures: Sequence[Path], split: str | None) -> Dat
         BoxlessError: there is no such split.
     """
     depth = 0
-    if _has_splits(pictures):
+    if splits := folder_splits(pictures):
         depth = 1
-        split = choose_split(split, {picture.parts[0] for picture in pictures}, root)
+        split = choose_split(split, splits, root)
         pictures = [picture for picture in pictures if picture.parts[0] == split]
     else:
         refuse_split(split, root)

@@ -26,6 +26,17 @@ class _Tags(NamedTuple):
     unsure: set[str]
 
 
+def table_splits(file: Path) -> set[str]:
+    """The values of a table's column `split`; none where it has no such column.
+
+    Raises:
+        BoxlessError: the file is no table.
+    """
+    header, rows = _read(file, Problems())
+    column = _find_column(header, _SPLIT)
+    return set() if column is None else _values(rows, column)
+
+
 def load_table(file: Path, split: str | None) -> Dataset:
     """Read a table, or the rows of one split.
 
@@ -47,7 +58,7 @@ def load_table(file: Path, split: str | None) -> Dataset:
     if split_column is None:
         refuse_split(split, file)
     else:
-        split = choose_split(split, {row[split_column] for row in rows} - {""}, file)
+        split = choose_split(split, _values(rows, split_column), file)
         rows = [row for row in rows if row[split_column] == split]
     picture_column = _find_column(header, _PICTURE) or header[0]
     tags_column = _find_column(header, _TAGS)
@@ -89,6 +100,10 @@ def _read(file: Path, problems: Problems) -> tuple[list[str], list[dict[str, str
 
 def _find_column(header: Sequence[str], names: set[str]) -> str | None:
     return next((column for column in header if column.lower() in names), None)
+
+
+def _values(rows: Sequence[dict[str, str]], column: str) -> set[str]:
+    return {row[column] for row in rows} - {""}
 
 
 def _is_class(column: str, rows: Sequence[dict[str, str]], problems: Problems) -> bool:

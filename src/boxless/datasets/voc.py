@@ -34,6 +34,13 @@ def find_years(path: Path) -> list[Path]:
     return []
 
 
+def voc_splits(year: Path) -> set[str]:
+    """The splits of a year folder: its lists of pictures, or without annotations what its lists of classes end in."""
+    if (year / "Annotations").is_dir():
+        return _lists_of_pictures(year, None)
+    return {stem.rpartition("_")[2] for stem in _list_stems(year) if "_" in stem}
+
+
 def load_voc(year: Path, split: str | None) -> Dataset:
     """Read one split of a year folder.
 
@@ -138,7 +145,7 @@ def _from_class_lists(year: Path, split: str | None, problems: Problems) -> tupl
         raise BoxlessError(
             f"{year} has neither Annotations nor tags in ImageSets/Main/<class>_<split>.txt: add one of them"
         )
-    split = choose_split(split, {stem.rpartition("_")[2] for stem in stems}, year)
+    split = choose_split(split, voc_splits(year), year)
     classes = [stem.removesuffix(f"_{split}") for stem in stems if stem.endswith(f"_{split}")]
     values: dict[str, dict[int, str]] = {}
     for label, name in enumerate(classes):

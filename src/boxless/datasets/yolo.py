@@ -33,6 +33,15 @@ def find_yolo(path: Path) -> Path | None:
     return first_path(file for file in candidates if file.suffix.lower() in (".yaml", ".yml"))
 
 
+def yolo_splits(file: Path) -> list[str]:
+    """Which of train, val and test a data.yaml has.
+
+    Raises:
+        BoxlessError: the YAML does not fit.
+    """
+    return _splits(_read_yaml(file))
+
+
 def load_yolo(file: Path, split: str | None) -> Dataset:
     """Read one split.
 
@@ -50,7 +59,7 @@ def load_yolo(file: Path, split: str | None) -> Dataset:
     """
     content = _read_yaml(file)
     names = _names(content.get("names"), file)
-    split = choose_split(split, [key for key in ("train", "val", "test") if content.get(key)], file)
+    split = choose_split(split, _splits(content), file)
     problems = Problems()
     classes = merge_names(names)
     samples = (
@@ -68,6 +77,10 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "names" not in content:
         raise BoxlessError(f"{file}: a YOLO data file needs `names` (the classes) and `train`, `val` or `test`")
     return content
+
+
+def _splits(content: Mapping[str, Any]) -> list[str]:
+    return [key for key in ("train", "val", "test") if content.get(key)]
 
 
 def _names(value: Any, file: Path) -> dict[int, str]:

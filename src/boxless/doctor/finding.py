@@ -1,0 +1,28 @@
+"""One fault of a set of tags or pictures."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Level = Literal["hopeless", "weak", "note"]
+"""`hopeless` and `weak` are a class's verdict, or what to mend in the whole set; a `note` is good to know."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of a set of tags, wherever it occurs.
+
+    Args:
+        fault: its name, in a few words.
+        level: how bad it is.
+        what: what was found, with numbers.
+        mend: what to do.
+        classes: whose verdict it decides, or whom a note is about; none if it is of the whole set.
+        pictures: the files it is about, those that show the same in one group.
+    """
+
+    fault: str
+    level: Level
+    what: str
+    mend: str
+    classes: list[str] = field(default_factory=list)
+    pictures: list[list[str]] = field(default_factory=list)

@@ -1,0 +1,442 @@
+"""A healthy set, and the same with one fault each: the fault is named, and nothing else is blamed."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import boxless
+from boxless.datasets import load_dataset
+from boxless.doctor.tags import Table, check_company
+from boxless.errors import BoxlessError
+from boxless.pictures import read_picture
+from boxless.structures import Annotations, Dataset
+
+CLASSES = ("bolt", "gear", "spring")
+TRAIN, VAL = 60, 20
+
+
+class TagTable:
+    """Pictures of coloured clouds, no two alike, and their tags: `rows` maps a file's name to its split and tags."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.rows: dict[str, tuple[str, set[str]]] = {}
+        root.mkdir()
+
+    def add(self, name: str, split: str, tags: set[str], picture: np.ndarray | None = None) -> Path:
+        """Write one more picture, a new one if none is given."""
+        self.rows[name] = (split, tags)
+        Image.fromarray(draw(len(self.rows)) if picture is None else picture).save(self.root / name, quality=92)
+        return self.root / name
+
+    def of(self, split: str) -> list[str]:
+        """Names of the pictures of a split."""
+        return [name for name, row in self.rows.items() if row[0] == split]
+
+    def retag(self, change: Callable[[int, set[str]], set[str]], split: str | None = None) -> None:
+        """Give every picture (of a split) the tags that `change` makes of its number and its tags."""
+        for number, name in enumerate(self.of(split) if split else list(self.rows)):
+            self.rows[name] = (self.rows[name][0], change(number, self.rows[name][1]))
+
+    def write(self) -> Path:
+        """Write the table; returns its path."""
+        with (self.root / "tags.csv").open("w", newline="", encoding="utf-8") as file:
+            rows = [(name, ";".join(sorted(tags)), split) for name, (split, tags) in self.rows.items()]
+            csv.writer(file).writerows([("picture", "tags", "split"), *rows])
+        return self.root / "tags.csv"
+
+
+def draw(seed: int, width: int = 160, height: int = 120) -> np.ndarray:
+    """A cloudy picture (height, width, 3) uint8; another seed, another one."""
+    noise = np.random.default_rng(seed).uniform(0, 255, (24, 32, 3)).astype(np.float32)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> TagTable:
+    """60 pictures in train, 20 in val; of three classes each is in half of them, in every company, and an eighth of the
+    pictures shows none."""
+    table = TagTable(tmp_path / "set")
+    for number in range(TRAIN + VAL):
+        tags = {name for bit, name in enumerate(CLASSES) if number >> bit & 1}
+        table.add(f"{number:03d}.jpg", "train" if number < TRAIN else "val", tags)
+    return table
+
+
+def diagnose(table: TagTable, **options: Any) -> tuple[dict[str, Any], list[tuple[str, str, list[str]]]]:
+    """The report, and of its findings name, level and classes."""
+    report = boxless.examine(table.write(), **options)
+    return report, [(finding["fault"], finding["level"], finding["classes"]) for finding in report["findings"]]
+
+
+def blamed(report: dict[str, Any]) -> dict[str, tuple[str, list[str]]]:
+    """Verdict and reasons of the classes that are not fine."""
+    rows = {name: (row["verdict"], row["reasons"]) for name, row in report["classes"].items()}
+    return {name: row for name, row in rows.items() if row != ("fine", [])}
+
+
+def files(finding: dict[str, Any]) -> list[list[str]]:
+    return [[Path(file).name for file in group] for group in finding["pictures"]]
+
+
+def test_nothing_is_found_in_a_healthy_set(healthy: TagTable):
+    report, faults = diagnose(healthy)
+    assert faults == []
+    assert blamed(report) == {}
+    assert (report["data"], report["judged"], report["pictures"]) == ("tags.csv", ["train"], 60)
+    assert report["classes"]["bolt"] == {
+        "verdict": "fine",
+        "reasons": [],
+        "pictures": 30,
+        "negatives": 30,
+        "unsure": 0,
+        "company": {"class": "gear", "share": 0.5},
+        "single_object": None,
+    }
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(4, "hopeless"), (5, "weak"), (19, "weak"), (20, "fine")])
+def test_too_few_pictures(healthy: TagTable, count: int, verdict: str):
+    healthy.retag(
+        lambda number, tags: tags | ({"nut"} if number * count // 60 != (number - 1) * count // 60 else set())
+    )
+    report, faults = diagnose(healthy)
+    assert report["classes"]["nut"]["pictures"] == count
+    if verdict == "fine":
+        assert (faults, blamed(report)) == ([], {})
+        return
+    assert faults == [("too few pictures", verdict, ["nut"])]
+    assert f"nut ({count})" in report["findings"][0]["what"]
+    assert blamed(report) == {"nut": (verdict, ["too few pictures"])}
+
+
+def test_a_class_that_training_never_sees_is_hopeless(healthy: TagTable):
+    healthy.retag(lambda number, tags: tags | {"nut"}, split="val")
+    report, faults = diagnose(healthy)
+    assert faults == [("too few pictures", "hopeless", ["nut"])]
+    assert report["classes"]["nut"]["pictures"] == 0
+
+
+@pytest.mark.parametrize(
+    ("without", "verdict"), [(0, "hopeless"), (4, "hopeless"), (5, "weak"), (19, "weak"), (20, "")]
+)
+def test_too_few_negatives(healthy: TagTable, without: int, verdict: str):
+    healthy.retag(lambda number, tags: tags if number < without else tags | {"table"})
+    report, faults = diagnose(healthy)
+    assert report["classes"]["table"]["negatives"] == without
+    assert faults == ([("too few negatives", verdict, ["table"])] if verdict else [])
+    assert blamed(report) == ({"table": (verdict, ["too few negatives"])} if verdict else {})
+
+
+def test_two_classes_that_always_come_together(healthy: TagTable):
+    healthy.retag(lambda number, tags: tags | ({"washer"} if "bolt" in tags else set()))
+    report, faults = diagnose(healthy)
+    assert faults == [("always together", "hopeless", ["bolt", "washer"])]
+    assert "the same 30 pictures" in report["findings"][0]["what"]
+    assert blamed(report) == dict.fromkeys(["bolt", "washer"], ("hopeless", ["always together"]))
+
+
+@pytest.mark.parametrize(("apart", "hardly"), [(0, True), (1, True), (2, False)])
+def test_a_class_that_is_hardly_ever_without_another(healthy: TagTable, apart: int, hardly: bool):
+    def change(number: int, tags: set[str]) -> set[str]:
+        strays = [0, 2][:apart]
+        return tags | ({"washer"} if ("bolt" in tags and number < 48) or number in strays else set())
+
+    healthy.retag(change, split="train")
+    report, faults = diagnose(healthy)
+    assert report["classes"]["washer"]["company"] == {"class": "bolt", "share": round(24 / (24 + apart), 4)}
+    assert faults == ([("hardly apart", "weak", ["washer"])] if hardly else [])
+    assert blamed(report) == ({"washer": ("weak", ["hardly apart"])} if hardly else {})
+    if hardly:
+        assert f"24 of {24 + apart} pictures of washer show bolt" in report["findings"][0]["what"]
+
+
+@pytest.mark.parametrize(("apart", "hardly"), [(3, True), (4, False)])
+def test_company_that_is_nearly_everywhere_is_no_surprise(apart: int, hardly: bool):
+    # Of 400 pictures 340 show a table: of 100 with a nut 15 would be without one by chance.
+    tables = [True] * 340 + [False] * 60
+    nuts = [number < 100 - apart or number >= 400 - apart for number in range(400)]
+    present = np.array([tables, nuts]).T
+    table = Table(("table", "nut"), present, ~present, *(present.T.astype(int) @ one for one in (present, ~present)))
+    assert [finding.classes for finding in check_company(table, ["table", "nut"])] == ([["nut"]] if hardly else [])
+
+
+def test_few_pictures_are_not_blamed_for_their_company(healthy: TagTable):
+    healthy.retag(lambda number, tags: tags | {"table", "floor"} | ({"nut", "screw"} if number < 4 else set()))
+    assert diagnose(healthy)[1] == [
+        ("too few pictures", "hopeless", ["nut", "screw"]),
+        ("too few negatives", "hopeless", ["floor", "table"]),
+    ]
+
+
+def test_names_that_differ_in_case(healthy: TagTable):
+    healthy.retag(lambda number, tags: {name.replace("bolt", "Bolt ") for name in tags}, split="val")
+    report, faults = diagnose(healthy)
+    assert faults == [("alike names", "weak", ["Bolt", "bolt"])]
+    assert blamed(report) == dict.fromkeys(["bolt", "Bolt"], ("weak", ["alike names"]))
+
+
+def test_a_slip_in_a_name(healthy: TagTable):
+    healthy.retag(lambda number, tags: tags if number != 4 else {"sprnig"})
+    report, faults = diagnose(healthy)
+    assert faults == [("alike names", "weak", ["sprnig"])]
+    assert "rename 'sprnig'" in report["findings"][0]["mend"]
+    assert blamed(report) == {"sprnig": ("weak", ["alike names"])}
+
+
+def test_broken_pictures(healthy: TagTable):
+    (healthy.root / "003.jpg").write_bytes((healthy.root / "003.jpg").read_bytes()[:900])
+    (healthy.root / "070.jpg").write_bytes(b"")
+    report, faults = diagnose(healthy)
+    assert faults == [("broken", "weak", [])]
+    assert files(report["findings"][0]) == [["003.jpg"], ["070.jpg"]]
+    assert "003.jpg: cannot be decoded" in report["findings"][0]["what"]
+    assert (report["pictures"], report["classes"]["bolt"]["pictures"]) == (59, 29)
+    assert blamed(report) == {}
+
+
+def test_tiny_pictures(healthy: TagTable):
+    Image.fromarray(draw(999, 95, 60)).save(healthy.root / "007.jpg")
+    Image.fromarray(draw(998, 60, 96)).save(healthy.root / "008.jpg")
+    report, faults = diagnose(healthy)
+    assert faults == [("tiny", "weak", [])]
+    assert files(report["findings"][0]) == [["007.jpg"]]
+    assert "the least 95 px" in report["findings"][0]["what"]
+
+
+def smaller(path: Path) -> np.ndarray:
+    """The picture at three quarters of its size."""
+    return np.array(Image.fromarray(read_picture(path)).resize((120, 90)))
+
+
+@pytest.mark.parametrize("same_file", [True, False])
+def test_copies_with_different_tags(healthy: TagTable, same_file: bool):
+    copy = healthy.add("copy.jpg", "train", {"gear"}, smaller(healthy.root / "001.jpg"))
+    if same_file:
+        shutil.copy(healthy.root / "001.jpg", copy)
+    report, faults = diagnose(healthy)
+    assert faults == [("conflicting tags", "weak", [])]
+    assert files(report["findings"][0]) == [["001.jpg", "copy.jpg"]]
+    assert "bolt against gear" in report["findings"][0]["what"]
+    assert report["pictures"] == (60 if same_file else 61)
+
+
+@pytest.mark.parametrize("same_file", [True, False])
+def test_pictures_in_two_splits(healthy: TagTable, same_file: bool):
+    for number in (1, 2, 5):
+        name, tags = f"{number:03d}.jpg", healthy.rows[f"{number:03d}.jpg"][1]
+        copy = healthy.add(f"copy{number}.jpg", "val", tags, smaller(healthy.root / name))
+        if same_file:
+            shutil.copy(healthy.root / name, copy)
+    report, faults = diagnose(healthy)
+    assert faults == [("leakage", "weak", [])]
+    assert "3 of 23 pictures of val are in train too" in report["findings"][0]["what"]
+    assert files(report["findings"][0]) == [[f"00{n}.jpg", f"copy{n}.jpg"] for n in (1, 2, 5)]
+    assert diagnose(healthy, split="train")[1] == []
+
+
+def test_copies_in_a_split(healthy: TagTable):
+    shutil.copy(healthy.root / "001.jpg", healthy.add("copy.jpg", "train", {"bolt"}))
+    healthy.add("smaller.png", "train", {"bolt"}, smaller(healthy.root / "001.jpg"))
+    report, faults = diagnose(healthy)
+    assert faults == [("copies", "note", [])]
+    assert files(report["findings"][0]) == [["001.jpg", "copy.jpg", "smaller.png"]]
+    assert report["findings"][0]["what"].startswith("2 picture(s)")
+    # The same file counts once.
+    assert (report["pictures"], report["classes"]["bolt"]["pictures"]) == (61, 31)
+    assert blamed(report) == {}
+
+
+def test_takes_of_one_scene_are_no_copies(healthy: TagTable):
+    scene = draw(1000)
+    for number, split in enumerate(["train"] * 5 + ["val"] * 3):
+        take = scene.copy()
+        take[20:30, 10 + 16 * number : 20 + 16 * number] = 255
+        healthy.add(f"take{number}.png", split, {"bolt"} if number % 2 else {"gear"}, take)
+    report, faults = diagnose(healthy)
+    assert faults == [("one scene", "note", [])]
+    assert len(files(report["findings"][0])[0]) == 8
+    assert "8 pictures look much like others; they are of 1 scene(s), 1 of them" in report["findings"][0]["what"]
+
+
+def test_a_fixed_camera_is_not_blamed_for_small_differences(healthy: TagTable):
+    # A speck is too small for the eye of the hash; that the scene was taken often says that specks may matter.
+    scene = draw(1000)
+    for number in range(12):
+        take = scene.copy()
+        take[60, 10 + 8 * number] = 255
+        healthy.add(f"take{number}.png", "train", {"bolt"} if number % 2 else {"gear"}, take)
+    assert diagnose(healthy)[1] == [("one scene", "note", [])]
+
+
+def test_many_pictures_without_a_tag(healthy: TagTable):
+    for number in range(60):
+        healthy.add(f"bare{number}.jpg", "train", set())
+    report, faults = diagnose(healthy)
+    assert faults == [("untagged", "note", [])]
+    assert "67 of 120" not in report["findings"][0]["what"] and "68 of 120" in report["findings"][0]["what"]
+
+
+def test_one_tag_a_picture(healthy: TagTable):
+    healthy.retag(lambda number, tags: {CLASSES[number % 3]})
+    report, faults = diagnose(healthy)
+    assert faults == [("single tags", "note", [])]
+    assert report["classes"]["gear"]["company"] is None
+
+
+def test_one_object_a_picture_is_seen_in_boxes_only(healthy: TagTable):
+    healthy.rows["000.jpg"] = ("train", {"weld"})
+    dataset = load_dataset(healthy.write(), "train")
+
+    def boxed(sample: Any) -> Any:
+        # Two gears a picture; two springs in one, and of one bolt no box.
+        extra = {"004.jpg": [2], "001.jpg": []}.get(sample.id, [1] if 1 in sample.tags else [])
+        labels = [] if sample.id == "001.jpg" else sorted(sample.tags) + extra
+        boxes = np.tile(np.array([[0, 0, 9, 9]], np.float32), (len(labels), 1))
+        return replace(sample, annotations=Annotations(boxes, np.array(labels, np.int64), np.zeros(len(labels), bool)))
+
+    report = boxless.examine(replace(dataset, samples=tuple(map(boxed, dataset.samples))))
+    assert [row["single_object"] for row in report["classes"].values()] == [round(29 / 30, 4), 0, round(27 / 28, 4), 1]
+    # One picture of a weld says little.
+    few = ("too few pictures", ["weld"])
+    assert [(one["fault"], one["classes"]) for one in report["findings"]] == [
+        few,
+        ("single objects", ["bolt", "spring"]),
+    ]
+    assert [(one["fault"], one["classes"]) for one in boxless.examine(dataset)["findings"]] == [few]
+
+
+def unsure_of_bolts(dataset: Dataset) -> Dataset:
+    """The same, with the first ten pictures unsure of what they called a bolt."""
+    bolt = {dataset.classes.index("bolt")}
+    first = (replace(one, tags=one.tags - bolt, unsure=one.tags & bolt) for one in dataset.samples[:10])
+    return replace(dataset, samples=(*first, *dataset.samples[10:]))
+
+
+def test_what_is_unsure_is_neither_with_nor_without(healthy: TagTable):
+    row = boxless.examine(unsure_of_bolts(load_dataset(healthy.write(), "train")))["classes"]["bolt"]
+    assert (row["pictures"], row["negatives"], row["unsure"]) == (25, 30, 5)
+
+
+def test_being_unsure_does_not_contradict_a_copy(healthy: TagTable):
+    healthy.add("copy.jpg", "train", {"bolt"}, smaller(healthy.root / "001.jpg"))
+    report = boxless.examine(unsure_of_bolts(load_dataset(healthy.write(), "train")))
+    assert [finding["fault"] for finding in report["findings"]] == ["copies"]
+
+
+def test_a_report_is_json(healthy: TagTable):
+    healthy.retag(lambda number, tags: tags | {"table"})
+    shutil.copy(healthy.root / "001.jpg", healthy.add("copy.jpg", "train", {"gear"}))
+    report, faults = diagnose(healthy)
+    assert [level for _, level, _ in faults] == ["hopeless", "weak"]
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_classes_that_are_chosen_are_judged_in_the_company_of_all(healthy: TagTable):
+    healthy.retag(lambda number, tags: tags | ({"washer"} if "bolt" in tags else set()))
+    report, _ = diagnose(healthy, classes=["washer", "gear"])
+    assert list(report["classes"]) == ["washer", "gear"]
+    assert blamed(report) == {"washer": ("hopeless", ["always together"])}
+    assert diagnose(healthy, classes=["gear"])[1] == []
+    with pytest.raises(BoxlessError, match="no class 'nail'; there are: bolt, gear, spring, washer"):
+        diagnose(healthy, classes=["nail"])
+
+
+def test_one_split_can_be_looked_at_alone(healthy: TagTable):
+    report, faults = diagnose(healthy, split="val")
+    assert (report["judged"], report["pictures"]) == (["val"], 20)
+    assert faults == [("too few pictures", "weak", list(CLASSES)), ("too few negatives", "weak", list(CLASSES))]
+    with pytest.raises(BoxlessError, match="no split 'test'"):
+        diagnose(healthy, split="test")
+    with pytest.raises(BoxlessError, match="split=train names a part of a path"):
+        boxless.examine(load_dataset(healthy.write(), "train"), split="train")
+
+
+def test_splits_of_other_names_are_judged_together(healthy: TagTable):
+    healthy.rows = {name: ("A" if split == "train" else "B", tags) for name, (split, tags) in healthy.rows.items()}
+    report, faults = diagnose(healthy)
+    assert (report["judged"], report["pictures"], faults) == (["A", "B"], 80, [])
+    report = boxless.examine(make_voc(healthy, {"A": healthy.of("A"), "B": healthy.of("B"), "all": list(healthy.rows)}))
+    assert (report["judged"], report["pictures"], report["findings"]) == (["A", "B"], 80, [])
+
+
+def make_voc(table: TagTable, lists: dict[str, list[str]]) -> Path:
+    """The pictures of a table as a VOC year, with these lists of pictures."""
+    year = table.root / "VOC"
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (year / part).mkdir(parents=True)
+    for name, (_, tags) in table.rows.items():
+        shutil.copy(table.root / name, year / "JPEGImages" / name)
+        objects = "".join(f"<object><name>{tag}</name></object>" for tag in sorted(tags))
+        (year / "Annotations" / name).with_suffix(".xml").write_text(f"<annotation>{objects}</annotation>")
+    for split, names in lists.items():
+        (year / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{Path(name).stem}\n" for name in names))
+    return year
+
+
+def test_trainval_is_no_leakage(healthy: TagTable):
+    train, val = healthy.of("train"), healthy.of("val")
+    report = boxless.examine(make_voc(healthy, {"train": train, "val": val, "trainval": train + val}))
+    assert (report["judged"], report["pictures"], report["findings"]) == (["trainval"], 80, [])
+
+
+def test_a_picture_in_two_lists_is_leakage_beside_trainval_too(healthy: TagTable):
+    train, val = healthy.of("train"), [*healthy.of("val"), "001.jpg"]
+    report = boxless.examine(make_voc(healthy, {"train": train, "val": val, "trainval": train + val[:-1]}))
+    assert [finding["fault"] for finding in report["findings"]] == ["leakage"]
+    assert files(report["findings"][0]) == [["001.jpg"]]
+
+
+def test_the_same_list_twice_is_leakage(healthy: TagTable):
+    report = boxless.examine(make_voc(healthy, {"train": healthy.of("train"), "val": healthy.of("train")}))
+    assert [finding["fault"] for finding in report["findings"]] == ["leakage"]
+    assert "60 of 60" in report["findings"][0]["what"]
+
+
+def test_a_split_that_cannot_be_used_is_noted(healthy: TagTable):
+    year = make_voc(healthy, {"train": healthy.of("train"), "test": healthy.of("val")})
+    for name in healthy.of("val"):
+        (year / "Annotations" / name).with_suffix(".xml").unlink()
+    report = boxless.examine(year)
+    assert [(one["fault"], one["level"]) for one in report["findings"]] == [("unusable split", "note")]
+    assert "the split test cannot be used" in report["findings"][0]["what"]
+    (year / "ImageSets" / "Main" / "train.txt").unlink()
+    with pytest.raises(BoxlessError, match="no tag to learn from"):
+        boxless.examine(year)
+
+
+def test_a_split_that_training_needs_must_be_usable(healthy: TagTable):
+    year = make_voc(healthy, {"train": healthy.of("train"), "val": healthy.of("val")})
+    for name in healthy.of("train"):
+        (year / "Annotations" / name).with_suffix(".xml").unlink()
+    with pytest.raises(BoxlessError, match="no tag to learn from among 0 usable pictures of VOC train"):
+        boxless.examine(year)
+
+
+def test_what_the_loader_put_aside_is_told(healthy: TagTable):
+    (healthy.root / "000.jpg").unlink()
+    report, _ = diagnose(healthy)
+    assert report["warnings"][0] == "train: rows whose picture is missing, left out: 1 (000.jpg)"
+
+
+def test_a_set_of_broken_pictures_is_an_error(healthy: TagTable):
+    for name in healthy.rows:
+        (healthy.root / name).write_bytes(b"")
+    with pytest.raises(BoxlessError, match=r"no picture can be read; the first: .*000.jpg: the file is empty"):
+        diagnose(healthy)
+
+
+def test_torch_is_not_imported():
+    code = "import sys; from boxless import examine; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
