@@ -20,9 +20,9 @@ SCALE = 1 / 800
 """Felzenszwalb and Huttenlocher's k over the number of pixels: 150 for 400 x 300, with colours from 0 to 255."""
 REGIONS = 2400
 """Most regions of a segmentation: what is smaller than this part of the picture joins a neighbour."""
-OVERLAP = 0.9
+OVERLAP = 0.92
 """IoU from which on a box repeats another."""
-MOST = 1300
+MOST = 1390
 """Boxes of a picture."""
 
 
@@ -36,7 +36,7 @@ def grouping(picture: NDArray[np.uint8], size: int) -> FloatArray:
     Returns:
         (N, 4) float32, xyxy pixels of the picture, N <= MOST; those of coarse levels of the hierarchies first.
     """
-    # Numba takes a quarter of a second to import, and compiles for some seconds the first time on a machine.
+    # Numba takes a quarter of a second to import, and some seconds to compile, once on a machine.
     from boxless.proposals.compiled import suppress
 
     height, width = picture.shape[:2]
