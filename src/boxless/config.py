@@ -39,14 +39,15 @@ class ProposalConfig(Section):
     """Where an object may be.
 
     Args:
-        generator: `selective_search` (Uijlings et al., IJCV 2013) or `grid` (dense, multi-scale).
+        generator: `grouping` (Selective Search's idea, compiled), `selective_search` (OpenCV's, of Uijlings et al.,
+            IJCV 2013) or `grid` (dense, multi-scale).
         mode: Selective Search's colour spaces and scales; `fast` or `quality`.
-        size: longest side in pixels at which Selective Search works.
+        size: longest side in pixels at which regions are grouped.
         min_side: shortest side of a proposal, in pixels of the picture.
         min_area: smallest area of a proposal, as a fraction of the picture.
     """
 
-    generator: Literal["selective_search", "grid"] = "selective_search"
+    generator: Literal["grouping", "selective_search", "grid"] = "grouping"
     mode: Literal["fast", "quality"] = "fast"
     size: int = Field(400, ge=32)
     min_side: int = Field(20, ge=1)

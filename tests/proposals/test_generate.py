@@ -2,6 +2,7 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from boxless.structures import FloatArray
 
 CONFIGS = [
     ProposalConfig(size=160),
-    ProposalConfig(size=96, mode="quality"),
+    ProposalConfig(generator="selective_search", size=160),
+    ProposalConfig(generator="selective_search", size=96, mode="quality"),
     ProposalConfig(generator="grid"),
 ]
 
@@ -83,8 +85,9 @@ def test_photos_have_sound_proposals(demo: Path, config: ProposalConfig):
         assert_sound(propose(picture, config), picture.shape[1], picture.shape[0])
 
 
-def test_a_uniform_picture_has_one_proposal():
-    boxes = generate(np.full((60, 80, 3), 200, np.uint8), ProposalConfig())
+@pytest.mark.parametrize("generator", ["grouping", "selective_search"])
+def test_a_uniform_picture_has_one_proposal(generator: Literal["grouping", "selective_search"]):
+    boxes = generate(np.full((60, 80, 3), 200, np.uint8), ProposalConfig(generator=generator))
     assert boxes.tolist() == [[0, 0, 80, 60]]
 
 

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from boxless.config import ProposalConfig
 from boxless.proposals.grid import grid
+from boxless.proposals.grouping import grouping
 from boxless.proposals.selective_search import selective_search
 from boxless.structures import FloatArray
 
@@ -20,8 +21,13 @@ def generate(picture: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
         (N, 4) float32, xyxy pixels, N >= 1, no two the same.
     """
     height, width = picture.shape[:2]
-    grids = config.generator == "grid"
-    boxes = grid(width, height) if grids else selective_search(picture, config.size, config.mode)
+    match config.generator:
+        case "grouping":
+            boxes = grouping(picture, config.size)
+        case "selective_search":
+            boxes = selective_search(picture, config.size, config.mode)
+        case "grid":
+            boxes = grid(width, height)
     whole = np.array([[0, 0, width, height]], np.float32)
     return np.unique(np.concatenate([boxes, whole]), axis=0)
 

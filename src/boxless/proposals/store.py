@@ -40,7 +40,7 @@ class ProposalStore:
     def compute(self, pictures: Mapping[str, Path]) -> dict[Path, str]:
         """Compute what is not there yet, a picture a core.
 
-        Threads serve, as OpenCV lets go of Python's lock while it works.
+        Threads serve, as all generators let go of Python's lock while they work.
 
         Args:
             pictures: content key -> file.

@@ -1,0 +1,348 @@
+"""The loops of `grouping`, compiled by Numba: once on a machine, then kept on disk.
+
+Nothing here takes Python's lock, and all arithmetic is on integers or in a fixed order: the same bits on every thread.
+Planes are (h, w, 3) float32 with values from 0 to 255, boxes int32 xyxy pixels, right and bottom exclusive.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+STEPS = 16
+"""Levels of an edge's weight for each level of colour: what makes sorting linear."""
+WEIGHTS = 4096
+BINS = 25
+"""Of a colour histogram, a channel."""
+TEXTURES = 32
+"""Bins of a gradient histogram, a channel: eight octants, four strengths."""
+STRENGTHS = (4.0, 12.0, 32.0)
+"""Where the strengths after the first begin."""
+UNIT = 1 << 14
+"""What a histogram sums to."""
+CONTRAST = 40.0
+"""Mean step across a boundary at which its two sides are half alike."""
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def segment(plane: Array, k: float, smallest: int) -> tuple[Array, int]:
+    """Graph segmentation (Felzenszwalb and Huttenlocher, IJCV 2004) over the four neighbours of every pixel.
+
+    Args:
+        plane: (h, w, 3) float32, smoothed.
+        k: scale of observation, the constant of the paper's tau.
+        smallest: pixels; smaller regions are joined with the neighbour across the weakest edge.
+
+    Returns:
+        (h, w) int32 labels, numbered as they appear row by row, and how many there are.
+    """
+    height, width, _ = plane.shape
+    edges, weights = _sorted_edges(plane)
+    parents, sizes = np.empty(height * width, np.int32), np.empty(height * width, np.int32)
+    limits = np.empty(height * width, np.float32)
+    tau = np.float32(k * STEPS)
+    for pixel in range(height * width):
+        parents[pixel], sizes[pixel], limits[pixel] = pixel, 1, tau
+    # Edges inside a region never matter again; the few others move to the front, for the second pass.
+    between = 0
+    for rank in range(len(edges)):
+        edge = edges[rank]
+        a, b = _root(parents, edge >> 1), _root(parents, (edge >> 1) + (width if edge & 1 else 1))
+        if a == b:
+            continue
+        weight = np.float32(weights[rank])
+        if weight <= limits[a] and weight <= limits[b]:
+            a = _join(parents, sizes, a, b)
+            limits[a] = weight + tau / np.float32(sizes[a])
+        else:
+            edges[between] = edge
+            between += 1
+    for rank in range(between):
+        edge = edges[rank]
+        a, b = _root(parents, edge >> 1), _root(parents, (edge >> 1) + (width if edge & 1 else 1))
+        if a != b and min(sizes[a], sizes[b]) < smallest:
+            _join(parents, sizes, a, b)
+    return _numbered(parents, height, width)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def describe(plane: Array, labels: Array, count: int) -> tuple[Array, Array, Array, Array]:
+    """Sizes, boxes, and histograms of a segmentation's regions.
+
+    Returns:
+        (count,) int32 pixels; (count, 4) int32 boxes; (count, 3 BINS) int32 histograms of colours and (count, 3 x 32)
+        int32 of gradients, by octant and strength, each summing to three times the pixels.
+    """
+    height, width, _ = plane.shape
+    sizes, boxes = np.zeros(count, np.int32), np.zeros((count, 4), np.int32)
+    colours, textures = np.zeros((count, 3 * BINS), np.int32), np.zeros((count, 3 * TEXTURES), np.int32)
+    for region in range(count):
+        boxes[region, 0], boxes[region, 1] = width, height
+    for y in range(height):
+        above, below = max(y - 1, 0), min(y + 1, height - 1)
+        for x in range(width):
+            before, after = max(x - 1, 0), min(x + 1, width - 1)
+            region = labels[y, x]
+            sizes[region] += 1
+            boxes[region, 0] = min(boxes[region, 0], x)
+            boxes[region, 1] = min(boxes[region, 1], y)
+            boxes[region, 2] = max(boxes[region, 2], x + 1)
+            boxes[region, 3] = max(boxes[region, 3], y + 1)
+            for c in range(3):
+                colour = min(max(int(plane[y, x, c] * np.float32(BINS / 256)), 0), BINS - 1)
+                colours[region, c * BINS + colour] += 1
+                dx, dy = plane[y, after, c] - plane[y, before, c], plane[below, x, c] - plane[above, x, c]
+                textures[region, c * TEXTURES + _texture(dx, dy)] += 1
+    return sizes, boxes, colours, textures
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def boundaries(plane: Array, labels: Array, count: int) -> tuple[Array, Array]:
+    """Length of the boundary between every two regions, and the sum of the steps in colour across it.
+
+    A step is measured over three pixels, as smoothing has spread it.
+
+    Returns:
+        Both (count, count) float32, symmetric; 0 where two regions do not touch.
+    """
+    height, width, _ = plane.shape
+    lengths, steps = np.zeros((count, count), np.float32), np.zeros((count, count), np.float32)
+    for y in range(height):
+        for x in range(width):
+            for down in range(2):
+                if y + down >= height or x + 1 - down >= width:
+                    continue
+                a, b = labels[y, x], labels[y + down, x + 1 - down]
+                if a == b:
+                    continue
+                top, bottom = max(y - down, 0), min(y + 2 * down, height - 1)
+                left, right = max(x - 1 + down, 0), min(x + 2 - 2 * down, width - 1)
+                step = _distance(plane, top, left, bottom, right)
+                lengths[a, b] += 1
+                lengths[b, a] += 1
+                steps[a, b] += step
+                steps[b, a] += step
+    return lengths, steps
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def group(
+    sizes: Array, boxes: Array, histograms: Array, lengths: Array, steps: Array, by_contrast: bool
+) -> tuple[Array, Array]:
+    """Hierarchical grouping (Uijlings et al., section 3.1): the two neighbours most alike become one, and so on.
+
+    Of equals, the pair of lowest numbers goes first; a merged region takes the lower number.
+
+    Args:
+        sizes: (R,) int32 pixels.
+        boxes: (R, 4) int32.
+        histograms: (R, B) int32 of sum UNIT; their intersection counts as likeness. B may be 0.
+        lengths: (R, R) float32, as `boundaries` gives them.
+        steps: (R, R) float32.
+        by_contrast: whether a weak boundary counts as likeness too.
+
+    Returns:
+        (2R - 1, 4) int32 boxes: the regions themselves, then those merged; (2R - 1,) int32 levels: how many regions
+        were left when each appeared.
+    """
+    count = len(sizes)
+    sizes, boxes, histograms = sizes.copy(), boxes.copy(), histograms.copy()
+    lengths, steps = lengths.copy(), steps.copy()
+    found, levels = np.empty((2 * count - 1, 4), np.int32), np.empty(2 * count - 1, np.int32)
+    # Of every region the neighbour most alike, so that a merge looks at few rows again.
+    likeness, best = np.empty((count, count), np.float32), np.empty(count, np.int32)
+    area = np.float32(0)
+    for a in range(count):
+        area += np.float32(sizes[a])
+    for a in range(count):
+        _note(found, levels, a, boxes, a, count)
+        for b in range(count):
+            likeness[a, b] = -1
+            if lengths[a, b] > 0:
+                likeness[a, b] = _likeness(sizes, boxes, histograms, lengths, steps, by_contrast, area, a, b)
+        best[a] = _highest(likeness, a)
+    for left in range(count - 1, 0, -1):
+        a, highest = 0, np.float32(-1)
+        for r in range(count):
+            if best[r] >= 0 and likeness[r, best[r]] > highest:
+                a, highest = r, likeness[r, best[r]]
+        b = int(best[a])
+        _merge(sizes, boxes, histograms, a, b)
+        _note(found, levels, 2 * count - 1 - left, boxes, a, left)
+        best[b] = -1
+        likeness[a, b] = -1
+        for r in range(count):
+            if best[r] < 0 or r == a or lengths[a, r] + lengths[b, r] == 0:
+                continue
+            lengths[a, r] += lengths[b, r]
+            lengths[r, a] = lengths[a, r]
+            steps[a, r] += steps[b, r]
+            steps[r, a] = steps[a, r]
+            alike = _likeness(sizes, boxes, histograms, lengths, steps, by_contrast, area, a, r)
+            before = likeness[r, best[r]]
+            likeness[a, r], likeness[r, a], likeness[r, b] = alike, alike, -1
+            if best[r] == a or best[r] == b:
+                best[r] = _highest(likeness, r)
+            elif alike > before or (alike == before and a < best[r]):
+                best[r] = a
+        best[a] = _highest(likeness, a)
+    return found, levels
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def suppress(boxes: Array, overlap: float, most: int) -> Array:
+    """Indices of the boxes whose IoU with every one kept before them is at most `overlap`; the first `most` of them."""
+    kept = np.empty(most, np.int64)
+    corners, areas = np.empty((4, most), np.int32), np.empty(most, np.int32)
+    count = 0
+    for index in range(len(boxes)):
+        left, top, right, bottom = boxes[index, 0], boxes[index, 1], boxes[index, 2], boxes[index, 3]
+        area = (right - left) * (bottom - top)
+        new = True
+        for k in range(count):
+            # Areas alone rule most pairs out.
+            if min(area, areas[k]) > overlap * max(area, areas[k]):
+                width = min(right, corners[2, k]) - max(left, corners[0, k])
+                height = min(bottom, corners[3, k]) - max(top, corners[1, k])
+                shared = max(width, 0) * max(height, 0)
+                if shared > overlap * (area + areas[k] - shared):
+                    new = False
+                    break
+        if new:
+            kept[count], areas[count] = index, area
+            corners[0, count], corners[1, count], corners[2, count], corners[3, count] = left, top, right, bottom
+            count += 1
+            if count == most:
+                break
+    return kept[:count]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _sorted_edges(plane: Array) -> tuple[Array, Array]:
+    """Edges (twice the pixel's index, plus 1 for downwards) and their weights, by counting sort."""
+    height, width, _ = plane.shape
+    keys = np.empty(2 * height * width, np.int32)
+    starts = np.zeros(WEIGHTS + 1, np.int32)
+    for y in range(height):
+        for x in range(width):
+            for down in range(2):
+                edge = 2 * (y * width + x) + down
+                keys[edge] = -1
+                if y + down < height and x + 1 - down < width:
+                    distance = _distance(plane, y, x, y + down, x + 1 - down)
+                    keys[edge] = min(np.int32(distance * np.float32(STEPS)), WEIGHTS - 1)
+                    starts[keys[edge] + 1] += 1
+    for weight in range(WEIGHTS):
+        starts[weight + 1] += starts[weight]
+    edges, weights = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
+    for edge in range(len(keys)):
+        if keys[edge] >= 0:
+            place = starts[keys[edge]]
+            edges[place], weights[place] = edge, keys[edge]
+            starts[keys[edge]] += 1
+    return edges, weights
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _root(parents: Array, node: int) -> int:
+    while parents[node] != node:
+        parents[node] = parents[parents[node]]
+        node = parents[node]
+    return node
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _join(parents: Array, sizes: Array, a: int, b: int) -> int:
+    if sizes[a] < sizes[b]:
+        a, b = b, a
+    parents[b] = a
+    sizes[a] += sizes[b]
+    return a
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _numbered(parents: Array, height: int, width: int) -> tuple[Array, int]:
+    labels, names = np.empty((height, width), np.int32), np.zeros(height * width, np.int32)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            root = _root(parents, y * width + x)
+            if names[root] == 0:
+                count += 1
+                names[root] = count
+            labels[y, x] = names[root] - 1
+    return labels, count
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _distance(plane: Array, y: int, x: int, v: int, u: int) -> float:
+    """Between the colours of pixels (x, y) and (u, v)."""
+    a, b, c = plane[y, x, 0] - plane[v, u, 0], plane[y, x, 1] - plane[v, u, 1], plane[y, x, 2] - plane[v, u, 2]
+    distance: float = np.sqrt(a * a + b * b + c * c)
+    return distance
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _note(found: Array, levels: Array, place: int, boxes: Array, region: int, level: int) -> None:
+    levels[place] = level
+    for side in range(4):
+        found[place, side] = boxes[region, side]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _highest(likeness: Array, row: int) -> int:
+    best = 0
+    for column in range(likeness.shape[1]):
+        if likeness[row, column] > likeness[row, best]:
+            best = column
+    return best
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _texture(dx: float, dy: float) -> int:
+    """Bin of a gradient: its octant, times four, plus its strength."""
+    octant = 4 * (dx < 0) + 2 * (dy < 0) + (abs(dy) > abs(dx))
+    strength = abs(dx) + abs(dy)
+    return octant * 4 + (strength > STRENGTHS[0]) + (strength > STRENGTHS[1]) + (strength > STRENGTHS[2])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _merge(sizes: Array, boxes: Array, histograms: Array, a: int, b: int) -> None:
+    """Region b goes into a; the histogram is the mean, weighted by size."""
+    share = np.float32(sizes[a] / (sizes[a] + sizes[b]))
+    rest = np.float32(1) - share
+    for i in range(histograms.shape[1]):
+        histograms[a, i] = np.int32(histograms[a, i] * share + histograms[b, i] * rest)
+    sizes[a] += sizes[b]
+    boxes[a, 0], boxes[a, 1] = min(boxes[a, 0], boxes[b, 0]), min(boxes[a, 1], boxes[b, 1])
+    boxes[a, 2], boxes[a, 3] = max(boxes[a, 2], boxes[b, 2]), max(boxes[a, 3], boxes[b, 3])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _likeness(
+    sizes: Array,
+    boxes: Array,
+    histograms: Array,
+    lengths: Array,
+    steps: Array,
+    by_contrast: bool,
+    area: np.float32,
+    a: int,
+    b: int,
+) -> np.float32:
+    """Size and fill of the paper's section 3.2, and what is given of histograms and contrast: each from 0 to 1."""
+    width = max(boxes[a, 2], boxes[b, 2]) - min(boxes[a, 0], boxes[b, 0])
+    height = max(boxes[a, 3], boxes[b, 3]) - min(boxes[a, 1], boxes[b, 1])
+    both = np.float32(sizes[a] + sizes[b])
+    alike = (np.float32(1) - both / area) + (np.float32(1) - (np.float32(width * height) - both) / area)
+    if histograms.shape[1] > 0:
+        shared = np.int32(0)
+        for i in range(histograms.shape[1]):
+            shared += min(histograms[a, i], histograms[b, i])
+        alike += np.float32(shared) / np.float32(UNIT)
+    if by_contrast:
+        alike += np.float32(1) / (np.float32(1) + steps[a, b] / (lengths[a, b] * np.float32(CONTRAST)))
+    return alike
