@@ -75,7 +75,10 @@ def test_proposal_options_need_no_prefix() -> None:
         (["head.source=heatmaps"], "source=heatmaps needs refinement"),
         (["head.source=heatmaps", "head.refinement.stages=1", "head.contrast=true", "head.pool=5"], "belong to source"),
         (["head.refinement.stages=0"], "refinement.stages: Input should be greater than or equal to 1"),
-        (["head.refinement.heads=2"], "refinement.heads: no such setting; there are stages, mining, ignore, regress"),
+        (
+            ["head.refinement.heads=2"],
+            "refinement.heads: no such setting; there are stages, mining, ignore",
+        ),
     ],
 )
 def test_refinement_that_does_not_fit_is_refused(options: list[str], message: str) -> None:

@@ -93,12 +93,14 @@ class RefinementConfig(Section):
         stages: number of heads; their mean is the detector.
         mining: pseudo boxes are the `top` proposal of a class (OICR), or the `average` of those that overlap it.
         ignore: proposals whose IoU with every pseudo box is below have no part in the loss.
+        objects: share of the proposals on objects in the loss; null leaves it at their share of all proposals (OICR).
         regress: whether boxes are moved towards the pseudo boxes (Fast R-CNN; Girshick, ICCV 2015, section 2.3).
     """
 
     stages: int = Field(3, ge=1)
     mining: Literal["top", "average"] = "top"
     ignore: float = Field(0.1, ge=0, lt=0.5)
+    objects: Annotated[float, Field(gt=0, lt=1)] | None = None
     regress: bool = False
 
 

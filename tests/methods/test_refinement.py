@@ -8,7 +8,7 @@ from torchvision.ops import box_iou
 from boxless.config import RefinementConfig
 from boxless.methods.heads import decode, encode, mirror_boxes
 from boxless.methods.losses import box_loss, refinement_loss
-from boxless.methods.mining import PseudoBoxes, assign, mine_average, mine_heatmaps, mine_top
+from boxless.methods.mining import PseudoBoxes, assign, balance, mine_average, mine_heatmaps, mine_top
 from boxless.methods.refinement import Refinement
 
 SIZE = torch.tensor([80, 100])  # height, width
@@ -67,6 +67,25 @@ def test_without_pseudo_boxes_everything_is_background_in_full():
     nothing = PseudoBoxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
     labels, weights, _ = assign(BOXES, nothing, 2, ignore=0.1)
     assert labels.tolist() == [2] * 5 and weights.tolist() == [1] * 5
+
+
+def test_balanced_objects_have_their_share_of_the_loss():
+    labels, weights = torch.tensor([0, 2, 2, 2, 1]), torch.tensor([0.5, 1.0, 1.0, 0.0, 1.0])
+    # Two objects share a quarter, two of the background three quarters, of five; one is ignored.
+    expected = [0.5 * 0.125 * 5, 0.375 * 5, 0.375 * 5, 0, 0.125 * 5]
+    torch.testing.assert_close(balance(labels, weights, 2, 0.25), torch.tensor(expected))
+    for alone in (torch.tensor([2, 2]), torch.tensor([0, 1])):
+        assert torch.equal(balance(alone, weights[:2], 2, 0.25), weights[:2])
+
+
+def test_a_balanced_head_learns_from_balanced_weights():
+    refinement, features = made(1), torch.randn(5, 6)
+    refinement.config = RefinementConfig(stages=1, objects=0.4)
+    loss = refinement.losses([features], [BOXES], FIRST[None], [SCORES])["refine 1"]
+    labels, weights, _ = assign(BOXES, mine_top(BOXES, SCORES, FIRST), 2, 0.1)
+    torch.testing.assert_close(
+        loss, refinement_loss(refinement.stages[0](features), labels, balance(labels, weights, 2, 0.4))
+    )
 
 
 def test_refinement_loss_by_hand():

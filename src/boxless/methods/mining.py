@@ -87,6 +87,23 @@ def assign(boxes: Tensor, pseudo: PseudoBoxes, background: int, ignore: float) -
     return labels, pseudo.weights[nearest] * (overlap >= ignore), nearest
 
 
+def balance(labels: Tensor, weights: Tensor, background: int, share: float) -> Tensor:
+    """Scale weights so that objects have a fixed share of the loss, as in Fast R-CNN's batches (section 2.3).
+
+    Args:
+        labels: (N,) int64, as `assign` gives them.
+        weights: (N,); a weight of zero has no part.
+        background: label of what is no object.
+        share: of the objects in the loss; where a picture has none, weights stay as they are.
+    """
+    objects = (labels != background) & (weights > 0)
+    rest = (labels == background) & (weights > 0)
+    if not objects.any() or not rest.any():
+        return weights
+    factors = torch.where(objects, share / objects.sum(), (1 - share) / rest.sum())
+    return weights * factors * len(labels)
+
+
 def largest_component_box(heatmap: FloatArray, size: tuple[int, int], threshold: float) -> FloatArray:
     """The box around a heatmap's largest bright region (CAM; Zhou et al., CVPR 2016, section 3.2).
 

@@ -53,12 +53,12 @@ PRESETS: dict[str, dict[str, Any]] = {
             "kind": "detector",
             "source": "heatmaps",
             "equalise": True,
-            "refinement": {"stages": 2, "mining": "average", "regress": True},
+            "refinement": {"stages": 2, "mining": "average", "objects": 0.33, "regress": True},
             "sample": 256,
             "mirror": True,
         },
         "inference": {"nms": 0.3},
-        "training": {"steps": 1500, "lr": 5e-4},
+        "training": {"steps": 1200, "lr": 5e-4},
     },
 }
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from boxless.config import RefinementConfig
 from boxless.methods.heads import decode, encode
 from boxless.methods.losses import box_loss, refinement_loss
-from boxless.methods.mining import PseudoBoxes, assign, mine_average, mine_top
+from boxless.methods.mining import PseudoBoxes, assign, balance, mine_average, mine_top
 
 MINING = {"top": mine_top, "average": mine_average}
 
@@ -79,6 +79,8 @@ class Refinement(nn.Module):
         for number, stage in enumerate(self.stages, 1):
             pseudo = source if isinstance(source, PseudoBoxes) else mine(boxes, source, target)
             labels, weights, nearest = assign(boxes, pseudo, self.classes, self.config.ignore)
+            if self.config.objects is not None:
+                weights = balance(labels, weights, self.classes, self.config.objects)
             logits = stage(features).float()
             losses[f"refine {number}"] = refinement_loss(logits, labels, weights)
             source = logits.softmax(dim=1)
