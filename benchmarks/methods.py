@@ -39,7 +39,9 @@ def main(
             write_json(run / f"metrics-{split}.json", result)
         cells = [f"{scores['val'][column]:.3f}" for column in COLUMNS] + [f"{scores['train']['CorLoc']:.3f}"]
         seconds = read_manifest(run)["seconds"]
-        cells += [f"{seconds.get(stage, 0) / 60:.1f}" for stage in ("proposals", "features", "training")]
+        training = seconds["training"] + seconds.get("localizer", 0)
+        stages = seconds.get("proposals", 0), seconds["features"], training
+        cells += [f"{stage / 60:.1f}" for stage in stages]
         rows.append(f"| `{method}` | {' | '.join(cells)} |")
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, seed {seed}\n")
     print(f"| method | {' | '.join(COLUMNS)} | CorLoc (train) | min proposals | min features | min training |")

@@ -130,10 +130,10 @@ def test_an_unknown_method_lists_those_there_are():
         preset("rcnn")
 
 
-@pytest.mark.parametrize("name", ["wsddn", "contextlocnet"])
+@pytest.mark.parametrize("name", ["wsddn", "contextlocnet", "oicr"])
 def test_a_detector_of_one_class_names_the_way_out(name: str):
     backbone = network()
-    with pytest.raises(BoxlessError, match="--method cam or oquab"):
+    with pytest.raises(BoxlessError, match="--method cam, oquab or seeded"):
         build_model(resolve(preset(name)), backbone, nn.Sequential(), 1)
 
 

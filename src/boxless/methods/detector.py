@@ -102,25 +102,36 @@ class WeakDetector(nn.Module):
         own, proposals = self._turned(batch, maps, mirrored=mirrored)
         counts = [len(boxes) for boxes in proposals]
         regions, surroundings = self._pool(own, proposals, batch.sizes)
-        first: list[PseudoBoxes] | tuple[Tensor, ...]
+        features = torch.split(regions, counts)
         if self.localizer is not None:
-            logits, class_maps = self.localizer.score(batch, maps)
-            losses = {"tags": tag_loss(logits, batch.targets, logits=True)}
-            heat = [view.flip(2) if mirrored else view for view in class_maps]
-            views = zip(heat, logits.sigmoid(), batch.targets, batch.sizes.tolist(), strict=True)
-            first = [mine_heatmaps(*view, (w, h), self.config.threshold) for *view, (h, w) in views]
-        else:
-            assert self.head is not None
-            first = self.head(regions, surroundings, counts)
-            image_scores = torch.stack([view.sum(dim=0) for view in first])
-            losses = {"tags": tag_loss(image_scores, batch.targets, logits=False)}
-            if self.config.spatial_weight:
-                rows = zip(regions.split(counts), first, proposals, batch.targets, strict=True)
-                total = torch.stack([spatial_regulariser(*row) for row in rows]).mean()
-                losses["spatial"] = self.config.spatial_weight * total
+            losses, pseudo = self._from_heatmaps(self.localizer, batch, maps, mirrored=mirrored)
+            assert self.refinement is not None
+            return losses | self.refinement.losses(features, proposals, batch.targets, pseudo)
+        assert self.head is not None
+        streams = self.head(regions, surroundings, counts)
+        image_scores = torch.stack([view.sum(dim=0) for view in streams])
+        losses = {"tags": tag_loss(image_scores, batch.targets, logits=False)}
+        if self.config.spatial_weight:
+            rows = zip(features, streams, proposals, batch.targets, strict=True)
+            total = torch.stack([spatial_regulariser(*row) for row in rows]).mean()
+            losses["spatial"] = self.config.spatial_weight * total
         if self.refinement is not None:
-            losses |= self.refinement.losses(regions.split(counts), proposals, batch.targets, first)
+            losses |= self.refinement.losses(features, proposals, batch.targets, streams)
         return losses
+
+    def _from_heatmaps(
+        self, localizer: Localizer, batch: Batch, maps: Tensor, *, mirrored: bool
+    ) -> tuple[dict[str, Tensor], list[PseudoBoxes]]:
+        """The localizer's own loss, which keeps it in tune with a trained tail, and the boxes of its heatmaps."""
+        assert batch.targets is not None
+        logits, class_maps = localizer.score(batch, maps)
+        pseudo = []
+        for view, scores, target, (height, width) in zip(
+            class_maps, logits.sigmoid(), batch.targets, batch.sizes.tolist(), strict=True
+        ):
+            heat = view.flip(2) if mirrored else view
+            pseudo.append(mine_heatmaps(heat, scores, target, (width, height), self.config.threshold))
+        return {"tags": tag_loss(logits, batch.targets, logits=True)}, pseudo
 
     def _evidence(self, batch: Batch, maps: Tensor, *, mirrored: bool) -> list[Evidence]:
         own, proposals = self._turned(batch, maps, mirrored=mirrored)
@@ -136,7 +147,7 @@ class WeakDetector(nn.Module):
                 return [Evidence(image, view) for image, view in zip(image_scores, streams, strict=True)]
         assert self.refinement is not None
         found = []
-        views = zip(regions.split(counts), proposals, image_scores, batch.sizes, strict=True)
+        views = zip(torch.split(regions, counts), proposals, image_scores, batch.sizes, strict=True)
         for features, boxes, image, size in views:
             scores, moved = self.refinement(features, boxes, size)
             if moved is not None and mirrored:

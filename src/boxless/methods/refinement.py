@@ -26,14 +26,8 @@ class Refinement(nn.Module):
         super().__init__()
         self.config = config
         self.classes = classes
-        self.stages = nn.ModuleList(nn.Linear(inputs, classes + 1) for _ in range(config.stages))
-        self.regression = nn.Linear(inputs, 4) if config.regress else None
-        for layer in self.stages:
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
-        if self.regression is not None:
-            nn.init.normal_(self.regression.weight, std=0.001)
-            nn.init.zeros_(self.regression.bias)
+        self.stages = nn.ModuleList(_linear(inputs, classes + 1, 0.01) for _ in range(config.stages))
+        self.regression = _linear(inputs, 4, 0.001) if config.regress else None
 
     def forward(self, features: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores of one view's proposals, the mean over the heads, and where they are moved to.
@@ -55,7 +49,7 @@ class Refinement(nn.Module):
         features: Sequence[Tensor],
         proposals: Sequence[Tensor],
         targets: Tensor,
-        first: Sequence[PseudoBoxes] | Sequence[Tensor],
+        first: Sequence[PseudoBoxes | Tensor],
     ) -> dict[str, Tensor]:
         """Losses over a batch, the mean over its pictures.
 
@@ -66,8 +60,8 @@ class Refinement(nn.Module):
             first: for each what teaches the first head: pseudo boxes, or scores (N, classes) to mine them from.
         """
         sums: dict[str, list[Tensor]] = {}
-        for rows, boxes, target, source in zip(features, proposals, targets, first, strict=True):
-            for name, loss in self._picture(rows, boxes, target, source).items():
+        for row, source in enumerate(first):
+            for name, loss in self._picture(features[row], proposals[row], targets[row], source).items():
                 sums.setdefault(name, []).append(loss)
         return {name: torch.stack(values).mean() for name, values in sums.items()}
 
@@ -89,3 +83,10 @@ class Refinement(nn.Module):
             goals = encode(boxes[held], pseudo.boxes[nearest[held]])
             losses["boxes"] = box_loss(self.regression(features[held]).float(), goals, weights[held], len(boxes))
         return losses
+
+
+def _linear(inputs: int, outputs: int, deviation: float) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=deviation)
+    nn.init.zeros_(layer.bias)
+    return layer
