@@ -146,6 +146,15 @@ def test_another_generator_or_setting_has_its_own_entries(
         assert ProposalStore(config).load(key).tobytes() == propose(read_picture(path), config).tobytes()
 
 
+def test_boxes_of_an_older_revision_are_not_taken(
+    pictures: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+):
+    ProposalStore(CONFIG).compute(pictures)
+    monkeypatch.setattr("boxless.proposals.store.REVISION", 0)
+    ProposalStore(CONFIG).compute(pictures)
+    assert len(work) == 8
+
+
 def test_another_filter_computes_nothing(pictures: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]]):
     ProposalStore(CONFIG).compute(pictures)
     strict = CONFIG.model_copy(update={"min_side": 60, "min_area": 0.1})

@@ -12,6 +12,9 @@ from boxless.methods.localizer import Localizer
 
 DEFAULT_METHOD = "cam"
 
+SELECTIVE_SEARCH = {"generator": "selective_search"}
+"""The proposals of the papers; the softmax over proposals is tuned to their number (docs/experiments.md)."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "cam": {
         "head": {"kind": "localizer", "pooling": "average"},
@@ -26,12 +29,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": {"steps": 600, "batch_size": 16, "lr": 1e-3},
     },
     "wsddn": {
+        "proposals": SELECTIVE_SEARCH,
         "head": {"kind": "detector", "spatial_weight": 1e-4},
         "training": {"steps": 600},
     },
     "contextlocnet": {
         # The paper pools with RoIPool on VGG-F. On maps of a deep network maxima leak into the frame and peaks win;
         # averages over equalised cells do not (docs/experiments.md).
+        "proposals": SELECTIVE_SEARCH,
         "head": {
             "kind": "detector",
             "contrast": True,
@@ -44,6 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": {"steps": 600, "lr": 3e-4},
     },
     "oicr": {
+        "proposals": SELECTIVE_SEARCH,
         "head": {"kind": "detector", "refinement": {"stages": 3}},
         "inference": {"nms": 0.3},
         "training": {"steps": 600},

@@ -14,6 +14,8 @@ from boxless.structures import FloatArray
 # The caller spreads pictures over the cores; OpenCV's own threads would only get in their way.
 cv2.setNumThreads(1)
 
+REVISION = 1
+"""Of the boxes that are found; raised with every change to them, so that stored ones are not taken for them."""
 SMOOTHING = 0.8
 """Standard deviation in pixels before segmentation."""
 SCALE = 1 / 800

@@ -14,6 +14,7 @@ from boxless.errors import PictureError
 from boxless.pictures import read_picture
 from boxless.progress import track
 from boxless.proposals.generate import generate, select
+from boxless.proposals.grouping import REVISION
 from boxless.structures import FloatArray
 
 
@@ -31,7 +32,8 @@ class ProposalStore:
         self.config = config
         # What is stored is unfiltered, so that another filter costs nothing.
         settings = config.model_dump(exclude={"min_side", "min_area"})
-        self._folder = open_store("proposals", {**settings, "opencv": cv2.__version__})
+        made_by = {"opencv": cv2.__version__, "grouping": REVISION}
+        self._folder = open_store("proposals", {**settings, **made_by})
 
     def load(self, key: str) -> FloatArray:
         """Proposals of the picture with this content key: (N, 4) float32, xyxy pixels."""
