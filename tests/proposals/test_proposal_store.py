@@ -146,13 +146,20 @@ def test_another_generator_or_setting_has_its_own_entries(
         assert ProposalStore(config).load(key).tobytes() == propose(read_picture(path), config).tobytes()
 
 
+@pytest.mark.parametrize(("generator", "again"), [("grouping", 4), ("grid", 0)])
 def test_boxes_of_an_older_revision_are_not_taken(
-    pictures: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+    pictures: dict[str, Path],
+    cache: Path,
+    work: list[NDArray[np.uint8]],
+    monkeypatch: pytest.MonkeyPatch,
+    generator: str,
+    again: int,
 ):
-    ProposalStore(CONFIG).compute(pictures)
+    config = CONFIG.model_copy(update={"generator": generator})
+    ProposalStore(config).compute(pictures)
     monkeypatch.setattr("boxless.proposals.store.REVISION", 0)
-    ProposalStore(CONFIG).compute(pictures)
-    assert len(work) == 8
+    ProposalStore(config).compute(pictures)
+    assert len(work) == 4 + again
 
 
 def test_another_filter_computes_nothing(pictures: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]]):

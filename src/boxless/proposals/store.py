@@ -32,8 +32,8 @@ class ProposalStore:
         self.config = config
         # What is stored is unfiltered, so that another filter costs nothing.
         settings = config.model_dump(exclude={"min_side", "min_area"})
-        made_by = {"opencv": cv2.__version__, "grouping": REVISION}
-        self._folder = open_store("proposals", {**settings, **made_by})
+        made_by = {"grouping": REVISION} if config.generator == "grouping" else {}
+        self._folder = open_store("proposals", {**settings, "opencv": cv2.__version__, **made_by})
 
     def load(self, key: str) -> FloatArray:
         """Proposals of the picture with this content key: (N, 4) float32, xyxy pixels."""
