@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +12,6 @@ from boxless.pictures import picture_size, read_picture
 pytestmark = pytest.mark.skipif("BOXLESS_DATA" not in os.environ, reason="set BOXLESS_DATA to the folder of real data")
 
 ANIMALS = ["cat", "cow", "dog", "horse", "sheep"]
-
-
-@pytest.fixture(scope="module")
-def data() -> Path:
-    folder = Path(os.environ["BOXLESS_DATA"])
-    assert folder.is_dir(), f"BOXLESS_DATA={folder} is no folder"
-    return folder
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 2424), ("val", 400)])

@@ -12,13 +12,6 @@ pytestmark = pytest.mark.skipif("BOXLESS_DATA" not in os.environ, reason="set BO
 ANIMALS = ["cat", "cow", "dog", "horse", "sheep"]
 
 
-@pytest.fixture(scope="module")
-def data() -> Path:
-    folder = Path(os.environ["BOXLESS_DATA"])
-    assert folder.is_dir(), f"BOXLESS_DATA={folder} is no folder"
-    return folder
-
-
 def test_playing_cards(data: Path):
     report = examine(data / "playing-cards")
     assert (report["judged"], report["pictures"]) == (["train"], 296)

@@ -86,10 +86,12 @@ class WeakDetector(nn.Module):
         assert batch.boxes is not None
         maps = self.tail(batch.maps)
         if not self.training:
-            evidence = self._evidence(batch, maps, mirrored=False)
+            # A global average is the same in a mirrored map.
+            seen = None if self.localizer is None else self.localizer.score(batch, maps)[0].sigmoid()
+            evidence = self._evidence(batch, maps, seen, mirrored=False)
             if not self.config.mirror:
                 return evidence
-            again = self._evidence(batch, maps, mirrored=True)
+            again = self._evidence(batch, maps, seen, mirrored=True)
             return [one.mean_with(other) for one, other in zip(evidence, again, strict=True)]
         proposals = batch.boxes
         if self.config.sample:
@@ -133,12 +135,13 @@ class WeakDetector(nn.Module):
             pseudo.append(mine_heatmaps(heat, scores, target, (width, height), self.config.threshold))
         return {"tags": tag_loss(logits, batch.targets, logits=True)}, pseudo
 
-    def _evidence(self, batch: Batch, maps: Tensor, *, mirrored: bool) -> list[Evidence]:
+    def _evidence(self, batch: Batch, maps: Tensor, seen: Tensor | None, *, mirrored: bool) -> list[Evidence]:
+        """One way to look at the views; `seen` (B, classes) is what the localizer says, where there is one."""
         own, proposals = self._turned(batch, maps, mirrored=mirrored)
         counts = [len(boxes) for boxes in proposals]
         regions, surroundings = self._pool(own, proposals, batch.sizes)
-        if self.localizer is not None:
-            image_scores = self.localizer.score(batch, maps)[0].sigmoid()
+        if seen is not None:
+            image_scores = seen
         else:
             assert self.head is not None
             streams = self.head(regions, surroundings, counts)
@@ -153,7 +156,7 @@ class WeakDetector(nn.Module):
             if moved is not None and mirrored:
                 moved = mirror_boxes(moved, size[1].item())
             # What the localizer does not see in the picture is not in a part of it either.
-            found.append(Evidence(image, scores * image if self.localizer else scores, boxes=moved))
+            found.append(Evidence(image, scores if seen is None else scores * image, boxes=moved))
         return found
 
     def _turned(self, batch: Batch, maps: Tensor, *, mirrored: bool) -> tuple[list[Tensor], list[Tensor]]:
