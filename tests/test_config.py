@@ -77,7 +77,7 @@ def test_proposal_options_need_no_prefix() -> None:
         (["head.refinement.stages=0"], "refinement.stages: Input should be greater than or equal to 1"),
         (
             ["head.refinement.heads=2"],
-            "refinement.heads: no such setting; there are stages, mining, ignore",
+            "refinement.heads: no such setting; there are stages, mining, bags",
         ),
     ],
 )

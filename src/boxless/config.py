@@ -91,17 +91,22 @@ class RefinementConfig(Section):
 
     Args:
         stages: number of heads; their mean is the detector.
-        mining: pseudo boxes are the `top` proposal of a class (OICR), or the `average` of those that overlap it.
+        mining: pseudo boxes are the `top` proposal of a class (OICR), the `average` of those that overlap it, the
+            centres of `clusters` of good proposals (PCL; Tang et al., PAMI 2018), or good proposals `spread` over the
+            picture (MIST; Ren et al., CVPR 2020).
+        bags: whether the proposals on a pseudo box share one loss, as a bag of which some may be wrong (PCL).
         ignore: proposals whose IoU with every pseudo box is below have no part in the loss.
         objects: share of the proposals on objects in the loss; null leaves it at their share of all proposals (OICR).
-        regress: whether boxes are moved towards the pseudo boxes (Fast R-CNN; Girshick, ICCV 2015, section 2.3).
+        regress: whether the `last` head or `all` move boxes towards the pseudo boxes, whatever the class (Fast R-CNN;
+            Girshick, ICCV 2015, section 2.3); null leaves them where they are.
     """
 
     stages: int = Field(3, ge=1)
-    mining: Literal["top", "average"] = "top"
+    mining: Literal["top", "average", "clusters", "spread"] = "top"
+    bags: bool = False
     ignore: float = Field(0.1, ge=0, lt=0.5)
     objects: Annotated[float, Field(gt=0, lt=1)] | None = None
-    regress: bool = False
+    regress: Literal["last", "all"] | None = None
 
 
 class DetectorConfig(Section):

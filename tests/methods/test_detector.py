@@ -20,7 +20,11 @@ AVERAGE = DetectorConfig(reduce=4, equalise=True, pooling="average", pool=1, hid
 WHOLE = DetectorConfig(reduce=None, hidden=(16, 12))
 OICR = DetectorConfig(reduce=4, hidden=(16,), refinement=RefinementConfig())
 SEEDED = DetectorConfig(
-    source="heatmaps", reduce=4, hidden=(16,), mirror=True, refinement=RefinementConfig(mining="average", regress=True)
+    source="heatmaps",
+    reduce=4,
+    hidden=(16,),
+    mirror=True,
+    refinement=RefinementConfig(mining="average", regress="last"),
 )
 ALL = {"plain": PLAIN, "contrast": CONTRAST, "average": AVERAGE, "whole": WHOLE, "oicr": OICR, "seeded": SEEDED}
 

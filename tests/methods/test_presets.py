@@ -105,6 +105,14 @@ def test_presets_are_what_their_papers_say():
     assert (wsddn.contrast, wsddn.temperature, wsddn.spatial_weight) == (False, 2, 1e-4)
     assert isinstance(context, DetectorConfig)
     assert context.contrast
+    for name, mining in {"oicr": "top", "pcl": "clusters", "mist": "spread"}.items():
+        config = resolve(preset(name))
+        assert isinstance(config.head, DetectorConfig) and config.head.refinement is not None
+        refinement = config.head.refinement
+        assert (refinement.stages, refinement.mining, refinement.ignore, refinement.objects) == (3, mining, 0.1, None)
+        assert (refinement.bags, refinement.regress) == (name == "pcl", "all" if name == "mist" else None)
+        # Their streams are WSDDN's without its temperature and regulariser.
+        assert (config.head.temperature, config.head.spatial_weight, config.inference.nms) == (1, 0, 0.3)
 
 
 def test_oquabs_pictures_are_rescaled_from_seven_tenths_to_fourteen():
@@ -130,7 +138,7 @@ def test_an_unknown_method_lists_those_there_are():
         preset("rcnn")
 
 
-@pytest.mark.parametrize("name", ["wsddn", "contextlocnet", "oicr"])
+@pytest.mark.parametrize("name", ["wsddn", "contextlocnet", "oicr", "pcl", "mist"])
 def test_a_detector_of_one_class_names_the_way_out(name: str):
     backbone = network()
     with pytest.raises(BoxlessError, match="--method cam, oquab or seeded"):

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -7,8 +8,16 @@ from torchvision.ops import box_iou
 
 from boxless.config import RefinementConfig
 from boxless.methods.heads import decode, encode, mirror_boxes
-from boxless.methods.losses import box_loss, refinement_loss
-from boxless.methods.mining import PseudoBoxes, assign, balance, mine_average, mine_heatmaps, mine_top
+from boxless.methods.losses import box_loss, cluster_loss, refinement_loss
+from boxless.methods.mining import (
+    PseudoBoxes,
+    assign,
+    balance,
+    mine_average,
+    mine_clusters,
+    mine_heatmaps,
+    mine_top,
+)
 from boxless.methods.refinement import Refinement
 
 SIZE = torch.tensor([80, 100])  # height, width
@@ -94,6 +103,34 @@ def test_refinement_loss_by_hand():
     assert loss.item() == pytest.approx((0.5 * math.log(4 / 3) + math.log(2)) / 2)
 
 
+def test_cluster_loss_by_hand():
+    # Two members of one cluster: 3/4 and 1/4 sure of their class, 1/2 together, whatever their shares.
+    logits = torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)], [0.0, 0.0]], requires_grad=True)
+    loss = cluster_loss(logits, torch.tensor([0, 0, 1]), torch.tensor([0.6, 0.6, 0.2]), torch.tensor([0, 0, 0]))
+    assert loss.item() == pytest.approx((2 * 0.6 * math.log(2) + 0.2 * math.log(2)) / 3)
+    loss.backward()
+    # d/dp of the bag is weight / sum of p; through the softmax that is p (1 - p).
+    assert logits.grad is not None
+    assert logits.grad[0, 0].item() == pytest.approx(-1.2 / 1.0 * 0.75 * 0.25 / 3)
+    assert cluster_loss(logits[2:], torch.tensor([1]), torch.ones(1), torch.tensor([0])).item() == pytest.approx(
+        math.log(2)
+    )
+
+
+def test_cluster_loss_equals_a_literal_loop():
+    torch.manual_seed(0)
+    logits, weights = torch.randn(40, 4), torch.rand(40)
+    nearest = torch.randint(5, (40,))
+    labels = torch.where(torch.rand(40) < 0.6, torch.tensor([2, 0, 2, 1, 1])[nearest], 3)
+    total, shares = 0.0, logits.softmax(dim=1).tolist()
+    for cluster, label in enumerate((2, 0, 2, 1, 1)):
+        members = [row for row in range(40) if labels[row] == label and nearest[row] == cluster]
+        mean = sum(shares[row][label] for row in members) / len(members)
+        total -= sum(weights[row].item() for row in members) * math.log(mean)
+    total -= sum(weights[row].item() * math.log(shares[row][3]) for row in range(40) if labels[row] == 3)
+    assert cluster_loss(logits, labels, weights, nearest).item() == pytest.approx(total / 40, rel=1e-5)
+
+
 def test_box_loss_by_hand():
     moves, goals = torch.tensor([[0.0, 0.5, 0, 3.0]]), torch.zeros(1, 4)
     # Smooth L1: half a square below one, one less a half from there on.
@@ -113,9 +150,9 @@ def test_mirroring_twice_changes_nothing():
     assert torch.equal(mirror_boxes(mirror_boxes(BOXES, 100), 100), BOXES)
 
 
-def made(stages: int = 2, *, regress: bool = True) -> Refinement:
+def made(stages: int = 2, **settings: Any) -> Refinement:
     torch.manual_seed(0)
-    refinement = Refinement(6, 2, RefinementConfig(stages=stages, regress=regress))
+    refinement = Refinement(6, 2, RefinementConfig(stages=stages, **({"regress": "last"} | settings)))
     for layer in refinement.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight)
@@ -128,7 +165,39 @@ def test_scores_are_the_mean_over_the_heads_without_background():
     expected = sum(stage(features).softmax(dim=1) for stage in refinement.stages)[:, :2] / 2
     torch.testing.assert_close(scores, expected)
     assert moved is not None and moved.shape == (5, 4)
-    assert made(regress=False)(features, BOXES, SIZE)[1] is None
+    assert made(regress=None)(features, BOXES, SIZE)[1] is None
+
+
+def test_bags_are_what_a_head_learns_from_where_asked():
+    refinement, features = made(1, bags=True, mining="clusters"), torch.randn(5, 6)
+    loss = refinement.losses([features], [BOXES], FIRST[None], [SCORES])["refine 1"]
+    labels, weights, nearest = assign(BOXES, mine_clusters(BOXES, SCORES, FIRST), 2, 0.1)
+    torch.testing.assert_close(loss, cluster_loss(refinement.stages[0](features), labels, weights, nearest))
+
+
+def test_all_heads_move_boxes_where_asked_and_the_mean_counts():
+    refinement, features = made(2, regress="all"), torch.randn(5, 6)
+    moved = refinement(features, BOXES, SIZE)[1]
+    torch.testing.assert_close(moved, sum(decode(BOXES, one(features), SIZE) for one in refinement.regressions) / 2)
+    second = refinement.stages[0](features).softmax(dim=1)
+    expected = torch.zeros(())
+    for scores, regression in zip((SCORES, second), refinement.regressions, strict=True):
+        pseudo = mine_top(BOXES, scores, FIRST)
+        labels, weights, _ = assign(BOXES, pseudo, 2, 0.1)
+        held = labels < 2
+        goals = encode(BOXES[held], pseudo.boxes.expand(int(held.sum()), 4))
+        expected = expected + box_loss(regression(features[held]), goals, weights[held], 5)
+    torch.testing.assert_close(refinement.losses([features], [BOXES], FIRST[None], [SCORES])["boxes"], expected)
+
+
+def test_the_last_head_alone_moves_boxes_to_its_own_pseudo_boxes():
+    refinement, features = made(2), torch.randn(5, 6)
+    pseudo = mine_top(BOXES, refinement.stages[0](features).softmax(dim=1), FIRST)
+    labels, weights, _ = assign(BOXES, pseudo, 2, 0.1)
+    held = labels < 2
+    goals = encode(BOXES[held], pseudo.boxes.expand(int(held.sum()), 4))
+    expected = box_loss(refinement.regressions[0](features[held]), goals, weights[held], 5)
+    torch.testing.assert_close(refinement.losses([features], [BOXES], FIRST[None], [SCORES])["boxes"], expected)
 
 
 def test_every_head_learns_from_the_one_before():

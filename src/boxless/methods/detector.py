@@ -30,8 +30,9 @@ class WeakDetector(nn.Module):
     """Proposals pooled from a map and scored by heads.
 
     WSDDN (Bilen & Vedaldi, CVPR 2016) as it is; with `contrast` ContextLocNet (Kantorov et al., ECCV 2016) trained with
-    WSDDN's loss; with `refinement` OICR (Tang et al., CVPR 2017), or, with `source=heatmaps`, its refinement heads on
-    the boxes of class activation maps.
+    WSDDN's loss; with `refinement` OICR (Tang et al., CVPR 2017), PCL (Tang et al., PAMI 2018) or MIST (Ren et al.,
+    CVPR 2020) by what mines its pseudo boxes, or, with `source=heatmaps`, the same heads on the boxes of class
+    activation maps.
 
     Args:
         tail: the backbone's trained stages; empty where all is frozen.

@@ -55,6 +55,29 @@ def refinement_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return (nn.functional.cross_entropy(logits, labels, reduction="none") * weights).mean()
 
 
+def cluster_loss(logits: Tensor, labels: Tensor, weights: Tensor, nearest: Tensor) -> Tensor:
+    """The loss over proposal clusters of one picture (PCL; Tang et al., PAMI 2018, section 3.5).
+
+    A cluster, the proposals of one pseudo box, is a bag: the logarithm of the mean probability of its class over its
+    members, times the sum of their weights (the number of members times the cluster's confidence). One member may
+    then be sure for all. Of the background every proposal counts by itself. All is divided by the number of proposals.
+
+    Args:
+        logits: (N, classes + 1), the last is background.
+        labels: (N,) int64.
+        weights: (N,).
+        nearest: (N,) int64, the cluster of each proposal that is no background.
+    """
+    logarithms = nn.functional.log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
+    held = labels < logits.shape[1] - 1
+    total = (weights * logarithms)[~held].sum()
+    for cluster in set(nearest[held].tolist()):
+        members = held & (nearest == cluster)
+        mean = logarithms[members].logsumexp(dim=0) - members.sum().log()
+        total = total + weights[members].sum() * mean
+    return -total / len(logits)
+
+
 def box_loss(moves: Tensor, goals: Tensor, weights: Tensor, proposals: int) -> Tensor:
     """Smooth L1 over the proposals that hold an object (Fast R-CNN; Girshick, ICCV 2015, equations 2 and 3).
 

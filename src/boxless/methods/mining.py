@@ -1,5 +1,6 @@
 """From heatmaps and scores to pseudo boxes, and from pseudo boxes to what every proposal is to be."""
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou, nms
 
 from boxless.structures import FloatArray
 
@@ -65,6 +66,109 @@ def mine_average(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
     top = mine_top(boxes, scores, target)
     weights = scores.detach()[:, top.labels].square() * (box_iou(boxes, top.boxes) >= 0.5)
     return PseudoBoxes((weights.T @ boxes) / weights.sum(dim=0)[:, None], top.labels, top.weights)
+
+
+def mine_clusters(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
+    """For every class that is present the centres of its proposal clusters (PCL; Tang et al., PAMI 2018, section 3.4).
+
+    Of a class's scores, parted in three by k-means, the top part's proposals are the vertices of a graph with edges
+    where IoU is over `GRAPH_IOU`. Again and again the vertex with the most edges becomes a centre, trusted as much as
+    the best score among its neighbours, and takes these along. At most the `MOST_CENTRES` most trusted are kept. As in
+    the authors' code a proposal is a centre of one class only. (Their code leaves off with five vertices to go; the
+    paper covers all, as is done here.)
+
+    Args:
+        boxes: (N, 4), xyxy.
+        scores: (N, at least classes).
+        target: (classes,), 1 where the class is present.
+    """
+    rows, labels, weights = [], [], []
+    free = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    for label in torch.nonzero(target == 1).flatten().tolist():
+        candidates = torch.nonzero(free).flatten()
+        if not len(candidates):
+            break
+        candidates = candidates[top_cluster(scores.detach()[candidates, label])]
+        centres, confidence = _graph_centres(boxes[candidates], scores.detach()[candidates, label])
+        chosen = candidates[centres]
+        free[chosen] = False
+        rows.append(chosen)
+        labels.append(torch.full_like(chosen, label))
+        weights.append(confidence)
+    if not rows:
+        return _nothing(boxes)
+    return PseudoBoxes(boxes[torch.cat(rows)], torch.cat(labels), torch.cat(weights))
+
+
+def top_cluster(scores: Tensor, clusters: int = 3) -> Tensor:
+    """Which of the scores (N,) belong to the highest of `clusters` k-means clusters: (N,) bool, at least one.
+
+    Lloyd's algorithm from centres spread evenly over the range: the same scores always give the same clusters.
+    """
+    values = scores.detach().double()
+    steps = torch.linspace(0, 1, clusters, dtype=values.dtype, device=values.device)
+    centres = values.min() + (values.max() - values.min()) * steps
+    before = None
+    while True:
+        nearest = (values[:, None] - centres).abs().argmin(dim=1)
+        if before is not None and torch.equal(nearest, before):
+            return nearest == nearest[values.argmax()]
+        before, counts = nearest, torch.bincount(nearest, minlength=clusters)
+        means = torch.zeros_like(centres).index_add(0, nearest, values) / counts
+        # A cluster that has lost all its members stays where it is.
+        centres = torch.where(counts > 0, means, centres)
+
+
+def _graph_centres(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of the graph's centres, the most trusted first, and how much each is trusted; see `mine_clusters`."""
+    # Of vertices with equally many edges the best is to come first.
+    order = scores.argsort(descending=True, stable=True)
+    linked = box_iou(boxes[order], boxes[order]) > GRAPH_IOU
+    left = torch.ones_like(order, dtype=torch.bool)
+    centres, confidence = [], []
+    while left.any():
+        centre = torch.where(left, (linked & left).sum(dim=1), -1).argmax()
+        taken = linked[centre] & left
+        centres.append(order[centre])
+        confidence.append(scores[order[taken]].max())
+        left &= ~taken
+    weights, best = torch.stack(confidence).sort(descending=True, stable=True)
+    return torch.stack(centres)[best[:MOST_CENTRES]], weights[:MOST_CENTRES]
+
+
+def mine_spread(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
+    """For every class that is present its best proposals far from each other (MIST; Ren et al., CVPR 2020, alg. 1).
+
+    Of the `TOP_SHARE` best proposals of a class, the best first, each is kept whose IoU with all that were kept is no
+    more than `SPREAD_IOU`; it is trusted as much as it scores. Pseudo boxes are sorted by trust, so that of two on the
+    same proposal `assign` takes the surer.
+
+    Args:
+        boxes: (N, 4), xyxy.
+        scores: (N, at least classes).
+        target: (classes,), 1 where the class is present.
+    """
+    rows, labels = [], []
+    for label in torch.nonzero(target == 1).flatten().tolist():
+        best, order = scores.detach()[:, label].topk(math.ceil(TOP_SHARE * len(boxes)))
+        kept = order[nms(boxes[order], best, SPREAD_IOU)]
+        rows.append(kept)
+        labels.append(torch.full_like(kept, label))
+    if not rows:
+        return _nothing(boxes)
+    found, classes = torch.cat(rows), torch.cat(labels)
+    weights, order = scores.detach()[found, classes].sort(descending=True, stable=True)
+    return PseudoBoxes(boxes[found[order]], classes[order], weights)
+
+
+def _nothing(boxes: Tensor) -> PseudoBoxes:
+    return PseudoBoxes(boxes[:0], torch.zeros(0, dtype=torch.int64, device=boxes.device), boxes.new_zeros(0))
+
+
+GRAPH_IOU, MOST_CENTRES = 0.4, 5
+"""PCL, implementation details, and the authors' code."""
+TOP_SHARE, SPREAD_IOU = 0.15, 0.2
+"""MIST, implementation details (p and tau)."""
 
 
 def assign(boxes: Tensor, pseudo: PseudoBoxes, background: int, ignore: float) -> tuple[Tensor, Tensor, Tensor]:

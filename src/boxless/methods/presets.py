@@ -50,7 +50,29 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "oicr": {
         "proposals": SELECTIVE_SEARCH,
-        "head": {"kind": "detector", "refinement": {"stages": 3}},
+        # The authors' streams have no temperature.
+        "head": {"kind": "detector", "temperature": 1, "refinement": {"stages": 3}},
+        "inference": {"nms": 0.3},
+        "training": {"steps": 600},
+    },
+    "pcl": {
+        "proposals": SELECTIVE_SEARCH,
+        "head": {
+            "kind": "detector",
+            "temperature": 1,
+            "refinement": {"stages": 3, "mining": "clusters", "bags": True},
+        },
+        "inference": {"nms": 0.3},
+        "training": {"steps": 600},
+    },
+    "mist": {
+        # Without the paper's Concrete DropBlock (section 4.2).
+        "proposals": SELECTIVE_SEARCH,
+        "head": {
+            "kind": "detector",
+            "temperature": 1,
+            "refinement": {"stages": 3, "mining": "spread", "regress": "all"},
+        },
         "inference": {"nms": 0.3},
         "training": {"steps": 600},
     },
@@ -59,7 +81,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "kind": "detector",
             "source": "heatmaps",
             "equalise": True,
-            "refinement": {"stages": 2, "mining": "average", "objects": 0.33, "regress": True},
+            "refinement": {"stages": 2, "mining": "average", "objects": 0.33, "regress": "last"},
             "sample": 256,
             "mirror": True,
         },

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from boxless.config import RefinementConfig
 from boxless.methods.heads import decode, encode
-from boxless.methods.losses import box_loss, refinement_loss
-from boxless.methods.mining import PseudoBoxes, assign, balance, mine_average, mine_top
+from boxless.methods.losses import box_loss, cluster_loss, refinement_loss
+from boxless.methods.mining import PseudoBoxes, assign, balance, mine_average, mine_clusters, mine_spread, mine_top
 
-MINING = {"top": mine_top, "average": mine_average}
+MINING = {"top": mine_top, "average": mine_average, "clusters": mine_clusters, "spread": mine_spread}
 
 
 class Refinement(nn.Module):
-    """Classifiers of proposals, with a class for the background, and one box regression for the last of them.
+    """Classifiers of proposals, with a class for the background, and box regression for the last or all of them.
 
     Args:
         inputs: width of the region features.
@@ -27,10 +27,11 @@ class Refinement(nn.Module):
         self.config = config
         self.classes = classes
         self.stages = nn.ModuleList(_linear(inputs, classes + 1, 0.01) for _ in range(config.stages))
-        self.regression = _linear(inputs, 4, 0.001) if config.regress else None
+        regressions = {None: 0, "last": 1, "all": config.stages}[config.regress]
+        self.regressions = nn.ModuleList(_linear(inputs, 4, 0.001) for _ in range(regressions))
 
     def forward(self, features: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores of one view's proposals, the mean over the heads, and where they are moved to.
+        """Scores of one view's proposals and where they are moved to, each the mean over the heads.
 
         Args:
             features: (N, D).
@@ -41,8 +42,8 @@ class Refinement(nn.Module):
             (N, classes) in [0, 1], and (N, 4), xyxy pixels, or None without regression.
         """
         scores = torch.stack([stage(features).float().softmax(dim=1) for stage in self.stages]).mean(dim=0)
-        moved = None if self.regression is None else decode(boxes, self.regression(features).float(), size)
-        return scores[:, : self.classes], moved
+        moved = [decode(boxes, regression(features).float(), size) for regression in self.regressions]
+        return scores[:, : self.classes], torch.stack(moved).mean(dim=0) if moved else None
 
     def losses(
         self,
@@ -70,18 +71,27 @@ class Refinement(nn.Module):
     ) -> dict[str, Tensor]:
         mine = MINING[self.config.mining]
         losses = {}
-        for number, stage in enumerate(self.stages, 1):
+        moves = []
+        for number, stage in enumerate(self.stages):
             pseudo = source if isinstance(source, PseudoBoxes) else mine(boxes, source, target)
             labels, weights, nearest = assign(boxes, pseudo, self.classes, self.config.ignore)
             if self.config.objects is not None:
                 weights = balance(labels, weights, self.classes, self.config.objects)
             logits = stage(features).float()
-            losses[f"refine {number}"] = refinement_loss(logits, labels, weights)
+            if self.config.bags:
+                losses[f"refine {number + 1}"] = cluster_loss(logits, labels, weights, nearest)
+            else:
+                losses[f"refine {number + 1}"] = refinement_loss(logits, labels, weights)
+            # Where only the last heads move boxes, these are the last heads.
+            row = number - len(self.stages) + len(self.regressions)
+            if row >= 0:
+                held = labels < self.classes
+                goals = encode(boxes[held], pseudo.boxes[nearest[held]])
+                predicted = self.regressions[row](features[held]).float()
+                moves.append(box_loss(predicted, goals, weights[held], len(boxes)))
             source = logits.softmax(dim=1)
-        if self.regression is not None:
-            held = labels < self.classes
-            goals = encode(boxes[held], pseudo.boxes[nearest[held]])
-            losses["boxes"] = box_loss(self.regression(features[held]).float(), goals, weights[held], len(boxes))
+        if moves:
+            losses["boxes"] = torch.stack(moves).sum()
         return losses
 
 
