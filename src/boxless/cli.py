@@ -121,7 +121,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb; may be given twice.")] = None,
 ) -> None:
-    """Train a detector from image-level tags; boxes are never looked at."""
+    """Train a detector from image-level tags; boxes are not looked at, unless with supervision=boxes (the ceiling)."""
     from boxless.training import train
 
     train(
@@ -228,7 +228,9 @@ def _names(classes: str | None) -> list[str] | None:
 def _print_scores(scores: dict[str, Any]) -> None:
     from boxless.metrics.summary import CONVENTIONS
 
-    table = Table("class", "pictures", "objects", title=f"{scores['data']}: {scores['images']} pictures")
+    table = Table(
+        "class", "pictures", "objects", title=f"{scores['data']}: {scores['images']} pictures{_ceiling(scores)}"
+    )
     for key in CONVENTIONS:
         table.add_column(key.replace("_", " "), overflow="fold")
     for name, row in {**scores["classes"], "mean": scores}.items():
@@ -240,11 +242,17 @@ def _print_scores(scores: dict[str, Any]) -> None:
         results.print(f"[bold]{key}[/]  {convention}", highlight=False)
 
 
+def _ceiling(result: dict[str, Any]) -> str:
+    return ", by a detector trained with true boxes" if result["supervision"] == "boxes" else ""
+
+
 def _print_diagnosis(diagnosis: dict[str, Any]) -> None:
     from boxless.metrics.errors import OUTCOMES
 
     # Ten columns fit into eighty letters without padding only.
-    judged = Table("class", "judged", title=f"{diagnosis['data']}: the confident detections, in %", padding=0)
+    judged = Table(
+        "class", "judged", title=f"{diagnosis['data']}: the confident detections, in %{_ceiling(diagnosis)}", padding=0
+    )
     objects = Table("class", "objects", title=f"{diagnosis['data']}: the objects found, in %", padding=0)
     recalls = ("recall", "recall_small", "recall_first", "recall_further")
     for table, names in ((judged, OUTCOMES), (objects, recalls)):

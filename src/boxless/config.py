@@ -215,10 +215,19 @@ class InferenceConfig(Section):
 
 
 class Config(Section):
-    """Everything that decides what a run learns."""
+    """Everything that decides what a run learns.
+
+    Args:
+        method: name of the preset that was started from.
+        seed: of weights, order and dropout.
+        supervision: what is learned from: `tags`, or true `boxes`, which gives the ceiling that tags are measured
+            against (needs `head.source=heatmaps`, whose first boxes they replace; they then teach every head).
+        inference: from scores to boxes.
+    """
 
     method: str
     seed: int = 0
+    supervision: Literal["tags", "boxes"] = "tags"
     backbone: BackboneConfig = BackboneConfig()
     proposals: ProposalConfig = ProposalConfig()
     views: ViewConfig = ViewConfig()
@@ -232,6 +241,16 @@ class Config(Section):
         if not 0 <= seed < 2**31:
             raise ValueError("must be from 0 to 2147483647")
         return seed
+
+    @model_validator(mode="after")
+    def _supervision_fits(self) -> Self:
+        takes_boxes = isinstance(self.head, DetectorConfig) and self.head.source == "heatmaps"
+        if self.supervision == "boxes" and not takes_boxes:
+            raise ValueError(
+                f"supervision=boxes: {self.method} learns from tags by definition; the ceiling is trained with "
+                "--method seeded, whose first boxes the true ones replace"
+            )
+        return self
 
     @property
     def test_views(self) -> ViewConfig:

@@ -26,8 +26,8 @@ def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
         split: of the data at a path.
 
     Returns:
-        What `metrics.evaluate_detections` gives, with `data` (its name), `seconds` and `skipped` (pictures that could
-        not be read).
+        What `metrics.evaluate_detections` gives, with `data` (its name), `supervision` (of the detector: `tags` or
+        `boxes`), `seconds` and `skipped` (pictures that could not be read).
 
     Raises:
         BoxlessError: the dataset has none of the detector's classes, or no readable picture.
@@ -40,7 +40,7 @@ def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
         found.append(detections)
         points.append(points_of(heatmaps))
     scores = evaluate_detections(found, np.array(points), ready.dataset.samples, detector.classes)
-    return _told(ready, scores, start)
+    return _told(detector, ready, scores, start)
 
 
 def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
@@ -53,8 +53,8 @@ def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
         split: of the data at a path.
 
     Returns:
-        What `metrics.diagnose_detections` gives, with `data` (its name), `seconds` and `skipped` (pictures that could
-        not be read).
+        What `metrics.diagnose_detections` gives, with `data` (its name), `supervision` (of the detector: `tags` or
+        `boxes`), `seconds` and `skipped` (pictures that could not be read).
 
     Raises:
         BoxlessError: the dataset has no boxes, none of the detector's classes, or no readable picture.
@@ -67,7 +67,7 @@ def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
         )
     ready = _ready(detector, dataset)
     found = [detections for detections, _ in _decisions(detector, ready, "Diagnose")]
-    return _told(ready, diagnose_detections(found, ready.dataset.samples, detector.classes), start)
+    return _told(detector, ready, diagnose_detections(found, ready.dataset.samples, detector.classes), start)
 
 
 def _matched(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None) -> Dataset:
@@ -88,9 +88,10 @@ def _decisions(detector: Detector, ready: Prepared, description: str) -> Iterato
         yield detector.decide(maps, boxes, size)
 
 
-def _told(ready: Prepared, result: dict[str, Any], start: float) -> dict[str, Any]:
+def _told(detector: Detector, ready: Prepared, result: dict[str, Any], start: float) -> dict[str, Any]:
     return {
         "data": ready.dataset.name,
+        "supervision": detector.config.supervision,
         **result,
         "skipped": len(ready.skipped),
         "seconds": round(time.perf_counter() - start, 1),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -61,6 +62,20 @@ def views_of(config: ViewConfig) -> tuple[View, ...]:
     return tuple(View(scale, flipped) for flipped in flips for scale in config.scales)
 
 
+class Truth(NamedTuple):
+    """True boxes of one view, for training with `supervision=boxes`.
+
+    Args:
+        boxes: (M, 4) float32, xyxy pixels of the view.
+        labels: (M,) int64.
+        difficult: (M,) bool, VOC's flag.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    difficult: Tensor
+
+
 @dataclass(frozen=True)
 class Batch:
     """What a method is given: views of pictures, as feature maps or as pixels, and what is known of them.
@@ -73,6 +88,7 @@ class Batch:
             last pixels.
         boxes: for each view its proposals, (N, 4) float32, xyxy pixels of the view; None for methods without.
         targets: (B, classes) float32: 1 present, 0 absent, NaN unsure; None at inference.
+        truth: for each view its true boxes; None where training is from tags, and at inference.
     """
 
     maps: Tensor
@@ -80,6 +96,7 @@ class Batch:
     extents: Tensor
     boxes: list[Tensor] | None = None
     targets: Tensor | None = None
+    truth: list[Truth] | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
@@ -89,6 +106,7 @@ class Batch:
             self.extents.to(device),
             None if self.boxes is None else [boxes.to(device) for boxes in self.boxes],
             None if self.targets is None else self.targets.to(device),
+            None if self.truth is None else [Truth(*(part.to(device) for part in view)) for view in self.truth],
         )
 
     def own(self, maps: Tensor) -> list[Tensor]:
@@ -101,12 +119,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Item:
-    """One row of a `Batch`: `map` (C, h, w), `size` (height, width), `boxes` (N, 4), `target` (classes,)."""
+    """One row of a `Batch`: `map` (C, h, w), `size` (height, width), `boxes` (N, 4), `target` (classes,), `truth`."""
 
     map: Tensor
     size: tuple[int, int]
     boxes: Tensor | None = None
     target: Tensor | None = None
+    truth: Truth | None = None
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -118,12 +137,14 @@ def collate(items: Sequence[Item]) -> Batch:
         row[:, : item.map.shape[1], : item.map.shape[2]] = item.map
     boxes = [item.boxes for item in items if item.boxes is not None]
     targets = [item.target for item in items if item.target is not None]
+    truth = [item.truth for item in items if item.truth is not None]
     return Batch(
         maps,
         torch.tensor([item.size for item in items]),
         torch.tensor([item.map.shape[1:] for item in items]),
         boxes or None,
         torch.stack(targets) if targets else None,
+        truth or None,
     )
 
 

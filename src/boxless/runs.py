@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ def begin_run(run: Path, config: Config, manifest: dict[str, Any]) -> bool:
     if (run / MANIFEST).exists():
         begun = read_manifest(run)
         same = {
-            "pictures or tags": begun["data"]["digest"] == manifest["data"]["digest"],
+            f"pictures or {config.supervision}": begun["data"]["digest"] == manifest["data"]["digest"],
             "classes": begun["classes"] == manifest["classes"],
             "weights of the backbone": begun["weights"] == manifest["weights"],
         }
@@ -226,10 +226,12 @@ def read_history(run: Path) -> list[dict[str, Any]]:
 
 
 def dataset_digest(dataset: Dataset, keys: Sequence[str]) -> str:
-    """A name for what training sees: picture contents and tags, in order; boxes have no part in it."""
+    """A name for what training sees: picture contents and tags, in order, and boxes where they were left in."""
     state = hashlib.blake2b(json.dumps(dataset.classes).encode(), digest_size=16)
     for sample, key in zip(dataset.samples, keys, strict=True):
         state.update(json.dumps([sample.id, key, sorted(sample.tags), sorted(sample.unsure)]).encode())
+        if sample.annotations is not None:
+            state.update(json.dumps([part.tolist() for part in astuple(sample.annotations)]).encode())
     return state.hexdigest()
 
 

@@ -20,7 +20,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Annotations:
-    """True boxes of one picture; they serve evaluation only.
+    """True boxes of one picture; they serve evaluation, and training with `supervision=boxes` only.
 
     Args:
         boxes: (N, 4) float32, xyxy pixels, right and bottom exclusive.
@@ -78,7 +78,7 @@ class Dataset:
         return any(sample.annotations is not None for sample in self.samples)
 
     def tags_only(self) -> "Dataset":
-        """The view that training gets: the same pictures and tags, no annotation."""
+        """The view that training from tags gets: the same pictures and tags, no annotation."""
         return replace(self, samples=tuple(replace(sample, annotations=None) for sample in self.samples))
 
     def targets(self) -> FloatArray:

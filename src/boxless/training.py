@@ -24,7 +24,7 @@ from boxless.config import Config, TrainingConfig, read_yaml, resolve
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 from boxless.evaluation import evaluate
-from boxless.features import Item, View, collate, views_of
+from boxless.features import Item, Truth, View, collate, views_of
 from boxless.inference import Detector, confident
 from boxless.methods import Localizer, WeakDetector
 from boxless.methods.presets import DEFAULT_METHOD, preset
@@ -48,7 +48,7 @@ from boxless.runs import (
     versions,
     write_history,
 )
-from boxless.structures import Dataset
+from boxless.structures import Annotations, Dataset
 from boxless.tracking import check_trackers, log_pictures, start_trackers
 
 
@@ -66,6 +66,9 @@ def train(
     trackers: Sequence[str] = (),
 ) -> Detector:
     """Train a detector from image-level tags; boxes, where the data has them, are not looked at.
+
+    The one exception has to be asked for: with the setting `supervision=boxes` true boxes teach the heads, which is the
+    ceiling that tags are measured against. The manifest and every evaluation then say so.
 
     The same call on an unfinished run folder goes on after its last whole epoch and ends with the same weights as one
     that was never stopped; on a finished one it only loads.
@@ -90,8 +93,12 @@ def train(
     check_trackers(trackers)
     dataset = announce(_training_set(data, split, classes))
     monitored = _monitored(data, settings, dataset.classes)
-    # From here on nothing of the training set carries a box.
-    dataset = dataset.tags_only()
+    if settings.supervision == "boxes":
+        _check_boxes(dataset)
+        console.print("[bold yellow]Trained with true boxes (supervision=boxes): a ceiling, not a result from tags.[/]")
+    else:
+        # From here on nothing of the training set carries a box.
+        dataset = dataset.tags_only()
     _check_tags(dataset)
     return _run(dataset, run, settings, trackers, monitored)
 
@@ -112,7 +119,7 @@ def _run(
         return Detector.load(run)
     seconds = dict(ready.seconds)
     if isinstance(network.model, WeakDetector) and network.model.localizer is not None:
-        network.model.start_from(_localizer(dataset, run / LOCALIZER, settings))
+        network.model.start_from(_localizer(dataset.tags_only(), run / LOCALIZER, settings))
         seconds["localizer"] = read_manifest(run / LOCALIZER)["seconds"]["training"]
     start_trackers(accelerator, run, settings.model_dump(), digest(manifest["data"] | settings.model_dump()))
     _fit(accelerator, run, settings, network, ready, detector, monitored)
@@ -166,7 +173,7 @@ def _training_set(data: Dataset | str | os.PathLike[str], split: str | None, cla
 
 
 class _Views(TorchDataset[Item]):
-    """Views of the training pictures, by (row, view).
+    """Views of the training pictures, by (row, view), with true boxes only where the dataset was left any.
 
     Where averages of the maps are enough they are kept, a few kilobytes a picture, and maps are read in the first
     epoch only.
@@ -185,11 +192,18 @@ class _Views(TorchDataset[Item]):
         if self.ready.proposals is not None:
             boxes = torch.from_numpy(view.boxes(self.ready.proposals.load(key), *size))
         width, height = view.size(*size)
+        truth = None if sample.annotations is None else _truth(sample.annotations, view, size)
         if self.averages is None:
-            return Item(self.ready.features.load(key, sample.path, view), (height, width), boxes, self.targets[row])
+            features = self.ready.features.load(key, sample.path, view)
+            return Item(features, (height, width), boxes, self.targets[row], truth)
         if index not in self.averages:
             self.averages[index] = self.ready.features.load(key, sample.path, view).mean(dim=(1, 2), keepdim=True)
         return Item(self.averages[index], (1, 1), boxes, self.targets[row])
+
+
+def _truth(annotations: Annotations, view: View, size: tuple[int, int]) -> Truth:
+    boxes = view.boxes(annotations.boxes, *size)
+    return Truth(*map(torch.from_numpy, (boxes, annotations.labels, annotations.difficult)))
 
 
 class _Order(Sampler[tuple[int, int]]):
@@ -363,6 +377,15 @@ def _check_tags(dataset: Dataset) -> None:
         )
 
 
+def _check_boxes(dataset: Dataset) -> None:
+    bare = [sample.path for sample in dataset.samples if sample.annotations is None]
+    if bare:
+        raise BoxlessError(
+            f"{dataset.name}: supervision=boxes needs boxes on every picture, and {len(bare)} of {len(dataset)} have "
+            f"none, such as {bare[0]}; without this setting tags are enough"
+        )
+
+
 def _accelerator(training: TrainingConfig, run: Path, trackers: Sequence[str]) -> Accelerator:
     # accelerate keeps the precision of a process's first run, which need not be that of its second.
     AcceleratorState._reset_state()
@@ -382,7 +405,7 @@ def _manifest(ready: Prepared, config: Config, network: Network) -> dict[str, An
     return {
         "format": FORMAT,
         "method": config.method,
-        "supervision": "tags",
+        "supervision": config.supervision,
         "seed": config.seed,
         "classes": list(dataset.classes),
         "data": {"name": dataset.name, "pictures": len(dataset), "digest": dataset_digest(dataset, ready.keys)},

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ from torchvision.ops import roi_pool
 from boxless.backbones import Backbone
 from boxless.config import DetectorConfig, LocalizerConfig, RefinementConfig
 from boxless.errors import BoxlessError
-from boxless.features import Batch, Item, collate
+from boxless.features import Batch, Item, Truth, collate
 from boxless.methods import Evidence, Localizer, WeakDetector
 from boxless.methods.heads import average_regions, equalise, frames, hollow
 from boxless.methods.losses import spatial_regulariser, tag_loss
+from boxless.methods.mining import PseudoBoxes
 
 PLAIN = DetectorConfig(reduce=4, hidden=(16,))
 CONTRAST = DetectorConfig(reduce=4, hidden=(16,), contrast=True)
@@ -26,6 +28,8 @@ SEEDED = DetectorConfig(
     mirror=True,
     refinement=RefinementConfig(mining="average", regress="last"),
 )
+ONE = torch.tensor([0, 0, 1, 1])
+"""roi_pool counts its last pixel in."""
 ALL = {"plain": PLAIN, "contrast": CONTRAST, "average": AVERAGE, "whole": WHOLE, "oicr": OICR, "seeded": SEEDED}
 
 
@@ -298,6 +302,23 @@ def test_a_seeded_detector_takes_over_the_localizer_and_weighs_by_what_it_sees()
     found = evidence(model, row)[0]
     torch.testing.assert_close(found.image_scores, seen)
     assert found.proposal_scores is not None and (found.proposal_scores <= seen).all()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_true_boxes_teach_every_head_and_turn_with_the_map(monkeypatch: pytest.MonkeyPatch, turned: bool):
+    model, row = make(SEEDED.model_copy(update={"dropout": 0.0})), item(160, 96)
+    assert row.boxes is not None and model.refinement is not None
+    truth = Truth(row.boxes[[3, 8]], torch.tensor([2, 0]), torch.tensor([False, True]))
+    monkeypatch.setattr(torch, "rand", lambda *_: torch.tensor(0.0 if turned else 0.9))
+    found = losses(model, collate([replace(row, truth=truth)]))
+    seen = mirrored(row) if turned else row
+    assert seen.boxes is not None and seen.target is not None
+    features = model.trunk(roi_pool(model.reduce(seen.map[None]), [seen.boxes - ONE], 3, 1 / 16))
+    true = PseudoBoxes(seen.boxes[[3, 8]], truth.labels, torch.tensor([1.0, 0]))
+    wanted = model.refinement.losses([features], [seen.boxes], seen.target[None], [true], true=True)
+    assert found.keys() == wanted.keys() | {"tags"}
+    for name, loss in wanted.items():
+        torch.testing.assert_close(found[name], loss)
 
 
 def test_first_boxes_of_a_seeded_detector_are_those_of_the_heatmap():

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from boxless.config import RefinementConfig
+from boxless.features import Truth
 from boxless.methods.heads import decode, encode, mirror_boxes
 from boxless.methods.losses import box_loss, cluster_loss, refinement_loss
 from boxless.methods.mining import (
@@ -17,6 +18,7 @@ from boxless.methods.mining import (
     mine_clusters,
     mine_heatmaps,
     mine_top,
+    trust,
 )
 from boxless.methods.refinement import Refinement
 
@@ -223,6 +225,32 @@ def test_given_pseudo_boxes_teach_the_first_head():
     loss = refinement.losses([features], [BOXES], torch.tensor([[0.0, 1]]), [pseudo])["refine 1"]
     labels, weights, _ = assign(BOXES, pseudo, 2, 0.1)
     torch.testing.assert_close(loss, refinement_loss(refinement.stages[0](features), labels, weights))
+
+
+def test_true_boxes_teach_every_head():
+    refinement, features = made(2), torch.randn(5, 6)
+    pseudo = PseudoBoxes(BOXES[2:3], torch.tensor([1]), torch.ones(1))
+    losses = refinement.losses([features], [BOXES], torch.tensor([[0.0, 1]]), [pseudo], true=True)
+    labels, weights, _ = assign(BOXES, pseudo, 2, 0.1)
+    for number, stage in enumerate(refinement.stages, 1):
+        torch.testing.assert_close(losses[f"refine {number}"], refinement_loss(stage(features), labels, weights))
+    goals = encode(BOXES[2:3], BOXES[2:3])
+    torch.testing.assert_close(
+        losses["boxes"], box_loss(refinement.regressions[0](features[2:3]), goals, torch.ones(1), 5)
+    )
+
+
+def test_difficult_objects_are_neither_taught_nor_background():
+    truth = Truth(BOXES[[0, 2]], torch.tensor([1, 0]), torch.tensor([True, False]))
+    labels, weights, _ = assign(BOXES, trust(truth), 2, ignore=0)
+    # The first two overlap the difficult one by half, the last a little; the whole picture has 0.2 with both.
+    assert weights.tolist() == [0, 0, 1, 1, 0]
+    assert labels[2:4].tolist() == [0, 2]
+    # What overlaps nothing is background, whichever object comes first.
+    _, weights, _ = assign(torch.tensor([[0.0, 50, 20, 80]]), trust(truth), 2, ignore=0)
+    assert weights.tolist() == [1]
+    none = trust(Truth(BOXES[:0], torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)))
+    assert assign(BOXES, none, 2, ignore=0.1)[0].tolist() == [2] * 5
 
 
 def test_pictures_without_tags_teach_background_only_and_the_mean_is_over_pictures():

@@ -22,7 +22,7 @@ from boxless.methods.heads import (
 )
 from boxless.methods.localizer import Localizer
 from boxless.methods.losses import spatial_regulariser, tag_loss
-from boxless.methods.mining import PseudoBoxes, mine_heatmaps
+from boxless.methods.mining import PseudoBoxes, mine_heatmaps, trust
 from boxless.methods.refinement import Refinement
 
 
@@ -107,9 +107,13 @@ class WeakDetector(nn.Module):
         regions, surroundings = self._pool(own, proposals, batch.sizes)
         features = torch.split(regions, counts)
         if self.localizer is not None:
-            losses, pseudo = self._from_heatmaps(self.localizer, batch, maps, mirrored=mirrored)
+            # The localizer's own loss keeps it in tune with a trained tail.
+            logits, class_maps = self.localizer.score(batch, maps)
+            losses = {"tags": tag_loss(logits, batch.targets, logits=True)}
+            first = self._first_boxes(batch, class_maps, logits.sigmoid(), mirrored=mirrored)
             assert self.refinement is not None
-            return losses | self.refinement.losses(features, proposals, batch.targets, pseudo)
+            true = batch.truth is not None
+            return losses | self.refinement.losses(features, proposals, batch.targets, first, true=true)
         assert self.head is not None
         streams = self.head(regions, surroundings, counts)
         image_scores = torch.stack([view.sum(dim=0) for view in streams])
@@ -122,19 +126,23 @@ class WeakDetector(nn.Module):
             losses |= self.refinement.losses(features, proposals, batch.targets, streams)
         return losses
 
-    def _from_heatmaps(
-        self, localizer: Localizer, batch: Batch, maps: Tensor, *, mirrored: bool
-    ) -> tuple[dict[str, Tensor], list[PseudoBoxes]]:
-        """The localizer's own loss, which keeps it in tune with a trained tail, and the boxes of its heatmaps."""
+    def _first_boxes(
+        self, batch: Batch, class_maps: list[Tensor], scores: Tensor, *, mirrored: bool
+    ) -> list[PseudoBoxes]:
+        """What teaches the first head: true boxes where the batch has them, else those of the heatmaps."""
         assert batch.targets is not None
-        logits, class_maps = localizer.score(batch, maps)
-        pseudo = []
-        for view, scores, target, (height, width) in zip(
-            class_maps, logits.sigmoid(), batch.targets, batch.sizes.tolist(), strict=True
-        ):
-            heat = view.flip(2) if mirrored else view
-            pseudo.append(mine_heatmaps(heat, scores, target, (width, height), self.config.threshold))
-        return {"tags": tag_loss(logits, batch.targets, logits=True)}, pseudo
+        sizes = batch.sizes.tolist()
+        if batch.truth is not None:
+            views = zip(batch.truth, sizes, strict=True)
+            return [
+                trust(truth._replace(boxes=mirror_boxes(truth.boxes, width)) if mirrored else truth)
+                for truth, (_, width) in views
+            ]
+        rows = zip(class_maps, scores, batch.targets, sizes, strict=True)
+        return [
+            mine_heatmaps(view.flip(2) if mirrored else view, row, target, (width, height), self.config.threshold)
+            for view, row, target, (height, width) in rows
+        ]
 
     def _evidence(self, batch: Batch, maps: Tensor, seen: Tensor | None, *, mirrored: bool) -> list[Evidence]:
         """One way to look at the views; `seen` (B, classes) is what the localizer says, where there is one."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
+from boxless.features import Truth
 from boxless.structures import FloatArray
 
 
@@ -26,6 +27,16 @@ class PseudoBoxes:
     boxes: Tensor
     labels: Tensor
     weights: Tensor
+
+
+def trust(truth: Truth) -> PseudoBoxes:
+    """True boxes as what proposals are taught to find.
+
+    Difficult ones have no weight, so that a proposal that overlaps one of them most is neither object nor background.
+    """
+    # The others come first: a proposal that overlaps nothing is assigned to the first.
+    order = truth.difficult.int().argsort(stable=True)
+    return PseudoBoxes(truth.boxes[order], truth.labels[order], 1 - truth.difficult[order].float())
 
 
 def mine_heatmaps(maps: Tensor, scores: Tensor, target: Tensor, size: tuple[int, int], threshold: float) -> PseudoBoxes:

@@ -51,6 +51,8 @@ class Refinement(nn.Module):
         proposals: Sequence[Tensor],
         targets: Tensor,
         first: Sequence[PseudoBoxes | Tensor],
+        *,
+        true: bool = False,
     ) -> dict[str, Tensor]:
         """Losses over a batch, the mean over its pictures.
 
@@ -59,15 +61,16 @@ class Refinement(nn.Module):
             proposals: for each (N, 4), xyxy pixels of the view.
             targets: (B, classes).
             first: for each what teaches the first head: pseudo boxes, or scores (N, classes) to mine them from.
+            true: whether `first` are true boxes, which then teach every head: nothing is mined.
         """
         sums: dict[str, list[Tensor]] = {}
         for row, source in enumerate(first):
-            for name, loss in self._picture(features[row], proposals[row], targets[row], source).items():
+            for name, loss in self._picture(features[row], proposals[row], targets[row], source, true).items():
                 sums.setdefault(name, []).append(loss)
         return {name: torch.stack(values).mean() for name, values in sums.items()}
 
     def _picture(
-        self, features: Tensor, boxes: Tensor, target: Tensor, source: PseudoBoxes | Tensor
+        self, features: Tensor, boxes: Tensor, target: Tensor, source: PseudoBoxes | Tensor, true: bool
     ) -> dict[str, Tensor]:
         mine = MINING[self.config.mining]
         losses = {}
@@ -89,7 +92,8 @@ class Refinement(nn.Module):
                 goals = encode(boxes[held], pseudo.boxes[nearest[held]])
                 predicted = self.regressions[row](features[held]).float()
                 moves.append(box_loss(predicted, goals, weights[held], len(boxes)))
-            source = logits.softmax(dim=1)
+            if not true:
+                source = logits.softmax(dim=1)
         if moves:
             losses["boxes"] = torch.stack(moves).sum()
         return losses
