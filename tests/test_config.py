@@ -71,6 +71,16 @@ def test_proposal_options_need_no_prefix() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
+    [(["head.pooling=average"], "needs pooling=max"), (["head.sharpness=[0, 5]"], "greater than 0")],
+)
+def test_sharpness_that_does_not_fit_is_refused(options: list[str], message: str) -> None:
+    assert resolve(preset("oquab"), options=["head.sharpness=null"]).head.pooling == "max"
+    with pytest.raises(BoxlessError, match=message):
+        resolve(preset("oquab"), options=options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
     [
         (["head.source=heatmaps"], "source=heatmaps needs refinement"),
         (["head.source=heatmaps", "head.refinement.stages=1", "head.contrast=true", "head.pool=5"], "belong to source"),

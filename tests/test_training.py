@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import boxless
 from boxless.errors import BoxlessError
-from boxless.methods import PRESETS
+from boxless.methods import PRESETS, Localizer
 from boxless.structures import Dataset
 
 SMALL = ("views.scales=[160]", "training.epochs=3", "training.batch_size=4")
@@ -254,6 +254,21 @@ def test_small_sets_are_walked_over_until_the_steps_are_done(demo: Path, tmp_pat
     train(demo, tmp_path / "run", method="cam", split="train", options=options)
     rows = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
     assert len(rows) == 4, "16 pictures make 3 batches, and 4 times 3 is the first to reach 10"
+
+
+def test_the_maximum_is_sharpened_step_by_step(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    score = Localizer.score
+
+    def spied(self: Localizer, *arguments: Any) -> Any:
+        seen.append(self.progress)
+        return score(self, *arguments)
+
+    monkeypatch.setattr(Localizer, "score", spied)
+    options = ["views.scales=[160]", "training.batch_size=6", "training.epochs=2", "training.accumulate=2"]
+    train(demo, tmp_path / "run", method="oquab", split="train", options=options)
+    # 16 pictures make 3 batches; what adds up to one move of the weights is of one sharpness.
+    assert seen == [0, 0, 2 / 6, 2 / 6, 4 / 6, 4 / 6]
 
 
 def test_a_loaded_detector_finds_the_maps_that_training_made(demo: Path, finished: Path) -> None:

@@ -75,6 +75,8 @@ class LocalizerConfig(Section):
         kernel: side of the first hidden layer's kernel.
         dropout: rate before every layer but the first.
         pooling: `max` (Oquab et al., CVPR 2015) or `average` (CAM; Zhou et al., CVPR 2016).
+        sharpness: of the log-sum-exp that stands for the maximum in training (Pinheiro & Collobert, CVPR 2015), at the
+            first and at the last step; null trains the maximum itself. Needs `pooling=max`.
         threshold: places of at least this fraction of a map's maximum belong to the object.
     """
 
@@ -83,7 +85,14 @@ class LocalizerConfig(Section):
     kernel: Literal[1, 3] = 1
     dropout: float = Field(0.0, ge=0, lt=1)
     pooling: Literal["max", "average"] = "average"
+    sharpness: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
     threshold: float = Field(0.1, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _sharpness_fits(self) -> Self:
+        if self.sharpness and self.pooling != "max":
+            raise ValueError("sharpness is that of a maximum: it needs pooling=max")
+        return self
 
 
 class RefinementConfig(Section):

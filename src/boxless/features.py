@@ -119,7 +119,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Item:
-    """One row of a `Batch`: `map` (C, h, w), `size` (height, width), `boxes` (N, 4), `target` (classes,), `truth`."""
+    """One row of a `Batch`: `map` (C, h, w) of any precision, `size` (height, width), `boxes` (N, 4), `target`
+    (classes,), `truth`."""
 
     map: Tensor
     size: tuple[int, int]
@@ -129,7 +130,10 @@ class Item:
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Put items into one batch, padded with zeros to the largest map."""
+    """Put items into one batch, padded with zeros to the largest map.
+
+    Stored maps become float32 on their way into the batch: a copy less than one before.
+    """
     channels = items[0].map.shape[0]
     height, width = (max(item.map.shape[axis] for item in items) for axis in (1, 2))
     maps = torch.zeros(len(items), channels, height, width)
@@ -226,10 +230,10 @@ class FeatureStore:
         return skipped
 
     def load(self, key: str, path: Path, view: View) -> Tensor:
-        """The stored map of a view, (C, h, w) float32; or the view's pixels where nothing is frozen."""
+        """The stored map of a view, (C, h, w) float16; or the view's pixels, float32, where nothing is frozen."""
         if not self.cached:
             return self.extract(read_picture(path), view)
-        return torch.from_numpy(load_array(self._entry(key, view)).astype(np.float32))
+        return torch.from_numpy(np.array(load_array(self._entry(key, view))))
 
     def _entry(self, key: str, view: View) -> Path:
         if view not in self._folders:

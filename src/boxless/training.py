@@ -197,7 +197,8 @@ class _Views(TorchDataset[Item]):
             features = self.ready.features.load(key, sample.path, view)
             return Item(features, (height, width), boxes, self.targets[row], truth)
         if index not in self.averages:
-            self.averages[index] = self.ready.features.load(key, sample.path, view).mean(dim=(1, 2), keepdim=True)
+            whole = self.ready.features.load(key, sample.path, view).float()
+            self.averages[index] = whole.mean(dim=(1, 2), keepdim=True)
         return Item(self.averages[index], (1, 1), boxes, self.targets[row])
 
 
@@ -286,6 +287,7 @@ def _epoch(
         moves = done // training.accumulate * training.accumulate
         for group in optimizer.param_groups:
             group["lr"] = training.lr * _schedule(training.schedule, moves / total_steps)
+        accelerator.unwrap_model(model).progress = moves / total_steps
         with accelerator.accumulate(model):
             losses = model(batch)
             loss = torch.stack(list(losses.values())).sum()

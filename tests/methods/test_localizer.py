@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from boxless.config import LocalizerConfig
 from boxless.features import Batch, Item, collate
 from boxless.methods import Evidence, Localizer
+from boxless.methods.localizer import soft_maximum
 from boxless.methods.losses import tag_loss
 
 OQUAB = LocalizerConfig(pooling="max", hidden=(6, 5), kernel=3, dropout=0.5)
@@ -82,6 +83,32 @@ def test_max_pooling_picks_the_best_place():
     assert batch.maps.grad is not None
     places = {divmod(place, 5) for place in convolved(layer, row.map).flatten(1).argmax(dim=1).tolist()}
     assert {(y, x) for y, x in batch.maps.grad[0].any(dim=0).nonzero().tolist()} == places
+
+
+def test_the_soft_maximum_lies_between_mean_and_maximum():
+    # exp(ln 9), exp(ln 1), exp(ln 1), exp(ln 5): their mean is 4.
+    maps = torch.tensor([[[9.0, 1.0], [1.0, 5.0]], [[0.5, 0.5], [0.5, 0.5]]]).log()
+    torch.testing.assert_close(soft_maximum(maps, 1.0), torch.tensor([4.0, 0.5]).log())
+    # Squares: (81 + 1 + 1 + 25) / 4 = 27.
+    torch.testing.assert_close(soft_maximum(maps, 2.0)[0], torch.tensor(27.0).log() / 2)
+    torch.testing.assert_close(soft_maximum(maps, 1e-3), maps.mean(dim=(1, 2)), atol=2e-3, rtol=0)
+    torch.testing.assert_close(soft_maximum(maps, 1e4), maps.amax(dim=(1, 2)), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("progress", "sharpness"), [(0.0, 0.5), (0.5, 2.0), (1.0, 8.0)])
+def test_training_sharpens_to_the_maximum_that_inference_takes(progress: float, sharpness: float):
+    model = make(LocalizerConfig(pooling="max", sharpness=(0.5, 8)))
+    model.progress = progress
+    (layer,) = model.head
+    # Two sizes: padding has no part in it.
+    rows = [item(80, 60), item(33, 20)]
+    logits = [convolved(layer, row.map) for row in rows]
+    batch = collate(rows)
+    assert batch.targets is not None
+    pooled = torch.stack([(row * sharpness).exp().mean(dim=(1, 2)).log() / sharpness for row in logits])
+    torch.testing.assert_close(loss(model, batch), tag_loss(pooled, batch.targets, logits=True))
+    best = torch.stack([row.amax(dim=(1, 2)) for row in logits])
+    torch.testing.assert_close(torch.stack([found.image_scores for found in evidence(model, *rows)]), best.sigmoid())
 
 
 def test_hidden_layers_are_a_convolution_and_then_single_cells():

@@ -1,5 +1,6 @@
 """Image -> class heatmaps through global pooling: Oquab et al. (CVPR 2015) and CAM (Zhou et al., CVPR 2016)."""
 
+import math
 from itertools import pairwise
 from typing import cast
 
@@ -17,7 +18,8 @@ class Localizer(nn.Module):
 
     With `average` pooling and no hidden layer this is a linear classifier on globally averaged features, and its maps
     are class activation maps (Zhou et al., equation 2). With `max` pooling it is Oquab's network: the score of a class
-    is that of its best place (section 3).
+    is that of its best place (section 3). A maximum teaches one place a picture and class; with `sharpness` training
+    begins near the average of all places and ends near the maximum.
 
     Args:
         tail: the backbone's trained stages; empty where all is frozen.
@@ -30,6 +32,9 @@ class Localizer(nn.Module):
         super().__init__()
         self.tail = tail
         self.pooling = config.pooling
+        self.sharpness = config.sharpness
+        self.progress = 0.0
+        """Share of the training that is done, as the loop sets it."""
         layers: list[nn.Module] = []
         widths = [channels, *config.hidden, classes]
         for depth, (before, after) in enumerate(pairwise(widths)):
@@ -58,7 +63,22 @@ class Localizer(nn.Module):
         speaks neither for nor against the class.
         """
         own = batch.own(self.head(maps).float())
-        pool = torch.amax if self.pooling == "max" else torch.mean
         last = cast(nn.Conv2d, self.head[-1])
         bias = cast(Tensor, last.bias)[:, None, None]
-        return torch.stack([pool(row, dim=(1, 2)) for row in own]), [row - bias for row in own]
+        return torch.stack([self._pool(row) for row in own]), [row - bias for row in own]
+
+    def _pool(self, row: Tensor) -> Tensor:
+        if self.pooling == "average":
+            return row.mean(dim=(1, 2))
+        if not self.training or self.sharpness is None:
+            return row.amax(dim=(1, 2))
+        first, last = self.sharpness
+        return soft_maximum(row, first * (last / first) ** self.progress)
+
+
+def soft_maximum(maps: Tensor, sharpness: float) -> Tensor:
+    """Log-sum-exp over the places of maps (classes, h, w): (classes,) (Pinheiro & Collobert, CVPR 2015, section 3.2).
+
+    log(mean(exp(sharpness * x))) / sharpness lies between the mean, where sharpness is small, and the maximum.
+    """
+    return ((maps * sharpness).logsumexp(dim=(1, 2)) - math.log(maps[0].numel())) / sharpness
