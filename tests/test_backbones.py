@@ -166,6 +166,7 @@ def test_vgg16_at_stride_eight_skips_the_fourth_pool_and_dilates_the_rest():
     backbone = bare("vgg16", 8)
     assert [sum(isinstance(layer, nn.Conv2d) for layer in stage) for stage in backbone.stages] == [2, 2, 3, 3, 3]
     pixels = torch.randn(1, 3, 64, 48)
+    backbone.stages.to_empty(device="cpu")
     for parameter in backbone.stages.parameters():
         nn.init.normal_(parameter, std=0.05)
     with torch.inference_mode():
