@@ -94,6 +94,7 @@ def test_the_output_stride_changes_the_map_and_not_the_weights(lite0: Backbone):
         # The torchvision networks' maps of 160 x 96; AlexNet's first layers lose the border.
         ("alexnet", 32, 16, (256, 5, 9)),
         ("vgg16", 32, 16, (512, 6, 10)),
+        ("vgg16", 8, 8, (512, 12, 20)),
         ("resnet50", 8, 8, (2048, 12, 20)),
         ("resnet50", 16, 16, (2048, 6, 10)),
         ("resnet50", 32, 32, (2048, 3, 5)),
@@ -158,6 +159,25 @@ def test_stages_end_at_max_pools_and_the_last_pool_is_gone(name: str, convolutio
     pools = [[isinstance(layer, nn.MaxPool2d) for layer in stage] for stage in stages]
     assert all(stage[-1] and sum(stage) == 1 for stage in pools[:-1])
     assert not any(pools[-1])
+
+
+def test_vgg16_at_stride_eight_skips_the_fourth_pool_and_dilates_the_rest():
+    torch.manual_seed(0)
+    backbone = bare("vgg16", 8)
+    assert [sum(isinstance(layer, nn.Conv2d) for layer in stage) for stage in backbone.stages] == [2, 2, 3, 3, 3]
+    pixels = torch.randn(1, 3, 64, 48)
+    backbone.stages.to_empty(device="cpu")
+    for parameter in backbone.stages.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    with torch.inference_mode():
+        wanted = backbone.stages[:3](pixels)
+        for number, stage in enumerate(backbone.stages[3:]):
+            for layer in stage:
+                if isinstance(layer, nn.Conv2d):
+                    spread = number + 1
+                    wanted = nn.functional.conv2d(wanted, layer.weight, layer.bias, padding=spread, dilation=spread)
+                    wanted = wanted.relu()
+        torch.testing.assert_close(backbone.stages(pixels), wanted)
 
 
 def test_split_shares_out_the_stages():

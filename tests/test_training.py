@@ -271,6 +271,15 @@ def test_the_maximum_is_sharpened_step_by_step(demo: Path, tmp_path: Path, monke
     assert seen == [0, 0, 2 / 6, 2 / 6, 4 / 6, 4 / 6]
 
 
+def test_the_learning_rate_drops_to_a_tenth_where_it_is_told_to(demo: Path, tmp_path: Path) -> None:
+    options = ["views.scales=[160]", "training.epochs=4", "training.schedule=step", "training.lr=0.01"]
+    for drops, wanted in (("0.5", [0.01, 0.01, 0.001, 0.001]), ("0.25,0.75", [0.01, 0.001, 0.001, 0.0001])):
+        run = tmp_path / drops
+        train(demo, run, method="cam", split="train", options=[*options, f"training.drops=[{drops}]"])
+        rows = map(json.loads, (run / "history.jsonl").read_text().splitlines())
+        assert [row["lr"] for row in rows] == pytest.approx(wanted)
+
+
 def test_a_loaded_detector_finds_the_maps_that_training_made(demo: Path, finished: Path) -> None:
     cache = Path(os.environ["BOXLESS_CACHE"])
     before = set(cache.rglob("*.npy"))

@@ -121,8 +121,20 @@ def _from_torchvision(config: BackboneConfig) -> Backbone:
     hidden = tuple(layer for layer in model.classifier if isinstance(layer, nn.Linear))[:2]
     pool = {"alexnet": 6, "vgg16": 7}[config.name]
     channels = hidden[0].in_features // pool**2
+    stride = 8 if config.name == "vgg16" and config.output_stride == 8 else 16
+    if stride == 8:
+        _dilate(layers)
     stages = _cut(layers, nn.MaxPool2d)
-    return Backbone(stages, channels, 16, IMAGENET_MEAN, IMAGENET_STD, source, licence, hidden, pool)
+    return Backbone(stages, channels, stride, IMAGENET_MEAN, IMAGENET_STD, source, licence, hidden, pool)
+
+
+def _dilate(layers: list[nn.Module]) -> None:
+    """Halve the stride as OICR does: the last pooling layer does nothing, and what comes after it is dilated."""
+    last = max(number for number, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d))
+    layers[last] = nn.MaxPool2d(1)
+    for layer in layers[last:]:
+        if isinstance(layer, nn.Conv2d):
+            layer.dilation = layer.padding = (2, 2)
 
 
 def _cut(layers: list[nn.Module], kind: type[nn.Module]) -> nn.Sequential:

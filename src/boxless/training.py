@@ -286,7 +286,7 @@ def _epoch(
         done = epoch * len(batches) + step
         moves = done // training.accumulate * training.accumulate
         for group in optimizer.param_groups:
-            group["lr"] = training.lr * _schedule(training.schedule, moves / total_steps)
+            group["lr"] = training.lr * _schedule(training, moves / total_steps)
         accelerator.unwrap_model(model).progress = moves / total_steps
         with accelerator.accumulate(model):
             losses = model(batch)
@@ -304,11 +304,11 @@ def _epoch(
     return {name: round(value.item() / len(batches), 5) for name, value in sums.items()}
 
 
-def _schedule(kind: str, progress: float) -> float:
-    if kind == "cosine":
+def _schedule(training: TrainingConfig, progress: float) -> float:
+    if training.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
-    if kind == "step":
-        return 1.0 if progress < 0.5 else 0.1
+    if training.schedule == "step":
+        return float(0.1 ** sum(progress >= drop for drop in training.drops))
     return 1.0
 
 

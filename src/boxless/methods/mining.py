@@ -135,14 +135,16 @@ def _graph_centres(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     # Of vertices with equally many edges the best is to come first.
     order = scores.argsort(descending=True, stable=True)
     linked = box_iou(boxes[order], boxes[order]) > GRAPH_IOU
+    degrees = linked.sum(dim=1)
     left = torch.ones_like(order, dtype=torch.bool)
     centres, confidence = [], []
     while left.any():
-        centre = torch.where(left, (linked & left).sum(dim=1), -1).argmax()
+        centre = torch.where(left, degrees, -1).argmax()
         taken = linked[centre] & left
         centres.append(order[centre])
         confidence.append(scores[order[taken]].max())
         left &= ~taken
+        degrees -= linked[:, taken].sum(dim=1)
     weights, best = torch.stack(confidence).sort(descending=True, stable=True)
     return torch.stack(centres)[best[:MOST_CENTRES]], weights[:MOST_CENTRES]
 

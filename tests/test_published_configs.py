@@ -1,0 +1,105 @@
+"""The protocols in configs/: each is what it says, and runs from pictures to scores."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torchvision
+from torch import nn
+from torchvision.models.vgg import cfgs, make_layers
+
+import boxless
+from boxless.config import Config, DetectorConfig, read_yaml, resolve
+from boxless.methods import preset
+
+FOLDER = Path(__file__).parents[1] / "configs" / "voc2007"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
+
+
+def config_of(file: Path) -> Config:
+    return resolve(preset(read_yaml(file)["method"]), file)
+
+
+def test_they_are_there():
+    names = ["contextlocnet_alexnet", "mist_vgg16", "oicr_vgg16", "oquab_alexnet", "pcl_vgg16", "wsddn_alexnet"]
+    assert [file.stem for file in CONFIGS] == [*names, "wsddn_vgg16"]
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_a_published_protocol_is_told_in_full(file: Path):
+    config, text = config_of(file), file.read_text()
+    assert file.stem == f"{config.method}_{config.backbone.name}"
+    for word in ("Published", "Other than there", "Not yet reproduced", f"--config configs/voc2007/{file.name}"):
+        assert word in text
+    training = config.training
+    assert (training.batch_size, training.optimizer, training.schedule) == (1, "sgd", "step")
+    if isinstance(config.head, DetectorConfig):
+        assert (config.head.hidden, config.head.reduce, config.head.sample) == ("backbone", None, None)
+        assert (config.backbone.freeze, config.proposals.generator, config.proposals.min_area) == (
+            "none",
+            "selective_search",
+            0,
+        )
+        assert config.views.flips and config.test_views == config.views
+
+
+def steps(file: str) -> tuple[float, list[float]]:
+    """Optimizer steps over the 5,011 pictures of trainval, and those at which the learning rate drops, in thousands."""
+    training = config_of(FOLDER / f"{file}.yaml").training
+    assert training.epochs is not None
+    total = training.epochs * 5.011 / training.accumulate
+    return total, [drop * total for drop in training.drops]
+
+
+@pytest.mark.parametrize(
+    ("file", "total", "drops"),
+    [
+        ("wsddn_vgg16", 20 * 5.011, [10 * 5.011]),
+        ("contextlocnet_alexnet", 30 * 5.011, [10 * 5.011]),
+        ("oicr_vgg16", 70, [40]),
+        ("pcl_vgg16", 50, [40]),
+        ("mist_vgg16", 30, [20, 26.7]),
+    ],
+)
+def test_schedules_are_those_of_the_papers(file: str, total: float, drops: list[float]):
+    found, at = steps(file)
+    assert found == pytest.approx(total, rel=0.01)
+    assert at == pytest.approx(drops, rel=0.01)
+
+
+def thin(name: str) -> Any:
+    """AlexNet or VGG16 an eighth as wide, with hidden layers of 16: the whole ones take gigabytes."""
+    if name == "alexnet":
+        layers: list[nn.Module] = []
+        sizes = ((3, 8, 11, 4, 2), (8, 24, 5, 1, 2), (24, 48, 3, 1, 1), (48, 32, 3, 1, 1), (32, 32, 3, 1, 1))
+        for number, (before, after, side, stride, padding) in enumerate(sizes):
+            layers += [nn.Conv2d(before, after, side, stride, padding), nn.ReLU(inplace=True)]
+            layers += [nn.MaxPool2d(3, 2)] if number in (0, 1, 4) else []
+        features, pooled = nn.Sequential(*layers), 32 * 36
+    else:
+        features = make_layers([width // 8 if isinstance(width, int) else width for width in cfgs["D"]])
+        pooled = 64 * 49
+    hidden = nn.Sequential(nn.Linear(pooled, 16), nn.Linear(16, 16), nn.Linear(16, 10))
+    return SimpleNamespace(features=features, classifier=hidden)
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_a_published_protocol_runs(file: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("alexnet", "vgg16"):
+        monkeypatch.setattr(torchvision.models, name, lambda weights, name=name: thin(name))
+    dataset = boxless.load_dataset(demo, "train")
+    dataset = replace(dataset, samples=dataset.samples[:2])
+    options = ["backbone.weights=none", "views.scales=[64,80]", "inference.views.scales=[80]", "training.epochs=1"]
+    options += ["proposals.size=64"] if "oquab" not in file.stem else ["head.hidden=[32,32]"]
+    boxless.train(dataset, tmp_path / "run", config=file, options=options)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["finished"] and manifest["method"] == file.stem.split("_")[0]
+    (row,) = map(json.loads, (tmp_path / "run" / "history.jsonl").read_text().splitlines())
+    assert np.isfinite(row["tags"])
+    assert ("refine 3" in row) == (manifest["method"] in ("oicr", "pcl", "mist"))
+    scores = boxless.evaluate(boxless.Detector.load(tmp_path / "run"), dataset)
+    assert scores["images"] == 2 and scores["CorLoc"] is not None
