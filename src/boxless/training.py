@@ -287,6 +287,7 @@ def _epoch(
         moves = done // training.accumulate * training.accumulate
         for group in optimizer.param_groups:
             group["lr"] = training.lr * _schedule(training, moves / total_steps)
+        # How sharp a localizer's maximum is depends on it.
         accelerator.unwrap_model(model).progress = moves / total_steps
         with accelerator.accumulate(model):
             losses = model(batch)
