@@ -266,6 +266,8 @@ _LEVELS = {"hopeless": "bold red", "weak": "yellow", "note": "cyan", "fine": "gr
 
 
 def _print_examination(report: dict[str, Any], data: Path) -> None:
+    from boxless.pictures import below
+
     title = f"{report['data']} ({', '.join(report['judged'])}): {report['pictures']:,} pictures"
     table = Table(
         "class", "pictures", "without it", "most often with", "one object", "verdict", "why", title=Text(title)
@@ -279,7 +281,7 @@ def _print_examination(report: dict[str, Any], data: Path) -> None:
     results.print(table)
     grid = Table.grid(padding=(0, 2))
     for finding in report["findings"]:
-        groups = [_few([_below(data, file) for file in group], ", ") for group in finding["pictures"]]
+        groups = [_few([below(data, file) for file in group], ", ") for group in finding["pictures"]]
         files = "\n  " + _few(groups, "\n  ") if groups else ""
         grid.add_row(
             Text(finding["level"], _LEVELS[finding["level"]]), Text(f"{finding['fault']}: {finding['what']}{files}")
@@ -291,11 +293,6 @@ def _print_examination(report: dict[str, Any], data: Path) -> None:
 def _few(words: list[str], separator: str) -> str:
     rest = [f"... and {len(words) - 3:,} more"] if len(words) > 3 else []
     return separator.join(words[:3] + rest)
-
-
-def _below(data: Path, file: str) -> str:
-    folder = data if data.is_dir() else data.parent
-    return str(Path(file).relative_to(folder)) if Path(file).is_relative_to(folder) else file
 
 
 def main() -> None:
