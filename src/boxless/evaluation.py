@@ -15,7 +15,7 @@ from boxless.inference import Detector, points_of
 from boxless.metrics import diagnose_detections, evaluate_detections
 from boxless.prepare import prepare
 from boxless.progress import announce, track
-from boxless.structures import Dataset, Detections, FloatArray, Heatmaps
+from boxless.structures import Dataset, Detections, FloatArray, Heatmaps, Sample
 
 
 def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def decide_all(
     detector: Detector,
     dataset: Dataset,
     description: str,
-    look: Callable[[Detections, Heatmaps], None] | None = None,
+    look: Callable[[Sample, Detections, Heatmaps], None] | None = None,
 ) -> Decisions:
     """Run a detector over a dataset, behind a progress bar.
 
@@ -118,7 +118,7 @@ def decide_all(
         detector: the detector.
         dataset: in its classes, see `matched`.
         description: what the progress bar says.
-        look: gets what is made of every picture, in order; heatmaps are kept nowhere else.
+        look: gets every picture and what is made of it, in order; heatmaps are kept nowhere else.
 
     Raises:
         BoxlessError: no picture can be read.
@@ -134,6 +134,6 @@ def decide_all(
         found.append(detections)
         points.append(points_of(heatmaps))
         if look is not None:
-            look(detections, heatmaps)
+            look(sample, detections, heatmaps)
     seconds = round(time.perf_counter() - start, 1)
     return Decisions(ready.dataset, found, np.array(points), ready.skipped, seconds)

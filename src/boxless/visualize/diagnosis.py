@@ -22,12 +22,14 @@ LEGEND: dict[Outcome, tuple[Colour, str]] = {
     "other_class": (OKABE_ITO["vermilion"], "other class: on an object of another class"),
     "background": ((150, 150, 150), "background"),
 }
+"""Colour of every outcome and what it says."""
 KINDS = {
     "size": "by size of the object (COCO)",
     "fraction": "by share of the picture",
     "count": "by objects of its class in the picture",
     "order": "first of its class in the picture, or further",
 }
+"""What objects are sorted by."""
 # Inches, as all lengths here.
 _WIDTH, _BARS, _RECALLS = 13.4, 5.6, 1.8
 _LINE = 0.32
@@ -50,7 +52,7 @@ def draw_diagnosis(diagnosis: dict[str, Any]) -> NDArray[np.uint8]:
     recalls = _LINE * (sum(1.3 + len(bins) for bins in diagnosis["recall_by"].values()) - 0.3)
     height = 1.5 + max(bars + legend, recalls)
     figure = Figure((_WIDTH, height), dpi=_DPI)
-    figure.text(0.3 / _WIDTH, 1 - 0.4 / height, _headline(diagnosis), fontsize=15, weight="bold")
+    figure.text(0.3 / _WIDTH, 1 - 0.4 / height, headline(diagnosis), fontsize=15, weight="bold")
     beside = f"{diagnosis['data']}, {diagnosis['images']} pictures with boxes"
     figure.text(0.3 / _WIDTH, 1 - 0.65 / height, beside, fontsize=11, color="0.4", parse_math=False)
 
@@ -70,7 +72,8 @@ def _rows(diagnosis: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return classes if len(classes) == 1 else [("all classes", diagnosis), *classes]
 
 
-def _headline(diagnosis: dict[str, Any]) -> str:
+def headline(diagnosis: dict[str, Any]) -> str:
+    """A diagnosis in one line."""
     judged, outcomes = diagnosis["detections"], diagnosis["outcomes"]
     if not judged:
         return "Nothing detected"
