@@ -56,12 +56,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where data, run and pictures go.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 0,
 ) -> None:
-    """Draw a data set, train on its tags, print the scores and write pictures: the whole way in a few minutes."""
+    """Draw a data set, train on its tags, print the scores, write pictures and a report: the whole way in minutes."""
     from boxless.demo import run_demo
 
-    scores, pictures = run_demo(out, seed)
+    scores, page = run_demo(out, seed)
     _print_scores(scores)
-    console.print(f"Look at {pictures}", highlight=False)
+    console.print(f"Look at {page}, and at the pictures beside it", highlight=False, soft_wrap=True)
 
 
 @app.command()
