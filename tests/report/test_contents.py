@@ -132,6 +132,7 @@ def test_the_verdict_is_what_matters() -> None:
         (["DATA", "DATA"], "no run folder"),
         (["RUN", "DATA", "--split", "tset"], "tset"),
         (["RUN", "NOWHERE"], "NOWHERE"),
+        (["RUN", "--split", "val"], "name the data too"),
     ],
 )
 def test_what_a_user_can_mend_is_said(

@@ -53,6 +53,8 @@ def write_report(
     Raises:
         BoxlessError: the run or the data cannot be read, no picture is readable, or `out` cannot be written.
     """
+    if data is None and split is not None:
+        raise BoxlessError(f"split={split} names a part of the data, and none is given: name the data too")
     folder = Path(run)
     manifest = read_manifest(folder)
     contents = {
