@@ -24,8 +24,9 @@ const draw = (tag, attributes = {}, ...children) =>
 
 const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(100 * share)}\u00a0%`);
 const fixed = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
-const short = (value) => String(Number(value.toPrecision(3)));
+const short = (value) => String(Number(value.toPrecision(2)));
 const score = (value) => (value >= 0.01 || value === 0 ? value.toFixed(2) : value.toPrecision(2));
+const sure = (value) => (value < 0.01 ? "< 0.01" : value.toFixed(2));
 const spaced = (name) => name.replaceAll("_", " ");
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
@@ -121,18 +122,18 @@ function conventions(all) {
 // Charts.
 
 function chart(points, label, [across, upwards], limits) {
-  const [width, height, left, bottom] = [240, 150, 34, 20];
+  const [width, height, left, top, bottom] = [240, 160, 46, 18, 20];
   const { x0, x1, y0, y1 } = limits;
   const x = (value) => left + (x1 > x0 ? (value - x0) / (x1 - x0) : 0.5) * (width - left - 8);
-  const y = (value) => 8 + (1 - (y1 > y0 ? (value - y0) / (y1 - y0) : 0.5)) * (height - bottom - 8);
+  const y = (value) => top + (1 - (y1 > y0 ? (value - y0) / (y1 - y0) : 0.5)) * (height - bottom - top);
   const path = points.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");
   const text = (a, b, anchor, words) => draw("text", { x: a, y: b, "text-anchor": anchor }, words);
   const mark = draw("circle", { class: "mark", r: 5, visibility: "hidden" });
   const node = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
-    draw("path", { class: "axis", d: `M${left} 8V${height - bottom}H${width - 8}` }),
-    text(left - 4, 14, "end", short(y1)), text(left - 4, height - bottom, "end", y1 > y0 ? short(y0) : ""),
-    text(left, height - 5, "middle", short(x0)), text(width - 8, height - 5, "end", short(x1)),
-    text((left + width) / 2, height - 5, "middle", across), text(left + 6, 14, "start", upwards),
+    draw("path", { class: "axis", d: `M${left} ${top}V${height - bottom}H${width - 8}` }),
+    text(left - 4, top + 6, "end", short(y1)), text(left - 4, height - bottom, "end", y1 > y0 ? short(y0) : ""),
+    text(left, height - 5, "middle", String(x0)), text(width - 8, height - 5, "end", String(x1)),
+    text((left + width) / 2, height - 5, "middle", across), text(left, 11, "middle", upwards),
     draw("path", { class: "curve", d: path }),
     points.length === 1 ? draw("circle", { class: "mark", r: 3, cx: x(points[0][0]), cy: y(points[0][1]) }) : null, mark);
   const move = (point) => {
@@ -264,7 +265,7 @@ const tagsOf = (picture) => picture.tags.map((tag) => classes[tag].name).join(",
 
 function caption(picture) {
   const label = likeliest(picture);
-  const sees = `${classes[label].name} ${score(picture.scores[label])}`;
+  const sees = `${classes[label].name} ${sure(picture.scores[label])}`;
   const wrong = picture.boxes.find((box) => box[6] && box[6] !== "correct" && (state.label === "" || box[5] === label));
   return state.order === "worst" && wrong
     ? `${classes[wrong[5]].name} ${score(wrong[4])}: ${spaced(wrong[6])}; tags: ${tagsOf(picture)}` : `${sees}; tags: ${tagsOf(picture)}`;
@@ -403,7 +404,7 @@ function openPicture(row) {
   if (!maps.includes(state.map)) state.map = maps.includes(likeliest(picture)) ? likeliest(picture) : maps[0];
   title.textContent = picture.name;
   const radios = maps.map((label) => make("label", {}, make("input", { type: "radio", name: "map", value: label, checked: label === state.map,
-    onchange: () => { state.map = label; showMap(); } }), `${classes[label].name} ${score(picture.scores[label])}`));
+    onchange: () => { state.map = label; showMap(); } }), `${classes[label].name} ${sure(picture.scores[label])}`));
   const [boxes, heat] = [make("span", { class: "overlay" }), make("div")];
   const showMap = () => {
     const overlay = make("span", { class: "overlay" });
