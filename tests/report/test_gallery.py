@@ -1,5 +1,6 @@
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,23 @@ def test_pictures_come_in_the_order_that_is_worth_looking_at(decided: Decisions,
     # Of cats the three best are judged, 0.95 (wrong), 0.9 and 0.3; of dogs the best, which is right.
     assert told["orders"]["worst"] == {"": [1], "0": [1], "1": []}
     assert told["of"] == 4
+
+
+def test_worst_is_by_the_surest_wrong_box(decided: Decisions, tmp_path: Path) -> None:
+    turned = replace(
+        decided,
+        dataset=replace(decided.dataset, samples=decided.dataset.samples[::-1]),
+        detections=decided.detections[::-1],
+    )
+    # The picture whose objects nobody knows now comes first.
+    assert gallery(turned, maps(4), tmp_path)["orders"]["worst"] == {"": [2], "0": [2], "1": []}
+    wrong = [detections((0.9, 0), (CAT, AWAY, 0.8)), detections((0.9, 0), (CAT, AWAY, 0.9), (CAT, AWAY, 0.7))]
+    both = Decisions(
+        replace(decided.dataset, samples=decided.dataset.samples[:2]), wrong, np.zeros((2, 2, 2), np.float32), {}, 1.0
+    )
+    samples = [replace(sample, annotations=truth(*[(CAT, THERE)] * 2)) for sample in both.dataset.samples]
+    both = replace(both, dataset=replace(both.dataset, samples=tuple(samples)))
+    assert gallery(both, maps(2), tmp_path)["orders"]["worst"]["0"] == [1, 0]
 
 
 def test_a_picture_carries_all_that_is_drawn(decided: Decisions, tmp_path: Path) -> None:
@@ -138,10 +156,10 @@ def test_heatmaps_of_tags_boxes_and_the_likeliest_are_kept() -> None:
         np.array([4], np.int64),
         names,
         (80, 60),
-        np.array([0, 0, 0, 0.1, 0.6, 0, 0, 0.2], np.float32),
+        np.array([0, 0, 0, 0.1, 0.6, 0, 0.7, 0.8], np.float32),
     )
     kept = small_maps(Sample("a", Path("a.jpg"), frozenset({2, 5})), found, Heatmaps(values, names, (80, 60)))
-    assert list(kept) == [2, 5, 4, 7]
+    assert list(kept) == [2, 5, 4, 7, 6]
     assert {grid.shape for grid in kept.values()} == {(24, 32)}
     np.testing.assert_array_equal(kept[2], np.kron([[255, 0], [0, 0]], np.ones((12, 16))))
     assert not kept[5].any()
