@@ -110,13 +110,17 @@ def test_the_verdict_is_what_matters() -> None:
     outcomes = {"correct": 3, "part": 6, "group": 1}
     rates = {f"{name}_rate": number / 10 for name, number in outcomes.items()}
     doctor = {"classes": {"cat": {"verdict": "weak"}, "cow": {"verdict": "fine"}, "emu": {"verdict": "fine"}}}
-    said = module.verdict(
-        {
-            "evaluations": [scores],
-            "diagnoses": [{"detections": 10, "outcomes": outcomes, **rates}],
-            "doctor": doctor,
-        }
-    )
+    contents = {
+        "manifest": {"supervision": "tags"},
+        "evaluations": [scores],
+        "diagnoses": [{"detections": 10, "outcomes": outcomes, **rates}],
+        "doctor": doctor,
+    }
+    said = module.verdict(contents)
+    assert module.verdict(contents | {"manifest": {"supervision": "boxes"}}) == [
+        "Trained with true boxes: a ceiling, not a result from tags.",
+        *said,
+    ]
     assert said == [
         "zoo val: in 55 % of the pictures of a class, its best box lies on an object.",
         "30 % of 10 confident detections are correct; most frequent error: part (60 %).",

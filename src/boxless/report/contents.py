@@ -77,6 +77,8 @@ def write_report(
 def verdict(contents: dict[str, Any]) -> list[str]:
     """What matters most, a sentence each."""
     said = []
+    if contents["manifest"]["supervision"] != "tags":
+        said.append("Trained with true boxes: a ceiling, not a result from tags.")
     for scores in contents["evaluations"]:
         if scores["CorLoc"] is not None:
             share = f"{100 * scores['CorLoc']:.0f} %"

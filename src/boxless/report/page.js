@@ -376,7 +376,7 @@ function picturesSection() {
   const boxes = data.diagnoses.length > 0;
   return section("pictures", "Pictures",
     make("p", { class: "faint" }, orders.map((order) => TOLD[order]).join(" "),
-      boxes ? " Dashed: the true boxes, which training never saw." : "", " Scores rank boxes of a class; how much a number says depends on the method."),
+      boxes ? ` Dashed: the true boxes${data.manifest.supervision === "tags" ? ", which training never saw" : ""}.` : "", " Scores rank boxes of a class; how much a number says depends on the method."),
     make("div", { class: "controls" }, make("fieldset", { class: "segments" }, make("legend", {}, "Order"), radios),
       boxes ? choice("kind", "Kind of box", [["", "every kind"], ...Object.keys(legend).map((kind) => [kind, spaced(kind)])], "kind") : null,
       tick("heat", "heatmaps", "heat"), boxes ? tick("truth", "true boxes", "truth") : null),
