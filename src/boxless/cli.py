@@ -56,12 +56,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where data, run and pictures go.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 0,
 ) -> None:
-    """Draw a data set, train on its tags, print the scores and write pictures: the whole way in a few minutes."""
+    """Draw a data set, train on its tags, print the scores, write pictures and a report: the whole way in minutes."""
     from boxless.demo import run_demo
 
-    scores, pictures = run_demo(out, seed)
+    scores, page = run_demo(out, seed)
     _print_scores(scores)
-    console.print(f"Look at {pictures}", highlight=False)
+    console.print(f"Look at {page}, and at the pictures beside it", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -188,6 +188,22 @@ def diagnose(
 
 
 @app.command()
+def report(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="HTML file, which holds all it shows.")],
+    data: Annotated[
+        Path | None, typer.Argument(help="What to evaluate on and show pictures of; else what the run folder holds.")
+    ] = None,
+    split: Split = None,
+) -> None:
+    """Tell a run on one page: scores, curves, kinds of errors, pictures with boxes and heatmaps, the data's health."""
+    from boxless.report import write_report
+
+    write_report(run, out, data, split)
+    console.print(f"Look at {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def predict(
     run: Run,
     pictures: Pictures,
@@ -274,6 +290,8 @@ _LEVELS = {"hopeless": "bold red", "weak": "yellow", "note": "cyan", "fine": "gr
 
 
 def _print_examination(report: dict[str, Any], data: Path) -> None:
+    from boxless.doctor.finding import name_files
+
     title = f"{report['data']} ({', '.join(report['judged'])}): {report['pictures']:,} pictures"
     table = Table(
         "class", "pictures", "without it", "most often with", "one object", "verdict", "why", title=Text(title)
@@ -287,23 +305,12 @@ def _print_examination(report: dict[str, Any], data: Path) -> None:
     results.print(table)
     grid = Table.grid(padding=(0, 2))
     for finding in report["findings"]:
-        groups = [_few([_below(data, file) for file in group], ", ") for group in finding["pictures"]]
-        files = "\n  " + _few(groups, "\n  ") if groups else ""
+        files = "".join(f"\n  {line}" for line in name_files(finding["pictures"], data))
         grid.add_row(
             Text(finding["level"], _LEVELS[finding["level"]]), Text(f"{finding['fault']}: {finding['what']}{files}")
         )
         grid.add_row("", Text(f"mend: {finding['mend']}", "dim"))
     results.print(grid if report["findings"] else "Nothing stands in the way.")
-
-
-def _few(words: list[str], separator: str) -> str:
-    rest = [f"... and {len(words) - 3:,} more"] if len(words) > 3 else []
-    return separator.join(words[:3] + rest)
-
-
-def _below(data: Path, file: str) -> str:
-    folder = data if data.is_dir() else data.parent
-    return str(Path(file).relative_to(folder)) if Path(file).is_relative_to(folder) else file
 
 
 def main() -> None:

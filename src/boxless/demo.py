@@ -1,13 +1,13 @@
-"""The whole way on drawn pictures: data, proposals, training from tags, scores, and pictures of the results."""
+"""The whole way on drawn pictures: data, training from tags, scores, pictures of the results, and a report."""
 
 from pathlib import Path
 from typing import Any
 
 from boxless.datasets import load_dataset
 from boxless.datasets.demo import make_demo
-from boxless.evaluation import evaluate
 from boxless.inference import confident
 from boxless.pictures import read_picture, write_picture
+from boxless.report import write_report
 from boxless.runs import write_json
 from boxless.training import train
 from boxless.visualize import contact_sheet, draw_boxes, heatmap_panel
@@ -17,29 +17,28 @@ PICTURES = 8
 
 
 def run_demo(out: Path, seed: int) -> tuple[dict[str, Any], Path]:
-    """Draw a data set, train on its tags, evaluate with its boxes, show the results.
+    """Draw a data set, train on its tags, evaluate with its boxes, show and report the results.
 
     Args:
-        out: takes `VOC-demo/` (the data), `run/`, `metrics.json`, `boxes.jpg` and `heatmaps.jpg`.
+        out: takes `VOC-demo/` (the data), `run/`, `metrics.json`, `boxes.jpg`, `heatmaps.jpg` and `report.html`.
         seed: of the data and the training.
 
     Returns:
-        The scores as `evaluate` gives them, and the picture of boxes.
+        The scores as `evaluate` gives them, and the report.
 
     Raises:
         BoxlessError: `out` cannot be written, or holds a run of other settings.
     """
     data = make_demo(out, seed=seed)
     detector = train(data, out / "run", split="train", seed=seed)
-    val = load_dataset(data, "val")
-    scores = evaluate(detector, val)
+    scores = write_report(out / "run", out / "report.html", data, "val")["evaluations"][0]
     write_json(out / "metrics.json", scores)
     boxes, heat = [], []
-    for sample in val.samples[:PICTURES]:
+    for sample in load_dataset(data, "val").samples[:PICTURES]:
         picture = read_picture(sample.path)
         detections, maps = detector.look(picture)
         boxes.append(draw_boxes(picture, confident(detections), sample.annotations))
         heat.append(heatmap_panel(picture, maps, detections.image_scores, most=2))
     write_picture(out / "boxes.jpg", contact_sheet(boxes))
     write_picture(out / "heatmaps.jpg", contact_sheet(heat, columns=2))
-    return scores, out / "boxes.jpg"
+    return scores, out / "report.html"

@@ -2,7 +2,9 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,9 @@ from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 from boxless.inference import Detector, points_of
 from boxless.metrics import diagnose_detections, evaluate_detections
-from boxless.prepare import Prepared, prepare
+from boxless.prepare import prepare
 from boxless.progress import announce, track
-from boxless.structures import Dataset, Detections, Heatmaps
+from boxless.structures import Dataset, Detections, FloatArray, Heatmaps, Sample
 
 
 def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
@@ -32,15 +34,7 @@ def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
     Raises:
         BoxlessError: the dataset has none of the detector's classes, or no readable picture.
     """
-    start = time.perf_counter()
-    ready = _ready(detector, _matched(detector, data, split))
-    found: list[Detections] = []
-    points = []
-    for detections, heatmaps in _decisions(detector, ready, "Evaluate"):
-        found.append(detections)
-        points.append(points_of(heatmaps))
-    scores = evaluate_detections(found, np.array(points), ready.dataset.samples, detector.classes)
-    return _told(detector, ready, scores, start)
+    return decide_all(detector, matched(detector, data, split), "Evaluate").scores()
 
 
 def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
@@ -59,40 +53,90 @@ def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
     Raises:
         BoxlessError: the dataset has no boxes, none of the detector's classes, or no readable picture.
     """
-    start = time.perf_counter()
-    dataset = _matched(detector, data, split)
+    dataset = matched(detector, data, split)
     if not dataset.has_boxes:
         raise BoxlessError(
             f"{dataset.name} has no boxes, and a diagnosis needs them: give data in VOC, COCO or YOLO form"
         )
-    ready = _ready(detector, dataset)
-    found = [detections for detections, _ in _decisions(detector, ready, "Diagnose")]
-    return _told(detector, ready, diagnose_detections(found, ready.dataset.samples, detector.classes), start)
+    return decide_all(detector, dataset, "Diagnose").diagnosis()
 
 
-def _matched(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None) -> Dataset:
+@dataclass(frozen=True)
+class Decisions:
+    """What a detector makes of a dataset: one walk over the pictures serves scores, diagnosis and report.
+
+    Args:
+        dataset: in the detector's classes, without the pictures that were skipped.
+        supervision: of the detector, `tags` or `boxes`.
+        detections: one a picture.
+        points: (pictures, classes, 2) float32, see `points_of`.
+        skipped: pictures that could not be read -> reason.
+        seconds: how long it took.
+    """
+
+    dataset: Dataset
+    supervision: str
+    detections: list[Detections]
+    points: FloatArray
+    skipped: dict[Path, str]
+    seconds: float
+
+    def scores(self) -> dict[str, Any]:
+        """What `evaluate` gives."""
+        samples, classes = self.dataset.samples, self.dataset.classes
+        return self._told(evaluate_detections(self.detections, self.points, samples, classes))
+
+    def diagnosis(self) -> dict[str, Any]:
+        """What `diagnose` gives.
+
+        Raises:
+            BoxlessError: the dataset has no boxes.
+        """
+        return self._told(diagnose_detections(self.detections, self.dataset.samples, self.dataset.classes))
+
+    def _told(self, result: dict[str, Any]) -> dict[str, Any]:
+        told = {"data": self.dataset.name, "supervision": self.supervision, **result}
+        return told | {"skipped": len(self.skipped), "seconds": self.seconds}
+
+
+def matched(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None) -> Dataset:
+    """The data in the detector's classes; what was wrong with it is said.
+
+    Raises:
+        BoxlessError: it cannot be loaded, or has none of the detector's classes.
+    """
     dataset = data if isinstance(data, Dataset) else announce(load_dataset(data, split))
     return dataset.with_classes(detector.classes, strict=False)
 
 
-def _ready(detector: Detector, dataset: Dataset) -> Prepared:
-    return prepare(dataset, detector.features, detector.views, detector.proposals)
+def decide_all(
+    detector: Detector,
+    dataset: Dataset,
+    description: str,
+    look: Callable[[Sample, Detections, Heatmaps], None] | None = None,
+) -> Decisions:
+    """Run a detector over a dataset, behind a progress bar.
 
+    Args:
+        detector: the detector.
+        dataset: in its classes, see `matched`.
+        description: what the progress bar says.
+        look: gets every picture and what is made of it, in order; heatmaps are kept nowhere else.
 
-def _decisions(detector: Detector, ready: Prepared, description: str) -> Iterator[tuple[Detections, Heatmaps]]:
-    """What the detector makes of every picture, behind a progress bar, one at a time in memory."""
+    Raises:
+        BoxlessError: no picture can be read.
+    """
+    start = time.perf_counter()
+    ready = prepare(dataset, detector.features, detector.views, detector.proposals)
+    found, points = [], []
     rows = zip(ready.dataset.samples, ready.keys, ready.sizes, strict=True)
     for sample, key, size in track(rows, description, len(ready.keys)):
         maps = [ready.features.load(key, sample.path, view) for view in detector.views]
         boxes = ready.proposals.load(key) if ready.proposals else None
-        yield detector.decide(maps, boxes, size)
-
-
-def _told(detector: Detector, ready: Prepared, result: dict[str, Any], start: float) -> dict[str, Any]:
-    return {
-        "data": ready.dataset.name,
-        "supervision": detector.config.supervision,
-        **result,
-        "skipped": len(ready.skipped),
-        "seconds": round(time.perf_counter() - start, 1),
-    }
+        detections, heatmaps = detector.decide(maps, boxes, size)
+        found.append(detections)
+        points.append(points_of(heatmaps))
+        if look is not None:
+            look(sample, detections, heatmaps)
+    seconds = round(time.perf_counter() - start, 1)
+    return Decisions(ready.dataset, detector.config.supervision, found, np.array(points), ready.skipped, seconds)

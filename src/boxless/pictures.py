@@ -159,3 +159,9 @@ def find_pictures(path: Path) -> list[Path]:
 def _is_hidden(path: Path) -> bool:
     # macOS puts `._a.jpg` beside `a.jpg`, Jupyter copies into `.ipynb_checkpoints`.
     return any(part.startswith(".") for part in path.parts)
+
+
+def below(data: Path, file: str | Path) -> str:
+    """A file's path as seen from the data, a folder or a file in it; as it is where it lies elsewhere."""
+    folder = data if data.is_dir() else data.parent
+    return str(Path(file).relative_to(folder) if Path(file).is_relative_to(folder) else file)

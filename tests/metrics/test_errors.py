@@ -118,7 +118,7 @@ def test_a_box_on_two_objects_takes_the_free_one_of_highest_iou():
     overlapping = truth((CAT, (100, 100, 200, 200)), (CAT, (100, 120, 200, 220)))
     box = (100, 115, 200, 215)
     assert judge([found((CAT, box, 0.9))], [overlapping], CAT)[1][0].tolist() == [False, True]
-    outcomes, taken = judge([found((CAT, box, 0.9), (CAT, box, 0.8))], [overlapping], CAT)
+    outcomes, taken, _ = judge([found((CAT, box, 0.9), (CAT, box, 0.8))], [overlapping], CAT)
     assert outcomes == ["correct", "correct"]
     assert taken[0].tolist() == [True, True]
     assert outcomes_in(overlapping, box, box, box) == ["correct", "correct", "duplicate"]
@@ -148,7 +148,7 @@ def test_the_own_class_is_asked_first():
 
 def test_detections_on_difficult_objects_leave_their_place_to_the_next():
     pictures = [truth((CAT, HERE, True), (CAT, THERE))]
-    outcomes, taken = judge([found((CAT, HERE, 0.9), (CAT, THERE, 0.8), (CAT, THERE, 0.7))], pictures, CAT)
+    outcomes, taken, _ = judge([found((CAT, HERE, 0.9), (CAT, THERE, 0.8), (CAT, THERE, 0.7))], pictures, CAT)
     assert outcomes == ["correct"]
     assert taken[0].tolist() == [False, True]
 
@@ -178,8 +178,11 @@ def test_as_many_are_judged_as_there_are_objects_the_best_over_all_pictures():
     ]
     pictures = [truth(), truth((CAT, HERE)), truth((CAT, HERE))]
     # The third best would be correct.
-    outcomes, taken = judge(detections, pictures, CAT)
+    outcomes, taken, places = judge(detections, pictures, CAT)
     assert outcomes == ["correct", "background"]
+    assert places == [(1, 0), (1, 1)]
+    # Its row counts boxes of other classes too.
+    assert judge([found((DOG, HERE, 1.0), (CAT, HERE, 0.9))], [truth((CAT, HERE))], CAT)[2] == [(0, 1)]
     assert [picture.tolist() for picture in taken] == [[], [True], [False]]
 
 

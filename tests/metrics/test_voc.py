@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from boxless.metrics import average_precision, ranked_ap, voc_ap
+from boxless.metrics import average_precision, precision_recall, ranked_ap, ranking, voc_ap
 from boxless.structures import Annotations, Detections
 
 CLASSES = ("cat", "dog", "owl")
@@ -201,3 +201,19 @@ def test_recall_in_tenths_reaches_the_levels_that_the_devkit_counts(hits: int, l
 def test_one_hit_of_three_has_a_third_of_the_area():
     ap = ranked_ap(np.ones(1), np.ones(1, np.bool_), 3)
     assert ap == {"11point": pytest.approx(4 / 11), "area": pytest.approx(1 / 3)}
+
+
+def test_a_ranking_and_its_curve_by_hand():
+    difficult = VocPicture(truth=[(0, (1, 1, 10, 10), True)], found=[(0, (1, 1, 10, 10), 0.9)])
+    twice = VocPicture(
+        truth=[(0, (1, 1, 10, 10), False), (0, (21, 21, 30, 30), False), (1, (31, 31, 40, 40), False)],
+        found=[(0, (1, 1, 10, 10), 0.4), (0, (1, 1, 10, 9), 0.3), (0, (31, 31, 40, 40), 0.8), (1, (1, 1, 9, 9), 1.0)],
+    )
+    found, truth = [p.detections() for p in (difficult, twice)], [p.annotations() for p in (difficult, twice)]
+    scores, hits, positives = ranking(found, truth, 0)
+    # The box on the difficult object is neither; the last of the others is of an object already found.
+    assert scores.tolist() == np.array([0.8, 0.4, 0.3], np.float32).tolist()
+    assert (hits.tolist(), positives) == ([False, True, False], 2)
+    recall, precision = precision_recall(hits, positives)
+    assert recall.tolist() == [0, 1 / 2, 1 / 2]
+    assert precision.tolist() == [0, 1 / 2, 1 / 3]

@@ -1,7 +1,11 @@
 """One fault of a set of tags or pictures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from boxless.pictures import below
 
 Level = Literal["hopeless", "weak", "note"]
 """`hopeless` and `weak` are a class's verdict, or what to mend in the whole set; a `note` is good to know."""
@@ -26,3 +30,12 @@ class Finding:
     mend: str
     classes: list[str] = field(default_factory=list)
     pictures: list[list[str]] = field(default_factory=list)
+
+
+def name_files(groups: Sequence[Sequence[str]], data: Path) -> list[str]:
+    """A finding's pictures for people to read: a line a group, as seen from the data, and the first few only."""
+    return _few([", ".join(_few([below(data, file) for file in group])) for group in groups])
+
+
+def _few(words: list[str]) -> list[str]:
+    return words[:3] + ([f"... and {len(words) - 3:,} more"] if len(words) > 3 else [])

@@ -6,7 +6,7 @@ from boxless.metrics.corloc import corloc
 from boxless.metrics.errors import diagnose_detections, judge
 from boxless.metrics.pointing import pointing_ap
 from boxless.metrics.summary import evaluate_detections
-from boxless.metrics.voc import average_precision, ranked_ap, voc_ap
+from boxless.metrics.voc import average_precision, precision_recall, ranked_ap, ranking, voc_ap
 
 __all__ = [
     "areas",
@@ -19,6 +19,8 @@ __all__ = [
     "iou",
     "judge",
     "pointing_ap",
+    "precision_recall",
     "ranked_ap",
+    "ranking",
     "voc_ap",
 ]

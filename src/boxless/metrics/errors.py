@@ -107,7 +107,7 @@ def diagnose_detections(
 
 def judge(
     detections: Sequence[Detections], annotations: Sequence[Annotations], label: int
-) -> tuple[list[Outcome], list[BoolArray]]:
+) -> tuple[list[Outcome], list[BoolArray], list[tuple[int, int]]]:
     """What the confident detections of one class are, and which objects they find; see `CONVENTIONS`.
 
     Detections are taken by falling score over all pictures, equal scores in the order given (picture by picture,
@@ -119,36 +119,39 @@ def judge(
         label: the class, as both index it.
 
     Returns:
-        The outcome of every detection judged, best first, and for every picture (objects,) bool, the objects found;
-        those of other classes and difficult ones never are.
+        The outcome of every detection judged, best first; for every picture (objects,) bool, the objects found (those
+        of other classes and difficult ones never are); and of every detection judged the picture and its row in that
+        picture's `Detections`.
 
     Raises:
         ValueError: `detections` and `annotations` differ in length.
     """
-    pictures, boxes = _ranked(detections, label)
+    pictures, rows = _ranked(detections, label)
     wanted = sum(int(_counting(truth, label).sum()) for truth in annotations)
     found = [np.zeros(len(truth.labels), np.bool_) for _, truth in zip(detections, annotations, strict=True)]
     outcomes: list[Outcome] = []
-    for picture, box in zip(pictures, boxes, strict=True):
+    places: list[tuple[int, int]] = []
+    for picture, row in zip(pictures.tolist(), rows.tolist(), strict=True):
         if len(outcomes) == wanted:
             break
-        outcome = _outcome(box[None], annotations[picture], label, found[picture])
+        outcome = _outcome(detections[picture].boxes[[row]], annotations[picture], label, found[picture])
         if outcome is not None:
             outcomes.append(outcome)
-    return outcomes, found
+            places.append((picture, row))
+    return outcomes, found, places
 
 
-def _ranked(detections: Sequence[Detections], label: int) -> tuple[NDArray[np.intp], FloatArray]:
-    """Picture and box of every detection of a class, best first."""
+def _ranked(detections: Sequence[Detections], label: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Picture of every detection of a class and its row there, best first."""
     # The empty first entries let concatenation serve where there is no picture at all.
-    pictures, boxes, scores = [np.zeros(0, np.intp)], [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)]
+    pictures, rows, scores = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)], [np.zeros(0, np.float32)]
     for picture, found in enumerate(detections):
-        of_class = found.labels == label
-        pictures.append(np.full(int(of_class.sum()), picture))
-        boxes.append(found.boxes[of_class])
+        of_class = np.flatnonzero(found.labels == label)
+        pictures.append(np.full(len(of_class), picture))
+        rows.append(of_class)
         scores.append(found.scores[of_class])
     order = np.argsort(-np.concatenate(scores), kind="stable")
-    return np.concatenate(pictures)[order], np.concatenate(boxes)[order]
+    return np.concatenate(pictures)[order], np.concatenate(rows)[order]
 
 
 def _counting(truth: Annotations, label: int) -> BoolArray:
@@ -186,7 +189,7 @@ def _tally(detections: Sequence[Detections], annotations: Sequence[Annotations],
 
     Keys are outcomes, and (kind, bin, "objects" or "found") with the kinds of `BINS` and "order".
     """
-    outcomes, found = judge(detections, annotations, label)
+    outcomes, found, _ = judge(detections, annotations, label)
     tally: Counter[Any] = Counter(outcomes)
     for detected, truth, taken in zip(detections, annotations, found, strict=True):
         counting = _counting(truth, label)

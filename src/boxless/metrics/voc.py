@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxless.metrics.boxes import iou
-from boxless.structures import Annotations, BoolArray, Detections, IntArray
+from boxless.structures import Annotations, BoolArray, Detections, FloatArray, IntArray
 
 Convention = Literal["11point", "area"]
 
@@ -19,11 +19,6 @@ def voc_ap(
     detections: Sequence[Detections], annotations: Sequence[Annotations], label: int, iou_threshold: float = 0.5
 ) -> dict[Convention, float]:
     """Average precision of one class over many pictures, in both conventions.
-
-    As VOCevaldet.m: boxes are taken by falling score over all pictures, equal scores in the order given (picture by
-    picture, within a picture as in its `Detections`). Each takes the true box of highest IoU *before* asking whether
-    that one is still free. Reaching the threshold, it is a hit where the true box is free, a miss where it is taken,
-    and neither where it is difficult; below the threshold it is a miss. Recall counts the boxes not difficult.
 
     Args:
         detections: what was found, one per picture.
@@ -37,6 +32,32 @@ def voc_ap(
     Raises:
         ValueError: `detections` and `annotations` differ in length.
     """
+    return ranked_ap(*ranking(detections, annotations, label, iou_threshold))
+
+
+def ranking(
+    detections: Sequence[Detections], annotations: Sequence[Annotations], label: int, iou_threshold: float = 0.5
+) -> tuple[FloatArray, BoolArray, int]:
+    """The boxes of one class over many pictures, best first, and which of them are right.
+
+    As VOCevaldet.m: boxes are taken by falling score over all pictures, equal scores in the order given (picture by
+    picture, within a picture as in its `Detections`). Each takes the true box of highest IoU *before* asking whether
+    that one is still free. Reaching the threshold, it is a hit where the true box is free, a miss where it is taken,
+    and neither where it is difficult; below the threshold it is a miss. Recall counts the boxes not difficult.
+
+    Args:
+        detections: what was found, one per picture.
+        annotations: the true boxes, in the same order.
+        label: the class, as both index it.
+        iou_threshold: the least IoU of a match, in (0, 1].
+
+    Returns:
+        (N,) float32 scores, falling; (N,) bool, which of these are hits; and how many there were to find. What is
+        neither hit nor miss is left out.
+
+    Raises:
+        ValueError: `detections` and `annotations` differ in length.
+    """
     # The empty first entries let concatenation serve where there is no picture at all.
     scores, taken, difficult = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
     offset = 0
@@ -46,7 +67,7 @@ def voc_ap(
         taken.append(_best_match(found.boxes[of_class], truth.boxes[true], iou_threshold, offset))
         difficult.append(truth.difficult[true])
         offset += int(true.sum())
-    return _judged_ap(np.concatenate(scores), np.concatenate(taken), np.concatenate(difficult))
+    return _judged(np.concatenate(scores), np.concatenate(taken), np.concatenate(difficult))
 
 
 def ranked_ap(scores: NDArray[np.floating[Any]], hits: BoolArray, positives: int) -> dict[Convention, float]:
@@ -62,12 +83,25 @@ def ranked_ap(scores: NDArray[np.floating[Any]], hits: BoolArray, positives: int
     """
     if not positives:
         return {"11point": np.nan, "area": np.nan}
-    found = np.cumsum(hits[np.argsort(-scores, kind="stable")])
-    recall, precision = found / positives, found / np.arange(1, len(found) + 1)
+    recall, precision = precision_recall(hits[np.argsort(-scores, kind="stable")], positives)
     return {
         "11point": average_precision(recall, precision, "11point"),
         "area": average_precision(recall, precision, "area"),
     }
+
+
+def precision_recall(hits: BoolArray, positives: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The precision-recall curve of a ranking.
+
+    Args:
+        hits: (N,) bool, whether each entry is right, best first.
+        positives: how many there were to find, 1 or more.
+
+    Returns:
+        Recall and precision, each (N,) float64 in [0, 1], after the first entry, the second, and so on.
+    """
+    found = np.cumsum(hits)
+    return found / positives, found / np.arange(1, len(found) + 1)
 
 
 def average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64], convention: Convention) -> float:
@@ -101,12 +135,12 @@ def _best_match(
     return np.where(overlaps.max(axis=1) >= iou_threshold, overlaps.argmax(axis=1) + offset, -1)
 
 
-def _judged_ap(scores: NDArray[np.float32], taken: IntArray, difficult: BoolArray) -> dict[Convention, float]:
-    """AP of boxes over all pictures, from the true box that each takes (-1: none) and which of those are difficult."""
+def _judged(scores: FloatArray, taken: IntArray, difficult: BoolArray) -> tuple[FloatArray, BoolArray, int]:
+    """What `ranking` gives, from the true box that each box takes (-1: none) and which of those are difficult."""
     order = np.argsort(-scores, kind="stable")
     scores, taken = scores[order], taken[order]
     ignored = np.isin(taken, np.flatnonzero(difficult))
     scores, taken = scores[~ignored], taken[~ignored]
     hits = np.zeros(len(taken), np.bool_)
     hits[np.unique(taken, return_index=True)[1]] = True
-    return ranked_ap(scores, hits & (taken >= 0), int(np.sum(~difficult)))
+    return scores, hits & (taken >= 0), int(np.sum(~difficult))

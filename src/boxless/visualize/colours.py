@@ -15,6 +15,8 @@ OKABE_ITO: dict[str, Colour] = {
 
 
 def ink_on(colour: Colour) -> str:
-    """Whether `black` or `white` reads better on a colour: its Rec. 601 luma decides."""
-    red, green, blue = colour
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "white"
+    """Whether `black` or `white` reads better on a colour: the higher contrast as WCAG 2 defines it."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in colour)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    # Contrast is (lighter + 0.05) / (darker + 0.05).
+    return "black" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "white"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from boxless.metrics.errors import Outcome
 from boxless.visualize.colours import OKABE_ITO, Colour, ink_on
 
-_LEGEND: dict[Outcome, tuple[Colour, str]] = {
+LEGEND: dict[Outcome, tuple[Colour, str]] = {
     "correct": (OKABE_ITO["green"], "correct"),
     "part": (OKABE_ITO["orange"], "part: inside an object, too small"),
     "group": (OKABE_ITO["sky blue"], "group: several objects in one box"),
@@ -22,12 +22,14 @@ _LEGEND: dict[Outcome, tuple[Colour, str]] = {
     "other_class": (OKABE_ITO["vermilion"], "other class: on an object of another class"),
     "background": ((150, 150, 150), "background"),
 }
-_KINDS = {
+"""Colour of every outcome and what it says."""
+KINDS = {
     "size": "by size of the object (COCO)",
     "fraction": "by share of the picture",
     "count": "by objects of its class in the picture",
     "order": "first of its class in the picture, or further",
 }
+"""What objects are sorted by."""
 # Inches, as all lengths here.
 _WIDTH, _BARS, _RECALLS = 13.4, 5.6, 1.8
 _LINE = 0.32
@@ -50,7 +52,7 @@ def draw_diagnosis(diagnosis: dict[str, Any]) -> NDArray[np.uint8]:
     recalls = _LINE * (sum(1.3 + len(bins) for bins in diagnosis["recall_by"].values()) - 0.3)
     height = 1.5 + max(bars + legend, recalls)
     figure = Figure((_WIDTH, height), dpi=_DPI)
-    figure.text(0.3 / _WIDTH, 1 - 0.4 / height, _headline(diagnosis), fontsize=15, weight="bold")
+    figure.text(0.3 / _WIDTH, 1 - 0.4 / height, headline(diagnosis), fontsize=15, weight="bold")
     beside = f"{diagnosis['data']}, {diagnosis['images']} pictures with boxes"
     figure.text(0.3 / _WIDTH, 1 - 0.65 / height, beside, fontsize=11, color="0.4", parse_math=False)
 
@@ -70,7 +72,8 @@ def _rows(diagnosis: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return classes if len(classes) == 1 else [("all classes", diagnosis), *classes]
 
 
-def _headline(diagnosis: dict[str, Any]) -> str:
+def headline(diagnosis: dict[str, Any]) -> str:
+    """A diagnosis in one line."""
     judged, outcomes = diagnosis["detections"], diagnosis["outcomes"]
     if not judged:
         return "Nothing detected"
@@ -84,7 +87,7 @@ def _headline(diagnosis: dict[str, Any]) -> str:
 def _draw_outcomes(axes: Axes, rows: list[tuple[str, dict[str, Any]]]) -> None:
     places = np.arange(len(rows))
     ends = np.zeros(len(rows))
-    for outcome, (colour, _) in _LEGEND.items():
+    for outcome, (colour, _) in LEGEND.items():
         shares = np.array([row[f"{outcome}_rate"] or 0 for _, row in rows])
         bars = axes.barh(places, shares, left=ends, height=0.8, color=_tone(colour), edgecolor="white", linewidth=1)
         labels = [f"{share:.0%}".rstrip("%") if share >= 0.025 else "" for share in shares]
@@ -105,14 +108,14 @@ def _draw_outcomes(axes: Axes, rows: list[tuple[str, dict[str, Any]]]) -> None:
 
 
 def _draw_legend(axes: Axes) -> None:
-    patches = [Patch(color=_tone(colour), label=said) for colour, said in _LEGEND.values()]
+    patches = [Patch(color=_tone(colour), label=said) for colour, said in LEGEND.values()]
     axes.legend(handles=patches, loc="upper left", frameon=False, fontsize=11)
     axes.set_axis_off()
 
 
 def _draw_recalls(axes: Axes, diagnosis: dict[str, Any]) -> None:
     places, names, line = [], [], 0.0
-    for kind, title in _KINDS.items():
+    for kind, title in KINDS.items():
         axes.text(0, line, title, va="center", weight="bold", fontsize=11)
         for name, row in diagnosis["recall_by"][kind].items():
             line += 1

@@ -1,0 +1,43 @@
+"""One HTML file that holds all it shows: style, script, pictures and numbers."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from importlib import resources
+from typing import Any
+
+
+def render_page(title: str, contents: dict[str, Any]) -> str:
+    """Put contents into the page.
+
+    Nothing that comes from data becomes markup: the script builds the page from JSON as text. The page's policy lets
+    only its own script and style run, and no request leaves it.
+
+    Args:
+        title: of the page.
+        contents: JSON-able, see `contents.py`; no NaN.
+
+    Returns:
+        HTML.
+    """
+    style, script = _asset("page.css"), _asset("page.js")
+    # As JSON, "<" may as well be written like this; as HTML, it could end the element.
+    data = json.dumps(contents, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    slots = {
+        "title": html.escape(title),
+        "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
+        "style": style,
+        "script": script,
+        "data": data,
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], _asset("page.html"))
+
+
+def _asset(name: str) -> str:
+    return resources.files("boxless.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,279 @@
+"""The report as a person uses it: in a real browser, by mouse and by keyboard."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from boxless.report import write_report
+
+Open = Callable[..., Page]
+
+CONTRASTS = """() => {
+  const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => {
+    const [r, g, b] = parse(colour).map((c) => c / 255)
+      .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (parse(colour).length === 3 || parse(colour)[3] === 1) return colour;
+    }
+    throw new Error("no ground");
+  };
+  const told = {};
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !node.checkVisibility() || node.closest("script, svg, option")) continue;
+    const [a, b] = [light(getComputedStyle(node).color), light(ground(node))];
+    told[walker.currentNode.data.slice(0, 60)] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  }
+  return told;
+}"""
+"""WCAG contrast of every visible text with the ground it stands on."""
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Open]:
+    """Opens a file; at the end no page may have asked for anything beyond itself, nor complained."""
+    asked: list[str] = []
+    opened: list[str] = []
+    complaints: list[str] = []
+    contexts = []
+
+    def visit(file: Path, scheme: str = "light", width: int = 1280) -> Page:
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 844})  # type: ignore[arg-type]
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.append(file.as_uri())
+        page.goto(file.as_uri())
+        page.locator("h1").wait_for()
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [url[:80] for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert {url for url in asked if url.startswith("file:")} == set(opened)
+    assert complaints == []
+
+
+@pytest.fixture
+def told(report: Path) -> dict[str, Any]:
+    """The JSON within the report."""
+    text = report.read_text(encoding="utf-8")
+    return dict(json.loads(text.split('id="data">')[1].split("</script>")[0]))
+
+
+def boxes(page: Page) -> int:
+    return page.locator(".grid .box").count()
+
+
+def slide(page: Page, stop: int) -> None:
+    page.locator("#threshold").evaluate(
+        "(node, stop) => { node.value = stop; node.dispatchEvent(new Event('input', { bubbles: true }));"
+        "node.dispatchEvent(new Event('change', { bubbles: true })); }",
+        stop,
+    )
+
+
+def test_the_headline_comes_first_and_hostile_names_are_text(report: Path, visit: Open, told: dict[str, Any]) -> None:
+    page = visit(report)
+    assert page.title() == told["title"]
+    assert page.locator(".verdict li").all_inner_texts() == told["verdict"]
+    assert [page.locator(".tile strong").nth(i).inner_text() for i in range(2)] == [
+        f"{told['evaluations'][0][key]:.3f}" for key in ("CorLoc", "mAP_area")
+    ]
+    names = page.locator("#scores tbody th").all_inner_texts()
+    assert sorted(names) == sorted(told["manifest"]["classes"])
+    assert sum("<" in name for name in names) == 2
+    # A picture of a hostile name would be an element by now.
+    assert page.locator("img:not([src^='data:image/jpeg'])").count() == 0
+    assert page.locator("script").count() == 2
+    assert page.locator("#data .findings").inner_text().count("broken") >= 1 and page.get_by_text("val 1.jpg").count()
+
+
+def test_the_slider_takes_boxes_away(report: Path, visit: Open, told: dict[str, Any]) -> None:
+    page, threshold = visit(report), told["gallery"]["threshold"]
+    for stop in (0, len(threshold["stops"]) // 2, len(threshold["stops"]) - 1):
+        slide(page, stop)
+        least = threshold["stops"][stop]
+        wanted = sum(box[4] >= least for picture in told["gallery"]["pictures"] for box in picture["boxes"])
+        counted = sum(rows[stop][0] for rows in threshold["counts"])
+        assert boxes(page) == wanted == counted
+        assert re.search(rf": {wanted} box(es)?;", page.locator("#threshold-says").inner_text())
+    assert wanted < 5
+    page.locator("#threshold").focus()
+    page.keyboard.press("Home")
+    assert boxes(page) > wanted
+    assert page.locator("#threshold").get_attribute("aria-valuetext") == page.evaluate("`score ${score(threshold())}`")
+
+
+def test_right_and_found_are_those_of_the_curve(report: Path, visit: Open, told: dict[str, Any]) -> None:
+    page, name = visit(report), told["manifest"]["classes"][4]
+    page.locator("#class").select_option(label=name)
+    slide(page, 0)
+    recall, precision = told["curves"][4][-1]
+    said = page.locator("#threshold-says").inner_text().replace("\u00a0", " ")
+    assert said.endswith(f"{precision:.0%} right, {recall:.0%} of objects found".replace("%", " %"))
+
+
+def test_classes_and_kinds_choose_pictures_and_boxes(report: Path, visit: Open, told: dict[str, Any]) -> None:
+    page, pictures = visit(report), told["gallery"]["pictures"]
+    label = pictures[0]["tags"][0]
+    name = told["manifest"]["classes"][label]
+    slide(page, len(told["gallery"]["threshold"]["stops"]) - 1)
+    page.locator("#class").select_option(label=name)
+    shown = page.locator(".card").count()
+    best = max(box[4] for picture in pictures for box in picture["boxes"])
+    assert shown == sum(
+        label in picture["tags"] or any(b[4] >= best and b[5] == label for b in picture["boxes"])
+        for picture in pictures
+    )
+    assert 0 < shown < len(pictures)
+    slide(page, 0)
+    assert set(page.locator(".grid .box").all_inner_texts()) == {name}
+    # Back to all, by the button of a kind.
+    kinds = [box[6] for picture in pictures for box in picture["boxes"] if box[6]]
+    kind = next(kind for kind in kinds if kind != "correct")
+    page.locator(f"[data-kind='{kind}']").click()
+    assert page.locator(f"[data-kind='{kind}']").get_attribute("aria-pressed") == "true"
+    assert page.locator("input[name=order]:checked").input_value() == "worst"
+    assert page.locator("#class").input_value() == ""
+    assert boxes(page) == kinds.count(kind)
+
+
+def test_a_picture_opens_by_keyboard_and_closes_again(report: Path, visit: Open, told: dict[str, Any]) -> None:
+    page = visit(report)
+    names = [told["gallery"]["pictures"][row]["name"] for row in told["gallery"]["orders"]["confident"][""]]
+    page.locator(".card").first.focus()
+    page.keyboard.press("Enter")
+    heading = page.locator("dialog h2")
+    assert heading.inner_text() == names[0]
+    assert page.locator("dialog canvas").count() == 1
+    page.keyboard.press("ArrowRight")
+    assert heading.inner_text() == names[1]
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert heading.inner_text() == names[-1]
+    maps = page.locator("dialog input[name=map]")
+    before = page.locator("dialog canvas").get_attribute("data-map")
+    maps.nth(1).check()
+    assert page.locator("dialog canvas").get_attribute("data-map") == maps.nth(1).input_value() != before
+    page.locator("#threshold-open").focus()
+    page.keyboard.press("End")
+    assert page.locator("#threshold").input_value() == page.locator("#threshold-open").input_value()
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog").is_visible()
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith(names[-1])
+
+
+def test_heatmaps_lie_over_the_pictures_brightest_where_the_map_is(
+    report: Path, visit: Open, told: dict[str, Any]
+) -> None:
+    page, count = visit(report), len(told["gallery"]["pictures"])
+    assert page.locator(".grid canvas").count() == 0
+    page.locator("label", has_text="heatmaps").click()
+    assert page.locator(".grid canvas").count() == count
+    page.locator(".card").first.click()
+    canvas, image = page.locator("dialog canvas").bounding_box(), page.locator("dialog img").nth(1).bounding_box()
+    assert canvas == image
+    brightest, greatest = page.evaluate(
+        """() => {
+          const canvas = document.querySelector("dialog canvas");
+          const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+          const sums = Array.from({ length: pixels.length / 4 }, (_, i) => pixels[4 * i] + pixels[4 * i + 1]);
+          const values = [...atob(gallery.pictures[state.open].maps[state.map])].map((c) => c.charCodeAt(0));
+          return [sums.indexOf(Math.max(...sums)), values.indexOf(Math.max(...values))];
+        }"""
+    )
+    assert brightest == greatest
+
+
+def test_true_boxes_lie_where_they_are(report: Path, visit: Open, told: dict[str, Any]) -> None:
+    page = visit(report)
+    page.locator(".card").first.click()
+    picture = told["gallery"]["pictures"][told["gallery"]["orders"]["confident"][""][0]]
+    image, true = page.locator("dialog img").first.bounding_box(), page.locator("dialog .true").first.bounding_box()
+    assert image is not None and true is not None
+    scale = image["width"] / picture["size"][0]
+    x1, y1, x2, y2 = picture["truth"][0][:4]
+    wanted = [image["x"] + scale * x1, image["y"] + scale * y1, scale * (x2 - x1), scale * (y2 - y1)]
+    assert [true[key] for key in ("x", "y", "width", "height")] == pytest.approx(wanted, abs=1)
+    page.keyboard.press("Escape")
+    assert page.locator(".grid .true").count() > 0
+    page.locator("label", has_text="true boxes").click()
+    assert page.locator(".grid .true").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_in_light_and_dark(report: Path, visit: Open, scheme: str) -> None:
+    page = visit(report, scheme)
+    grounds = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (grounds == "rgb(255, 255, 255)") == (scheme == "light")
+    page.evaluate("for (const node of document.querySelectorAll('details')) node.open = true")
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) > 100
+    assert {text: contrast for text, contrast in contrasts.items() if contrast < 4.5} == {}
+
+
+def test_everything_has_a_name_and_fits_a_phone(report: Path, visit: Open) -> None:
+    page = visit(report, width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    nameless = """() => [...document.querySelectorAll("button, input, select, svg, [role=img], [role=region]")]
+      .filter((node) => !(node.ariaLabel || node.textContent.trim() || node.labels?.length))
+      .map((node) => node.outerHTML)"""
+    assert page.evaluate(nameless) == []
+    page.locator(".card").first.click()
+    assert page.evaluate("document.querySelector('dialog').scrollWidth") <= 390
+    assert page.evaluate(nameless) == []
+    # The first stop of the keyboard leads past everything.
+    page.keyboard.press("Escape")
+    page.reload()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+
+
+def test_without_data_there_is_no_gallery_and_no_complaint(run: Path, visit: Open, tmp_path: Path) -> None:
+    write_report(run, tmp_path / "bare.html")
+    page = visit(tmp_path / "bare.html")
+    assert page.locator("nav a").all_inner_texts() == ["Training", "Manifest"]
+    assert page.locator("#training svg").count() == 2
+    assert page.locator(".card").count() == 0
+
+
+def test_what_an_earlier_evaluation_left_is_shown_without_pictures(
+    run: Path, data: Path, report: Path, told: dict[str, Any], visit: Open, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for name, key in (("metrics", "evaluations"), ("diagnosis", "diagnoses")):
+        (copy / f"{name}-val.json").write_text(json.dumps(told[key][0]))
+    write_report(copy, tmp_path / "left.html")
+    page = visit(tmp_path / "left.html")
+    assert page.locator("nav a").all_inner_texts() == ["Scores", "Errors", "Training", "Manifest"]
+    assert page.locator(".stack [role=img]").count() > 1
+    assert page.locator("#errors button").count() == 0
+
+
+def test_tags_only_say_so(run: Path, data: Path, visit: Open, tmp_path: Path) -> None:
+    rows = "".join(f"{data}/images/train {i}.jpg,{name}\n" for i, name in enumerate(["gift", "ladybird"] * 3))
+    (tmp_path / "tags.csv").write_text(f"picture,tags\n{rows}")
+    write_report(run, tmp_path / "tags.html", tmp_path / "tags.csv")
+    page = visit(tmp_path / "tags.html")
+    assert page.get_by_text("boxes were not measured").count() == 1
+    assert page.locator("nav a").all_inner_texts() == ["Scores", "Pictures", "Data", "Training", "Manifest"]
+    assert page.locator("input[name=order]").count() == 2
+    assert page.locator(".tile").count() == 1
+    assert re.fullmatch(r"score ≥ \S+ \d+ box(es)?", page.locator("#threshold-says").inner_text())

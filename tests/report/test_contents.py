@@ -1,0 +1,154 @@
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boxless import Detector, diagnose, evaluate
+from boxless.errors import BoxlessError
+from boxless.report import contents as module
+from boxless.report import write_report
+from boxless.report.contents import curve
+
+Command = Callable[..., int]
+
+
+def told(page: Path) -> dict[str, Any]:
+    """The JSON within a page."""
+    text = page.read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return dict(json.loads(found[1]))
+
+
+def test_it_says_what_evaluate_diagnose_and_doctor_say(report: Path, run: Path, data: Path) -> None:
+    contents, detector = told(report), Detector.load(run)
+    for name, function in (("evaluations", evaluate), ("diagnoses", diagnose)):
+        wanted = function(detector, data, "val")
+        assert contents[name] == [wanted | {"seconds": contents[name][0]["seconds"]}]
+    assert (contents["evaluations"][0]["images"], contents["evaluations"][0]["skipped"]) == (5, 1)
+    assert [line.split(":")[0] for line in contents["skipped"]] == ["images/val 1.jpg"]
+    assert set(contents["doctor"]["classes"]) == set(detector.classes)
+    assert ["images/val 1.jpg"] in [f["pictures"] for f in contents["doctor"]["findings"] if f["fault"] == "broken"]
+    assert contents["manifest"] == json.loads((run / "manifest.json").read_text())
+    assert [row["epoch"] for row in contents["history"][""]] == list(range(1, 16))
+    assert {picture["name"] for picture in contents["gallery"]["pictures"]} == {
+        f"images/{file.name}" for file in (data / "images").glob("*.jpg") if not re.match("train|val 1", file.name)
+    }
+
+
+def test_curves_lead_to_the_average_precision(report: Path) -> None:
+    contents = told(report)
+    rows = zip(contents["curves"], contents["evaluations"][0]["classes"].values(), strict=True)
+    for points, row in rows:
+        assert (points is None) == (row["mAP_area"] is None)
+        best, area, last = [], 0.0, 0.0
+        for i, (recall, _) in enumerate(points or []):
+            best.append(max(precision for _, precision in points[i:]))
+            area += (recall - last) * best[-1]
+            last = recall
+        assert row["mAP_area"] is None or area == pytest.approx(row["mAP_area"], abs=1e-3)
+
+
+def test_a_curve_has_its_hits_and_its_end() -> None:
+    points = curve([False, True, False, True, False, False], 4)
+    assert points == [[0.25, 0.5], [0.5, 0.5], [0.5, round(2 / 6, 4)]]
+    assert curve([], 4) == []
+    long = curve([True, False] * 900, 1000)
+    assert len(long) <= module.POINTS
+    assert (long[0], long[-1]) == ([0.001, 1.0], [0.9, 0.5])
+
+
+def test_pictures_are_decided_once(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide, calls = Detector.decide, []
+    monkeypatch.setattr(Detector, "decide", lambda self, *given: calls.append(1) or decide(self, *given))
+    write_report(run, tmp_path / "report.html", data, "val")
+    assert len(calls) == 5
+
+
+def test_without_data_it_shows_what_the_run_folder_holds(
+    run: Path, data: Path, tmp_path: Path, command: Command
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    bare = write_report(copy, tmp_path / "bare.html")
+    assert (bare["evaluations"], bare["diagnoses"], bare["gallery"], bare["doctor"]) == ([], [], None, None)
+    assert "not evaluated yet" in bare["verdict"][-1]
+    assert command("evaluate", copy, data, "--split", "val") == 0
+    assert command("diagnose", copy, data, "--split", "val") == 0
+    assert command("report", copy, "--out", tmp_path / "full.html") == 0
+    full = told(tmp_path / "full.html")
+    assert [row["data"] for row in full["evaluations"] + full["diagnoses"]] == ["hostile val"] * 2
+    assert full["history"] == bare["history"] != {}
+    (copy / "metrics-x.json").write_text("{")
+    with pytest.raises(BoxlessError, match=r"metrics-x\.json: damaged"):
+        write_report(copy, tmp_path / "damaged.html")
+    assert not (tmp_path / "damaged.html").exists()
+
+
+def test_data_with_tags_only_says_that_boxes_were_not_measured(run: Path, data: Path, tmp_path: Path) -> None:
+    pictures = sorted((data / "images").glob("train*.jpg"))[:4]
+    rows = "".join(f"{picture},{name}\n" for picture, name in zip(pictures, ["gift", "ladybird"] * 2, strict=True))
+    (tmp_path / "tags.csv").write_text(f"picture,tags\n{rows}")
+    contents = write_report(run, tmp_path / "report.html", tmp_path / "tags.csv")
+    assert (contents["diagnoses"], contents["curves"]) == ([], None)
+    assert list(contents["gallery"]["orders"]) == ["confident", "uncertain"]
+    assert "has tags only, so whether boxes are right was not measured" in contents["verdict"][0]
+    assert {picture["truth"] for picture in contents["gallery"]["pictures"]} == {None}
+
+
+def test_the_verdict_is_what_matters() -> None:
+    scores = {
+        "data": "zoo val",
+        "CorLoc": 0.549,
+        "classification_mAP": 0.956,
+        "classes": {"cat": {"mAP_area": 0.6}, "cow": {"mAP_area": 0.125}, "emu": {"mAP_area": None}},
+    }
+    outcomes = {"correct": 3, "part": 6, "group": 1}
+    rates = {f"{name}_rate": number / 10 for name, number in outcomes.items()}
+    doctor = {"classes": {"cat": {"verdict": "weak"}, "cow": {"verdict": "fine"}, "emu": {"verdict": "fine"}}}
+    contents = {
+        "manifest": {"supervision": "tags"},
+        "evaluations": [scores],
+        "diagnoses": [{"detections": 10, "outcomes": outcomes, **rates}],
+        "doctor": doctor,
+    }
+    said = module.verdict(contents)
+    assert module.verdict(contents | {"manifest": {"supervision": "boxes"}}) == [
+        "Trained with true boxes: a ceiling, not a result from tags.",
+        *said,
+    ]
+    assert said == [
+        "zoo val: in 55 % of the pictures of a class, its best box lies on an object.",
+        "30 % of 10 confident detections are correct; most frequent error: part (60 %).",
+        "Boxes are best for cat (AP 0.60), weakest for cow (AP 0.12).",
+        "Which classes a picture shows it tells with a mAP of 0.96; 1 is perfect.",
+        "The tags themselves, by class: 2 fine, 1 weak.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["DATA", "DATA"], "no run folder"),
+        (["RUN", "DATA", "--split", "tset"], "tset"),
+        (["RUN", "NOWHERE"], "NOWHERE"),
+        (["RUN", "--split", "val"], "name the data too"),
+    ],
+)
+def test_what_a_user_can_mend_is_said(
+    run: Path,
+    data: Path,
+    tmp_path: Path,
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    places = {"RUN": run, "DATA": data}
+    assert command("report", *(places.get(word, word) for word in words), "--out", tmp_path / "report.html") == 1
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "report.html").exists()

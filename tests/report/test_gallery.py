@@ -1,0 +1,167 @@
+import base64
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from boxless.evaluation import Decisions
+from boxless.pictures import write_picture
+from boxless.report import gallery as module
+from boxless.report.gallery import BYTES, SIDE, gallery, small_maps, thresholds, thumbnail
+from boxless.structures import Annotations, Dataset, Detections, Heatmaps, Sample
+
+CLASSES = ("cat", "dog")
+CAT, DOG = 0, 1
+HERE, THERE, AWAY = (0, 0, 20, 20), (30, 30, 50, 50), (40, 0, 60, 10)
+Found = tuple[int, tuple[int, int, int, int], float]
+
+
+def detections(image_scores: tuple[float, float], *found: Found) -> Detections:
+    return Detections(
+        np.array([box for _, box, _ in found], np.float32).reshape(-1, 4),
+        np.array([score for _, _, score in found], np.float32),
+        np.array([label for label, _, _ in found], np.int64),
+        CLASSES,
+        (60, 50),
+        np.array(image_scores, np.float32),
+    )
+
+
+def truth(*objects: tuple[int, tuple[int, int, int, int]]) -> Annotations:
+    boxes = np.array([box for _, box in objects], np.float32).reshape(-1, 4)
+    return Annotations(boxes, np.array([label for label, _ in objects], np.int64), np.zeros(len(objects), np.bool_))
+
+
+@pytest.fixture
+def decided(tmp_path: Path) -> Decisions:
+    """Four pictures: a sure hit, a sure miss, a doubtful hit, and one whose objects nobody knows."""
+    rows = [
+        (truth((CAT, HERE)), detections((0.9, 0.1), (CAT, HERE, 0.9), (DOG, AWAY, 0.02))),
+        (truth((CAT, THERE), (DOG, HERE)), detections((0.8, 0.6), (CAT, AWAY, 0.95), (DOG, HERE, 0.6))),
+        (truth((CAT, HERE)), detections((0.52, 0.2), (CAT, HERE, 0.3))),
+        (None, detections((0.99, 0.45), (CAT, HERE, 0.97))),
+    ]
+    samples = []
+    for i, (annotations, _) in enumerate(rows):
+        write_picture(tmp_path / f"{i}.jpg", np.zeros((50, 60, 3), np.uint8))
+        tags = frozenset({CAT}) if annotations is None else frozenset(annotations.labels.tolist())
+        samples.append(Sample(str(i), tmp_path / f"{i}.jpg", tags, annotations=annotations))
+    dataset = Dataset("four", CLASSES, tuple(samples))
+    return Decisions(dataset, [found for _, found in rows], np.zeros((4, 2, 2), np.float32), {}, 1.0)
+
+
+def maps(count: int) -> list[dict[int, np.ndarray]]:
+    return [{CAT: np.array([[0, 255], [7, 9], [1, 2]], np.uint8)}] * count
+
+
+def test_pictures_come_in_the_order_that_is_worth_looking_at(decided: Decisions, tmp_path: Path) -> None:
+    told = gallery(decided, maps(4), tmp_path)
+    # The likeliest class of all, or the class itself.
+    assert told["orders"]["confident"] == {"": [3, 0, 1, 2], "0": [3, 0, 1, 2], "1": [1, 3, 2, 0]}
+    # Distances to a half, the least: 0.4, 0.1, 0.02, 0.05.
+    assert told["orders"]["uncertain"][""] == [2, 3, 1, 0]
+    # Of cats the three best are judged, 0.95 (wrong), 0.9 and 0.3; of dogs the best, which is right.
+    assert told["orders"]["worst"] == {"": [1], "0": [1], "1": []}
+    assert told["of"] == 4
+
+
+def test_worst_is_by_the_surest_wrong_box(decided: Decisions, tmp_path: Path) -> None:
+    turned = replace(
+        decided,
+        dataset=replace(decided.dataset, samples=decided.dataset.samples[::-1]),
+        detections=decided.detections[::-1],
+    )
+    # The picture whose objects nobody knows now comes first.
+    assert gallery(turned, maps(4), tmp_path)["orders"]["worst"] == {"": [2], "0": [2], "1": []}
+    wrong = [detections((0.9, 0), (CAT, AWAY, 0.8)), detections((0.9, 0), (CAT, AWAY, 0.9), (CAT, AWAY, 0.7))]
+    both = Decisions(
+        replace(decided.dataset, samples=decided.dataset.samples[:2]), wrong, np.zeros((2, 2, 2), np.float32), {}, 1.0
+    )
+    samples = [replace(sample, annotations=truth(*[(CAT, THERE)] * 2)) for sample in both.dataset.samples]
+    both = replace(both, dataset=replace(both.dataset, samples=tuple(samples)))
+    assert gallery(both, maps(2), tmp_path)["orders"]["worst"]["0"] == [1, 0]
+
+
+def test_a_picture_carries_all_that_is_drawn(decided: Decisions, tmp_path: Path) -> None:
+    picture = gallery(decided, maps(4), tmp_path)["pictures"][1]
+    assert picture["boxes"] == [[*AWAY, 0.95, CAT, "background"], [*HERE, 0.6, DOG, "correct"]]
+    assert picture["truth"] == [[*THERE, CAT, False], [*HERE, DOG, False]]
+    assert (picture["name"], picture["size"], picture["tags"]) == ("1.jpg", [60, 50], [CAT, DOG])
+    assert (picture["scores"], picture["grid"]) == ([0.8, 0.6], [2, 3])
+    assert list(base64.b64decode(picture["maps"]["0"])) == [0, 255, 7, 9, 1, 2]
+
+
+def test_of_many_pictures_the_first_of_every_order_are_shown(
+    decided: Decisions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PICTURES", 3)
+    told = gallery(decided, maps(4), tmp_path)
+    assert [picture["name"] for picture in told["pictures"]] == ["1.jpg", "2.jpg", "3.jpg"]
+    assert told["orders"]["confident"][""] == [2, 0, 1]
+    assert told["orders"]["worst"] == {"": [0], "0": [0], "1": []}
+    assert told["of"] == 4
+
+
+def test_thresholds_count_boxes_and_hits(decided: Decisions) -> None:
+    told = thresholds(decided)
+    assert told["stops"] == [0.02, 0.3, 0.6, 0.9, 0.95, 0.97]
+    cats, dogs = told["counts"]
+    # Boxes of all pictures; judged and right those of the three whose objects are known.
+    assert cats == [[4, 3, 2], [4, 3, 2], [3, 2, 1], [3, 2, 1], [2, 1, 0], [1, 0, 0]]
+    assert dogs == [[2, 2, 1], [1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
+    # Five boxes are confident: every picture's cat, and a dog.
+    assert told["start"] == 1
+
+
+def test_thresholds_of_many_boxes_are_spaced_by_what_they_leave() -> None:
+    scores = np.linspace(1e-4, 1, 4000, dtype=np.float32)
+    found = detections((0.9, 0.9), *((CAT, HERE, float(score)) for score in scores))
+    empty = Dataset("many", CLASSES, (Sample("a", Path("a.jpg"), frozenset({CAT})),))
+    told = thresholds(Decisions(empty, [found], np.zeros((1, 2, 2), np.float32), {}, 1.0))
+    left = [row[0] for row in told["counts"][CAT]]
+    assert 50 < len(left) <= module.STOPS
+    assert (left[0], left[-1]) == (4000, 1)
+    # Equal factors: half of the stops leave fewer than about the root.
+    assert left[len(left) // 2] < 400
+    # Confident are those with half the best score or more.
+    assert left[told["start"]] == pytest.approx(2000, rel=0.1)
+
+
+def test_nothing_found_is_one_threshold() -> None:
+    dataset = Dataset("none", CLASSES, (Sample("a", Path("a.jpg"), frozenset()),))
+    nothing = Decisions(dataset, [detections((0.1, 0.1))], np.zeros((1, 2, 2), np.float32), {}, 1.0)
+    assert thresholds(nothing) == {"stops": [0.0], "start": 0, "counts": [[[0, 0, 0]], [[0, 0, 0]]]}
+
+
+def test_a_thumbnail_is_a_small_jpeg_whatever_it_shows() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3)).astype(np.uint8)
+    for pixels, size in ((noise, (SIDE, 288)), (np.zeros((40, 30, 3), np.uint8), (30, 40))):
+        kind, content = thumbnail(pixels).split(",")
+        assert kind == "data:image/jpeg;base64"
+        file = base64.b64decode(content)
+        assert len(file) < 1.25 * BYTES
+        assert Image.open(io.BytesIO(file)).size == size
+
+
+def test_heatmaps_of_tags_boxes_and_the_likeliest_are_kept() -> None:
+    names = tuple("abcdefgh")
+    values = np.zeros((8, 60, 80), np.float32)
+    values[2, :30, :40], values[2, 30:, :], values[5] = 4, -3, -1
+    found = Detections(
+        np.array([HERE], np.float32),
+        np.array([0.5], np.float32),
+        np.array([4], np.int64),
+        names,
+        (80, 60),
+        np.array([0, 0, 0, 0.1, 0.6, 0, 0.7, 0.8], np.float32),
+    )
+    kept = small_maps(Sample("a", Path("a.jpg"), frozenset({2, 5})), found, Heatmaps(values, names, (80, 60)))
+    assert list(kept) == [2, 5, 4, 7, 6]
+    assert {grid.shape for grid in kept.values()} == {(24, 32)}
+    np.testing.assert_array_equal(kept[2], np.kron([[255, 0], [0, 0]], np.ones((12, 16))))
+    assert not kept[5].any()
+    every = Sample("b", Path("b.jpg"), frozenset(range(8)))
+    assert len(small_maps(every, found, Heatmaps(values, names, (80, 60)))) == module.MAPS
