@@ -98,7 +98,13 @@ def test_diagnose_writes_a_chart_and_what_it_shows(
 
 @pytest.mark.parametrize(
     ("form", "file"),
-    [("coco", "predictions.json"), ("csv", "predictions.csv"), ("voc", "Annotations"), ("yolo", "data.yaml")],
+    [
+        ("coco", "predictions.json"),
+        ("csv", "predictions.csv"),
+        ("voc", "Annotations"),
+        ("yolo", "data.yaml"),
+        ("label-studio", "tasks.json"),
+    ],
 )
 def test_predict_writes_overlays_beside_results(
     run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, file: str

@@ -49,6 +49,7 @@ class Format(StrEnum):
     voc = "voc"
     yolo = "yolo"
     csv = "csv"
+    label_studio = "label-studio"
 
 
 @app.command()
