@@ -17,8 +17,8 @@ def write_coco(out: Path, predictions: Iterable[tuple[Path, Detections]], classe
     """Write `predictions.json`, whole or not at all.
 
     Ids of images, annotations and categories count from 1, categories in the order of `classes`; bbox is x, y, width,
-    height in pixels; the empty segmentation is there because CVAT's importer asks for one. `file_name` is the path as given, since names alone may repeat. Of the pictures only names and
-    sizes are held in memory.
+    height in pixels; segmentations are empty, as CVAT's importer takes none without. `file_name` is the path as given,
+    since names alone may repeat. Of the pictures only names and sizes are held in memory.
 
     Args:
         out: the folder of the file.

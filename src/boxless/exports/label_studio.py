@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from defusedxml.ElementTree import fromstring
+
 from boxless.cache import write_whole
+from boxless.errors import BoxlessError
 from boxless.exports.common import rows
 from boxless.structures import Detections
 
@@ -54,7 +57,7 @@ def write_label_studio(
     Raises:
         BoxlessError: a file cannot be written.
     """
-    control = Control("label", "image", "image", classes)
+    control = own_control(classes)
     path = out / "tasks.json"
     with write_whole(path) as file:
         file.write(b"[")
@@ -66,6 +69,36 @@ def write_label_studio(
     with write_whole(out / "labeling-config.xml") as file:
         file.write(labeling_config(control).encode())
     return path
+
+
+def own_control(classes: Collection[str]) -> Control:
+    """The control of the labeling configs that are written here."""
+    return Control("label", "image", "image", classes)
+
+
+def read_labeling_config(config: str, classes: Collection[str]) -> Control:
+    """The first control of somebody's labeling config that takes boxes of any of these classes.
+
+    Args:
+        config: XML.
+        classes: of the detector.
+
+    Raises:
+        BoxlessError: it is no XML, or has no such control.
+    """
+    try:
+        view = fromstring(config)
+    except (ET.ParseError, ValueError) as error:
+        raise BoxlessError(f"the labeling config is no XML ({error}); mend it in the project's settings") from None
+    keys = {image.get("name", ""): image.get("value", "").removeprefix("$") for image in view.iter("Image")}
+    for control in view.iter("RectangleLabels"):
+        image, labels = control.get("toName", ""), {label.get("value", "") for label in control.iter("Label")}
+        if image in keys and not labels.isdisjoint(classes):
+            return Control(control.get("name", ""), image, keys[image], labels)
+    raise BoxlessError(
+        f"the labeling config has no RectangleLabels on an Image with one of the labels {', '.join(classes)}; "
+        "take the one that boxless predict --format label-studio writes"
+    )
 
 
 def labeling_config(control: Control) -> str:
