@@ -155,17 +155,26 @@ class _MemoryParser(MultiPartParser):
 
     spool_max_size = 2**40
 
+    def close(self) -> None:
+        """Forget the files, also those that broke off."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
 
 async def _uploaded(request: Request) -> bytes:
     """The bytes of the form's file."""
+    if _kind(request) != "multipart/form-data":
+        raise HTTPException(415, "send the picture as multipart/form-data, in the field 'file'")
+    parser = _MemoryParser(request.headers, request.stream(), max_files=1, max_fields=8)
     try:
-        form = await _MemoryParser(request.headers, request.stream(), max_files=1, max_fields=8).parse()
+        file = (await parser.parse()).get("file")
+        if not isinstance(file, UploadFile):
+            raise HTTPException(400, "no picture: send it as a file in the form's field 'file'")
+        return await file.read()
     except MultiPartException as error:
         raise HTTPException(400, f"not a form that can be read: {error.message}") from None
-    file = form.get("file")
-    if not isinstance(file, UploadFile):
-        raise HTTPException(400, "no picture: send it as a file in the form's field 'file'")
-    return await file.read()
+    finally:
+        parser.close()
 
 
 def _kind(request: Request) -> str:
@@ -355,7 +364,7 @@ def _add_api(app: FastAPI, service: _Service) -> None:
     @app.post("/look", responses=_ANSWERS, openapi_extra=_body(_FORM))
     async def look(request: Request) -> Look:
         """All boxes and the heatmap of every class of an uploaded picture."""
-        content = await _form_file(request)
+        content = await _uploaded(request)
         return await service.do(lambda: service.look(content))
 
     @app.post(
@@ -370,7 +379,7 @@ def _add_api(app: FastAPI, service: _Service) -> None:
         """
         if _kind(request) == "application/json":
             return await _predict_tasks(service, await request.body())
-        content = await _form_file(request)
+        content = await _uploaded(request)
         return await service.do(lambda: service.predict(content, min_score))
 
     @app.get("/health")
@@ -384,12 +393,6 @@ def _add_api(app: FastAPI, service: _Service) -> None:
         if project.schema_:
             read_labeling_config(project.schema_, service.detector.classes)
         return {"model_version": service.detector.name}
-
-
-async def _form_file(request: Request) -> bytes:
-    if _kind(request) != "multipart/form-data":
-        raise HTTPException(415, "send the picture as multipart/form-data, in the field 'file'")
-    return await _uploaded(request)
 
 
 def _add_errors(app: FastAPI) -> None:
