@@ -1,8 +1,23 @@
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from boxless.datasets.demo import make_demo
+
+CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+CHROME_ARGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +37,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small demo data set: 16 pictures in train, 6 in val."""
     return make_demo(tmp_path_factory.mktemp("demo"), seed=5, train=16, val=6)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; tests open pages in contexts of their own and click through them."""
+    chrome = next(filter(None, map(shutil.which, CHROMES)), None)
+    if chrome is None:
+        pytest.skip("needs chromium or chrome on the PATH; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chrome, args=CHROME_ARGS)
+        yield browser
+        browser.close()
