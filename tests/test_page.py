@@ -65,7 +65,7 @@ def test_a_picture_is_looked_at_and_the_threshold_moves(page: Page, picture: Pat
     assert page.locator("#about").inner_text() == "Finds cat, dog, owl (method quarters)."
     drop(page, picture)
     assert page.locator("#status").inner_text() == "a picture.png, 96 × 64 pixels"
-    assert boxes(page) == [DOG, CAT]
+    assert boxes(page) == [DOG, CAT] and page.locator("#labels span").all_inner_texts() == ["dog 0.60", "cat 0.90"]
     assert page.locator("#confident").get_attribute("aria-pressed") == "true"
     slide(page, 0)
     assert boxes(page) == [OWL, DOG, CAT]

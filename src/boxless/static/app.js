@@ -58,6 +58,7 @@ function show(found, name) {
   shown.heat = null;
   $("status").textContent = `${name}, ${look.width} × ${look.height} pixels`;
   $("picture").src = look.picture;
+  $("picture").parentElement.style.setProperty("--ratio", look.width / look.height);
   $("boxes").setAttribute("viewBox", `0 0 ${look.width} ${look.height}`);
   $("boxes").setAttribute("preserveAspectRatio", "none");
   $("threshold").value = 0;
@@ -97,11 +98,13 @@ function visible() {
 function draw() {
   const found = visible();
   $("boxes").replaceChildren(...[...found].reverse().flatMap(drawn));
+  $("labels").replaceChildren(...[...found].reverse().map(label));
   $("rows").replaceChildren(...found.map((one) => element("tr", {},
     element("td", {}, swatch(one.name), one.name),
     element("td", {}, digits(one.score)),
     element("td", {}, one.box.map(Math.round).join(", ")))));
   $("count").textContent = found.length === 1 ? "1 box" : `${found.length} boxes`;
+  $("unsure").hidden = shown.threshold !== null || look.detections.some((one) => one.confident);
   $("confident").ariaPressed = String(shown.threshold === null);
   $("threshold-value").textContent = shown.threshold === null ? "confident" : digits(shown.threshold);
   for (const tile of document.querySelectorAll(".tile")) tile.ariaPressed = String(tile.value === shown.heat);
@@ -125,7 +128,17 @@ function drawn(found) {
   });
 }
 
-const digits = (score) => score >= 0.01 || score === 0 ? score.toFixed(2) : score.toExponential(1);
+function label(found) {
+  const made = element("span", {}, `${found.name} ${digits(found.score)}`);
+  const [left, top, right] = found.box;
+  if (left < look.width * 0.7) made.style.left = `${100 * left / look.width}%`;
+  else made.style.right = `${100 - 100 * right / look.width}%`;
+  made.style.top = `${100 * top / look.height}%`;
+  made.style.borderColor = look.classes[found.name].colour;
+  return made;
+}
+
+const digits = (score) => score >= 0.01 || score === 0 ? score.toFixed(2) : String(Number(score.toPrecision(2)));
 
 function choose(every) {
   for (const box of document.querySelectorAll("#classes input")) {
