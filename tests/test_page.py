@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from serving import SCORES, encoded, known_detector, served
 
 from boxless.server import Limits
@@ -23,12 +23,14 @@ def url() -> Iterator[str]:
 def page(browser: Browser, url: str) -> Iterator[Page]:
     """The page; an error or a refused request in its console fails the test, as does a request that leaves it."""
     context = browser.new_context()
+    expect.set_options(timeout=30_000)  # Of a machine that has much else to do.
     page = context.new_page()
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith((url, "data:")) else wrong.append(request.url))
     page.goto(url)
+    expect(page.locator("#about")).to_have_text("Finds cat, dog, owl (method quarters).")
     yield page
     context.close()
     assert [text for text in wrong if "status of 4" not in text] == []
@@ -62,7 +64,6 @@ def slide(page: Page, value: float) -> None:
 
 
 def test_a_picture_is_looked_at_and_the_threshold_moves(page: Page, picture: Path) -> None:
-    assert page.locator("#about").inner_text() == "Finds cat, dog, owl (method quarters)."
     drop(page, picture)
     assert page.locator("#status").inner_text() == "a picture.png, 96 × 64 pixels"
     assert boxes(page) == [DOG, CAT] and page.locator("#labels span").all_inner_texts() == ["dog 0.60", "cat 0.90"]
@@ -140,8 +141,7 @@ def test_what_is_wrong_with_a_file_is_said(page: Page, picture: Path, tmp_path: 
     text = tmp_path / "text.png"
     text.write_text("no picture")
     page.set_input_files("#file", text)
-    page.wait_for_function("document.getElementById('error').textContent")
-    assert page.locator("#error").inner_text() == "the picture: not a picture; replace it"
+    expect(page.locator("#error")).to_have_text("the picture: not a picture; replace it")
     large = tmp_path / "large.png"
     large.write_bytes(encoded(size=(400, 400), noise=True))
     page.set_input_files("#file", large)
