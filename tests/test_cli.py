@@ -256,6 +256,15 @@ def test_a_port_that_is_taken_is_named(
     assert f"127.0.0.1:{port}: cannot be listened on" in " ".join(capsys.readouterr().err.split())
 
 
+def test_without_its_extra_the_server_says_what_to_install(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "boxless.server", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert boxless(monkeypatch, "serve", run) == 1
+    assert "pip install 'boxless[serve]'" in " ".join(capsys.readouterr().err.split())
+
+
 def test_doctor_prints_what_it_writes(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
