@@ -1,10 +1,16 @@
 import csv
 import json
+import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from boxless import Detector, diagnose
@@ -98,7 +104,13 @@ def test_diagnose_writes_a_chart_and_what_it_shows(
 
 @pytest.mark.parametrize(
     ("form", "file"),
-    [("coco", "predictions.json"), ("csv", "predictions.csv"), ("voc", "Annotations"), ("yolo", "data.yaml")],
+    [
+        ("coco", "predictions.json"),
+        ("csv", "predictions.csv"),
+        ("voc", "Annotations"),
+        ("yolo", "data.yaml"),
+        ("label-studio", "tasks.json"),
+    ],
 )
 def test_predict_writes_overlays_beside_results(
     run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, file: str
@@ -212,6 +224,45 @@ def test_a_run_folder_from_another_version_is_refused(
     (other / "weights.safetensors").write_bytes((run / "weights.safetensors").read_bytes()[:999])
     assert boxless(monkeypatch, "predict", other, demo, "--out", tmp_path / "out") == 1
     assert "does not load" in " ".join(capsys.readouterr().err.split())
+
+
+def test_serve_answers_until_it_is_interrupted(run: Path, demo: Path) -> None:
+    words = ["serve", str(run), "--port", "0"]
+    command = [sys.executable, "-c", "from boxless.cli import main; main()", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            said = (server.stderr or sys.stdin).readline()
+            url = re.search(r"http://127\.0\.0\.1:\d+", said)
+            assert url is not None, said
+            picture = sorted((demo / "JPEGImages").iterdir())[0]
+            files = {"file": picture.open("rb")}
+            with files["file"]:
+                answer = requests.post(f"{url[0]}/predict?min_score=0", files=files, timeout=60).json()
+            found = Detector.load(run).predict(picture)
+            assert answer["model_version"] == "run"
+            assert [one["name"] for one in answer["detections"]] == found.names
+            np.testing.assert_allclose([one["box"] for one in answer["detections"]], found.boxes, atol=0.02)
+        finally:
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) == 0
+
+
+def test_a_port_that_is_taken_is_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert boxless(monkeypatch, "serve", run, "--port", port) == 1
+    assert f"127.0.0.1:{port}: cannot be listened on" in " ".join(capsys.readouterr().err.split())
+
+
+def test_without_its_extra_the_server_says_what_to_install(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "boxless.server", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert boxless(monkeypatch, "serve", run) == 1
+    assert "pip install 'boxless[serve]'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_doctor_prints_what_it_writes(

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from boxless.errors import PictureError
-from boxless.pictures import content_key, find_pictures, picture_size, read_picture, write_picture
+from boxless.pictures import content_key, decode_picture, find_pictures, picture_size, read_picture, write_picture
 
 RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
 COLOURS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=2)
@@ -253,6 +253,19 @@ def test_an_error_of_any_kind_in_a_decoder_names_the_file(tmp_path):
     (tmp_path / "a.tif").write_bytes(damaged)
     with pytest.raises(PictureError, match=r"a\.tif: "):
         read_picture(tmp_path / "a.tif")
+
+
+def test_bytes_are_decoded_as_their_file_is(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(file, exif=exif)
+    np.testing.assert_array_equal(decode_picture(file.read_bytes(), "it", 2400), read_picture(file))
+    with pytest.raises(PictureError, match="it: more than 2,399 pixels"):
+        decode_picture(file.read_bytes(), "it", 2399)
+    for content, message in ((b"", "it: the file is empty"), (b"no", "it: not a picture")):
+        with pytest.raises(PictureError, match=message):
+            decode_picture(content, "it", 2400)
 
 
 def test_the_key_is_of_the_content_not_of_the_name(tmp_path):

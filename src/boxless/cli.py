@@ -49,6 +49,7 @@ class Format(StrEnum):
     voc = "voc"
     yolo = "yolo"
     csv = "csv"
+    label_studio = "label-studio"
 
 
 @app.command()
@@ -235,6 +236,20 @@ def heatmap(
 
     report_skipped(heatmaps(Detector.load(run), pictures, out, class_name, colormap))
     console.print(f"Look at {out}", highlight=False)
+
+
+@app.command()
+def serve(
+    run: Run,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; by default only this machine can ask.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+) -> None:
+    """Serve a page that shows boxes and heatmaps of pictures dropped on it, and a JSON API beside it."""
+    from boxless.server import serve
+
+    serve(run, host, port)
 
 
 def _names(classes: str | None) -> list[str] | None:

@@ -34,9 +34,13 @@ class Detector:
         config: of its run.
         classes: class names.
         device: where it runs.
+        name: what to call it in exports; that of its run folder where it has one.
     """
 
-    def __init__(self, network: Network, config: Config, classes: Sequence[str], device: torch.device) -> None:
+    def __init__(
+        self, network: Network, config: Config, classes: Sequence[str], device: torch.device, name: str = "boxless"
+    ) -> None:
+        self.name = name
         self.config = config
         self.classes = tuple(classes)
         self.views = views_of(config.test_views)
@@ -60,9 +64,8 @@ class Detector:
         folder = Path(run)
         manifest, config = read_manifest(folder), read_config(folder)
         classes = manifest["classes"]
-        return cls(
-            load_network(folder, config, len(classes)), config, classes, torch.device(device or PartialState().device)
-        )
+        network = load_network(folder, config, len(classes))
+        return cls(network, config, classes, torch.device(device or PartialState().device), folder.resolve().name)
 
     def predict(self, picture: Picture) -> Detections:
         """Boxes in one picture: a file, an RGB array (h, w, 3) uint8, or a Pillow image.

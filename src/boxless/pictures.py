@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,33 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         PictureError: the file is missing, empty, truncated, no picture, too large to decode safely (Pillow's
             `MAX_IMAGE_PIXELS`), or has a side shorter than `MIN_SIDE`. The message names the file and the mend.
     """
-    with _opened(path) as image:
+    return _decode(path, str(path), _limit())
+
+
+def decode_picture(content: bytes, name: str, most: int) -> NDArray[np.uint8]:
+    """Decode the bytes of a picture file as `read_picture` does; nothing touches the disk.
+
+    Args:
+        content: the whole file.
+        name: what to call it in errors.
+        most: pixels; a larger picture is refused before it is decoded.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+
+    Raises:
+        PictureError: as `read_picture`.
+    """
+    return _decode(BytesIO(content), name, min(most, _limit()))
+
+
+def _decode(source: Path | BytesIO, name: str, most: float) -> NDArray[np.uint8]:
+    with _opened(source, name, most) as image:
         image.load()
         picture = to_array(image)
     if min(picture.shape[:2]) < MIN_SIDE:
         raise PictureError(
-            f"{path}: {picture.shape[1]}x{picture.shape[0]} px; a side under {MIN_SIDE} px cannot be used"
+            f"{name}: {picture.shape[1]}x{picture.shape[0]} px; a side under {MIN_SIDE} px cannot be used"
         )
     return picture
 
@@ -61,7 +83,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         PictureError: the file is missing, empty, no picture, or too large to decode safely.
     """
-    with _opened(path) as image:
+    with _opened(path, str(path), _limit()) as image:
         if image.format == "TIFF":
             image.load()  # Pillow turns a TIFF itself, by version when opening or when loading.
         # PNG's own `getexif` would decode the pixels to look for EXIF behind them, where hardly any program puts it.
@@ -75,23 +97,22 @@ def _limit() -> float:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(source: Path | BytesIO, name: str, most: float) -> Iterator[Image.Image]:
     try:
         # Pillow's list of formats has some that start other programs.
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > _limit():
+        with Image.open(source, formats=FORMATS) as image:
+            if image.width * image.height > most:
                 raise Image.DecompressionBombError
             yield image
     except FileNotFoundError:
-        raise PictureError(f"{path}: there is no such file") from None
+        raise PictureError(f"{name}: there is no such file") from None
     except UnidentifiedImageError:
-        empty = path.stat().st_size == 0
-        raise PictureError(f"{path}: {'the file is empty' if empty else 'not a picture'}; replace it") from None
+        empty = not (source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes)
+        raise PictureError(f"{name}: {'the file is empty' if empty else 'not a picture'}; replace it") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        limit = f"{_limit():,} pixels, too many to decode safely"
-        raise PictureError(f"{path}: more than {limit}; scale it down") from None
+        raise PictureError(f"{name}: more than {most:,} pixels, too many to decode safely; scale it down") from None
     except Exception as error:  # Decoders let any error through that damaged bytes lead to, TypeError for one.
-        raise PictureError(f"{path}: cannot be decoded ({error}); replace it") from error
+        raise PictureError(f"{name}: cannot be decoded ({error}); replace it") from error
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

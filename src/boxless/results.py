@@ -52,7 +52,7 @@ def predict(
             overlays.extend([_small(overlay)] if len(overlays) < SHEET else [])
             yield path, shown
 
-    FORMATS[format](out, found(), detector.classes)
+    FORMATS[format](out, found(), detector.classes, detector.name)
     _overview(out, overlays)
     return skipped
 

@@ -108,7 +108,7 @@ def _run(
 ) -> Detector:
     network = build_network(settings, len(dataset.classes))
     accelerator = _accelerator(settings.training, run, trackers)
-    detector = Detector(network, settings, dataset.classes, accelerator.device)
+    detector = Detector(network, settings, dataset.classes, accelerator.device, run.resolve().name)
     with accelerator.main_process_first():
         check_run(run, settings)
         ready = prepare(dataset, detector.features, views_of(settings.views), detector.proposals)

@@ -25,7 +25,7 @@ def found(rows: list[tuple[int, float, tuple[float, float, float, float]]], size
         labels=np.array([label for label, _, _ in rows], np.int64),
         classes=CLASSES,
         size=size,
-        image_scores=np.zeros(3, np.float32),
+        image_scores=np.array([0.25, 0.75, 0.5], np.float32),
     )
 
 
@@ -41,9 +41,10 @@ PREDICTIONS = [
 def test_coco_is_read_by_a_coco_api_and_gives_the_same_boxes(tmp_path: Path) -> None:
     from faster_coco_eval import COCO
 
-    path = FORMATS["coco"](tmp_path, iter(PREDICTIONS), CLASSES)
+    path = FORMATS["coco"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
     assert path == tmp_path / "predictions.json"
     coco = COCO(str(path))
+    assert coco.dataset["info"] == {"description": "first"}
     assert [coco.cats[i]["name"] for i in (1, 2, 3)] == list(CLASSES)
     by_name = {image["file_name"]: image for image in coco.imgs.values()}
     assert list(by_name) == ["a/one.jpg", "b/one.jpg", "a/none.png"]
@@ -59,13 +60,13 @@ def test_coco_is_read_by_a_coco_api_and_gives_the_same_boxes(tmp_path: Path) -> 
             [a["bbox"][2] * a["bbox"][3] for a in annotations], abs=0.01
         )
     assert sorted(coco.anns) == [1, 2, 3]
-    assert all(a["iscrowd"] == 0 for a in coco.anns.values())
+    assert all(a["iscrowd"] == 0 and a["segmentation"] == [] for a in coco.anns.values())
 
 
 def test_coco_predictions_evaluate_perfectly_against_themselves(tmp_path: Path) -> None:
     from faster_coco_eval import COCO, COCOeval_faster
 
-    path = FORMATS["coco"](tmp_path, PREDICTIONS[:2], CLASSES)
+    path = FORMATS["coco"](tmp_path, PREDICTIONS[:2], CLASSES, "first")
     truth = COCO(str(path))
     scores = COCOeval_faster(truth, truth.loadRes(json.loads(path.read_text())["annotations"]), "bbox")
     scores.evaluate()
@@ -75,14 +76,15 @@ def test_coco_predictions_evaluate_perfectly_against_themselves(tmp_path: Path) 
 
 
 def test_coco_without_any_picture_is_valid(tmp_path: Path) -> None:
-    content = json.loads(FORMATS["coco"](tmp_path, [], CLASSES).read_text())
+    content = json.loads(FORMATS["coco"](tmp_path, [], CLASSES, "first").read_text())
     assert content["images"] == [] and content["annotations"] == [] and len(content["categories"]) == 3
 
 
 def test_voc_boxes_are_whole_one_based_inclusive_pixels(tmp_path: Path) -> None:
-    folder = FORMATS["voc"](tmp_path, iter(PREDICTIONS), CLASSES)
+    folder = FORMATS["voc"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
     assert sorted(file.name for file in folder.iterdir()) == ["b-one.xml", "none.xml", "one.xml"]
     root = ET.parse(folder / "one.xml").getroot()
+    assert root.findtext("source/annotation") == "first"
     assert [root.findtext(f"size/{key}") for key in ("width", "height", "depth")] == ["100", "80", "3"]
     assert [node.findtext("name") for node in root.iter("object")] == ["Kuh, groß", "cat"]
     assert [float(node.findtext("score", "")) for node in root.iter("object")] == pytest.approx([0.9, 1.25e-7])
@@ -102,14 +104,14 @@ def test_voc_boxes_come_back_within_half_a_pixel(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     boxes = np.sort(rng.uniform(0, 300, (50, 2, 2)), axis=1).reshape(-1, 4) + np.array([0, 0, 2, 2])
     folder = FORMATS["voc"](
-        tmp_path, [(Path("x.jpg"), found([(0, 0.5, tuple(b)) for b in boxes], (302, 302)))], CLASSES
+        tmp_path, [(Path("x.jpg"), found([(0, 0.5, tuple(b)) for b in boxes], (302, 302)))], CLASSES, "first"
     )
     back = np.array([[int(side.text or "") for side in box] for box in ET.parse(folder / "x.xml").iter("bndbox")])
     np.testing.assert_allclose(back - [1, 1, 0, 0], boxes, atol=0.506)
 
 
 def test_yolo_lines_and_names(tmp_path: Path) -> None:
-    path = FORMATS["yolo"](tmp_path, iter(PREDICTIONS), CLASSES)
+    path = FORMATS["yolo"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
     assert yaml.safe_load(path.read_text(encoding="utf-8")) == {"names": dict(enumerate(CLASSES))}
     assert sorted(file.name for file in (tmp_path / "labels").iterdir()) == ["b-one.txt", "none.txt", "one.txt"]
     assert (tmp_path / "labels/none.txt").read_bytes() == b""
@@ -121,7 +123,7 @@ def test_yolo_lines_and_names(tmp_path: Path) -> None:
 
 
 def test_csv_rows(tmp_path: Path) -> None:
-    path = FORMATS["csv"](tmp_path, iter(PREDICTIONS), CLASSES)
+    path = FORMATS["csv"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["picture"], row["class"]) for row in rows] == [
@@ -134,10 +136,49 @@ def test_csv_rows(tmp_path: Path) -> None:
         assert [float(row[key]) for key in ("xmin", "ymin", "xmax", "ymax")] == pytest.approx(box, abs=0.01)
 
 
+def test_label_studio_tasks_hold_percents_of_the_picture(tmp_path: Path) -> None:
+    pictures = [*PREDICTIONS, (Path("/über all/x?&.jpg"), found([], (7, 9)))]
+    path = FORMATS["label-studio"](tmp_path, iter(pictures), CLASSES, "first")
+    one, other, none, odd = json.loads(path.read_text())
+    assert one["data"] == {"image": "/data/local-files/?d=a/one.jpg"}
+    assert odd["data"] == {"image": "/data/local-files/?d=%C3%BCber%20all/x%3F%26.jpg"}
+    (prediction,) = one["predictions"]
+    assert (prediction["model_version"], prediction["score"]) == ("first", 0.75)
+    whole, small = prediction["result"]
+    assert whole == {
+        "id": "box-1",
+        "from_name": "label",
+        "to_name": "image",
+        "type": "rectanglelabels",
+        "original_width": 100,
+        "original_height": 80,
+        "image_rotation": 0,
+        "value": {"x": 0, "y": 0, "width": 100, "height": 100, "rotation": 0, "rectanglelabels": ["Kuh, groß"]},
+        "score": 0.9,
+    }
+    # Of 100 x 80 pixels: 10.26 from the left, 20.74 from the top, 20.24 wide, 19.38 (to a hundredth) high.
+    wanted = {"x": 10.26, "y": 25.925, "width": 20.24, "height": 24.225}
+    assert {key: small["value"][key] for key in wanted} == pytest.approx(wanted, abs=0.02)
+    assert small["score"] == pytest.approx(1.25e-7) and small["value"]["rectanglelabels"] == ["cat"]
+    assert other["predictions"][0]["result"][0]["original_height"] == 60
+    assert none["predictions"][0]["result"] == []
+
+
+def test_the_labeling_config_fits_the_tasks(tmp_path: Path) -> None:
+    path = FORMATS["label-studio"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
+    view = ET.parse(tmp_path / "labeling-config.xml").getroot()
+    rectangles, image = view.find("RectangleLabels"), view.find("Image")
+    assert rectangles is not None and image is not None
+    region = json.loads(path.read_text())[0]["predictions"][0]["result"][0]
+    assert (rectangles.get("name"), rectangles.get("toName")) == (region["from_name"], region["to_name"])
+    assert (image.get("name"), image.get("value")) == (region["to_name"], "$image")
+    assert [label.get("value") for label in rectangles] == list(CLASSES)
+
+
 @pytest.mark.parametrize("name", ["voc", "yolo"])
 def test_names_stay_unique_whatever_collides(tmp_path: Path, name: str) -> None:
     pictures = ["a/x.jpg", "b/x.jpg", "c/b/x.jpg", "a/x.png", "A/X.jpg", "x.jpg", "b-x.jpg"]
-    FORMATS[name](tmp_path, [(Path(p), found([], (9, 9))) for p in pictures], CLASSES)
+    FORMATS[name](tmp_path, [(Path(p), found([], (9, 9))) for p in pictures], CLASSES, "first")
     stems = {file.stem.casefold() for file in tmp_path.rglob("*") if file.suffix in {".xml", ".txt"}}
     assert len(stems) == len(pictures)
     assert {"x", "b-x", "b-x-2", "a-x"} <= stems
@@ -154,7 +195,7 @@ def test_pictures_are_taken_one_by_one_and_a_break_leaves_no_half_file(tmp_path:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        FORMATS[name](tmp_path, stream(), CLASSES)
+        FORMATS[name](tmp_path, stream(), CLASSES, "first")
     assert taken == [0, 1, 2]
     left = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
     whole = {"voc": "Annotations/{}.xml", "yolo": "labels/{}.txt"}
@@ -165,7 +206,7 @@ def test_pictures_are_taken_one_by_one_and_a_break_leaves_no_half_file(tmp_path:
 def test_folder_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BoxlessError, match=re.escape(str(tmp_path / "file"))):
-        FORMATS[name](tmp_path / "file", PREDICTIONS, CLASSES)
+        FORMATS[name](tmp_path / "file", PREDICTIONS, CLASSES, "first")
 
 
 def test_neither_exports_nor_visualize_nor_the_demo_import_torch() -> None:

@@ -1,19 +1,26 @@
 """Detections as files that other programs read.
 
-Every writer has the same signature: a folder, a stream of (picture, its detections), the class names; it returns what
-it wrote. Pictures are taken one by one, so the stream may be longer than memory. `Detections.labels` index the class
-names.
+Every writer has the same signature: a folder, a stream of (picture, its detections), the class names, the detector's
+name for formats that keep it; it returns what it wrote. Pictures are taken one by one, so the stream may be longer than
+memory. `Detections.labels` index the class names.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from boxless.exports.coco import write_coco
+from boxless.exports.label_studio import write_label_studio
 from boxless.exports.tables import write_csv
 from boxless.exports.voc import write_voc
 from boxless.exports.yolo import write_yolo
 from boxless.structures import Detections
 
-Writer = Callable[[Path, Iterable[tuple[Path, Detections]], Sequence[str]], Path]
+Writer = Callable[[Path, Iterable[tuple[Path, Detections]], Sequence[str], str], Path]
 
-FORMATS: dict[str, Writer] = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo, "csv": write_csv}
+FORMATS: dict[str, Writer] = {
+    "coco": write_coco,
+    "voc": write_voc,
+    "yolo": write_yolo,
+    "csv": write_csv,
+    "label-studio": write_label_studio,
+}

@@ -13,17 +13,18 @@ from boxless.exports.common import rows
 from boxless.structures import Detections
 
 
-def write_coco(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str]) -> Path:
+def write_coco(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str], model: str) -> Path:
     """Write `predictions.json`, whole or not at all.
 
     Ids of images, annotations and categories count from 1, categories in the order of `classes`; bbox is x, y, width,
-    height in pixels. `file_name` is the path as given, since names alone may repeat. Of the pictures only names and
-    sizes are held in memory.
+    height in pixels; segmentations are empty, as CVAT's importer takes none without. `file_name` is the path as given,
+    since names alone may repeat. Of the pictures only names and sizes are held in memory.
 
     Args:
         out: the folder of the file.
         predictions: pictures and what was found in them.
         classes: class names.
+        model: the description in `info`.
 
     Returns:
         The file.
@@ -36,7 +37,8 @@ def write_coco(out: Path, predictions: Iterable[tuple[Path, Detections]], classe
     images: list[dict[str, Any]] = []
     count = 0
     with write_whole(path) as file:
-        file.write(b'{"categories": ' + json.dumps(categories).encode() + b',\n"annotations": [')
+        file.write(b'{"info": ' + json.dumps({"description": model}).encode() + b",\n")
+        file.write(b'"categories": ' + json.dumps(categories).encode() + b',\n"annotations": [')
         for image_id, (picture, found) in enumerate(predictions, 1):
             width, height = found.size
             images.append({"id": image_id, "file_name": picture.as_posix(), "width": width, "height": height})
@@ -49,6 +51,7 @@ def write_coco(out: Path, predictions: Iterable[tuple[Path, Detections]], classe
                     "category_id": label + 1,
                     "bbox": [x1, y1, w, h],
                     "area": round(w * h, 2),
+                    "segmentation": [],
                     "iscrowd": 0,
                     "score": score,
                 }

@@ -10,7 +10,7 @@ from boxless.exports.common import rows
 from boxless.structures import Detections
 
 
-def write_csv(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str]) -> Path:
+def write_csv(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str], model: str) -> Path:
     """Write `predictions.csv`, whole or not at all: picture, class, score, xmin, ymin, xmax, ymax.
 
     Boxes are in pixels, right and bottom exclusive; `picture` is the path as given. A picture in which nothing was
@@ -20,6 +20,7 @@ def write_csv(out: Path, predictions: Iterable[tuple[Path, Detections]], classes
         out: the folder of the file.
         predictions: pictures and what was found in them.
         classes: class names.
+        model: the format has no place for it.
 
     Returns:
         The file.

@@ -12,7 +12,7 @@ from boxless.exports.common import Names, rows
 from boxless.structures import Detections
 
 
-def write_voc(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str]) -> Path:
+def write_voc(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str], model: str) -> Path:
     """Write `Annotations/<picture>.xml`, each whole or not at all.
 
     Boxes are VOC's: whole pixels counted from 1, the last included; at least one pixel wide and high. Pictures of the
@@ -22,6 +22,7 @@ def write_voc(out: Path, predictions: Iterable[tuple[Path, Detections]], classes
         out: the folder of `Annotations`.
         predictions: pictures and what was found in them.
         classes: class names.
+        model: the source of the annotation.
 
     Returns:
         The folder `Annotations`.
@@ -31,16 +32,17 @@ def write_voc(out: Path, predictions: Iterable[tuple[Path, Detections]], classes
     """
     folder, names = out / "Annotations", Names()
     for picture, found in predictions:
-        root = _annotation(picture, found, classes)
+        root = _annotation(picture, found, classes, model)
         with write_whole(folder / f"{names.name(picture)}.xml") as file:
             file.write(ET.tostring(root, encoding="utf-8") + b"\n")
     return folder
 
 
-def _annotation(picture: Path, found: Detections, classes: Sequence[str]) -> ET.Element:
+def _annotation(picture: Path, found: Detections, classes: Sequence[str], model: str) -> ET.Element:
     width, height = found.size
     root = ET.Element("annotation")
     _fill(root, folder=picture.parent.name, filename=picture.name, path=picture.as_posix())
+    _fill(ET.SubElement(root, "source"), annotation=model)
     _fill(ET.SubElement(root, "size"), width=width, height=height, depth=3)
     for label, score, (x1, y1, x2, y2) in rows(found):
         node = ET.SubElement(root, "object")

@@ -13,7 +13,7 @@ from boxless.exports.common import Names, rows
 from boxless.structures import Detections
 
 
-def write_yolo(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str]) -> Path:
+def write_yolo(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str], model: str) -> Path:
     """Write `labels/<picture>.txt`, each whole or not at all, and `data.yaml` when all are there.
 
     A line is `class cx cy w h score`: the class counted from 0, centre and size as shares of the picture. Nothing
@@ -23,6 +23,7 @@ def write_yolo(out: Path, predictions: Iterable[tuple[Path, Detections]], classe
         out: the folder of `labels` and `data.yaml`.
         predictions: pictures and what was found in them.
         classes: class names.
+        model: the format has no place for it.
 
     Returns:
         The file `data.yaml`.

@@ -1,0 +1,449 @@
+import base64
+import json
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+from serving import BOXES, CLASSES, SCORES, encoded, known_detector, served
+
+from boxless.server import Limits
+from boxless.visualize import draw_heatmap
+from boxless.visualize.boxes import class_colour
+
+GENEROUS = Limits(rate=1e6, burst=10**6)
+CAT, DOG, OWL = ({"name": name, "score": SCORES[name], "box": BOXES[name]} for name in CLASSES)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with served(known_detector(), GENEROUS) as address:
+        yield address
+
+
+def upload(address: str, content: bytes | None = None, path: str = "predict", **params: Any) -> requests.Response:
+    files = {"file": ("a picture.png", encoded() if content is None else content)}
+    return requests.post(f"{address}/{path}", files=files, params=params, timeout=30)
+
+
+def data_uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def pixels_of(uri: str) -> np.ndarray:
+    head, content = uri.split(",")
+    assert head == "data:image/jpeg;base64"
+    return np.asarray(Image.open(BytesIO(base64.b64decode(content))))
+
+
+# For programs.
+
+
+def test_predict_gives_the_confident_boxes(url: str) -> None:
+    answer = upload(url)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "model_version": "first",
+        "width": 96,
+        "height": 64,
+        "image_scores": SCORES,
+        "detections": [CAT, DOG],
+    }
+
+
+def test_predict_gives_all_boxes_from_a_score_on(url: str) -> None:
+    assert upload(url, min_score=0).json()["detections"] == [CAT, DOG, OWL]
+    assert upload(url, min_score=0.7).json()["detections"] == [CAT]
+    assert upload(url, min_score="much").status_code == 422
+
+
+def test_pictures_are_read_as_displayed(url: str) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    answer = upload(url, encoded("JPEG", (64, 96), exif=turned)).json()
+    assert (answer["width"], answer["height"], answer["detections"]) == (96, 64, [CAT, DOG])
+
+
+def test_look_gives_everything_the_page_shows(url: str) -> None:
+    answer = upload(url, encoded("TIFF", (192, 128)), "look").json()
+    seen = [(one["name"], one["confident"], one["box"]) for one in answer["detections"]]
+    assert seen == [(name, name != "owl", [2 * side for side in BOXES[name]]) for name in CLASSES]
+    assert pixels_of(answer["picture"]).shape == (128, 192, 3)
+    heat = known_detector().heatmap(np.zeros((128, 192, 3), np.uint8))
+    for label, name in enumerate(CLASSES):
+        assert answer["classes"][name]["colour"] == "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+        wanted = draw_heatmap(np.zeros((128, 192, 3), np.uint8), heat.maps[label], alpha=1)
+        far = np.abs(pixels_of(answer["classes"][name]["heatmap"]) - wanted.astype(float))
+        assert far.mean() < 8
+
+
+def test_what_the_page_gets_is_no_larger_than_it_can_show(url: str) -> None:
+    answer = upload(url, encoded("JPEG", (3200, 2400)), "look").json()
+    assert (answer["width"], answer["height"]) == (3200, 2400)
+    assert pixels_of(answer["picture"]).shape == (1200, 1600, 3)
+    assert pixels_of(answer["classes"]["cat"]["heatmap"]).shape == (240, 320, 3)
+
+
+def test_the_model_names_itself_and_its_limits(url: str) -> None:
+    model = requests.get(f"{url}/model", timeout=30).json()
+    assert (model["model_version"], model["method"], model["classes"]) == ("first", "quarters", list(CLASSES))
+    assert (model["max_bytes"], model["max_pixels"]) == (GENEROUS.size, GENEROUS.pixels)
+    assert '<Label value="owl" />' in model["labeling_config"]
+
+
+def test_the_description_needs_no_network(url: str) -> None:
+    description = requests.get(f"{url}/openapi.json", timeout=30).json()
+    assert description["paths"].keys() == {"/model", "/look", "/predict", "/health", "/setup"}
+    body = description["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert body.keys() == {"multipart/form-data", "application/json"}
+    assert requests.get(f"{url}/docs", timeout=30).status_code == 404
+
+
+def test_the_page_asks_for_nothing_elsewhere(url: str) -> None:
+    for path in ("", "app.js", "style.css"):
+        answer = requests.get(f"{url}/{path}", timeout=30)
+        assert answer.status_code == 200 and answer.headers["X-Content-Type-Options"] == "nosniff"
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
+        assert "http" not in answer.text.replace("http://www.w3.org/2000/svg", "")
+        assert "Access-Control-Allow-Origin" not in answer.headers and "Server" not in answer.headers
+
+
+# For Label Studio.
+
+CONFIG = """<View><Image name="photo" value="$picture"/><Choices name="quality" toName="photo"><Choice value="cat"/>
+</Choices><RectangleLabels name="beasts" toName="photo">
+<Label value="dog"/><Label value="cow"/></RectangleLabels></View>"""
+
+
+def test_label_studio_is_greeted(url: str) -> None:
+    assert requests.get(f"{url}/health", timeout=30).json()["status"] == "UP"
+    greeting = {
+        "project": "1.1700000000",
+        "schema": CONFIG,
+        "hostname": "http://x",
+        "access_token": "",
+        "extra_params": None,
+    }
+    answer = requests.post(f"{url}/setup", json=greeting, timeout=30)
+    assert (answer.status_code, answer.json()) == (200, {"model_version": "first"})
+    answer = requests.post(f"{url}/setup", json=greeting | {"schema": "<View/>"}, timeout=30)
+    assert answer.status_code == 422 and "one of the labels cat, dog, owl" in answer.json()["error"]
+
+
+def test_label_studio_gets_predictions_that_fit_its_config(url: str) -> None:
+    tasks = [{"id": 7, "data": {"picture": data_uri(encoded(size=size))}} for size in ((96, 64), (192, 128))]
+    asked = {"tasks": tasks, "project": "1.1700000000", "label_config": CONFIG, "params": {"context": None}}
+    answer = requests.post(f"{url}/predict", json=asked, timeout=30).json()
+    assert answer["model_version"] == "first"
+    first, second = answer["results"]
+    assert (first["model_version"], first["score"]) == ("first", 0.9)
+    (region,) = first["result"]
+    assert (region["from_name"], region["to_name"], region["type"]) == ("beasts", "photo", "rectanglelabels")
+    assert (region["original_width"], region["original_height"], region["score"]) == (96, 64, 0.6)
+    wanted = {"x": 0, "y": 50, "width": 100, "height": 50, "rotation": 0, "rectanglelabels": ["dog"]}
+    assert region["value"] == second["result"][0]["value"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        ("/data/upload/1/cat.jpg", "task 2: 'image' is a path or an address, and this server follows none"),
+        ("http://127.0.0.1:1/cat.jpg", "task 2: 'image' is a path or an address"),
+        ("file:///etc/hostname", "task 2: 'image' is a path or an address"),
+        ("data:text/plain,cat", "task 2: 'image' is a path or an address"),
+        ("data:image/png;base64,a*b", "task 2: 'image' is no base64"),
+        ("data:image/png;base64,YWJj", "task 2: not a picture"),
+        (None, "task 2: its data has no 'image'"),
+    ],
+)
+def test_no_path_or_address_in_a_task_is_followed(url: str, picture: str | None, message: str) -> None:
+    tasks = [{"data": {"image": data_uri(encoded())}}, {"data": {"image": picture}}]
+    answer = requests.post(f"{url}/predict", json={"tasks": tasks}, timeout=30)
+    assert answer.status_code == 422 and message in answer.json()["error"]
+
+
+# Bounds.
+
+
+def test_too_large_a_request_is_refused_before_it_is_read() -> None:
+    with served(known_detector(), Limits(size=10_000)) as url:
+        assert upload(url, encoded("BMP", (50, 50))).status_code == 200
+        answer = upload(url, encoded("BMP", (60, 60)))
+        assert (answer.status_code, answer.headers["Connection"]) == (413, "close")
+        assert "more than 10,000 bytes" in answer.json()["error"]
+        # Without a length, and without an end.
+        answer = requests.post(f"{url}/predict", data=(b"x" * 1000 for _ in range(20)), timeout=30)
+        assert answer.status_code == 413
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
+    with served(known_detector(), Limits(pixels=6143)) as url:
+        answer = upload(url)
+        assert answer.status_code == 422 and "the picture: more than 6,143 pixels" in answer.json()["error"]
+
+
+def test_too_many_tasks_are_refused() -> None:
+    with served(known_detector(), Limits(tasks=2)) as url:
+        asked = {"tasks": [{"data": {"image": data_uri(encoded())}}] * 3}
+        assert requests.post(f"{url}/predict", json=asked, timeout=30).status_code == 413
+
+
+def test_too_many_requests_of_one_address_are_told_to_slow_down() -> None:
+    with served(known_detector(), Limits(rate=2, burst=3)) as url:
+        assert [upload(url).status_code for _ in range(3)] == [200] * 3
+        answer = upload(url)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+        assert requests.get(f"{url}/health", timeout=30).status_code == 200
+        time.sleep(1.1)
+        assert upload(url).status_code == 200
+
+
+def test_of_many_at_once_some_are_told_to_come_back() -> None:
+    with served(known_detector(seconds=0.3), Limits(waiting=3)) as url, ThreadPoolExecutor(12) as pool:
+        codes = [answer.status_code for answer in pool.map(lambda _: upload(url), range(12))]
+        assert set(codes) == {200, 503} and codes.count(200) >= 3
+        assert upload(url).status_code == 200
+
+
+def test_nobody_waits_for_a_turn_longer_than_promised() -> None:
+    with served(known_detector(seconds=1.5), Limits(seconds=0.5)) as url, ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: upload(url), range(2)))
+        assert sorted(answer.status_code for answer in answers) == [200, 503]
+
+
+def test_nobody_is_waited_for_longer_than_promised() -> None:
+    with served(known_detector(), Limits(seconds=0.5)) as url, connected(url) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\nslow")
+        assert b" 408 " in client.recv(1000)
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("localhost:8000", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:80", 200),
+        ("192.168.7.7:8000", 200),
+        ("evil.example", 400),
+        ("127.0.0.1.evil.example", 400),
+        ("evil@127.0.0.1", 400),
+        ("127.0.0.1/x", 400),
+        ("", 400),
+    ],
+)
+def test_other_names_for_this_machine_are_refused(url: str, host: str, code: int) -> None:
+    assert requests.get(f"{url}/health", headers={"Host": host}, timeout=30).status_code == code
+
+
+def test_other_sites_pages_may_not_ask(url: str) -> None:
+    for origin, code in ((url, 200), ("http://evil.example", 403), ("null", 403), (url + "0", 403)):
+        files = {"file": ("x.png", encoded())}
+        answer = requests.post(f"{url}/predict", files=files, headers={"Origin": origin}, timeout=30)
+        assert answer.status_code == code
+
+
+def test_large_uploads_are_not_spooled_to_disk(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: "Opened"
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    picture = encoded("BMP", (1200, 1200), noise=True)
+    assert len(picture) > 4_000_000
+    with opened:
+        assert upload(url, picture).status_code == 200
+        asked = {"tasks": [{"data": {"image": data_uri(picture)}}]}
+        assert requests.post(f"{url}/predict", json=asked, timeout=30).status_code == 200
+    assert opened.for_writing == [] and list(tmp_path.iterdir()) == []
+
+
+# A thousand hostile requests.
+
+
+class Opened:
+    """The files that this process opens, all its threads, while the block lasts."""
+
+    def __init__(self) -> None:
+        self.watching = False
+        self.names: list[str] = []
+        self.for_writing: list[str] = []
+
+    def __enter__(self) -> None:
+        self.watching = True
+
+    def __exit__(self, *_: object) -> None:
+        self.watching = False
+
+    def see(self, event: str, args: tuple[Any, ...]) -> None:
+        if not self.watching:
+            return
+        if event == "open":
+            name, mode, flags = str(args[0]), args[1] or "", args[2]
+            self.names.append(name)
+            # O_WRONLY, O_RDWR and O_CREAT, for those that open without a mode.
+            if set(mode) & set("wax+") or (not mode and flags & 0o103):
+                self.for_writing.append(name)
+        elif event in ("tempfile.mkstemp", "tempfile.mkdtemp", "os.mkdir", "os.rename"):
+            self.for_writing.append(str(args[0]))
+
+
+@pytest.fixture(scope="module")
+def _audit() -> Opened:
+    opened = Opened()
+    sys.addaudithook(opened.see)  # Nothing takes it away again; it looks only while asked to.
+    return opened
+
+
+@pytest.fixture
+def opened(_audit: Opened) -> Opened:
+    _audit.names.clear()
+    _audit.for_writing.clear()
+    return _audit
+
+
+def connected(url: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), timeout=20)
+
+
+def raw(url: str, request: bytes, last: bool) -> int:
+    """Send bytes, the last ones or not, and give the answer's status: 0 where the server hung up."""
+    with connected(url) as client:
+        try:
+            client.sendall(request)
+            if last:
+                client.shutdown(socket.SHUT_WR)
+            answer = client.recv(65536)
+        except ConnectionError:
+            return 0
+    return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
+
+
+def post(body: bytes, kind: str = "multipart/form-data; boundary=b", path: str = "/predict", more: str = "") -> bytes:
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    )
+    return head.encode() + body
+
+
+def form(content: bytes, disposition: str = 'form-data; name="file"; filename="x.png"') -> bytes:
+    return f"--b\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + content + b"\r\n--b--\r\n"
+
+
+def tasks(picture: object, **more: object) -> bytes:
+    return post(json.dumps({"tasks": [{"data": {"image": picture}}], **more}).encode(), "application/json")
+
+
+def get(path: str, host: str = "127.0.0.1") -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+
+
+SECRET = "hostile-secret"
+LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 9))
+BOMB = f'<!DOCTYPE b [<!ENTITY l0 "ha">{LAUGHS}]><View>&l8;</View>'
+THIEF = f'<!DOCTYPE b [<!ENTITY x SYSTEM "file:///tmp/{SECRET}">]><View>&x;</View>'
+
+
+def hostile(rng: np.random.Generator) -> list[tuple[bytes, set[int]]]:
+    """Requests, and how each may be answered; 0 is to hang up."""
+    good = encoded()
+    cut, noise = int(rng.integers(1, len(good))), rng.bytes(int(rng.integers(1, 2000)))
+    spoiled = bytearray(good)
+    for place in rng.integers(8, len(good), 5):
+        spoiled[place] ^= 1 << int(rng.integers(0, 8))
+    huge = bytearray(good)
+    huge[16:24] = (60_000).to_bytes(4, "big") * 2
+    many = form(good).removesuffix(b"--b--\r\n") * 50 + b"--b--\r\n"
+    climb = "/".join([".."] * int(rng.integers(1, 9)))
+    return [
+        (post(form(b"x" * 300_000)), {0, 413}),
+        (b"POST /look HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n", {413}),
+        (b"POST /look HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", {400}),
+        (post(form(good))[: -int(rng.integers(1, 60))], {0, 400}),
+        (post(form(good[:cut])), {422}),
+        (post(form(bytes(spoiled))), {200, 422}),
+        (post(form(noise)), {400, 422}),
+        (post(noise), {400}),
+        (post(form(b"")), {422}),
+        (post(form(bytes(huge))), {422}),
+        (post(form(good), "multipart/form-data"), {400}),
+        (post(form(good), "text/html"), {415}),
+        (post(good, "image/png"), {415}),
+        (post(form(good).replace(b"\r\n--b--\r\n", b"")), {400}),
+        (post(form(good, "form-data")), {400}),
+        (post(form(good, 'form-data; name="file"')), {400}),
+        (post(form(good, 'form-data; name="other"; filename="x.png"')), {400}),
+        (post(form(good, f'form-data; name="file"; filename="/{climb}/tmp/{SECRET}"')), {200}),
+        (post(many), {400}),
+        (post(form(good), more="Origin: http://evil.example\r\n"), {403}),
+        (post(noise, "application/json"), {422}),
+        (post(b"[" * 100_000, "application/json"), {422}),
+        (post(b'{"tasks": 1}', "application/json"), {422}),
+        (post(b'{"tasks": [1]}', "application/json"), {422}),
+        (post(b'{"schema": [[]]}', "application/json", "/setup"), {422}),
+        (tasks(f"/data/local-files/?d={climb}/tmp/{SECRET}"), {422}),
+        (tasks(f"file:///tmp/{SECRET}"), {422}),
+        (tasks("http://127.0.0.1:9/"), {422}),
+        (tasks({"a": {"b": []}}), {422}),
+        (tasks(data_uri(good), label_config=BOMB), {422}),
+        (tasks(data_uri(good), label_config=THIEF), {422}),
+        (tasks(data_uri(good), label_config="<View>" * 5000), {422}),
+        (get(f"/{climb}/tmp/{SECRET}"), {404}),
+        (get(f"/app.js/{climb.replace('.', '%2e')}/tmp/{SECRET}"), {404}),
+        (get(f"/static/..%5c..%2ftmp%2f{SECRET}"), {404}),
+        (get(f"//tmp/{SECRET}"), {404}),
+        (get(f"/?file=/tmp/{SECRET}"), {200}),
+        (get("/", "evil.example"), {400}),
+        (get("/" + "a" * 100_000), {0, 400, 404, 431}),
+        (b"GET / HTTP/1.1\r\n\r\n", {400}),
+        (b"DELETE /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", {405}),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X: y\r\n" * 20_000 + b"\r\n", {0, 200, 400, 431}),
+        (b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", {0, 400}),
+        (noise, {0, 400}),
+        (b"", {0}),
+    ]
+
+
+def test_after_a_thousand_hostile_requests_it_answers_as_before_and_nothing_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Opened
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "temporary").mkdir()
+    rng = np.random.default_rng(0)
+    requests_ = [pair for _ in range(23) for pair in hostile(rng)][:1000]
+    assert len(requests_) == 1000
+    rng.shuffle(requests_)  # type: ignore[arg-type]
+    began, ended = time.monotonic(), threading.Event()
+    limits = Limits(size=250_000, rate=1e6, burst=10**6, waiting=20)
+    with served(known_detector(), limits) as url, ThreadPoolExecutor(8) as pool:
+        before = upload(url).json()
+
+        def attack(pair: tuple[bytes, set[int]]) -> tuple[int, bool]:
+            assert time.monotonic() - began < 240 and not ended.is_set()
+            code = raw(url, pair[0], last=0 in pair[1])
+            return code, code in pair[1]
+
+        with opened:
+            outcomes = list(pool.map(attack, requests_))
+            after = upload(url)
+        ended.set()
+        wrong = [
+            (code, pair[0][:300], pair[1]) for (code, fine), pair in zip(outcomes, requests_, strict=True) if not fine
+        ]
+        assert wrong == []
+        assert (after.status_code, after.json()) == (200, before)
+        assert before["detections"] == [CAT, DOG]
+        assert upload(url, path="look").status_code == requests.get(url, timeout=30).status_code == 200
+    assert opened.for_writing == []
+    assert not [name for name in opened.names if SECRET in name]
+    assert list(tmp_path.rglob("*")) == [tmp_path / "temporary"]
