@@ -50,7 +50,7 @@ def decided(tmp_path: Path) -> Decisions:
         tags = frozenset({CAT}) if annotations is None else frozenset(annotations.labels.tolist())
         samples.append(Sample(str(i), tmp_path / f"{i}.jpg", tags, annotations=annotations))
     dataset = Dataset("four", CLASSES, tuple(samples))
-    return Decisions(dataset, [found for _, found in rows], np.zeros((4, 2, 2), np.float32), {}, 1.0)
+    return Decisions(dataset, "tags", [found for _, found in rows], np.zeros((4, 2, 2), np.float32), {}, 1.0)
 
 
 def maps(count: int) -> list[dict[int, np.ndarray]]:
@@ -78,7 +78,12 @@ def test_worst_is_by_the_surest_wrong_box(decided: Decisions, tmp_path: Path) ->
     assert gallery(turned, maps(4), tmp_path)["orders"]["worst"] == {"": [2], "0": [2], "1": []}
     wrong = [detections((0.9, 0), (CAT, AWAY, 0.8)), detections((0.9, 0), (CAT, AWAY, 0.9), (CAT, AWAY, 0.7))]
     both = Decisions(
-        replace(decided.dataset, samples=decided.dataset.samples[:2]), wrong, np.zeros((2, 2, 2), np.float32), {}, 1.0
+        replace(decided.dataset, samples=decided.dataset.samples[:2]),
+        "tags",
+        wrong,
+        np.zeros((2, 2, 2), np.float32),
+        {},
+        1.0,
     )
     samples = [replace(sample, annotations=truth(*[(CAT, THERE)] * 2)) for sample in both.dataset.samples]
     both = replace(both, dataset=replace(both.dataset, samples=tuple(samples)))
@@ -120,7 +125,7 @@ def test_thresholds_of_many_boxes_are_spaced_by_what_they_leave() -> None:
     scores = np.linspace(1e-4, 1, 4000, dtype=np.float32)
     found = detections((0.9, 0.9), *((CAT, HERE, float(score)) for score in scores))
     empty = Dataset("many", CLASSES, (Sample("a", Path("a.jpg"), frozenset({CAT})),))
-    told = thresholds(Decisions(empty, [found], np.zeros((1, 2, 2), np.float32), {}, 1.0))
+    told = thresholds(Decisions(empty, "tags", [found], np.zeros((1, 2, 2), np.float32), {}, 1.0))
     left = [row[0] for row in told["counts"][CAT]]
     assert 50 < len(left) <= module.STOPS
     assert (left[0], left[-1]) == (4000, 1)
@@ -132,7 +137,7 @@ def test_thresholds_of_many_boxes_are_spaced_by_what_they_leave() -> None:
 
 def test_nothing_found_is_one_threshold() -> None:
     dataset = Dataset("none", CLASSES, (Sample("a", Path("a.jpg"), frozenset()),))
-    nothing = Decisions(dataset, [detections((0.1, 0.1))], np.zeros((1, 2, 2), np.float32), {}, 1.0)
+    nothing = Decisions(dataset, "tags", [detections((0.1, 0.1))], np.zeros((1, 2, 2), np.float32), {}, 1.0)
     assert thresholds(nothing) == {"stops": [0.0], "start": 0, "counts": [[[0, 0, 0]], [[0, 0, 0]]]}
 
 
