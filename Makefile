@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check
+.PHONY: demo test check docs
 
 demo: .venv/installed
 	$(BIN)/boxless demo --out runs/demo
@@ -14,6 +14,9 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/installed
+	$(BIN)/sphinx-build -W --keep-going --fresh-env --quiet docs docs/_build
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

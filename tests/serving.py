@@ -17,7 +17,7 @@ from boxless.backbones import Backbone
 from boxless.config import Config, InferenceConfig, LocalizerConfig, ViewConfig
 from boxless.features import Batch
 from boxless.inference import Detector
-from boxless.methods import Evidence
+from boxless.methods import Evidence, Localizer
 from boxless.runs import Network
 from boxless.server import Limits, build_server, create_app
 
@@ -27,11 +27,11 @@ SCORES = {"cat": 0.9, "dog": 0.6, "owl": 0.2}
 BOXES = {"cat": [0, 0, 48, 32], "dog": [0, 32, 96, 64], "owl": [80, 0, 96, 16]}
 
 
-class Quarters(nn.Module):
+class Quarters(Localizer):
     """Sees a cat in the upper left quarter, a dog in the lower half, hardly an owl in the last cell of row one."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__()
+        super().__init__(nn.Sequential(), 3, LocalizerConfig(threshold=0.5), len(CLASSES))
         self.seconds = seconds
 
     def forward(self, batch: Batch) -> list[Evidence]:
@@ -53,7 +53,7 @@ def known_detector(seconds: float = 0) -> Detector:
         head=LocalizerConfig(threshold=0.5),
         inference=InferenceConfig(views=ViewConfig(scales=(96,), flips=False)),
     )
-    network = Network(backbone, stages, Quarters(seconds))  # type: ignore[arg-type]
+    network = Network(backbone, stages, Quarters(seconds))
     return Detector(network, config, CLASSES, torch.device("cpu"), "first")
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from boxless import backbones
-from boxless.backbones import Backbone, create_backbone, fingerprint
+from boxless.backbones import Backbone, Hypercolumns, create_backbone, fingerprint
 from boxless.config import BackboneConfig
 from boxless.errors import BoxlessError
 
@@ -189,6 +189,68 @@ def test_split_shares_out_the_stages():
         assert list(tail) == stages[count:]
     with pytest.raises(BoxlessError, match=r"backbone\.freeze=6.*5 stage"):
         backbone.split(6)
+
+
+# Hypercolumns.
+
+
+@pytest.mark.parametrize(
+    ("name", "strides", "channels"),
+    [
+        ("alexnet", (8, 16), (64, 192)),
+        ("vgg16", (8, 16), (256, 512)),
+        ("resnet50", (8, 16), (512, 1024)),
+        ("efficientnet_lite0", (16, 16), (112, 192)),
+        ("resnet18", (8, 16), (128, 256)),
+        ("convnext_atto", (8, 16), (80, 160)),
+    ],
+)
+def test_levels_are_maps_shortly_before_the_last(name: str, strides: tuple[int, int], channels: tuple[int, int]):
+    backbone = bare(name)
+    maps = [torch.zeros(1, 3, 160, 160, device="meta")]
+    for stage in backbone.stages:
+        maps.append(stage(maps[-1]))
+    found = [maps[row + 1] for row in backbone.levels]
+    assert tuple(level.shape[1] for level in found) == channels
+    for level, stride in zip(found, strides, strict=True):
+        assert abs(level.shape[2] - 160 // stride) <= 1
+    assert 0 <= backbone.levels[0] < backbone.levels[1] < len(backbone.stages) - 1
+
+
+def test_levels_of_a_real_network_have_the_channels_stated(lite0: Backbone):
+    assert lite0.level_channels == (112, 192)
+    with torch.inference_mode():
+        assert lite0.hypercolumns()(torch.zeros(1, 3, 96, 130)).shape == (1, 1280 + 112 + 192, 3, 5)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "mobilenetv3_small_100"])
+def test_a_network_that_cannot_be_cut_has_no_hypercolumns(name: str):
+    backbone = bare(name)
+    assert backbone.levels == ()
+    with pytest.raises(BoxlessError, match=r"one map only.*choose another backbone, or --method cam head\.foreground"):
+        backbone.hypercolumns()
+
+
+def test_hypercolumns_are_the_stages_own_maps_averaged_down():
+    torch.manual_seed(0)
+    stages = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.Sequential(nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 5, 1)), nn.AvgPool2d(3)
+    )
+    pixels = torch.randn(2, 3, 24, 36)
+    joined = Hypercolumns(stages, (0, 1))(pixels)
+    first = stages[0](pixels)
+    second = stages[1](first)
+    assert joined.shape == (2, 5 + 4 + 5, 4, 6)
+    torch.testing.assert_close(joined[:, :5], stages(pixels), rtol=0, atol=0)
+    for level, side, columns in ((first, 6, slice(5, 9)), (second, 3, slice(9, 14))):
+        means = level.unfold(2, side, side).unfold(3, side, side).mean(dim=(4, 5))
+        torch.testing.assert_close(joined[:, columns], means)
+    # Cells of a level that do not fill those of the last map count wherever they touch.
+    odd = pixels[:, :, :20, :32]
+    corner = Hypercolumns(stages, (0,))(odd)[:, 5:, 0, 0]
+    torch.testing.assert_close(corner, stages[0](odd)[:, :, :7, :7].mean(dim=(2, 3)))
+    # Weights are named as those of the stages.
+    assert Hypercolumns(stages, (0,)).state_dict().keys() == stages.state_dict().keys()
 
 
 def test_an_unknown_name_lists_what_there_is():

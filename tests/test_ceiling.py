@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,7 +20,7 @@ from boxless.methods import PRESETS
 from boxless.structures import Annotations, Dataset
 
 BOXES = ["supervision=boxes", "views.scales=[160]", "training.epochs=1", "training.batch_size=4"]
-BOXES += ["proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]", "head.reduce=8"]
+BOXES += ["proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]", "head.components=[12, 6]"]
 
 
 def with_annotations(dataset: Dataset, change: Callable[[Annotations], Annotations | None]) -> Dataset:
@@ -34,7 +35,8 @@ def moved(annotations: Annotations) -> Annotations:
 
 
 def difficult(annotations: Annotations) -> Annotations:
-    return replace(annotations, difficult=~annotations.difficult)
+    """All but the last object are difficult; no picture is left without one that teaches."""
+    return replace(annotations, difficult=np.arange(len(annotations.labels)) < len(annotations.labels) - 1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,6 +44,7 @@ def _short_localizer() -> Iterator[None]:
     """What the localizer learns is not looked at here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("boxless.training.EPOCHS", 2)
+        patch.setattr("boxless.training.SCALED", 2)
         yield
 
 
@@ -65,20 +68,22 @@ def test_other_boxes_give_other_heads_and_the_same_localizer(
 ) -> None:
     boxless.train(with_annotations(dataset, change), tmp_path / "run", method="seeded", options=BOXES, seed=1)
     one, other = (load_file(run / "weights.safetensors") for run in (ceiling, tmp_path / "run"))
-    heads = [name for name in one if ".refinement." in name]
-    assert heads
+    heads = [name for name in one if name.startswith(("model.trunk.", "model.classify.", "model.regress."))]
+    assert len(heads) == 6
     for name in heads:
         assert not torch.equal(one[name], other[name]), name
     for part in ("", "localizer"):
         one, other = (load_file(run / part / "weights.safetensors") for run in (ceiling, tmp_path / "run"))
         for name in one:
-            assert (part == "" and ".localizer." not in name) or torch.equal(one[name], other[name]), name
+            assert (part == "" and name in heads) or torch.equal(one[name], other[name]), name
 
 
 def test_the_run_says_what_it_learned_from(ceiling: Path) -> None:
     assert json.loads((ceiling / "manifest.json").read_text())["supervision"] == "boxes"
     assert json.loads((ceiling / "localizer" / "manifest.json").read_text())["supervision"] == "tags"
     assert "supervision: boxes" in (ceiling / "config.yaml").read_text()
+    # True boxes need no second opinion.
+    assert [file.name for file in ceiling.iterdir() if file.is_dir()] == ["localizer"]
 
 
 def test_a_warning_comes_first_and_evaluation_says_it_again(

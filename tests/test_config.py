@@ -21,7 +21,7 @@ def test_later_layers_win(tmp_path: Path) -> None:
 
 def test_what_a_run_writes_back_reads_as_the_same() -> None:
     for name in PRESETS:
-        config = resolve(preset(name), options=["backbone.freeze=2"])
+        config = resolve(preset(name), options=["backbone.output_stride=8"])
         assert parse(config.model_dump(mode="json"), "here") == config
 
 
@@ -82,8 +82,7 @@ def test_sharpness_that_does_not_fit_is_refused(options: list[str], message: str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["head.source=heatmaps"], "source=heatmaps needs refinement"),
-        (["head.source=heatmaps", "head.refinement.stages=1", "head.contrast=true", "head.pool=5"], "belong to source"),
+        (["head.source=heatmaps"], "head.source: no such setting; there are kind, reduce"),
         (["head.refinement.stages=0"], "refinement.stages: Input should be greater than or equal to 1"),
         (
             ["head.refinement.heads=2"],
@@ -94,3 +93,29 @@ def test_sharpness_that_does_not_fit_is_refused(options: list[str], message: str
 def test_refinement_that_does_not_fit_is_refused(options: list[str], message: str) -> None:
     with pytest.raises(BoxlessError, match=message):
         resolve({"method": "x", "head": {"kind": "detector"}}, options=options)
+
+
+@pytest.mark.parametrize("freeze", ["none", "2"])
+def test_maps_of_several_stages_need_all_of_them_frozen(freeze: str) -> None:
+    for name in ("cam", "seeded"):
+        assert resolve(preset(name)).hypercolumns
+        with pytest.raises(BoxlessError, match=rf"backbone\.freeze={freeze}: {name} reads the maps of several stages"):
+            resolve(preset(name), options=[f"backbone.freeze={freeze}"])
+    plain = resolve(preset("cam"), options=[f"backbone.freeze={freeze}", "head.foreground=false"])
+    assert not plain.hypercolumns
+    assert not any(resolve(preset(name)).hypercolumns for name in set(PRESETS) - {"cam", "seeded"})
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("head.folds=1", "head.folds: Input should be greater than or equal to 2"),
+        ("head.agreement=1", "head.agreement: Input should be less than 1"),
+        ("head.hidden=[]", "head.hidden"),
+        ("head.components=[0, 4]", "head.components"),
+        ("head.reduce=8", "head.reduce: no such setting; there are kind, components, pool"),
+    ],
+)
+def test_settings_of_the_taught_detector_that_do_not_fit_are_named(option: str, complaint: str) -> None:
+    with pytest.raises(BoxlessError, match=complaint):
+        resolve(preset("seeded"), options=[option])

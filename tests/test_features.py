@@ -1,4 +1,5 @@
 import json
+import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from boxless.backbones import Backbone
+from boxless.backbones import Backbone, Hypercolumns
 from boxless.config import BackboneConfig, ViewConfig
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
@@ -314,6 +315,50 @@ def test_other_weights_stages_or_networks_have_their_own_entries(pictures: dict[
     for config in (BackboneConfig(weights="some.pth"), BackboneConfig(freeze=2)):
         make_store(config=config).compute(pictures, VIEWS[:1])
         assert len(arrays(cache)) == 15
+
+
+def test_hypercolumns_have_entries_of_their_own(pictures: dict[str, Path], cache: Path):
+    network = backbone()
+
+    def joined(*levels: int) -> FeatureStore:
+        return FeatureStore(network, Hypercolumns(network.stages, levels), BackboneConfig(), CPU)
+
+    for number, store in enumerate((make_store(), joined(0), joined(0, 1)), 1):
+        store.compute(pictures, VIEWS[:1])
+        assert len(arrays(cache)) == 3 * number
+    joined(0).compute(pictures, VIEWS[:1])
+    assert len(arrays(cache)) == 9
+    (key, path), *_ = pictures.items()
+    plain, deep = (store.load(key, path, VIEWS[0]) for store in (make_store(), joined(0)))
+    assert deep.shape == (6 + 8, *plain.shape[1:])
+    assert torch.equal(deep[:6], plain)
+    told = [json.loads(file.read_text()) for file in cache.rglob("settings.json")]
+    assert sorted(settings.get("levels", []) for settings in told) == [[], [0], [0, 1]]
+
+
+def test_pictures_are_extracted_one_a_thread_and_as_if_alone(
+    pictures: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store, threads, names = make_store(), torch.get_num_threads(), set()
+    extract = FeatureStore.extract
+
+    def noted(self: FeatureStore, picture: NDArray[np.uint8], view: View) -> torch.Tensor:
+        names.add((threading.get_ident(), torch.get_num_threads()))
+        return extract(self, picture, view)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureStore, "extract", noted)
+        torch.set_num_threads(3)
+        try:
+            store.compute(pictures, VIEWS)
+            assert torch.get_num_threads() == 3
+        finally:
+            torch.set_num_threads(threads)
+    assert threading.get_ident() not in {name for name, _ in names}
+    assert {number for _, number in names} == {1}
+    for key, path in pictures.items():
+        for view in VIEWS:
+            assert torch.equal(store.load(key, path, view).float(), store.extract(read_picture(path), view))
 
 
 def test_a_folder_of_maps_names_what_made_it(pictures: dict[str, Path], cache: Path):

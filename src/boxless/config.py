@@ -78,7 +78,10 @@ class LocalizerConfig(Section):
         pooling: `max` (Oquab et al., CVPR 2015) or `average` (CAM; Zhou et al., CVPR 2016).
         sharpness: of the log-sum-exp that stands for the maximum in training (Pinheiro & Collobert, CVPR 2015), at the
             first and at the last step; null trains the maximum itself. Needs `pooling=max`.
-        threshold: places of at least this fraction of a map's maximum belong to the object.
+        threshold: places of at least this fraction of a map's maximum belong to the object; null finds out, by how well
+            the boxes of two scales agree (`methods/extent.py`).
+        foreground: whether what is an object at all, whatever its class, is learned from the places that the maps are
+            sure of, and has a say in where the object ends (`methods/foreground.py`); needs `backbone.freeze=all`.
     """
 
     kind: Literal["localizer"] = "localizer"
@@ -87,7 +90,8 @@ class LocalizerConfig(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     pooling: Literal["max", "average"] = "average"
     sharpness: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
-    threshold: float = Field(0.1, gt=0, lt=1)
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    foreground: bool = False
 
     @model_validator(mode="after")
     def _sharpness_fits(self) -> Self:
@@ -101,31 +105,26 @@ class RefinementConfig(Section):
 
     Args:
         stages: number of heads; their mean is the detector.
-        mining: pseudo boxes are the `top` proposal of a class (OICR), the `average` of those that overlap it, the
-            centres of `clusters` of good proposals (PCL; Tang et al., PAMI 2018), or good proposals `spread` over the
-            picture (MIST; Ren et al., CVPR 2020).
+        mining: pseudo boxes are the `top` proposal of a class (OICR), the centres of `clusters` of good proposals (PCL;
+            Tang et al., PAMI 2018), or good proposals `spread` over the picture (MIST; Ren et al., CVPR 2020); or what
+            was added to `methods.refinement.MINING` by this name.
         bags: whether the proposals on a pseudo box share one loss, as a bag of which some may be wrong (PCL).
         ignore: proposals whose IoU with every pseudo box is below have no part in the loss.
-        objects: share of the proposals on objects in the loss; null leaves it at their share of all proposals (OICR).
         regress: whether the `last` head or `all` move boxes towards the pseudo boxes, whatever the class (Fast R-CNN;
             Girshick, ICCV 2015, section 2.3); null leaves them where they are.
     """
 
     stages: int = Field(3, ge=1)
-    mining: Literal["top", "average", "clusters", "spread"] = "top"
+    mining: str = "top"
     bags: bool = False
     ignore: float = Field(0.1, ge=0, lt=0.5)
-    objects: Annotated[float, Field(gt=0, lt=1)] | None = None
     regress: Literal["last", "all"] | None = None
 
 
 class DetectorConfig(Section):
-    """A detector over proposals, which learns which of them hold a class from tags or from class heatmaps.
+    """A detector over proposals that learns which of them hold a class by multiple-instance learning.
 
     Args:
-        source: what finds the first boxes: `streams` (multiple-instance learning, classification stream times
-            detection stream), or `heatmaps` (class activation maps of a classifier that is trained first; needs
-            `refinement`).
         reduce: channels of the 1x1 convolution before pooling; null pools the backbone's own channels.
         equalise: whether every map cell is scaled to the same magnitude first, which keeps deep maps from peaking on
             parts.
@@ -138,14 +137,12 @@ class DetectorConfig(Section):
         contrast: whether the detection stream subtracts the surrounding frame (ContextLocNet, ECCV 2016).
         sample: most proposals of a picture that one training step sees, drawn at random; null sees all.
         spatial_weight: weight of WSDDN's spatial regulariser (section 3.3); the paper has 1e-4.
-        refinement: heads that learn from the first boxes; null leaves the two streams alone.
+        refinement: heads that learn from what the two streams find; null leaves these alone.
         mirror: whether maps are mirrored at random in training, and both ways averaged at inference. Maps, not
             pictures: nothing is extracted twice.
-        threshold: of heatmaps, as a localizer's.
     """
 
     kind: Literal["detector"] = "detector"
-    source: Literal["streams", "heatmaps"] = "streams"
     reduce: Annotated[int, Field(ge=1)] | None = 128
     equalise: bool = False
     pooling: Literal["max", "average"] = "max"
@@ -158,7 +155,6 @@ class DetectorConfig(Section):
     spatial_weight: float = Field(0.0, ge=0)
     refinement: RefinementConfig | None = None
     mirror: bool = False
-    threshold: float = Field(0.1, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _pooling_fits(self) -> Self:
@@ -168,13 +164,30 @@ class DetectorConfig(Section):
             raise ValueError("contrast with pooling=max needs pool=3 or more, for a frame around the region")
         return self
 
-    @model_validator(mode="after")
-    def _source_fits(self) -> Self:
-        if self.source == "heatmaps" and self.refinement is None:
-            raise ValueError("source=heatmaps needs refinement.stages=1 or more, to learn from the heatmaps' boxes")
-        if self.source == "heatmaps" and (self.contrast or self.spatial_weight):
-            raise ValueError("contrast and spatial_weight belong to source=streams")
-        return self
+
+class FastRCNNConfig(Section):
+    """A detector over proposals that is taught by boxes (Fast R-CNN; Girshick, ICCV 2015): pseudo boxes, or true ones.
+
+    Args:
+        components: principal components that are kept of the backbone's last map, and of the earlier ones together.
+        pool: cells a side of the grid over a proposal; each is the mean of the map within, as is the surrounding frame.
+        hidden: widths of the fully connected layers.
+        dropout: rate after each of them.
+        sample: most proposals on objects and beside them that one picture shows a training step, drawn at random.
+        folds: parts of the pictures, each of which gets a second opinion from a head taught by the others (multi-fold
+            multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017).
+        agreement: least IoU of a heatmap's box and the second opinion for their mean to teach the detector; of every
+            class the quarter that agrees best teaches in any case (`methods/agreement.py`).
+    """
+
+    kind: Literal["fast_rcnn"] = "fast_rcnn"
+    components: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (192, 64)
+    pool: int = Field(3, ge=1)
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((512, 512), min_length=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    sample: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (40, 64)
+    folds: int = Field(2, ge=2)
+    agreement: float = Field(0.7, gt=0, lt=1)
 
 
 class TrainingConfig(Section):
@@ -233,7 +246,7 @@ class Config(Section):
         method: name of the preset that was started from.
         seed: of weights, order and dropout.
         supervision: what is learned from: `tags`, or true `boxes`, which gives the ceiling that tags are measured
-            against (needs `head.source=heatmaps`, whose first boxes they replace; they then teach every head).
+            against (needs `head.kind=fast_rcnn`, whose pseudo boxes they replace).
         inference: from scores to boxes.
     """
 
@@ -243,7 +256,7 @@ class Config(Section):
     backbone: BackboneConfig = BackboneConfig()
     proposals: ProposalConfig = ProposalConfig()
     views: ViewConfig = ViewConfig()
-    head: Annotated[LocalizerConfig | DetectorConfig, Field(discriminator="kind")]
+    head: Annotated[LocalizerConfig | DetectorConfig | FastRCNNConfig, Field(discriminator="kind")]
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
 
@@ -256,13 +269,27 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _supervision_fits(self) -> Self:
-        takes_boxes = isinstance(self.head, DetectorConfig) and self.head.source == "heatmaps"
-        if self.supervision == "boxes" and not takes_boxes:
+        if self.supervision == "boxes" and not isinstance(self.head, FastRCNNConfig):
             raise ValueError(
                 f"supervision=boxes: {self.method} learns from tags by definition; the ceiling is trained with "
-                "--method seeded, whose first boxes the true ones replace"
+                "--method seeded, whose pseudo boxes the true ones replace"
             )
         return self
+
+    @model_validator(mode="after")
+    def _freeze_fits(self) -> Self:
+        if self.hypercolumns and self.backbone.freeze != "all":
+            raise ValueError(
+                f"backbone.freeze={self.backbone.freeze}: {self.method} reads the maps of several stages, which are "
+                "computed once; it needs backbone.freeze=all (cam also goes with head.foreground=false)"
+            )
+        return self
+
+    @property
+    def hypercolumns(self) -> bool:
+        """Whether the maps of earlier stages are needed beside the last."""
+        foreground = isinstance(self.head, LocalizerConfig) and self.head.foreground
+        return foreground or isinstance(self.head, FastRCNNConfig)
 
     @property
     def test_views(self) -> ViewConfig:
@@ -358,7 +385,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _complaint(location: tuple[int | str, ...], message: str, kind: str) -> str:
     # For a head pydantic's location also names its kind, which is no part of the key that a person writes.
-    heads = {"localizer": LocalizerConfig, "detector": DetectorConfig}
+    heads = {"localizer": LocalizerConfig, "detector": DetectorConfig, "fast_rcnn": FastRCNNConfig}
     key = ".".join(str(part) for part in location if part not in heads) or "configuration"
     if kind != "extra_forbidden":
         return f"{key}: {message}"

@@ -1,6 +1,7 @@
 """Feature maps of pictures: the frozen part of the network is run once, and its maps are kept in half precision."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +14,12 @@ import torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from boxless.backbones import Backbone, fingerprint
+from boxless.backbones import Backbone, Hypercolumns, fingerprint
 from boxless.cache import entry, load_array, open_store, save_array
 from boxless.config import BackboneConfig, ViewConfig
 from boxless.errors import PictureError
 from boxless.pictures import read_picture
-from boxless.progress import track
+from boxless.progress import track, track_threads
 from boxless.structures import FloatArray
 
 
@@ -63,7 +64,7 @@ def views_of(config: ViewConfig) -> tuple[View, ...]:
 
 
 class Truth(NamedTuple):
-    """True boxes of one view, for training with `supervision=boxes`.
+    """Boxes of one view that teach: pseudo boxes, or with `supervision=boxes` true ones.
 
     Args:
         boxes: (M, 4) float32, xyxy pixels of the view.
@@ -88,7 +89,7 @@ class Batch:
             last pixels.
         boxes: for each view its proposals, (N, 4) float32, xyxy pixels of the view; None for methods without.
         targets: (B, classes) float32: 1 present, 0 absent, NaN unsure; None at inference.
-        truth: for each view its true boxes; None where training is from tags, and at inference.
+        truth: for each view the boxes that teach; None for methods that learn from tags alone, and at inference.
     """
 
     maps: Tensor
@@ -189,6 +190,7 @@ class FeatureStore:
             "backbone": config.model_dump(exclude={"weights", "freeze"}),
             "stages": len(frozen),
             "weights": fingerprint(frozen),
+            **({"levels": frozen.levels} if isinstance(frozen, Hypercolumns) else {}),
             "versions": {module.__name__: module.__version__ for module in (torch, torchvision, timm, cv2)},
         }
 
@@ -216,18 +218,16 @@ class FeatureStore:
         """
         if not self.cached:
             return _unreadable(pictures)
-        skipped: dict[Path, str] = {}
         missing = {key: [view for view in views if not self._entry(key, view).exists()] for key in pictures}
-        missing = {key: todo for key, todo in missing.items() if todo}
-        for key, todo in track(missing.items(), "Features", len(missing)):
-            try:
-                picture = read_picture(pictures[key])
-            except PictureError as error:
-                skipped[pictures[key]] = str(error)
-                continue
-            for view in todo:
+
+        def work(key: str, path: Path) -> None:
+            picture = read_picture(path)
+            for view in missing[key]:
                 save_array(self._entry(key, view), self.extract(picture, view).half().numpy())
-        return skipped
+
+        todo = {key: path for key, path in pictures.items() if missing[key]}
+        with _one_thread_a_picture(self._device) as threads:
+            return track_threads(work, todo, "Features", threads)
 
     def load(self, key: str, path: Path, view: View) -> Tensor:
         """The stored map of a view, (C, h, w) float16; or the view's pixels, float32, where nothing is frozen."""
@@ -240,6 +240,24 @@ class FeatureStore:
             name = {"scale": view.scale, "flipped": view.flipped}
             self._folders[view] = open_store("features", {**self._settings, **name})
         return entry(self._folders[view], key)
+
+
+@contextmanager
+def _one_thread_a_picture(device: torch.device) -> Iterator[int]:
+    """How many pictures to work on at once, each on one thread.
+
+    Layers of one picture are too small to share among threads: two pictures on a core each take half the time of one
+    after the other on two. Other devices take one at a time.
+    """
+    if device.type != "cpu":
+        yield 1
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _unreadable(pictures: Mapping[str, Path]) -> dict[Path, str]:

@@ -1,5 +1,6 @@
 """Pictures -> Detections and Heatmaps."""
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,8 +16,8 @@ from torchvision.ops import batched_nms
 from boxless.config import Config, InferenceConfig, LocalizerConfig
 from boxless.errors import PictureError
 from boxless.features import FeatureStore, Item, View, collate, views_of
-from boxless.methods import Evidence
-from boxless.methods.mining import enlarge, largest_component_box, proposal_heatmap
+from boxless.methods import Evidence, Localizer
+from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap, vote
 from boxless.pictures import read_picture, to_array
 from boxless.progress import track
 from boxless.proposals import propose
@@ -48,7 +49,7 @@ class Detector:
         self.features = FeatureStore(network.backbone, network.frozen, config.backbone, device)
         self.model = network.model.to(device).eval()
         # None for methods that score map cells rather than proposals.
-        self.proposals = config.proposals if config.head.kind == "detector" else None
+        self.proposals = None if isinstance(config.head, LocalizerConfig) else config.proposals
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], device: str | torch.device | None = None) -> "Detector":
@@ -66,6 +67,12 @@ class Detector:
         classes = manifest["classes"]
         network = load_network(folder, config, len(classes))
         return cls(network, config, classes, torch.device(device or PartialState().device), folder.resolve().name)
+
+    def with_views(self, views: Sequence[View]) -> "Detector":
+        """The same detector, looking at pictures in other views."""
+        other = copy.copy(self)
+        other.views = tuple(views)
+        return other
 
     def predict(self, picture: Picture) -> Detections:
         """Boxes in one picture: a file, an RGB array (h, w, 3) uint8, or a Pillow image.
@@ -119,48 +126,98 @@ class Detector:
             boxes: proposals (N, 4), xyxy pixels of the picture, for methods that use them.
             size: width and height of the picture in pixels.
         """
-        evidence = [self._evidence(view, row, boxes, size) for view, row in zip(self.views, maps, strict=True)]
+        evidence = self._evidence(maps, boxes, size)
         image_scores = np.mean([view.image_scores.numpy() for view in evidence], axis=0)
         if boxes is not None:
-            scores = torch.stack([row.proposal_scores for row in evidence if row.proposal_scores is not None]).mean(0)
-            moved = [
-                view.restore(row.boxes.numpy(), *size)
-                for view, row in zip(self.views, evidence, strict=True)
-                if row.boxes is not None
-            ]
-            final = np.mean(moved, axis=0) if moved else boxes
-            found = _suppress(torch.from_numpy(final), scores, self.config.inference)
-            heat = proposal_heatmap(final, scores.numpy(), size)
+            final, scores = self._scored(evidence, boxes, size)
+            found = _suppress(final, scores, self.config.inference)
+            heat = proposal_heatmap(final.numpy(), scores.numpy(), size)
         else:
-            heat = _merged_maps(evidence, self.views)
-            found = self._boxes_of_maps(heat, image_scores, size)
+            heat, foreground = self._merged(evidence)
+            labels = np.argsort(-image_scores, kind="stable")
+            limits = self.config.inference
+            labels = labels[image_scores[labels] >= limits.min_score][: limits.max_boxes]
+            shining = self._shining(heat, foreground, size, labels, self._threshold)
+            found = shining, image_scores[labels].astype(np.float32), labels.astype(np.int64)
         return (
             Detections(*found, self.classes, size, image_scores.astype(np.float32)),
             Heatmaps(heat, self.classes, size),
         )
 
-    def _evidence(
-        self, view: View, features: torch.Tensor, boxes: FloatArray | None, size: tuple[int, int]
-    ) -> Evidence:
-        width, height = view.size(*size)
-        moved = None if boxes is None else torch.from_numpy(view.boxes(boxes, *size))
-        with torch.inference_mode():
-            evidence: Evidence = self.model(collate([Item(features, (height, width), moved)]).to(self.device))[0]
-        return Evidence(
-            evidence.image_scores.float().cpu(),
-            None if evidence.proposal_scores is None else evidence.proposal_scores.float().cpu(),
-            None if evidence.maps is None else evidence.maps.float().cpu(),
-            None if evidence.boxes is None else evidence.boxes.float().cpu(),
-        )
+    def locate(
+        self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int], labels: Sequence[int]
+    ) -> FloatArray:
+        """The likeliest box of each class that is known to be in the picture.
 
-    def _boxes_of_maps(
-        self, heat: FloatArray, scores: FloatArray, size: tuple[int, int]
-    ) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
-        assert isinstance(self.config.head, LocalizerConfig)
-        labels = np.argsort(-scores, kind="stable")
-        labels = labels[scores[labels] >= self.config.inference.min_score][: self.config.inference.max_boxes]
-        boxes = [largest_component_box(heat[label], size, self.config.head.threshold) for label in labels]
-        return np.array(boxes, np.float32).reshape(-1, 4), scores[labels].astype(np.float32), labels.astype(np.int64)
+        Args:
+            maps, boxes, size: as `decide` takes them.
+            labels: the classes.
+
+        Returns:
+            (len(labels), 4) float32, xyxy pixels of the picture.
+        """
+        evidence, wanted = self._evidence(maps, boxes, size), np.array(labels, np.int64)
+        if boxes is None:
+            return self._shining(*self._merged(evidence), size, wanted, self._threshold)
+        return vote(*self._scored(evidence, boxes, size), torch.from_numpy(wanted)).numpy()
+
+    def extents(
+        self, maps: Sequence[torch.Tensor], size: tuple[int, int], labels: Sequence[int], thresholds: Sequence[float]
+    ) -> list[FloatArray]:
+        """What `locate` would give with each of these thresholds; for methods with heatmaps."""
+        heat, foreground = self._merged(self._evidence(maps, None, size))
+        wanted = np.array(labels, np.int64)
+        return [self._shining(heat, foreground, size, wanted, threshold) for threshold in thresholds]
+
+    @property
+    def _threshold(self) -> float:
+        assert isinstance(self.model, Localizer)
+        return float(self.model.threshold)
+
+    def _evidence(
+        self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
+    ) -> list[Evidence]:
+        """What the model says of every test view."""
+        looks: list[Evidence] = []
+        for view, features in zip(self.views, maps, strict=True):
+            width, height = view.size(*size)
+            moved = None if boxes is None else torch.from_numpy(view.boxes(boxes, *size))
+            with torch.inference_mode():
+                looks += self.model(collate([Item(features, (height, width), moved)]).to(self.device))
+        return [look.cpu() for look in looks]
+
+    def _scored(
+        self, evidence: Sequence[Evidence], boxes: FloatArray, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where the proposals are moved to (N, 4), xyxy pixels of the picture, and their scores (N, classes)."""
+        scores = torch.stack([row.proposal_scores for row in evidence if row.proposal_scores is not None]).mean(0)
+        moved = [
+            view.restore(row.boxes.numpy(), *size)
+            for view, row in zip(self.views, evidence, strict=True)
+            if row.boxes is not None
+        ]
+        return torch.from_numpy(np.mean(moved, axis=0) if moved else boxes), scores
+
+    def _merged(self, evidence: Sequence[Evidence]) -> tuple[FloatArray, FloatArray | None]:
+        """Heatmaps (classes, h, w) over all views, and the foreground (h, w) where the model has it."""
+        heat = _mean_of_views([row.maps for row in evidence if row.maps is not None], self.views)
+        objects = [row.foreground[None] for row in evidence if row.foreground is not None]
+        return heat, _mean_of_views(objects, self.views)[0] if objects else None
+
+    def _shining(
+        self,
+        heat: FloatArray,
+        foreground: FloatArray | None,
+        size: tuple[int, int],
+        labels: NDArray[np.int64],
+        threshold: float,
+    ) -> FloatArray:
+        """The box that the heatmap of each of these classes shines on: (len(labels), 4) float32, xyxy pixels."""
+        if foreground is None:
+            boxes = [largest_component_box(heat[label], size, threshold) for label in labels]
+        else:
+            boxes = [foreground_box(heat[label], foreground, size, threshold) for label in labels]
+        return np.array(boxes, np.float32).reshape(-1, 4)
 
 
 def _pixels(picture: Picture) -> NDArray[np.uint8]:
@@ -173,8 +230,9 @@ def _pixels(picture: Picture) -> NDArray[np.uint8]:
     return read_picture(Path(picture))
 
 
-def _merged_maps(evidence: Sequence[Evidence], views: Sequence[View]) -> FloatArray:
-    maps = [view.maps.numpy() for view in evidence if view.maps is not None]
+def _mean_of_views(planes: Sequence[torch.Tensor], views: Sequence[View]) -> FloatArray:
+    """The mean over the views of what each has, (planes, h, w), turned back."""
+    maps = [row.numpy() for row in planes]
     turned = [row[:, :, ::-1] if view.flipped else row for view, row in zip(views, maps, strict=True)]
     # Views differ in resolution; they meet at that of the finest.
     height, width = max(row.shape[1:] for row in turned)

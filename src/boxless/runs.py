@@ -20,16 +20,19 @@ from boxless.backbones import Backbone, create_backbone
 from boxless.cache import write_text, write_whole
 from boxless.config import Config, parse, read_yaml
 from boxless.errors import BoxlessError
-from boxless.methods import Localizer, WeakDetector, build_model
+from boxless.methods import Model, build_model
 from boxless.structures import Dataset
 
-FORMAT = 1
+FORMAT = 2
 """Of the run folder; raised whenever an older Boxless could not read a newer folder or the other way round."""
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 HISTORY = "history.jsonl"
+LOCALIZER, FOLD = "localizer", "fold"
+"""The folders within a run folder that take the runs of the classifier whose heatmaps give the first boxes, and of the
+heads that give second opinions."""
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -39,7 +42,7 @@ class Network:
 
     backbone: Backbone
     frozen: nn.Sequential
-    model: Localizer | WeakDetector
+    model: Model
 
     def everything(self) -> nn.ModuleDict:
         """Both parts, for saving and loading."""
@@ -57,6 +60,8 @@ def build_network(config: Config, classes: int) -> Network:
         torch.manual_seed(config.seed)
         backbone = create_backbone(config.backbone)
         frozen, tail = backbone.split(config.backbone.freeze)
+        if config.hypercolumns:
+            frozen = backbone.hypercolumns()
         model = build_model(config, backbone, tail, classes)
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)

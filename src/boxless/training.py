@@ -5,7 +5,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,27 @@ from torch.utils.data import Dataset as TorchDataset
 
 from boxless.backbones import fingerprint
 from boxless.cache import digest
-from boxless.config import Config, TrainingConfig, read_yaml, resolve
+from boxless.config import Config, DetectorConfig, FastRCNNConfig, LocalizerConfig, TrainingConfig, read_yaml, resolve
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 from boxless.evaluation import evaluate
 from boxless.features import Item, Truth, View, collate, views_of
 from boxless.inference import Detector, confident
-from boxless.methods import Localizer, WeakDetector
+from boxless.methods import FastRCNN, Localizer
+from boxless.methods.agreement import agreed
+from boxless.methods.extent import SCALE, THRESHOLDS, likely_threshold
+from boxless.methods.foreground import fit_foreground
+from boxless.methods.mining import snap
 from boxless.methods.presets import DEFAULT_METHOD, preset
+from boxless.methods.refinement import mining
 from boxless.metrics.summary import CONVENTIONS
 from boxless.pictures import read_picture
 from boxless.prepare import Prepared, prepare
 from boxless.progress import announce, console, track
 from boxless.runs import (
+    FOLD,
     FORMAT,
+    LOCALIZER,
     Network,
     begin_run,
     build_network,
@@ -48,7 +56,7 @@ from boxless.runs import (
     versions,
     write_history,
 )
-from boxless.structures import Annotations, Dataset
+from boxless.structures import Annotations, Dataset, FloatArray
 from boxless.tracking import check_trackers, log_pictures, start_trackers
 
 
@@ -76,7 +84,7 @@ def train(
     Args:
         data: a dataset, or a path that `load_dataset` takes.
         out: the run folder.
-        method: a preset; by default that of `config`, else `cam`.
+        method: a preset; by default that of `config`, else `seeded`.
         split: of the data at `data`.
         classes: train for these only.
         config: YAML file laid over the preset.
@@ -100,38 +108,74 @@ def train(
         # From here on nothing of the training set carries a box.
         dataset = dataset.tags_only()
     _check_tags(dataset)
-    return _run(dataset, run, settings, trackers, monitored)
+    detector = _run(dataset, run, settings, trackers, monitored)
+    _tell_time(read_manifest(run)["seconds"])
+    return detector
 
 
 def _run(
-    dataset: Dataset, run: Path, settings: Config, trackers: Sequence[str] = (), monitored: Dataset | None = None
+    dataset: Dataset,
+    run: Path,
+    settings: Config,
+    trackers: Sequence[str] = (),
+    monitored: Dataset | None = None,
+    localizer: Detector | None = None,
 ) -> Detector:
+    """Train one network.
+
+    A `localizer` says what is in a picture: given to the heads of second opinions, whose dataset has pseudo boxes.
+    """
     network = build_network(settings, len(dataset.classes))
     accelerator = _accelerator(settings.training, run, trackers)
     detector = Detector(network, settings, dataset.classes, accelerator.device, run.resolve().name)
     with accelerator.main_process_first():
         check_run(run, settings)
-        ready = prepare(dataset, detector.features, views_of(settings.views), detector.proposals)
+        # Second opinions are asked in the views of inference.
+        views = views_of(settings.views) + (detector.views if isinstance(network.model, FastRCNN) else ())
+        ready = prepare(dataset, detector.features, list(dict.fromkeys(views)), detector.proposals)
         manifest = _manifest(ready, settings, network)
         finished = begin_run(run, settings, manifest)
     if finished:
         console.print(f"{run}: already trained; to train anew delete it or choose another --out", highlight=False)
         return Detector.load(run)
     seconds = dict(ready.seconds)
-    if isinstance(network.model, WeakDetector) and network.model.localizer is not None:
-        network.model.start_from(_localizer(dataset.tags_only(), run / LOCALIZER, settings))
-        seconds["localizer"] = read_manifest(run / LOCALIZER)["seconds"]["training"]
+    if isinstance(network.model, FastRCNN):
+        if localizer is None:
+            localizer = _localizer(ready.dataset.tags_only(), run, settings)
+            seconds["localizer"] = read_manifest(run / LOCALIZER)["seconds"]["training"]
+            if settings.supervision == "tags":
+                assert not dataset.has_boxes
+                start = time.perf_counter()
+                ready = _with_pseudo_boxes(ready, run, settings, localizer)
+                seconds["pseudo boxes"] = time.perf_counter() - start
+        network.model.start_from(_model_of(localizer))
+        ready = _teaching(ready)
+        rows = np.random.default_rng(settings.seed).permutation(len(ready.keys))[:FITTED].tolist()
+        network.model.fit_projections(_maps(ready, rows, views_of(settings.views)[0]))
     start_trackers(accelerator, run, settings.model_dump(), digest(manifest["data"] | settings.model_dump()))
     _fit(accelerator, run, settings, network, ready, detector, monitored)
-    accelerator.end_training()
+    seconds["training"] = sum(row["seconds"] for row in read_history(run))
+    if isinstance(network.model, Localizer):
+        start = time.perf_counter()
+        detector.model.eval()
+        console.print("Learning where objects end", highlight=False)
+        if network.model.foreground is not None:
+            _fit_foreground(network.model, ready, detector)
+        if isinstance(settings.head, LocalizerConfig) and settings.head.threshold is None:
+            network.model.threshold.fill_(_threshold(ready, detector))
+        seconds["training"] += time.perf_counter() - start
+    if trackers:
+        # It ends the processes' group too, which runs within a run still need.
+        accelerator.end_training()
     if accelerator.is_main_process:
         save_network(run, network)
-        seconds["training"] = round(sum(row["seconds"] for row in read_history(run)), 1)
-        finish_run(run, manifest | {"seconds": seconds})
-    return detector
+        finish_run(run, manifest | {"seconds": {stage: round(spent, 1) for stage, spent in seconds.items()}})
+    accelerator.wait_for_everyone()
+    # As a resumed run loads it: accelerate has changed the precision of the network that was trained.
+    return Detector.load(run, accelerator.device)
 
 
-def _localizer(dataset: Dataset, run: Path, settings: Config) -> Localizer:
+def _localizer(dataset: Dataset, run: Path, settings: Config) -> Detector:
     """Train the classifier whose heatmaps give the first boxes: a run of its own within the run folder."""
     localizer = resolve(
         preset("cam"),
@@ -141,9 +185,136 @@ def _localizer(dataset: Dataset, run: Path, settings: Config) -> Localizer:
         # accelerate keeps these for the whole process.
         training=settings.training.model_dump(include={"precision", "accumulate", "workers"}),
     )
-    model = _run(dataset, run, localizer).model
-    assert isinstance(model, Localizer)
-    return model
+    return _run(dataset, run / LOCALIZER, localizer)
+
+
+def _model_of(localizer: Detector) -> Localizer:
+    assert isinstance(localizer.model, Localizer)
+    return localizer.model
+
+
+def _fit_foreground(model: Localizer, ready: Prepared, detector: Detector) -> None:
+    """Learn what is an object at all from the places that the trained heatmaps are sure of."""
+    assert model.foreground is not None
+    tagged = [row for row, sample in enumerate(ready.dataset.samples) if sample.tags]
+    if not tagged:
+        raise BoxlessError(
+            f"{ready.dataset.name}: no picture that can be read has a tag; there is nothing to learn from"
+        )
+    rows = np.random.default_rng(detector.config.seed).permutation(tagged)[:TEACHING_PLACES].tolist()
+
+    def sure() -> Iterator[tuple[Tensor, Tensor]]:
+        for row, features in zip(rows, _maps(ready, rows, views_of(detector.config.views)[0]), strict=True):
+            labels = sorted(ready.dataset.samples[row].tags)
+            with torch.inference_mode():
+                heat = model.heatmaps(features[None].to(detector.device))[0]
+            yield features[model.early].to(detector.device), heat[labels]
+
+    fit_foreground(model.foreground, sure(), detector.config.seed)
+
+
+def _threshold(ready: Prepared, detector: Detector) -> float:
+    """The threshold at which the boxes of two scales agree best."""
+    first, samples = views_of(detector.config.views)[0], ready.dataset.samples
+    near, far = (detector.with_views((view,)) for view in (first, View(round(first.scale * SCALE))))
+    tagged = [row for row, sample in enumerate(samples) if sample.tags]
+    rows = np.random.default_rng(detector.config.seed).permutation(tagged)[:SCALED].tolist()
+    boxes: list[list[list[FloatArray]]] = [[], []]
+    for row in track(rows, "Where objects end", len(rows), transient=True):
+        path, size, labels = samples[row].path, ready.sizes[row], sorted(samples[row].tags)
+        stored = detector.features.load(ready.keys[row], path, first)
+        larger = detector.features.extract(read_picture(path), far.views[0])
+        for side, (look, maps) in enumerate(((near, stored), (far, larger))):
+            found = look.extents([maps], size, labels, THRESHOLDS)
+            sides = np.array([*size, *size], np.float32)
+            boxes[side].append([np.asarray(part / sides, np.float32) for part in found])
+    one, other = ([np.concatenate(parts) for parts in zip(*side, strict=True)] for side in boxes)
+    if len(one[0]) < 2:
+        # Nothing to compare a box with.
+        return THRESHOLDS[2]
+    return likely_threshold(dict(zip(THRESHOLDS, zip(one, other, strict=True), strict=True)))
+
+
+def _with_pseudo_boxes(ready: Prepared, run: Path, settings: Config, localizer: Detector) -> Prepared:
+    """Boxes for the tags of every picture: those of the heatmaps, where a head taught by other pictures agrees.
+
+    A head that has learned from a picture's own box would only repeat it; one that has not is a second opinion
+    (multi-fold multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017).
+    """
+    assert isinstance(settings.head, FastRCNNConfig)
+    number = settings.head.folds
+    # Copies of a picture share one fold, or a head would judge what it has learned from.
+    unique = list(dict.fromkeys(ready.keys))
+    if len(unique) < number:
+        raise BoxlessError(f"{ready.dataset.name}: {len(unique)} picture(s) are too few for {number} folds; take cam")
+    parts = dict(zip(unique, np.random.default_rng(settings.seed).permutation(len(unique)) % number, strict=True))
+    folds = np.array([parts[key] for key in ready.keys])
+    first = _snapped(ready, _located(localizer, ready, range(len(ready.keys)), "Boxes of heatmaps"))
+    second = list(first)
+    for fold in range(number):
+        others, own = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(folds == fold).tolist()
+        console.print(f"Second opinion {fold + 1} of {number}", highlight=False)
+        part = _with_boxes(ready.dataset, others, [first[row] for row in others])
+        detector = _run(part, run / f"{FOLD}-{fold + 1}", settings, localizer=localizer)
+        for row, found in zip(own, _located(detector, ready, own, "Second opinion"), strict=True):
+            second[row] = found
+    boxes = _snapped(ready, agreed(first, second, settings.head.agreement))
+    kept = sum(int((~found.difficult).sum()) for found in boxes)
+    console.print(f"{kept} of {sum(len(found.labels) for found in boxes)} pseudo boxes agree", highlight=False)
+    return replace(ready, dataset=_with_boxes(ready.dataset, range(len(boxes)), boxes))
+
+
+def _with_boxes(dataset: Dataset, rows: Sequence[int], boxes: Sequence[Annotations]) -> Dataset:
+    """These pictures of a dataset, with boxes."""
+    samples = [replace(dataset.samples[row], annotations=own) for row, own in zip(rows, boxes, strict=True)]
+    return replace(dataset, samples=tuple(samples))
+
+
+def _located(detector: Detector, ready: Prepared, rows: Sequence[int], description: str) -> list[Annotations]:
+    """The likeliest box of every tag of these pictures."""
+    found = []
+    for row in track(rows, description, len(rows), transient=True):
+        sample, key = ready.dataset.samples[row], ready.keys[row]
+        labels = np.array(sorted(sample.tags), np.int64)
+        boxes = np.zeros((0, 4), np.float32)
+        if len(labels):
+            maps = [detector.features.load(key, sample.path, view) for view in detector.views]
+            proposals = None
+            if detector.proposals is not None and ready.proposals is not None:
+                proposals = ready.proposals.load(key)
+            boxes = detector.locate(maps, proposals, ready.sizes[row], labels.tolist())
+        found.append(Annotations(boxes, labels, np.zeros(len(labels), np.bool_)))
+    return found
+
+
+def _snapped(ready: Prepared, boxes: Sequence[Annotations]) -> list[Annotations]:
+    """Boxes of every picture, moved onto the edges that its proposals end at."""
+    assert ready.proposals is not None
+    pairs = zip(boxes, ready.keys, strict=True)
+    return [replace(found, boxes=snap(found.boxes, ready.proposals.load(key))) for found, key in pairs]
+
+
+def _teaching(ready: Prepared) -> Prepared:
+    """Only the pictures whose boxes teach something: an object, or that there is none at all."""
+    rows = []
+    for row, sample in enumerate(ready.dataset.samples):
+        boxes = sample.annotations
+        if boxes is not None and (not boxes.difficult.all() or not (sample.tags or sample.unsure)):
+            rows.append(row)
+    if not rows:
+        raise BoxlessError(f"{ready.dataset.name}: no picture that can be read has a tag or box to learn from")
+    return replace(
+        ready,
+        dataset=replace(ready.dataset, samples=tuple(ready.dataset.samples[row] for row in rows)),
+        keys=tuple(ready.keys[row] for row in rows),
+        sizes=tuple(ready.sizes[row] for row in rows),
+    )
+
+
+def _maps(ready: Prepared, rows: Sequence[int], view: View) -> Iterator[Tensor]:
+    """The maps of these pictures, one at a time, in single precision."""
+    for row in rows:
+        yield ready.features.load(ready.keys[row], ready.dataset.samples[row].path, view).float()
 
 
 def _settings(
@@ -161,7 +332,11 @@ def _settings(
             f"the method is given twice: --method {method or DEFAULT_METHOD}, and in the settings; give it once"
         )
     backbone_settings = None if backbone is None else {"name": backbone}
-    return resolve(preset(method or named or DEFAULT_METHOD), file, options, seed=seed, backbone=backbone_settings)
+    settings = resolve(preset(method or named or DEFAULT_METHOD), file, options, seed=seed, backbone=backbone_settings)
+    if isinstance(settings.head, DetectorConfig) and settings.head.refinement is not None:
+        # Only training needs the rule, so a run whose rule was added from outside loads anywhere.
+        mining(settings.head.refinement.mining)
+    return settings
 
 
 def _training_set(data: Dataset | str | os.PathLike[str], split: str | None, classes: Sequence[str] | None) -> Dataset:
@@ -173,7 +348,7 @@ def _training_set(data: Dataset | str | os.PathLike[str], split: str | None, cla
 
 
 class _Views(TorchDataset[Item]):
-    """Views of the training pictures, by (row, view), with true boxes only where the dataset was left any.
+    """Views of the training pictures, by (row, view), with the boxes that teach where the dataset has any.
 
     Where averages of the maps are enough they are kept, a few kilobytes a picture, and maps are read in the first
     epoch only.
@@ -344,8 +519,12 @@ def _report(
     return scores
 
 
-LOCALIZER = "localizer"
-"""The folder within a run folder that takes the run of the classifier whose heatmaps give the first boxes."""
+FITTED = 250
+"""Pictures that principal components are fitted to: more change nothing that counts."""
+TEACHING_PLACES = 1000
+"""Most pictures that teach what is an object at all."""
+SCALED = 100
+"""Most pictures that are looked at in a second scale to find out how far objects reach."""
 PICTURES = 6
 """How many pictures the trackers get after every epoch."""
 EPOCHS = 100
@@ -359,6 +538,12 @@ def _say(row: dict[str, Any], epochs: int) -> None:
         return
     rest = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
     console.print(f"epoch {row['epoch']}/{epochs}  {rest}", highlight=False)
+
+
+def _tell_time(seconds: Mapping[str, float]) -> None:
+    total = max(sum(seconds.values()), 1e-9)
+    parts = [f"{stage} {spent / 60:.1f} min ({spent / total:.0%})" for stage, spent in seconds.items()]
+    console.print(f"Where the time went: {', '.join(parts)}", highlight=False)
 
 
 def _monitored(data: Dataset | str | os.PathLike[str], config: Config, classes: Sequence[str]) -> Dataset | None:

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from boxless.methods.heads import MILHead, frames, fully_connected, hollow, pool_regions
+from boxless.methods.heads import MILHead, average_regions, frames, fully_connected, hollow, pool_regions
 
 
 def rounded(value: float) -> int:
@@ -91,6 +91,89 @@ def test_gradients_reach_the_maximum_alone():
     pool_regions(maps, [torch.tensor([[0.0, 0, 40, 24]])], 16, 1).sum().backward()
     assert maps.grad is not None
     assert maps.grad.nonzero().tolist() == [[0, 0, 1, 2]]
+
+
+# Averages over exact regions.
+
+
+def literal_grid(features: NDArray[np.float64], box: list[float], side: int) -> NDArray[np.float64]:
+    """Means over the cells of a grid on a box in cells of a map (C, h, w), every cell as far as it is covered."""
+    left, top, right, bottom = box
+    wide, high = (right - left) / side, (bottom - top) / side
+    found = np.zeros((len(features), side, side))
+    for row in range(side):
+        for column in range(side):
+            x1, y1 = left + column * wide, top + row * high
+            for y in range(features.shape[1]):
+                for x in range(features.shape[2]):
+                    covered = max(0, min(x1 + wide, x + 1) - max(x1, x)) * max(0, min(y1 + high, y + 1) - max(y1, y))
+                    found[:, row, column] += features[:, y, x] * covered / (wide * high)
+    return found
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
+def test_a_grid_of_averages_equals_a_literal_loop(side: int):
+    torch.manual_seed(side)
+    maps, boxes = torch.randn(3, 5, 7), drawn_boxes(30, 7 * 16, 5 * 16)
+    # Within a cell, on its edges, and the whole map.
+    boxes = torch.cat([boxes, torch.tensor([[17.0, 18, 29, 27], [16, 16, 32, 48], [0, 0, 112, 80]])])
+    around = frames(boxes, torch.tensor([80, 112]))
+    regions, surroundings = average_regions([maps], [boxes], [around], 16, side)
+    assert regions.shape == (33, 3, side, side) and surroundings.shape == (33, 3)
+    features = maps.double().numpy()
+    wanted = [literal_grid(features, (box / 16).tolist(), side) for box in boxes.double()]
+    np.testing.assert_allclose(regions, np.stack(wanted), atol=2e-3)
+    pairs = torch.stack([boxes, around], dim=1).double() / 16
+    for row, (box, frame) in enumerate(pairs.tolist()):
+        own, whole = ((one[2] - one[0]) * (one[3] - one[1]) for one in (box, frame))
+        inside, outside = (literal_grid(features, one, 1)[:, 0, 0] for one in (box, frame))
+        beyond = (outside * whole - inside * own) / max(whole - own, 0.5)
+        np.testing.assert_allclose(surroundings[row], beyond, atol=2e-3)
+
+
+def test_a_mirrored_map_has_the_mirrored_grid():
+    torch.manual_seed(0)
+    maps, boxes = torch.randn(4, 6, 9), drawn_boxes(40, 9 * 16, 6 * 16)
+    other = torch.stack([144 - boxes[:, 2], boxes[:, 1], 144 - boxes[:, 0], boxes[:, 3]], dim=1)
+    size = torch.tensor([96, 144])
+    plain, around = average_regions([maps], [boxes], [frames(boxes, size)], 16, 3)
+    turned, beyond = average_regions([maps.flip(2)], [other], [frames(other, size)], 16, 3)
+    torch.testing.assert_close(turned, plain.flip(3), atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(beyond, around, atol=2e-3, rtol=1e-3)
+    assert not torch.allclose(turned, plain, atol=0.1)
+
+
+def former_averages(features: Tensor, inner: Tensor, outer: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Averages over whole regions, as they were before there were grids: runs of contextlocnet depend on every bit."""
+    integral = nn.functional.pad(features.float().cumsum(1).cumsum(2), (1, 0, 1, 0)).permute(1, 2, 0)
+    rows, columns, channels = integral.shape
+    flat = integral.reshape(rows * columns, channels)
+
+    def corner(x: Tensor, y: Tensor) -> Tensor:
+        left, top = x.floor().clamp(max=columns - 2), y.floor().clamp(max=rows - 2)
+        right_share, lower_share = (x - left)[:, None], (y - top)[:, None]
+        at = (top * columns + left).long()
+        upper = torch.lerp(flat[at], flat[at + 1], right_share)
+        return torch.lerp(upper, torch.lerp(flat[at + columns], flat[at + columns + 1], right_share), lower_share)
+
+    def sums(boxes: Tensor) -> Tensor:
+        x1, y1, x2, y2 = boxes.unbind(dim=1)
+        return corner(x2, y2) - corner(x1, y2) - corner(x2, y1) + corner(x1, y1)
+
+    inside, whole = sums(inner / stride), sums(outer / stride)
+    area, frame = ((boxes[:, 2:] - boxes[:, :2]).prod(dim=1)[:, None] / stride**2 for boxes in (inner, outer))
+    return inside / area, (whole - inside) / (frame - area).clamp(min=0.5)
+
+
+def test_averages_of_whole_regions_are_what_they_were_to_the_bit():
+    torch.manual_seed(0)
+    for columns, rows, stride in ((9, 6, 16), (33, 21, 8), (5, 4, 32)):
+        maps, boxes = torch.randn(8, rows, columns), drawn_boxes(200, columns * stride, rows * stride)
+        around = frames(boxes, torch.tensor([rows * stride, columns * stride]))
+        regions, surroundings = average_regions([maps], [boxes], [around], stride)
+        wanted = former_averages(maps, boxes, around, stride)
+        torch.testing.assert_close(regions[:, :, 0, 0], wanted[0], rtol=0, atol=0)
+        torch.testing.assert_close(surroundings, wanted[1], rtol=0, atol=0)
 
 
 # Frames.

@@ -14,11 +14,12 @@ from boxless.methods.mining import (
     PseudoBoxes,
     assign,
     balance,
-    mine_average,
+    draw,
     mine_clusters,
-    mine_heatmaps,
+    mine_spread,
     mine_top,
     trust,
+    vote,
 )
 from boxless.methods.refinement import Refinement
 
@@ -38,31 +39,33 @@ def test_the_top_proposal_of_every_present_class_is_mined_with_its_score():
 
 def test_absent_and_unsure_classes_are_not_mined():
     for target in (torch.tensor([0.0, 0]), torch.tensor([0.0, float("nan")])):
-        for mine in (mine_top, mine_average):
+        for mine in (mine_top, mine_clusters, mine_spread):
             assert mine(BOXES, SCORES, target).boxes.shape == (0, 4)
 
 
-def test_the_average_is_over_what_overlaps_the_best_by_half_weighted_by_squared_scores():
-    found = mine_average(BOXES, SCORES, FIRST)
-    # 0.36 of a box and 0.09 of one that lies 4 pixels further right.
-    torch.testing.assert_close(found.boxes, torch.tensor([[0.8, 0, 40.8, 40]]))
-    torch.testing.assert_close(found.weights, torch.tensor([0.6]))
+def test_a_vote_is_over_what_overlaps_the_best_by_half_weighted_by_squared_scores():
+    # 0.36 of a box and 0.09 of one that lies 4 pixels further right; of the other class 0.64 of a box alone.
+    found = vote(BOXES, SCORES, torch.tensor([1, 0]))
+    torch.testing.assert_close(found, torch.tensor([[60.0, 40, 100, 80], [0.8, 0, 40.8, 40]]))
+    # A third of the overlap is not enough, half is: of 40 x 40 pixels 32 x 40 is 2/3, 20 x 40 is 1/3.
+    three = torch.tensor([[0.0, 0, 40, 40], [8, 0, 48, 40], [20, 0, 60, 40]])
+    torch.testing.assert_close(vote(three, torch.ones(3, 1), torch.tensor([0])), torch.tensor([[4.0, 0, 44, 40]]))
+    assert vote(BOXES, SCORES, torch.zeros(0, dtype=torch.int64)).shape == (0, 4)
+
+
+def test_a_vote_does_not_depend_on_how_large_the_scores_are():
+    wanted = vote(BOXES, SCORES, torch.tensor([0, 1]))
+    torch.testing.assert_close(vote(BOXES, SCORES * 1e-30, torch.tensor([0, 1])), wanted)
+    # Where no box has any score at all, all count alike.
+    none = vote(BOXES, torch.zeros(5, 2), torch.tensor([1]))
+    torch.testing.assert_close(none, torch.tensor([[2.0, 0, 42, 40]]))
 
 
 def test_mining_lets_no_gradient_through():
     scores = SCORES.clone().requires_grad_()
-    for mine in (mine_top, mine_average):
+    for mine in (mine_top, mine_clusters, mine_spread):
         found = mine(BOXES, scores, FIRST)
         assert not found.boxes.requires_grad and not found.weights.requires_grad
-
-
-def test_heatmap_boxes_of_present_classes_weigh_as_much_as_the_class_is_seen():
-    maps = torch.full((2, 5, 5), -1.0)
-    maps[0, 1:3, 2:4] = 1
-    found = mine_heatmaps(maps, torch.tensor([0.9, 0.4]), FIRST, (5, 5), 0.5)
-    assert found.boxes.tolist() == [[2, 1, 4, 3]]
-    assert found.labels.tolist() == [0]
-    torch.testing.assert_close(found.weights, torch.tensor([0.9]))
 
 
 def test_proposals_take_the_class_of_the_pseudo_box_they_overlap_by_half():
@@ -89,20 +92,35 @@ def test_balanced_objects_have_their_share_of_the_loss():
         assert torch.equal(balance(alone, weights[:2], 2, 0.25), weights[:2])
 
 
-def test_a_balanced_head_learns_from_balanced_weights():
-    refinement, features = made(1), torch.randn(5, 6)
-    refinement.config = RefinementConfig(stages=1, objects=0.4)
-    loss = refinement.losses([features], [BOXES], FIRST[None], [SCORES])["refine 1"]
-    labels, weights, _ = assign(BOXES, mine_top(BOXES, SCORES, FIRST), 2, 0.1)
-    torch.testing.assert_close(
-        loss, refinement_loss(refinement.stages[0](features), labels, balance(labels, weights, 2, 0.4))
-    )
+def test_objects_and_background_are_drawn_up_to_their_numbers():
+    labels = torch.tensor([2, 0, 2, 1, 2, 0, 2, 2, 1])
+    weights = torch.tensor([1.0, 0.5, 0, 1, 0.2, 0, 1, 1, 0.1])
+    objects, beside = {1, 3, 8}, {0, 4, 6, 7}
+    seen = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        rows = draw(labels, weights, 2, (2, 3)).tolist()
+        assert set(rows[:2]) < objects and set(rows[2:]) < beside and len(set(rows)) == len(rows) == 5
+        seen |= set(rows)
+        assert set(draw(labels, weights, 2, (9, 9)).tolist()) == objects | beside
+        # There being fewer of one kind leaves no more room for the other.
+        assert len(draw(labels, weights, 2, (9, 1))) == 4
+    assert seen == objects | beside
+    assert draw(labels[:0], weights[:0], 2, (2, 3)).tolist() == []
 
 
 def test_refinement_loss_by_hand():
     logits = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])
     loss = refinement_loss(logits, torch.tensor([1, 0]), torch.tensor([0.5, 1.0]))
     assert loss.item() == pytest.approx((0.5 * math.log(4 / 3) + math.log(2)) / 2)
+
+
+def test_no_proposal_at_all_costs_nothing():
+    logits = torch.zeros(0, 3, requires_grad=True)
+    loss = refinement_loss(logits, torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+    loss = loss + box_loss(logits[:, :0].reshape(0, 4), torch.zeros(0, 4), torch.zeros(0), 0)
+    loss.backward()
+    assert loss.item() == 0
 
 
 def test_cluster_loss_by_hand():
@@ -217,27 +235,6 @@ def test_every_head_learns_from_the_one_before():
     torch.testing.assert_close(losses["refine 1"], expected(first, SCORES))
     torch.testing.assert_close(losses["refine 2"], expected(second, first(features).softmax(dim=1).detach()))
     assert set(losses) == {"refine 1", "refine 2", "boxes"}
-
-
-def test_given_pseudo_boxes_teach_the_first_head():
-    refinement, features = made(1), torch.randn(5, 6)
-    pseudo = PseudoBoxes(BOXES[2:3], torch.tensor([1]), torch.tensor([0.5]))
-    loss = refinement.losses([features], [BOXES], torch.tensor([[0.0, 1]]), [pseudo])["refine 1"]
-    labels, weights, _ = assign(BOXES, pseudo, 2, 0.1)
-    torch.testing.assert_close(loss, refinement_loss(refinement.stages[0](features), labels, weights))
-
-
-def test_true_boxes_teach_every_head():
-    refinement, features = made(2), torch.randn(5, 6)
-    pseudo = PseudoBoxes(BOXES[2:3], torch.tensor([1]), torch.ones(1))
-    losses = refinement.losses([features], [BOXES], torch.tensor([[0.0, 1]]), [pseudo], true=True)
-    labels, weights, _ = assign(BOXES, pseudo, 2, 0.1)
-    for number, stage in enumerate(refinement.stages, 1):
-        torch.testing.assert_close(losses[f"refine {number}"], refinement_loss(stage(features), labels, weights))
-    goals = encode(BOXES[2:3], BOXES[2:3])
-    torch.testing.assert_close(
-        losses["boxes"], box_loss(refinement.regressions[0](features[2:3]), goals, torch.ones(1), 5)
-    )
 
 
 def test_difficult_objects_are_neither_taught_nor_background():

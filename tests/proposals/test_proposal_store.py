@@ -72,7 +72,7 @@ def test_a_stopped_call_is_resumed_where_it_stopped(
         return noted(picture, config)
 
     # One thread, so that what is done when it stops is known.
-    monkeypatch.setattr(store.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr("boxless.progress.os.cpu_count", lambda: 1)
     monkeypatch.setattr(store, "generate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ProposalStore(CONFIG).compute(pictures)

@@ -2,7 +2,8 @@
 
 from boxless.methods.detector import WeakDetector
 from boxless.methods.evidence import Evidence
+from boxless.methods.fast_rcnn import FastRCNN
 from boxless.methods.localizer import Localizer
-from boxless.methods.presets import PRESETS, build_model, preset
+from boxless.methods.presets import PRESETS, Model, build_model, preset
 
-__all__ = ["PRESETS", "Evidence", "Localizer", "WeakDetector", "build_model", "preset"]
+__all__ = ["PRESETS", "Evidence", "FastRCNN", "Localizer", "Model", "WeakDetector", "build_model", "preset"]

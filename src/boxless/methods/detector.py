@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from boxless.backbones import Backbone
-from boxless.config import DetectorConfig, LocalizerConfig
+from boxless.config import DetectorConfig
 from boxless.errors import BoxlessError
 from boxless.features import Batch
 from boxless.methods.evidence import Evidence
@@ -20,9 +20,7 @@ from boxless.methods.heads import (
     mirror_boxes,
     pool_regions,
 )
-from boxless.methods.localizer import Localizer
 from boxless.methods.losses import spatial_regulariser, tag_loss
-from boxless.methods.mining import PseudoBoxes, mine_heatmaps, trust
 from boxless.methods.refinement import Refinement
 
 
@@ -31,8 +29,7 @@ class WeakDetector(nn.Module):
 
     WSDDN (Bilen & Vedaldi, CVPR 2016) as it is; with `contrast` ContextLocNet (Kantorov et al., ECCV 2016) trained with
     WSDDN's loss; with `refinement` OICR (Tang et al., CVPR 2017), PCL (Tang et al., PAMI 2018) or MIST (Ren et al.,
-    CVPR 2020) by what mines its pseudo boxes, or, with `source=heatmaps`, the same heads on the boxes of class
-    activation maps.
+    CVPR 2020) by what mines its pseudo boxes.
 
     Args:
         tail: the backbone's trained stages; empty where all is frozen.
@@ -46,6 +43,10 @@ class WeakDetector(nn.Module):
 
     def __init__(self, tail: nn.Sequential, backbone: Backbone, config: DetectorConfig, classes: int) -> None:
         super().__init__()
+        if classes < 2:
+            raise BoxlessError(
+                "one class only: a softmax over one class learns nothing; take --method seeded, cam or oquab"
+            )
         self.tail = tail
         self.stride = backbone.stride
         self.config = config
@@ -63,36 +64,18 @@ class WeakDetector(nn.Module):
             pooled = channels * self.side**2
             width = config.hidden[-1] if config.hidden else pooled
             self.trunk = fully_connected(pooled, config.hidden, config.dropout)
-        self.localizer: Localizer | None = None
-        self.head: MILHead | None = None
-        if config.source == "heatmaps":
-            # The maps come through the tail already, so the localizer has none of its own.
-            self.localizer = Localizer(nn.Sequential(), backbone.channels, LocalizerConfig(), classes)
-        elif classes < 2:
-            raise BoxlessError(
-                "one class only: a softmax over one class learns nothing; take --method cam, oquab or seeded"
-            )
-        else:
-            self.head = MILHead(width, classes, config.temperature)
+        self.head = MILHead(width, classes, config.temperature)
         self.refinement = None if config.refinement is None else Refinement(width, classes, config.refinement)
-
-    def start_from(self, localizer: Localizer) -> None:
-        """Take over a trained localizer, whose heatmaps say where the first boxes are."""
-        assert self.localizer is not None
-        self.tail.load_state_dict(localizer.tail.state_dict())
-        self.localizer.head.load_state_dict(localizer.head.state_dict())
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
         """Losses in training mode, one `Evidence` a view in evaluation mode."""
         assert batch.boxes is not None
         maps = self.tail(batch.maps)
         if not self.training:
-            # A global average is the same in a mirrored map.
-            seen = None if self.localizer is None else self.localizer.score(batch, maps)[0].sigmoid()
-            evidence = self._evidence(batch, maps, seen, mirrored=False)
+            evidence = self._evidence(batch, maps, mirrored=False)
             if not self.config.mirror:
                 return evidence
-            again = self._evidence(batch, maps, seen, mirrored=True)
+            again = self._evidence(batch, maps, mirrored=True)
             return [one.mean_with(other) for one, other in zip(evidence, again, strict=True)]
         proposals = batch.boxes
         if self.config.sample:
@@ -106,15 +89,6 @@ class WeakDetector(nn.Module):
         counts = [len(boxes) for boxes in proposals]
         regions, surroundings = self._pool(own, proposals, batch.sizes)
         features = torch.split(regions, counts)
-        if self.localizer is not None:
-            # The localizer's own loss keeps it in tune with a trained tail.
-            logits, class_maps = self.localizer.score(batch, maps)
-            losses = {"tags": tag_loss(logits, batch.targets, logits=True)}
-            first = self._first_boxes(batch, class_maps, logits.sigmoid(), mirrored=mirrored)
-            assert self.refinement is not None
-            true = batch.truth is not None
-            return losses | self.refinement.losses(features, proposals, batch.targets, first, true=true)
-        assert self.head is not None
         streams = self.head(regions, surroundings, counts)
         image_scores = torch.stack([view.sum(dim=0) for view in streams])
         losses = {"tags": tag_loss(image_scores, batch.targets, logits=False)}
@@ -126,46 +100,22 @@ class WeakDetector(nn.Module):
             losses |= self.refinement.losses(features, proposals, batch.targets, streams)
         return losses
 
-    def _first_boxes(
-        self, batch: Batch, class_maps: list[Tensor], scores: Tensor, *, mirrored: bool
-    ) -> list[PseudoBoxes]:
-        """What teaches the first head: true boxes where the batch has them, else those of the heatmaps."""
-        assert batch.targets is not None
-        sizes = batch.sizes.tolist()
-        if batch.truth is not None:
-            views = zip(batch.truth, sizes, strict=True)
-            return [
-                trust(truth._replace(boxes=mirror_boxes(truth.boxes, width)) if mirrored else truth)
-                for truth, (_, width) in views
-            ]
-        rows = zip(class_maps, scores, batch.targets, sizes, strict=True)
-        return [
-            mine_heatmaps(view.flip(2) if mirrored else view, row, target, (width, height), self.config.threshold)
-            for view, row, target, (height, width) in rows
-        ]
-
-    def _evidence(self, batch: Batch, maps: Tensor, seen: Tensor | None, *, mirrored: bool) -> list[Evidence]:
-        """One way to look at the views; `seen` (B, classes) is what the localizer says, where there is one."""
+    def _evidence(self, batch: Batch, maps: Tensor, *, mirrored: bool) -> list[Evidence]:
+        """One way to look at the views."""
         own, proposals = self._turned(batch, maps, mirrored=mirrored)
         counts = [len(boxes) for boxes in proposals]
         regions, surroundings = self._pool(own, proposals, batch.sizes)
-        if seen is not None:
-            image_scores = seen
-        else:
-            assert self.head is not None
-            streams = self.head(regions, surroundings, counts)
-            image_scores = torch.stack([view.sum(dim=0) for view in streams])
-            if self.refinement is None:
-                return [Evidence(image, view) for image, view in zip(image_scores, streams, strict=True)]
-        assert self.refinement is not None
+        streams = self.head(regions, surroundings, counts)
+        images = [view.sum(dim=0) for view in streams]
+        if self.refinement is None:
+            return [Evidence(image, view) for image, view in zip(images, streams, strict=True)]
         found = []
-        views = zip(torch.split(regions, counts), proposals, image_scores, batch.sizes, strict=True)
+        views = zip(torch.split(regions, counts), proposals, images, batch.sizes, strict=True)
         for features, boxes, image, size in views:
             scores, moved = self.refinement(features, boxes, size)
             if moved is not None and mirrored:
                 moved = mirror_boxes(moved, size[1].item())
-            # What the localizer does not see in the picture is not in a part of it either.
-            found.append(Evidence(image, scores if seen is None else scores * image, boxes=moved))
+            found.append(Evidence(image, scores, boxes=moved))
         return found
 
     def _turned(self, batch: Batch, maps: Tensor, *, mirrored: bool) -> tuple[list[Tensor], list[Tensor]]:

@@ -13,13 +13,25 @@ class Evidence:
         image_scores: (classes,) in [0, 1], how sure the method is that each class is in the picture.
         proposal_scores: (N, classes), one row a proposal in the order given; None for methods without proposals.
         maps: (classes, h, w) class heatmaps of the view; None for methods whose evidence is in proposals.
+        foreground: (h, w), log odds that a place of the view is on an object of any class; None where nothing says so.
         boxes: (N, 4), xyxy pixels of the view, where the proposals are moved to; None leaves them where they are.
     """
 
     image_scores: Tensor
     proposal_scores: Tensor | None = None
     maps: Tensor | None = None
+    foreground: Tensor | None = None
     boxes: Tensor | None = None
+
+    def cpu(self) -> "Evidence":
+        """The same in single precision on the CPU."""
+
+        def moved(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.float().cpu()
+
+        image_scores = self.image_scores.float().cpu()
+        others = map(moved, (self.proposal_scores, self.maps, self.foreground, self.boxes))
+        return Evidence(image_scores, *others)
 
     def mean_with(self, other: "Evidence") -> "Evidence":
         """The mean of two looks at the same proposals."""

@@ -58,9 +58,9 @@ def hollow(pooled: Tensor) -> Tensor:
 
 
 def average_regions(
-    maps: Iterable[Tensor], boxes: Sequence[Tensor], around: Sequence[Tensor], stride: int
+    maps: Iterable[Tensor], boxes: Sequence[Tensor], around: Sequence[Tensor], stride: int, side: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """The mean of a map over every region, and over what its frame has beyond it.
+    """The mean of a map over the cells of a grid on every region, and over what its frame has beyond it.
 
     Exact for corners within cells, from one integral map a view (Viola & Jones, CVPR 2001): the cost of a region does
     not depend on its size.
@@ -69,19 +69,20 @@ def average_regions(
         maps: for each view (C, H, W), without padding: bins at the edge would take it in.
         boxes: for each view (N, 4), xyxy pixels of the view.
         around: their frames, likewise, each around its box.
-        stride: pixels a cell.
+        stride: pixels a cell of the map.
+        side: cells a side of the grid.
 
     Returns:
-        Regions and surroundings, each (sum of N, C), the boxes of the views one after the other; where a frame has
-        nothing beyond its region, zeros.
+        Regions (sum of N, C, side, side) and surroundings (sum of N, C), the boxes of the views one after the other;
+        where a frame has nothing beyond its region, zeros.
     """
     regions, surroundings = [], []
     for view, inner, outer in zip(maps, boxes, around, strict=True):
         integral = nn.functional.pad(view.float().cumsum(1).cumsum(2), (1, 0, 1, 0)).permute(1, 2, 0)
-        inside, whole = _sums(integral, inner / stride), _sums(integral, outer / stride)
+        inside, whole = _sums(integral, inner / stride, side), _sums(integral, outer / stride, 1)[:, :, 0, 0]
         area, frame = (_areas(edges)[:, None] / stride**2 for edges in (inner, outer))
-        regions.append(inside / area)
-        surroundings.append((whole - inside) / (frame - area).clamp(min=0.5))
+        regions.append(inside / (area / side**2)[:, :, None, None])
+        surroundings.append((whole - inside.sum(dim=(2, 3))) / (frame - area).clamp(min=0.5))
     return torch.cat(regions), torch.cat(surroundings)
 
 
@@ -89,20 +90,23 @@ def _areas(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
 
 
-def _sums(integral: Tensor, boxes: Tensor) -> Tensor:
-    """Sums of a map within boxes (N, 4) in cells, from its integral (H + 1, W + 1, C): (N, C)."""
+def _sums(integral: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """Sums of a map within grids on boxes (N, 4) in cells, from its integral (H + 1, W + 1, C): (N, C, side, side)."""
     rows, columns, channels = integral.shape
     flat = integral.reshape(rows * columns, channels)
 
-    def corner(x: Tensor, y: Tensor) -> Tensor:
-        left, top = x.floor().clamp(max=columns - 2), y.floor().clamp(max=rows - 2)
-        right_share, lower_share = (x - left)[:, None], (y - top)[:, None]
-        at = (top * columns + left).long()
-        upper = torch.lerp(flat[at], flat[at + 1], right_share)
-        return torch.lerp(upper, torch.lerp(flat[at + columns], flat[at + columns + 1], right_share), lower_share)
-
-    x1, y1, x2, y2 = boxes.unbind(dim=1)
-    return corner(x2, y2) - corner(x1, y2) - corner(x2, y1) + corner(x1, y1)
+    steps = torch.linspace(0, 1, side + 1, device=boxes.device)
+    near, far = boxes[:, :2, None], boxes[:, 2:, None]
+    # (N, side + 1) each; with one cell these are the edges of the box to the bit.
+    x, y = torch.lerp(near, far, steps).unbind(dim=1)
+    x, y = x[:, None, :].expand(-1, side + 1, -1), y[:, :, None].expand(-1, -1, side + 1)
+    left, top = x.floor().clamp(max=columns - 2), y.floor().clamp(max=rows - 2)
+    right_share, lower_share = (x - left)[..., None], (y - top)[..., None]
+    at = (top * columns + left).long()
+    upper = torch.lerp(flat[at], flat[at + 1], right_share)
+    corners = torch.lerp(upper, torch.lerp(flat[at + columns], flat[at + columns + 1], right_share), lower_share)
+    sums = corners[:, 1:, 1:] - corners[:, 1:, :-1] - corners[:, :-1, 1:] + corners[:, :-1, :-1]
+    return sums.permute(0, 3, 1, 2)
 
 
 def equalise(maps: Tensor) -> Tensor:
@@ -123,6 +127,14 @@ def fully_connected(inputs: int, widths: Sequence[int], dropout: float) -> nn.Se
         layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True), nn.Dropout(dropout)]
         inputs = width
     return nn.Sequential(*layers)
+
+
+def linear(inputs: int, outputs: int, deviation: float) -> nn.Linear:
+    """A linear layer with weights drawn from N(0, deviation) and no bias to begin with."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=deviation)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def encode(boxes: Tensor, targets: Tensor) -> Tensor:

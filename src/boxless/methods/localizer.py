@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from boxless.config import LocalizerConfig
 from boxless.features import Batch
 from boxless.methods.evidence import Evidence
+from boxless.methods.foreground import Foreground
 from boxless.methods.losses import tag_loss
 
 
@@ -23,16 +24,26 @@ class Localizer(nn.Module):
 
     Args:
         tail: the backbone's trained stages; empty where all is frozen.
-        channels: of the map that the tail gives.
+        channels: of the map that the tail gives, those of hypercolumns not counted.
         config: layers and pooling.
         classes: number of classes.
+        early: channels of the first level of the hypercolumns behind them, for `config.foreground`.
     """
 
-    def __init__(self, tail: nn.Sequential, channels: int, config: LocalizerConfig, classes: int) -> None:
+    def __init__(
+        self, tail: nn.Sequential, channels: int, config: LocalizerConfig, classes: int, early: int = 0
+    ) -> None:
         super().__init__()
         self.tail = tail
+        self.channels = channels
+        self.early = slice(channels, channels + early)
+        # It is fitted when the rest has been trained, and has no part in the losses.
+        self.foreground = Foreground(early).requires_grad_(False) if config.foreground else None
         self.pooling = config.pooling
         self.sharpness = config.sharpness
+        # With the weights, as training finds it where the configuration leaves it open.
+        self.register_buffer("threshold", torch.tensor(config.threshold or 0.1))
+        self.threshold: Tensor
         self.progress = 0.0
         """Share of the training that is done, as the loop sets it."""
         layers: list[nn.Module] = []
@@ -50,11 +61,16 @@ class Localizer(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
         """Losses in training mode, one `Evidence` a view in evaluation mode."""
-        logits, maps = self.score(batch, self.tail(batch.maps))
+        features = self.tail(batch.maps)
+        logits, maps = self.score(batch, features)
         if self.training:
             assert batch.targets is not None
             return {"tags": tag_loss(logits, batch.targets, logits=True)}
-        return [Evidence(scores, maps=row) for scores, row in zip(logits.sigmoid(), maps, strict=True)]
+        objects: list[Tensor | None] = [None] * len(maps)
+        if self.foreground is not None:
+            objects = [self.foreground(row[self.early]) for row in batch.own(features)]
+        rows = zip(logits.sigmoid(), maps, objects, strict=True)
+        return [Evidence(scores, maps=row, foreground=places) for scores, row, places in rows]
 
     def score(self, batch: Batch, maps: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits (B, classes) and class heatmaps, for each view (classes, h, w), of the tail's maps (B, C, H, W).
@@ -62,10 +78,17 @@ class Localizer(nn.Module):
         The bias of the last layer is left out of the heatmaps, as in equation 2 of CAM: zero then means that a place
         speaks neither for nor against the class.
         """
-        own = batch.own(self.head(maps).float())
-        last = cast(nn.Conv2d, self.head[-1])
-        bias = cast(Tensor, last.bias)[:, None, None]
-        return torch.stack([self._pool(row) for row in own]), [row - bias for row in own]
+        own = batch.own(self.head(maps[:, : self.channels]).float())
+        return torch.stack([self._pool(row) for row in own]), [row - self._bias for row in own]
+
+    def heatmaps(self, maps: Tensor) -> Tensor:
+        """Class heatmaps (B, classes, h, w) of the tail's maps (B, C, h, w) without padding."""
+        planes: Tensor = self.head(maps[:, : self.channels]).float()
+        return planes - self._bias
+
+    @property
+    def _bias(self) -> Tensor:
+        return cast(Tensor, cast(nn.Conv2d, self.head[-1]).bias)[:, None, None]
 
     def _pool(self, row: Tensor) -> Tensor:
         if self.pooling == "average":

@@ -52,7 +52,9 @@ def refinement_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         labels: (N,) int64.
         weights: (N,).
     """
-    return (nn.functional.cross_entropy(logits, labels, reduction="none") * weights).mean()
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none") * weights
+    # Without any proposal there is nothing to learn, and the mean of nothing would be no number.
+    return losses.sum() / max(len(labels), 1)
 
 
 def cluster_loss(logits: Tensor, labels: Tensor, weights: Tensor, nearest: Tensor) -> Tensor:
@@ -87,4 +89,5 @@ def box_loss(moves: Tensor, goals: Tensor, weights: Tensor, proposals: int) -> T
         weights: (P,).
         proposals: number of all proposals that had a part in the loss over classes, which this one is to match.
     """
-    return (nn.functional.smooth_l1_loss(moves, goals, reduction="none").sum(dim=1) * weights).sum() / proposals
+    losses = nn.functional.smooth_l1_loss(moves, goals, reduction="none").sum(dim=1) * weights
+    return losses.sum() / max(proposals, 1)

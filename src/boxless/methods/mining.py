@@ -30,29 +30,13 @@ class PseudoBoxes:
 
 
 def trust(truth: Truth) -> PseudoBoxes:
-    """True boxes as what proposals are taught to find.
+    """Boxes that teach, pseudo or true, as what proposals are to find.
 
     Difficult ones have no weight, so that a proposal that overlaps one of them most is neither object nor background.
     """
     # The others come first: a proposal that overlaps nothing is assigned to the first.
     order = truth.difficult.int().argsort(stable=True)
     return PseudoBoxes(truth.boxes[order], truth.labels[order], 1 - truth.difficult[order].float())
-
-
-def mine_heatmaps(maps: Tensor, scores: Tensor, target: Tensor, size: tuple[int, int], threshold: float) -> PseudoBoxes:
-    """For every class that is present the box of its heatmap, trusted as much as the class is seen in the picture.
-
-    Args:
-        maps: (classes, h, w) class activation maps of a view.
-        scores: (classes,) in [0, 1], how sure the classifier is of each class.
-        target: (classes,), 1 where the class is present.
-        size: width and height of the view in pixels.
-        threshold: see `largest_component_box`.
-    """
-    labels = torch.nonzero(target == 1).flatten()
-    planes = maps.detach().float().cpu().numpy()
-    boxes = np.array([largest_component_box(planes[label], size, threshold) for label in labels.tolist()], np.float32)
-    return PseudoBoxes(torch.from_numpy(boxes.reshape(-1, 4)).to(maps.device), labels, scores.detach()[labels])
 
 
 def mine_top(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
@@ -68,15 +52,52 @@ def mine_top(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
     return PseudoBoxes(boxes[rows], labels, best)
 
 
-def mine_average(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
-    """As `mine_top`, but each box is the mean of all that overlap the best by half, weighted by the square of scores.
+def vote(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+    """For each of these classes the mean of the boxes that overlap its best by half, weighted by the square of scores.
 
     One proposal's edges are an accident; those of many that score well are not (box voting; Gidaris and Komodakis,
     ICCV 2015, section 4).
+
+    Args:
+        boxes: (N, 4), xyxy.
+        scores: (N, at least classes), not negative.
+        labels: (M,) int64.
+
+    Returns:
+        (M, 4), xyxy.
     """
-    top = mine_top(boxes, scores, target)
-    weights = scores.detach()[:, top.labels].square() * (box_iou(boxes, top.boxes) >= 0.5)
-    return PseudoBoxes((weights.T @ boxes) / weights.sum(dim=0)[:, None], top.labels, top.weights)
+    own = scores[:, labels]
+    best = own.amax(dim=0)
+    # Relative to the best, as the squares of scores that are all next to nothing would vanish.
+    own = torch.where(best > 0, own / best, 1)
+    weights = own.square() * (box_iou(boxes, boxes[own.argmax(dim=0)]) >= 0.5)
+    voted: Tensor = (weights.T @ boxes) / weights.sum(dim=0)[:, None]
+    return voted
+
+
+def snap(boxes: FloatArray, proposals: FloatArray) -> FloatArray:
+    """Boxes moved onto edges that are in the picture: for each the mean of the proposals near it.
+
+    Pseudo boxes are right about where an object is and wrong about where it ends; proposals end at real edges
+    (docs/experiments.md). Proposals of IoU `NEAR` or more count, weighted by the eighth power of it; a box without any
+    stays.
+
+    Args:
+        boxes: (M, 4), xyxy pixels.
+        proposals: (N, 4), xyxy pixels, of the same picture.
+
+    Returns:
+        (M, 4) float32, xyxy pixels.
+    """
+    overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(proposals)).double().numpy()
+    weights = np.where(overlaps >= NEAR, overlaps, 0) ** 8
+    total = weights.sum(axis=1, keepdims=True)
+    means = weights @ proposals / np.maximum(total, 1e-12)
+    return np.where(total > 0, means, boxes).astype(np.float32)
+
+
+NEAR = 0.6
+"""The least IoU of a proposal that has a say in where a pseudo box ends."""
 
 
 def mine_clusters(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
@@ -204,6 +225,23 @@ def assign(boxes: Tensor, pseudo: PseudoBoxes, background: int, ignore: float) -
     return labels, pseudo.weights[nearest] * (overlap >= ignore), nearest
 
 
+def draw(labels: Tensor, weights: Tensor, background: int, most: tuple[int, int]) -> Tensor:
+    """Rows of the proposals that one picture shows a training step, drawn at random (Fast R-CNN, section 2.3).
+
+    Args:
+        labels: (N,) int64, as `assign` gives them.
+        weights: (N,); a weight of zero has no part.
+        background: label of what is no object.
+        most: of proposals on objects, and of those beside.
+    """
+    kinds = (labels != background) & (weights > 0), (labels == background) & (weights > 0)
+    return torch.cat([_drawn(torch.nonzero(kind).flatten(), number) for kind, number in zip(kinds, most, strict=True)])
+
+
+def _drawn(rows: Tensor, most: int) -> Tensor:
+    return rows[torch.randperm(len(rows), device=rows.device)[:most]]
+
+
 def balance(labels: Tensor, weights: Tensor, background: int, share: float) -> Tensor:
     """Scale weights so that objects have a fixed share of the loss, as in Fast R-CNN's batches (section 2.3).
 
@@ -242,6 +280,41 @@ def largest_component_box(heatmap: FloatArray, size: tuple[int, int], threshold:
     _, _, statistics, _ = cv2.connectedComponentsWithStats(bright, connectivity=8)
     left, top, width, height, _ = statistics[1 + statistics[1:, cv2.CC_STAT_AREA].argmax()]
     return np.array([left, top, left + width, top + height], np.float32)
+
+
+def foreground_box(heatmap: FloatArray, foreground: FloatArray, size: tuple[int, int], threshold: float) -> FloatArray:
+    """The box around the object that a heatmap shines on, as far as what counts as object reaches.
+
+    The log odds that a place is on an object are shifted by how much the heatmap is above or below `threshold` times
+    its maximum. Of the 8-connected components of places that are likelier on an object than not, the one with the
+    largest sum of the heatmap is taken; without any the box is that of `largest_component_box`.
+
+    Args:
+        heatmap: (h, w), spans the whole picture; what is below zero speaks against the class.
+        foreground: (h, w), log odds that a place is on an object of any class.
+        size: width and height of the picture in pixels.
+        threshold: in (0, 1).
+
+    Returns:
+        (4,) float32, xyxy pixels.
+    """
+    if heatmap.max() <= 0:
+        return np.array([0, 0, *size], np.float32)
+    relative = np.maximum(heatmap / heatmap.max(), 1e-3)
+    odds = foreground + HEATMAP_SAYS * np.log(relative / threshold)
+    # Probabilities, as one very sure cell would otherwise shift the edge between it and its neighbours.
+    likely = (enlarge(1 / (1 + np.exp(-odds)), size) >= 0.5).astype(np.uint8)
+    number, components, statistics, _ = cv2.connectedComponentsWithStats(likely, connectivity=8)
+    if number == 1:
+        return largest_component_box(heatmap, size, threshold)
+    shine = np.maximum(enlarge(heatmap, size), 0)
+    sums = np.bincount(components.ravel(), shine.ravel(), minlength=number)
+    left, top, width, height, _ = statistics[1 + sums[1:].argmax()]
+    return np.array([left, top, left + width, top + height], np.float32)
+
+
+HEATMAP_SAYS = 1.0
+"""Weight of the log of a heatmap beside the log odds of the foreground (docs/experiments.md)."""
 
 
 def enlarge(heatmap: FloatArray, size: tuple[int, int]) -> FloatArray:

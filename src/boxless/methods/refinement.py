@@ -1,16 +1,31 @@
 """Refinement heads: each learns from the boxes that the one before it is surest of (OICR; Tang et al., CVPR 2017)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from boxless.config import RefinementConfig
-from boxless.methods.heads import decode, encode
+from boxless.errors import BoxlessError
+from boxless.methods.heads import decode, encode, linear
 from boxless.methods.losses import box_loss, cluster_loss, refinement_loss
-from boxless.methods.mining import PseudoBoxes, assign, balance, mine_average, mine_clusters, mine_spread, mine_top
+from boxless.methods.mining import PseudoBoxes, assign, mine_clusters, mine_spread, mine_top
 
-MINING = {"top": mine_top, "average": mine_average, "clusters": mine_clusters, "spread": mine_spread}
+Mining = Callable[[Tensor, Tensor, Tensor], PseudoBoxes]
+
+MINING: dict[str, Mining] = {"top": mine_top, "clusters": mine_clusters, "spread": mine_spread}
+"""From one picture's boxes (N, 4), scores (N, at least classes) and target (classes,) to pseudo boxes, by name."""
+
+
+def mining(name: str) -> Mining:
+    """The rule of this name.
+
+    Raises:
+        BoxlessError: there is none.
+    """
+    if name not in MINING:
+        raise BoxlessError(f"head.refinement.mining={name} is unknown; there are {', '.join(MINING)}")
+    return MINING[name]
 
 
 class Refinement(nn.Module):
@@ -26,9 +41,9 @@ class Refinement(nn.Module):
         super().__init__()
         self.config = config
         self.classes = classes
-        self.stages = nn.ModuleList(_linear(inputs, classes + 1, 0.01) for _ in range(config.stages))
+        self.stages = nn.ModuleList(linear(inputs, classes + 1, 0.01) for _ in range(config.stages))
         regressions = {None: 0, "last": 1, "all": config.stages}[config.regress]
-        self.regressions = nn.ModuleList(_linear(inputs, 4, 0.001) for _ in range(regressions))
+        self.regressions = nn.ModuleList(linear(inputs, 4, 0.001) for _ in range(regressions))
 
     def forward(self, features: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores of one view's proposals and where they are moved to, each the mean over the heads.
@@ -50,9 +65,7 @@ class Refinement(nn.Module):
         features: Sequence[Tensor],
         proposals: Sequence[Tensor],
         targets: Tensor,
-        first: Sequence[PseudoBoxes | Tensor],
-        *,
-        true: bool = False,
+        first: Sequence[Tensor],
     ) -> dict[str, Tensor]:
         """Losses over a batch, the mean over its pictures.
 
@@ -60,26 +73,21 @@ class Refinement(nn.Module):
             features: for each picture (N, D).
             proposals: for each (N, 4), xyxy pixels of the view.
             targets: (B, classes).
-            first: for each what teaches the first head: pseudo boxes, or scores (N, classes) to mine them from.
-            true: whether `first` are true boxes, which then teach every head: nothing is mined.
+            first: for each the scores (N, classes) that the first head's pseudo boxes are mined from.
         """
         sums: dict[str, list[Tensor]] = {}
-        for row, source in enumerate(first):
-            for name, loss in self._picture(features[row], proposals[row], targets[row], source, true).items():
+        for row, scores in enumerate(first):
+            for name, loss in self._picture(features[row], proposals[row], targets[row], scores).items():
                 sums.setdefault(name, []).append(loss)
         return {name: torch.stack(values).mean() for name, values in sums.items()}
 
-    def _picture(
-        self, features: Tensor, boxes: Tensor, target: Tensor, source: PseudoBoxes | Tensor, true: bool
-    ) -> dict[str, Tensor]:
-        mine = MINING[self.config.mining]
+    def _picture(self, features: Tensor, boxes: Tensor, target: Tensor, scores: Tensor) -> dict[str, Tensor]:
+        mine = mining(self.config.mining)
         losses = {}
         moves = []
         for number, stage in enumerate(self.stages):
-            pseudo = source if isinstance(source, PseudoBoxes) else mine(boxes, source, target)
+            pseudo = mine(boxes, scores, target)
             labels, weights, nearest = assign(boxes, pseudo, self.classes, self.config.ignore)
-            if self.config.objects is not None:
-                weights = balance(labels, weights, self.classes, self.config.objects)
             logits = stage(features).float()
             if self.config.bags:
                 losses[f"refine {number + 1}"] = cluster_loss(logits, labels, weights, nearest)
@@ -92,15 +100,7 @@ class Refinement(nn.Module):
                 goals = encode(boxes[held], pseudo.boxes[nearest[held]])
                 predicted = self.regressions[row](features[held]).float()
                 moves.append(box_loss(predicted, goals, weights[held], len(boxes)))
-            if not true:
-                source = logits.softmax(dim=1)
+            scores = logits.softmax(dim=1)
         if moves:
             losses["boxes"] = torch.stack(moves).sum()
         return losses
-
-
-def _linear(inputs: int, outputs: int, deviation: float) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    nn.init.normal_(layer.weight, std=deviation)
-    nn.init.zeros_(layer.bias)
-    return layer

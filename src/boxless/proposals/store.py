@@ -1,8 +1,6 @@
 """Proposals on disk: computed once over all cores, resumed where they stopped."""
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -10,9 +8,8 @@ import numpy as np
 
 from boxless.cache import entry, load_array, open_store, save_array
 from boxless.config import ProposalConfig
-from boxless.errors import PictureError
 from boxless.pictures import read_picture
-from boxless.progress import track
+from boxless.progress import track_threads
 from boxless.proposals.generate import generate, select
 from boxless.proposals.grouping import REVISION
 from boxless.structures import FloatArray
@@ -51,20 +48,8 @@ class ProposalStore:
             Pictures that could not be read -> reason.
         """
         missing = {key: path for key, path in pictures.items() if not entry(self._folder, key).exists()}
-        skipped: dict[Path, str] = {}
 
         def work(key: str, path: Path) -> None:
-            try:
-                save_array(entry(self._folder, key), generate(read_picture(path), self.config))
-            except PictureError as error:
-                skipped[path] = str(error)
+            save_array(entry(self._folder, key), generate(read_picture(path), self.config))
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            try:
-                done = pool.map(work, missing.keys(), missing.values())
-                for _ in track(done, "Proposals", len(missing)):
-                    pass
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        return skipped
+        return track_threads(work, missing, "Proposals", None)

@@ -20,8 +20,7 @@ from boxless.pictures import below
 from boxless.progress import announce
 from boxless.report.gallery import Maps, gallery, small_maps
 from boxless.report.page import render_page
-from boxless.runs import read_history, read_manifest
-from boxless.training import LOCALIZER
+from boxless.runs import LOCALIZER, read_history, read_manifest
 from boxless.visualize.boxes import class_colour
 from boxless.visualize.colours import Colour, ink_on
 from boxless.visualize.diagnosis import KINDS, LEGEND, headline

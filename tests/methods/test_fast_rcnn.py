@@ -1,0 +1,341 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from boxless.backbones import Backbone
+from boxless.config import FastRCNNConfig, LocalizerConfig
+from boxless.features import Item, Truth, collate
+from boxless.methods import Evidence, FastRCNN, Localizer
+from boxless.methods.fast_rcnn import Projection
+from boxless.methods.heads import decode
+
+CHANNELS = (6, 4, 3)
+"""Of the last map, and of the two earlier ones behind it."""
+SMALL: dict[str, Any] = {"components": (4, 3), "pool": 2, "hidden": (8, 7), "dropout": 0.0, "sample": (50, 100)}
+
+
+def network() -> Backbone:
+    torch.manual_seed(0)
+    stages = nn.Sequential(*(nn.Conv2d(*sides, 1) for sides in ((3, 4), (4, 3), (3, 6)))).eval()
+    return Backbone(stages, 6, 16, (0,) * 3, (1,) * 3, "", "", levels=(0, 1))
+
+
+def random_map(rows: int, columns: int, seed: int) -> Tensor:
+    return torch.randn(sum(CHANNELS), rows, columns, generator=torch.Generator().manual_seed(seed)) * 3 + 1
+
+
+def make(classes: int = 3, **changes: Any) -> FastRCNN:
+    """A detector with weights far from zero and projections of their own."""
+    model = FastRCNN(network(), FastRCNNConfig(**(SMALL | changes)), classes)
+    torch.manual_seed(1)
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.4)
+            if layer.bias is not None:
+                nn.init.normal_(layer.bias, std=0.4)
+    model.fit_projections(random_map(6, 9, seed) for seed in range(4))
+    return model.eval()
+
+
+def item(width: int = 144, height: int = 96, number: int = 40, seed: int = 0) -> Item:
+    """A view with a random map, random proposals that cross cells, and two objects that some of them overlap."""
+    torch.manual_seed(seed)
+    corners, sides = torch.rand(number, 2) * 60, torch.rand(number, 2) * 50 + 10
+    boxes = torch.cat([corners, corners + sides], dim=1).minimum(torch.tensor([width, height, width, height]) * 1.0)
+    near = torch.cat([boxes[:2] + torch.rand(2, 4) * 4, boxes], dim=0)
+    truth = Truth(boxes[:2], torch.tensor([2, 0]), torch.tensor([False, False]))
+    return Item(random_map(height // 16, width // 16, seed), (height, width), near, torch.tensor([1.0, 0, 1]), truth)
+
+
+def evidence(model: FastRCNN, *items: Item) -> list[Evidence]:
+    with torch.inference_mode():
+        found = model.eval()(collate([replace(one, target=None, truth=None) for one in items]))
+    assert isinstance(found, list)
+    return found
+
+
+def turned(row: Item) -> Item:
+    """The mirrored view."""
+    width = row.size[1]
+
+    def mirror(boxes: Tensor) -> Tensor:
+        return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
+
+    assert row.boxes is not None and row.truth is not None
+    truth = row.truth._replace(boxes=mirror(row.truth.boxes))
+    return replace(row, map=row.map.flip(2), boxes=mirror(row.boxes), truth=truth)
+
+
+# Principal components.
+
+
+def test_projections_are_principal_components_of_one_magnitude():
+    random = np.random.default_rng(0)
+    cells = random.normal(size=(500, 7)) @ random.normal(size=(7, 7)) + random.normal(size=7) * 5
+    projection = Projection(7, 3)
+    tensor = torch.from_numpy(cells).float()
+    projection.fit(tensor.sum(dim=0), tensor.T @ tensor, len(cells))
+    found = projection(tensor.T.reshape(7, 25, 20)).reshape(3, 500).T.numpy()
+    reference = PCA(3).fit_transform(cells)
+    wanted = reference / reference[:, 0].std()
+    for column in range(3):
+        sign = np.sign(found[:, column] @ wanted[:, column])
+        np.testing.assert_allclose(found[:, column] * sign, wanted[:, column], atol=5e-3)
+    assert found.std(axis=0)[0] == pytest.approx(1, rel=1e-3)
+    assert found.mean(axis=0) == pytest.approx([0, 0, 0], abs=1e-3)
+    assert not list(projection.parameters()), "fixed, not learned"
+
+
+def test_a_projection_keeps_no_more_components_than_there_are_channels():
+    projection = Projection(4, 9)
+    assert projection.components.shape == (4, 4)
+    maps = torch.randn(4, 2, 3)
+    # Before it is fitted it changes nothing.
+    torch.testing.assert_close(projection(maps), maps)
+    # Maps that are the same everywhere have no components; nothing becomes infinite.
+    projection.fit(torch.ones(4) * 6, torch.ones(4, 4) * 6, 6)
+    assert torch.isfinite(projection(torch.ones(4, 2, 3))).all()
+
+
+def described(view: Tensor, model: FastRCNN) -> np.ndarray:
+    """What is told of each cell (C, h, w), cell by cell."""
+    rows = []
+    for y in range(view.shape[1]):
+        for x in range(view.shape[2]):
+            last, first, second = (
+                part / (part.square().mean() + 1e-6).sqrt() for part in torch.split(view[:, y, x], CHANNELS)
+            )
+            told = [model.last.components @ (last - model.last.mean)]
+            told += [model.earlier.components @ (torch.cat([first, second]) - model.earlier.mean)]
+            rows.append(torch.cat(told))
+    return torch.stack(rows, dim=1).reshape(-1, *view.shape[1:]).numpy()
+
+
+def test_projections_are_fitted_to_equalised_cells_of_every_map():
+    model, maps = make(), [random_map(6, 9, 20), random_map(3, 5, 21)]
+    model.fit_projections(iter(maps))
+    cells = [row.flatten(1).T for row in maps]
+    parts = [torch.split(torch.cat(cells), CHANNELS, dim=1)]
+    last, first, second = (part / (part.square().mean(dim=1, keepdim=True) + 1e-6).sqrt() for part in parts[0])
+    for projection, own in ((model.last, last), (model.earlier, torch.cat([first, second], dim=1))):
+        reference = PCA(len(projection.components)).fit(own.numpy())
+        torch.testing.assert_close(projection.mean, own.mean(dim=0), atol=1e-4, rtol=1e-4)
+        found = projection.components * reference.explained_variance_[0] ** 0.5 * ((len(own) - 1) / len(own)) ** 0.5
+        np.testing.assert_allclose(np.abs(found.numpy()), np.abs(reference.components_), atol=2e-3)
+
+
+# Regions.
+
+
+def mean_of(plane: np.ndarray, box: list[float]) -> tuple[np.ndarray, float]:
+    """Sum over a box of a map (C, h, w) in cells, every cell as far as it is covered, and the box's area."""
+    total, (left, top, right, bottom) = np.zeros(len(plane)), box
+    for y in range(plane.shape[1]):
+        for x in range(plane.shape[2]):
+            wide = max(0.0, min(right, x + 1) - max(left, x))
+            high = max(0.0, min(bottom, y + 1) - max(top, y))
+            total += plane[:, y, x] * wide * high
+    return total, (right - left) * (bottom - top)
+
+
+def literal_regions(plane: np.ndarray, boxes: Tensor, size: tuple[int, int], side: int) -> Tensor:
+    """Means over the cells of the grid on every box and over the frame beyond it, one row a box."""
+    height, width = size
+    rows = []
+    for left, top, right, bottom in (boxes / 16).double().tolist():
+        wide, high = (right - left) / side, (bottom - top) / side
+        grid = np.zeros((len(plane), side, side))
+        for row in range(side):
+            for column in range(side):
+                corner = [left + column * wide, top + row * high]
+                total, area = mean_of(plane, [*corner, corner[0] + wide, corner[1] + high])
+                grid[:, row, column] = total / area
+        more = [(right - left) * 0.4, (bottom - top) * 0.4]
+        frame = [max(0, left - more[0]), max(0, top - more[1])]
+        frame += [min(width / 16, right + more[0]), min(height / 16, bottom + more[1])]
+        (outer, whole), (inner, own) = mean_of(plane, frame), mean_of(plane, [left, top, right, bottom])
+        rows.append(np.concatenate([grid.ravel(), (outer - inner) / max(whole - own, 0.5)]))
+    return torch.from_numpy(np.stack(rows)).float()
+
+
+def heads(model: FastRCNN, regions: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and moves, layer by layer."""
+    hidden = regions
+    for layer in (layer for layer in model.trunk if isinstance(layer, nn.Linear)):
+        hidden = (hidden @ layer.weight.T + layer.bias).relu()
+    return hidden @ model.classify.weight.T + model.classify.bias, hidden @ model.regress.weight.T + model.regress.bias
+
+
+# What it says of proposals.
+
+
+def test_scores_are_the_classes_in_the_box_times_those_in_the_picture_over_both_mirrorings():
+    model, row = make(), item(number=7)
+    assert row.boxes is not None
+    (found,) = evidence(model, row)
+    (layer,) = model.localizer.head
+    seen = (row.map[:6].mean(dim=(1, 2)) @ layer.weight[:, :, 0, 0].T + layer.bias).sigmoid()
+    torch.testing.assert_close(found.image_scores, seen)
+    scores, boxes = [], []
+    other = turned(row)
+    assert other.boxes is not None
+    size = torch.tensor(row.size)
+    with torch.inference_mode():
+        for view in (row, other):
+            assert view.boxes is not None
+            logits, moves = heads(model, literal_regions(described(view.map, model), view.boxes, row.size, 2))
+            scores.append(logits.softmax(dim=1)[:, :3] * seen)
+            moved = decode(view.boxes, moves, size)
+            back = turned(replace(row, boxes=moved)).boxes if view is other else moved
+            assert back is not None
+            boxes.append(back)
+    torch.testing.assert_close(found.proposal_scores, (scores[0] + scores[1]) / 2, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found.boxes, (boxes[0] + boxes[1]) / 2, atol=5e-2, rtol=1e-3)
+    assert not torch.allclose(scores[0], scores[1], atol=1e-2)
+    assert (found.proposal_scores <= seen).all()
+
+
+def test_a_mirrored_picture_is_seen_alike():
+    model, row = make(), item()
+    (plain,), (mirrored,) = evidence(model, row), evidence(model, turned(row))
+    assert plain.boxes is not None and mirrored.boxes is not None
+    torch.testing.assert_close(mirrored.image_scores, plain.image_scores)
+    torch.testing.assert_close(mirrored.proposal_scores, plain.proposal_scores, atol=1e-4, rtol=1e-4)
+    back = turned(replace(row, boxes=mirrored.boxes)).boxes
+    torch.testing.assert_close(back, plain.boxes, atol=1e-2, rtol=1e-4)
+
+
+def test_a_picture_is_seen_the_same_in_a_batch_and_proposals_need_no_company():
+    model, row = make(), item()
+    assert row.boxes is not None
+    (alone,) = evidence(model, row)
+    in_batch = evidence(model, item(208, 160, seed=4), row)[1]
+    torch.testing.assert_close(in_batch.proposal_scores, alone.proposal_scores, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(in_batch.image_scores, alone.image_scores)
+    (first,) = evidence(model, replace(row, boxes=row.boxes[:1]))
+    assert first.proposal_scores is not None and alone.proposal_scores is not None
+    torch.testing.assert_close(first.proposal_scores, alone.proposal_scores[:1], atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_in_the_picture_is_the_localizers_word_and_not_learned():
+    localizer = Localizer(nn.Sequential(), 6, LocalizerConfig(foreground=True), 3, early=4).eval()
+    model, row = make(), item()
+    model.start_from(localizer)
+    with torch.inference_mode():
+        (wanted,) = localizer(collate([replace(row, boxes=None)]))
+    torch.testing.assert_close(evidence(model, row)[0].image_scores, wanted.image_scores)
+    losses = model.train()(collate([row]))
+    assert isinstance(losses, dict)
+    torch.stack(list(losses.values())).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith("localizer."), name
+
+
+# What it learns.
+
+
+def slow_losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
+    """Proposal by proposal, from the descriptions in config and paper; every proposal fits into the sample."""
+    rows: list[tuple[float, float, Tensor, Tensor, int]] = []
+    for one in items:
+        assert one.boxes is not None and one.truth is not None
+        logits, moves = heads(model, literal_regions(described(one.map, model), one.boxes, one.size, 2))
+        taught = []
+        for row, box in enumerate(one.boxes):
+            overlaps = box_iou(box[None], one.truth.boxes)[0].tolist()
+            if not overlaps:
+                taught.append((row, model.classes, None))
+                continue
+            best = max(range(len(overlaps)), key=lambda number: overlaps[number])
+            if one.truth.difficult[best] or overlaps[best] < 0.1:
+                continue
+            label = int(one.truth.labels[best]) if overlaps[best] >= 0.5 else model.classes
+            taught.append((row, label, one.truth.boxes[best]))
+        objects = sum(label < model.classes for _, label, _ in taught)
+        for row, label, target in taught:
+            weight = 1.0
+            if 0 < objects < len(taught):
+                share = 0.33 / objects if label < model.classes else 0.67 / (len(taught) - objects)
+                weight = share * len(taught)
+            cost = -float(logits[row].log_softmax(dim=0)[label])
+            distance = 0.0
+            if label < model.classes and target is not None:
+                left, top, right, bottom = one.boxes[row].tolist()
+                x1, y1, x2, y2 = target.tolist()
+                wide, high = right - left, bottom - top
+                goals = [(x1 + x2 - left - right) / 2 / wide / 0.1, (y1 + y2 - top - bottom) / 2 / high / 0.1]
+                goals += [np.log((x2 - x1) / wide) / 0.2, np.log((y2 - y1) / high) / 0.2]
+                for move, goal in zip(moves[row].tolist(), goals, strict=True):
+                    off = abs(move - goal)
+                    distance += off**2 / 2 if off < 1 else off - 0.5
+            rows.append((weight * cost, weight * distance, logits, moves, label))
+    return {"classes": sum(row[0] for row in rows) / len(rows), "boxes": sum(row[1] for row in rows) / len(rows)}
+
+
+def losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
+    found = model.train()(collate(items))
+    assert isinstance(found, dict)
+    return {name: value.item() for name, value in found.items()}
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("difficult", [(False, False), (True, False), (False, True)])
+def test_losses_equal_a_slow_computation(monkeypatch: pytest.MonkeyPatch, difficult: tuple[bool, bool], mirrored: bool):
+    model, items = make(), [item(seed=2), item(176, 112, 30, seed=3)]
+    for number, one in enumerate(items):
+        assert one.truth is not None
+        items[number] = replace(one, truth=one.truth._replace(difficult=torch.tensor(difficult)))
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(0.1 if mirrored else 0.9))
+    with torch.no_grad():
+        wanted = slow_losses(model, [turned(one) if mirrored else one for one in items])
+        other = slow_losses(model, items if mirrored else [turned(one) for one in items])
+    found = losses(model, items)
+    assert found == pytest.approx(wanted, rel=2e-3)
+    assert found != pytest.approx(other, rel=1e-2)
+    assert wanted["boxes"] > 0.05
+
+
+def test_pictures_are_mirrored_half_of_the_time_each_by_itself():
+    model, rows = make(), [item(seed=2), item(seed=3)]
+    torch.manual_seed(0)
+    assert len({round(losses(model, rows[:1])["classes"], 3) for _ in range(20)}) == 2
+    assert len({round(losses(model, rows)["classes"], 3) for _ in range(40)}) == 4
+
+
+def test_a_picture_without_objects_is_all_background():
+    model, row = make(), item()
+    none = Truth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+    row = turned(replace(row, truth=none))
+    with torch.no_grad():
+        candidates = [slow_losses(model, [one])["classes"] for one in (row, turned(row))]
+    found = losses(model, [row])
+    assert found["boxes"] == 0
+    assert min(abs(found["classes"] - candidate) for candidate in candidates) < 1e-3
+
+
+def test_a_picture_none_of_whose_proposals_may_teach_costs_nothing():
+    model, row = make(), item(number=1)
+    far = Truth(torch.tensor([[140.0, 90, 144, 96]]), torch.tensor([1]), torch.tensor([False]))
+    row = replace(row, boxes=torch.tensor([[0.0, 0, 30, 30]]), truth=far)
+    assert losses(model, [row]) == {"classes": 0, "boxes": 0}
+
+
+def test_a_step_sees_no_more_proposals_than_the_sample(monkeypatch: pytest.MonkeyPatch):
+    model, row, seen = make(sample=(1, 5)), item(seed=2), []
+    forward = model.classify.forward
+
+    def noted(hidden: Tensor) -> Tensor:
+        seen.append(len(hidden))
+        return forward(hidden)
+
+    monkeypatch.setattr(model.classify, "forward", noted)
+    found = {losses(model, [row])["classes"] for _ in range(6)}
+    assert seen == [6] * 6 and len(found) > 2
+    evidence(model, row)
+    assert seen[-1] == 42
