@@ -43,17 +43,17 @@ def test_how_much_they_must_agree_is_given():
 
 
 def test_the_best_quarter_of_every_class_teaches_however_poor():
-    poor = [(1, iou) for iou in (0.1, 0.2, 0.3, 0.4, 0.5)]
     good = [(0, iou) for iou in (0.9, 0.72, 0.71, 0.6, 0.5)]
+    poor = [(1, iou) for iou in (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)]
     found = merged(*good, *poor, (4, 0.05))
-    # The upper quartile of five is the fourth: it and the fifth are kept. A class with one box keeps it.
+    # The upper quartile of nine is the seventh, which counts in. A class with one box keeps it.
     teaching = [teaches for teaches, _ in found]
     assert teaching[:5] == [True, True, True, False, False]
-    assert teaching[5:] == [False, False, False, True, True, True]
+    assert teaching[5:] == [False] * 6 + [True] * 4
     # Where they hardly agree the first opinion is what is kept.
-    assert [left for _, left in found[8:]] == [0, 0, 0]
-    wanted = [10 * (1 - iou) / (1 + iou) for iou in (0.6, 0.5, 0.1, 0.2, 0.3)]
-    assert [left for _, left in found[3:8]] == pytest.approx(wanted, abs=1e-5)
+    assert [left for _, left in found[11:]] == [0] * 4
+    wanted = [10 * (1 - iou) / (1 + iou) for _, iou in (*good[3:], *poor[:6])]
+    assert [left for _, left in found[3:11]] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_boxes_of_a_picture_are_judged_each_by_itself():

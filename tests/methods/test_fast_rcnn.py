@@ -235,6 +235,7 @@ def test_what_is_in_the_picture_is_the_localizers_word_and_not_learned():
     torch.stack(list(losses.values())).sum().backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == name.startswith("localizer."), name
+        assert parameter.requires_grad != name.startswith("localizer."), name
 
 
 # What it learns.
