@@ -132,7 +132,7 @@ class FastRCNN(nn.Module):
         weights = balance(labels, weights[rows], self.classes, OBJECTS)
         targets = taught.boxes[nearest[rows]] if len(taught.boxes) else boxes
         mirrored = bool(torch.rand(()) < 0.5)
-        regions = self._pool(view, boxes, size, mirrored=mirrored)
+        regions = _flat(*self._grid(view, boxes, size), mirrored=mirrored)
         if mirrored:
             width = size[1].item()
             boxes, targets = mirror_boxes(boxes, width), mirror_boxes(targets, width)
@@ -161,9 +161,6 @@ class FastRCNN(nn.Module):
 
     def _grid(self, view: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         return average_regions([view], [boxes], [frames(boxes, size)], self.stride, self.config.pool)
-
-    def _pool(self, view: Tensor, boxes: Tensor, size: Tensor, *, mirrored: bool) -> Tensor:
-        return _flat(*self._grid(view, boxes, size), mirrored=mirrored)
 
 
 def _flat(regions: Tensor, surroundings: Tensor, *, mirrored: bool) -> Tensor:
