@@ -20,6 +20,7 @@ import torch
 import typer
 
 import boxless
+from boxless.evaluation import decide_all, matched
 from boxless.methods import PRESETS
 from boxless.runs import read_manifest, write_json
 
@@ -70,8 +71,8 @@ def measured(
     )
     known = run / f"benchmark-{report}.json"
     if not known.exists():
-        scores = boxless.evaluate(detector, data, report)
-        diagnosis = boxless.diagnose(detector, data, report)
+        decisions = decide_all(detector, matched(detector, data, report), "Evaluate")
+        scores, diagnosis = decisions.scores(), decisions.diagnosis()
         seconds = read_manifest(run)["seconds"]
         training = sum(spent for stage, spent in seconds.items() if stage not in ("proposals", "features"))
         row = {name: scores[name] for name in SCORES} | {name: diagnosis[name] for name in DIAGNOSIS}

@@ -39,6 +39,15 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_demo(tmp_path_factory.mktemp("demo"), seed=5, train=16, val=6)
 
 
+@pytest.fixture(scope="module")
+def short_localizer() -> Iterator[None]:
+    """For tests that do not look at what the localizer within a run learns, and let it learn next to nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("boxless.training.EPOCHS", 2)
+        patch.setattr("boxless.fitting.SCALED", 2)
+        yield
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium; tests open pages in contexts of their own and click through them."""

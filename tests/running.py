@@ -29,8 +29,8 @@ def assert_same_bits(first: Path, second: Path) -> None:
 
 
 TRAIN = """
-import sys, boxless, boxless.training
-boxless.training.EPOCHS, boxless.training.SCALED = 2, 2
+import sys, boxless, boxless.fitting, boxless.training
+boxless.training.EPOCHS, boxless.fitting.SCALED = 2, 2
 boxless.train(sys.argv[1], sys.argv[2], method=sys.argv[3], split="train", options=sys.argv[4:], seed=1)
 """
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from boxless.evaluation import diagnose
 from boxless.features import Item, Truth, collate
 from boxless.methods import PRESETS
 from boxless.structures import Annotations, Dataset
+
+pytestmark = pytest.mark.usefixtures("short_localizer")
 
 BOXES = ["supervision=boxes", "views.scales=[160]", "training.epochs=1", "training.batch_size=4"]
 BOXES += ["proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]", "head.components=[12, 6]"]
@@ -39,22 +41,13 @@ def difficult(annotations: Annotations) -> Annotations:
     return replace(annotations, difficult=np.arange(len(annotations.labels)) < len(annotations.labels) - 1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _short_localizer() -> Iterator[None]:
-    """What the localizer learns is not looked at here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("boxless.training.EPOCHS", 2)
-        patch.setattr("boxless.training.SCALED", 2)
-        yield
-
-
 @pytest.fixture(scope="module")
 def dataset(demo: Path) -> Dataset:
     return boxless.load_dataset(demo, "train")
 
 
 @pytest.fixture(scope="module")
-def ceiling(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ceiling(dataset: Dataset, short_localizer: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "ceiling"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

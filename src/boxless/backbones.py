@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,7 +49,7 @@ class Backbone:
     pool: int = 0
     levels: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def level_channels(self) -> tuple[int, ...]:
         """Channels of the maps of `levels`."""
         with torch.inference_mode():

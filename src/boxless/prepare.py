@@ -11,7 +11,7 @@ from boxless.features import FeatureStore, View
 from boxless.pictures import content_keys, picture_size, skip_copies
 from boxless.progress import report_skipped
 from boxless.proposals import ProposalStore
-from boxless.structures import Dataset
+from boxless.structures import Annotations, Dataset
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,25 @@ class Prepared:
     proposals: ProposalStore | None
     skipped: dict[Path, str]
     seconds: dict[str, float]
+
+    def part(self, rows: Sequence[int], boxes: Sequence[Annotations] | None = None) -> "Prepared":
+        """Some of the pictures, of which none had to be skipped or prepared.
+
+        Args:
+            rows: which.
+            boxes: for each of them the boxes it is to carry; None leaves it those it has.
+        """
+        samples = [self.dataset.samples[row] for row in rows]
+        if boxes is not None:
+            samples = [replace(sample, annotations=own) for sample, own in zip(samples, boxes, strict=True)]
+        return replace(
+            self,
+            dataset=replace(self.dataset, samples=tuple(samples)),
+            keys=tuple(self.keys[row] for row in rows),
+            sizes=tuple(self.sizes[row] for row in rows),
+            skipped={},
+            seconds={},
+        )
 
 
 def prepare(

@@ -21,23 +21,21 @@ from torch.utils.data import Dataset as TorchDataset
 
 from boxless.backbones import fingerprint
 from boxless.cache import digest
-from boxless.config import Config, DetectorConfig, FastRCNNConfig, LocalizerConfig, TrainingConfig, read_yaml, resolve
+from boxless.config import Config, DetectorConfig, FastRCNNConfig, TrainingConfig, read_yaml, resolve
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 from boxless.evaluation import evaluate
 from boxless.features import Item, Truth, View, collate, views_of
+from boxless.fitting import fit_outlines, fit_projections
 from boxless.inference import Detector, confident
 from boxless.methods import FastRCNN, Localizer
-from boxless.methods.agreement import agreed
-from boxless.methods.extent import SCALE, THRESHOLDS, likely_threshold
-from boxless.methods.foreground import fit_foreground
-from boxless.methods.mining import snap
 from boxless.methods.presets import DEFAULT_METHOD, preset
 from boxless.methods.refinement import mining
 from boxless.metrics.summary import CONVENTIONS
 from boxless.pictures import read_picture
 from boxless.prepare import Prepared, prepare
 from boxless.progress import announce, console, track
+from boxless.pseudo_boxes import agreement, find_boxes, teaching
 from boxless.runs import (
     FOLD,
     FORMAT,
@@ -56,7 +54,7 @@ from boxless.runs import (
     versions,
     write_history,
 )
-from boxless.structures import Annotations, Dataset, FloatArray
+from boxless.structures import Annotations, Dataset
 from boxless.tracking import check_trackers, log_pictures, start_trackers
 
 
@@ -114,7 +112,7 @@ def train(
 
 
 def _run(
-    dataset: Dataset,
+    data: Dataset | Prepared,
     run: Path,
     settings: Config,
     trackers: Sequence[str] = (),
@@ -123,16 +121,21 @@ def _run(
 ) -> Detector:
     """Train one network.
 
-    A `localizer` says what is in a picture: given to the heads of second opinions, whose dataset has pseudo boxes.
+    Args:
+        data: what it learns from; a run within a run is given what that one has prepared.
+        run: its folder.
+        settings: its own.
+        trackers: see `train`.
+        monitored: what to evaluate on after every epoch.
+        localizer: says what is in a picture: given to the heads of second opinions, whose pictures have pseudo boxes.
     """
+    dataset = data.dataset if isinstance(data, Prepared) else data
     network = build_network(settings, len(dataset.classes))
     accelerator = _accelerator(settings.training, run, trackers)
     detector = Detector(network, settings, dataset.classes, accelerator.device, run.resolve().name)
     with accelerator.main_process_first():
         check_run(run, settings)
-        # Second opinions are asked in the views of inference.
-        views = views_of(settings.views) + (detector.views if isinstance(network.model, FastRCNN) else ())
-        ready = prepare(dataset, detector.features, list(dict.fromkeys(views)), detector.proposals)
+        ready = data if isinstance(data, Prepared) else _prepared(data, settings, detector)
         manifest = _manifest(ready, settings, network)
         finished = begin_run(run, settings, manifest)
     if finished:
@@ -141,29 +144,21 @@ def _run(
     seconds = dict(ready.seconds)
     if isinstance(network.model, FastRCNN):
         if localizer is None:
-            localizer = _localizer(ready.dataset.tags_only(), run, settings)
+            localizer = _localizer(ready, run, settings)
             seconds["localizer"] = read_manifest(run / LOCALIZER)["seconds"]["training"]
             if settings.supervision == "tags":
-                assert not dataset.has_boxes
-                start = time.perf_counter()
-                ready = _with_pseudo_boxes(ready, run, settings, localizer)
-                seconds["pseudo boxes"] = time.perf_counter() - start
-        network.model.start_from(_model_of(localizer))
-        ready = _teaching(ready)
-        rows = np.random.default_rng(settings.seed).permutation(len(ready.keys))[:FITTED].tolist()
-        network.model.fit_projections(_maps(ready, rows, views_of(settings.views)[0]))
+                ready, spent = _with_pseudo_boxes(ready, run, settings, localizer)
+                seconds |= spent
+                manifest["pseudo_boxes"] = agreement(ready.dataset)
+        assert isinstance(localizer.model, Localizer)
+        network.model.start_from(localizer.model)
+        ready = teaching(ready)
+        fit_projections(network.model, ready, views_of(settings.views)[0], settings.seed)
     start_trackers(accelerator, run, settings.model_dump(), digest(manifest["data"] | settings.model_dump()))
     _fit(accelerator, run, settings, network, ready, detector, monitored)
     seconds["training"] = sum(row["seconds"] for row in read_history(run))
     if isinstance(network.model, Localizer):
-        start = time.perf_counter()
-        detector.model.eval()
-        console.print("Learning where objects end", highlight=False)
-        if network.model.foreground is not None:
-            _fit_foreground(network.model, ready, detector)
-        if isinstance(settings.head, LocalizerConfig) and settings.head.threshold is None:
-            network.model.threshold.fill_(_threshold(ready, detector))
-        seconds["training"] += time.perf_counter() - start
+        seconds["training"] += fit_outlines(network.model, ready, detector)
     if trackers:
         # It ends the processes' group too, which runs within a run still need.
         accelerator.end_training()
@@ -175,7 +170,16 @@ def _run(
     return Detector.load(run, accelerator.device)
 
 
-def _localizer(dataset: Dataset, run: Path, settings: Config) -> Detector:
+def _prepared(dataset: Dataset, settings: Config, detector: Detector) -> Prepared:
+    """The maps and proposals that a run, and all runs within it, read."""
+    views = views_of(settings.views)
+    if isinstance(detector.model, FastRCNN):
+        # Second opinions are asked in the views of inference.
+        views += detector.views
+    return prepare(dataset, detector.features, list(dict.fromkeys(views)), detector.proposals)
+
+
+def _localizer(ready: Prepared, run: Path, settings: Config) -> Detector:
     """Train the classifier whose heatmaps give the first boxes: a run of its own within the run folder."""
     localizer = resolve(
         preset("cam"),
@@ -185,136 +189,37 @@ def _localizer(dataset: Dataset, run: Path, settings: Config) -> Detector:
         # accelerate keeps these for the whole process.
         training=settings.training.model_dump(include={"precision", "accumulate", "workers"}),
     )
-    return _run(dataset, run / LOCALIZER, localizer)
+    everything = ready.part(range(len(ready.keys)))
+    bare = replace(everything, dataset=ready.dataset.tags_only(), proposals=None)
+    return _run(bare, run / LOCALIZER, localizer)
 
 
-def _model_of(localizer: Detector) -> Localizer:
-    assert isinstance(localizer.model, Localizer)
-    return localizer.model
+def _with_pseudo_boxes(
+    ready: Prepared, run: Path, settings: Config, localizer: Detector
+) -> tuple[Prepared, dict[str, float]]:
+    """The pictures with pseudo boxes, and what took how many seconds.
 
-
-def _fit_foreground(model: Localizer, ready: Prepared, detector: Detector) -> None:
-    """Learn what is an object at all from the places that the trained heatmaps are sure of."""
-    assert model.foreground is not None
-    tagged = [row for row, sample in enumerate(ready.dataset.samples) if sample.tags]
-    if not tagged:
-        raise BoxlessError(
-            f"{ready.dataset.name}: no picture that can be read has a tag; there is nothing to learn from"
-        )
-    rows = np.random.default_rng(detector.config.seed).permutation(tagged)[:TEACHING_PLACES].tolist()
-
-    def sure() -> Iterator[tuple[Tensor, Tensor]]:
-        for row, features in zip(rows, _maps(ready, rows, views_of(detector.config.views)[0]), strict=True):
-            labels = sorted(ready.dataset.samples[row].tags)
-            with torch.inference_mode():
-                heat = model.heatmaps(features[None].to(detector.device))[0]
-            yield features[model.early].to(detector.device), heat[labels]
-
-    fit_foreground(model.foreground, sure(), detector.config.seed)
-
-
-def _threshold(ready: Prepared, detector: Detector) -> float:
-    """The threshold at which the boxes of two scales agree best."""
-    first, samples = views_of(detector.config.views)[0], ready.dataset.samples
-    near, far = (detector.with_views((view,)) for view in (first, View(round(first.scale * SCALE))))
-    tagged = [row for row, sample in enumerate(samples) if sample.tags]
-    rows = np.random.default_rng(detector.config.seed).permutation(tagged)[:SCALED].tolist()
-    boxes: list[list[list[FloatArray]]] = [[], []]
-    for row in track(rows, "Where objects end", len(rows), transient=True):
-        path, size, labels = samples[row].path, ready.sizes[row], sorted(samples[row].tags)
-        stored = detector.features.load(ready.keys[row], path, first)
-        larger = detector.features.extract(read_picture(path), far.views[0])
-        for side, (look, maps) in enumerate(((near, stored), (far, larger))):
-            found = look.extents([maps], size, labels, THRESHOLDS)
-            sides = np.array([*size, *size], np.float32)
-            boxes[side].append([np.asarray(part / sides, np.float32) for part in found])
-    one, other = ([np.concatenate(parts) for parts in zip(*side, strict=True)] for side in boxes)
-    if len(one[0]) < 2:
-        # Nothing to compare a box with.
-        return THRESHOLDS[2]
-    return likely_threshold(dict(zip(THRESHOLDS, zip(one, other, strict=True), strict=True)))
-
-
-def _with_pseudo_boxes(ready: Prepared, run: Path, settings: Config, localizer: Detector) -> Prepared:
-    """Boxes for the tags of every picture: those of the heatmaps, where a head taught by other pictures agrees.
-
-    A head that has learned from a picture's own box would only repeat it; one that has not is a second opinion
-    (multi-fold multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017).
+    The heads that give second opinions are runs within the run folder.
     """
-    assert isinstance(settings.head, FastRCNNConfig)
-    number = settings.head.folds
-    # Copies of a picture share one fold, or a head would judge what it has learned from.
-    unique = list(dict.fromkeys(ready.keys))
-    if len(unique) < number:
-        raise BoxlessError(f"{ready.dataset.name}: {len(unique)} picture(s) are too few for {number} folds; take cam")
-    parts = dict(zip(unique, np.random.default_rng(settings.seed).permutation(len(unique)) % number, strict=True))
-    folds = np.array([parts[key] for key in ready.keys])
-    first = _snapped(ready, _located(localizer, ready, range(len(ready.keys)), "Boxes of heatmaps"))
-    second = list(first)
-    for fold in range(number):
-        others, own = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(folds == fold).tolist()
-        console.print(f"Second opinion {fold + 1} of {number}", highlight=False)
-        part = _with_boxes(ready.dataset, others, [first[row] for row in others])
-        detector = _run(part, run / f"{FOLD}-{fold + 1}", settings, localizer=localizer)
-        for row, found in zip(own, _located(detector, ready, own, "Second opinion"), strict=True):
-            second[row] = found
-    boxes = _snapped(ready, agreed(first, second, settings.head.agreement))
-    kept = sum(int((~found.difficult).sum()) for found in boxes)
-    console.print(f"{kept} of {sum(len(found.labels) for found in boxes)} pseudo boxes agree", highlight=False)
-    return replace(ready, dataset=_with_boxes(ready.dataset, range(len(boxes)), boxes))
+    assert isinstance(settings.head, FastRCNNConfig) and not ready.dataset.has_boxes
+    opinions = [run / f"{FOLD}-{number + 1}" for number in range(settings.head.folds)]
+    start, elsewhere = time.perf_counter(), 0.0
 
+    def teach(number: int, part: Prepared) -> Detector:
+        nonlocal elsewhere
+        begun = time.perf_counter()
+        detector = _run(part, opinions[number - 1], settings, localizer=localizer)
+        elsewhere += time.perf_counter() - begun
+        return detector
 
-def _with_boxes(dataset: Dataset, rows: Sequence[int], boxes: Sequence[Annotations]) -> Dataset:
-    """These pictures of a dataset, with boxes."""
-    samples = [replace(dataset.samples[row], annotations=own) for row, own in zip(rows, boxes, strict=True)]
-    return replace(dataset, samples=tuple(samples))
-
-
-def _located(detector: Detector, ready: Prepared, rows: Sequence[int], description: str) -> list[Annotations]:
-    """The likeliest box of every tag of these pictures."""
-    found = []
-    for row in track(rows, description, len(rows), transient=True):
-        sample, key = ready.dataset.samples[row], ready.keys[row]
-        labels = np.array(sorted(sample.tags), np.int64)
-        boxes = np.zeros((0, 4), np.float32)
-        if len(labels):
-            maps = [detector.features.load(key, sample.path, view) for view in detector.views]
-            proposals = None
-            if detector.proposals is not None and ready.proposals is not None:
-                proposals = ready.proposals.load(key)
-            boxes = detector.locate(maps, proposals, ready.sizes[row], labels.tolist())
-        found.append(Annotations(boxes, labels, np.zeros(len(labels), np.bool_)))
-    return found
-
-
-def _snapped(ready: Prepared, boxes: Sequence[Annotations]) -> list[Annotations]:
-    """Boxes of every picture, moved onto the edges that its proposals end at."""
-    assert ready.proposals is not None
-    pairs = zip(boxes, ready.keys, strict=True)
-    return [replace(found, boxes=snap(found.boxes, ready.proposals.load(key))) for found, key in pairs]
-
-
-def _teaching(ready: Prepared) -> Prepared:
-    """Only the pictures whose boxes teach something: an object, or that there is none at all."""
-    rows = []
-    for row, sample in enumerate(ready.dataset.samples):
-        boxes = sample.annotations
-        if boxes is not None and (not boxes.difficult.all() or not (sample.tags or sample.unsure)):
-            rows.append(row)
-    if not rows:
-        raise BoxlessError(f"{ready.dataset.name}: no picture that can be read has a tag or box to learn from")
-    return replace(
-        ready,
-        dataset=replace(ready.dataset, samples=tuple(ready.dataset.samples[row] for row in rows)),
-        keys=tuple(ready.keys[row] for row in rows),
-        sizes=tuple(ready.sizes[row] for row in rows),
-    )
-
-
-def _maps(ready: Prepared, rows: Sequence[int], view: View) -> Iterator[Tensor]:
-    """The maps of these pictures, one at a time, in single precision."""
-    for row in rows:
-        yield ready.features.load(ready.keys[row], ready.dataset.samples[row].path, view).float()
+    found = find_boxes(ready, settings.head, settings.seed, localizer, teach)
+    spent = {"pseudo boxes": time.perf_counter() - start - elsewhere}
+    # Their own word, as a resumed run finds some of them trained.
+    spent["second opinions"] = sum(read_manifest(opinion)["seconds"]["training"] for opinion in opinions)
+    counts = agreement(found.dataset).values()
+    kept, number = (sum(count[key] for count in counts) for key in ("kept", "all"))
+    console.print(f"{kept} of {number} pseudo boxes agree", highlight=False)
+    return found, spent
 
 
 def _settings(
@@ -357,7 +262,10 @@ class _Views(TorchDataset[Item]):
     def __init__(self, ready: Prepared, views: Sequence[View], averages_only: bool) -> None:
         self.ready = ready
         self.views = views
-        self.averages: dict[tuple[int, int], Tensor] | None = {} if averages_only else None
+        # One tensor for all, (views, pictures, channels): as many small ones between the maps that are read and let go
+        # would leave the heap in pieces, and memory would grow by gigabytes. NaN where a map was not yet read.
+        self.averages: Tensor | None = None
+        self.averages_only = averages_only
         self.targets = torch.from_numpy(ready.dataset.targets())
 
     def __getitem__(self, index: tuple[int, int]) -> Item:
@@ -368,13 +276,20 @@ class _Views(TorchDataset[Item]):
             boxes = torch.from_numpy(view.boxes(self.ready.proposals.load(key), *size))
         width, height = view.size(*size)
         truth = None if sample.annotations is None else _truth(sample.annotations, view, size)
-        if self.averages is None:
+        if not self.averages_only:
             features = self.ready.features.load(key, sample.path, view)
             return Item(features, (height, width), boxes, self.targets[row], truth)
-        if index not in self.averages:
-            whole = self.ready.features.load(key, sample.path, view).float()
-            self.averages[index] = whole.mean(dim=(1, 2), keepdim=True)
-        return Item(self.averages[index], (1, 1), boxes, self.targets[row])
+        return Item(self._average(index)[:, None, None], (1, 1), boxes, self.targets[row])
+
+    def _average(self, index: tuple[int, int]) -> Tensor:
+        """The mean over a view's map, (C,)."""
+        (row, view), ready = index, self.ready
+        if self.averages is None or self.averages[view, row, 0].isnan():
+            features = ready.features.load(ready.keys[row], ready.dataset.samples[row].path, self.views[view])
+            if self.averages is None:
+                self.averages = torch.full((len(self.views), len(ready.keys), len(features)), torch.nan)
+            self.averages[view, row] = features.float().mean(dim=(1, 2))
+        return self.averages[view, row]
 
 
 def _truth(annotations: Annotations, view: View, size: tuple[int, int]) -> Truth:
@@ -519,12 +434,6 @@ def _report(
     return scores
 
 
-FITTED = 250
-"""Pictures that principal components are fitted to: more change nothing that counts."""
-TEACHING_PLACES = 1000
-"""Most pictures that teach what is an object at all."""
-SCALED = 100
-"""Most pictures that are looked at in a second scale to find out how far objects reach."""
 PICTURES = 6
 """How many pictures the trackers get after every epoch."""
 EPOCHS = 100

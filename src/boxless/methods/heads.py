@@ -73,16 +73,16 @@ def average_regions(
         side: cells a side of the grid.
 
     Returns:
-        Regions (sum of N, C, side, side) and surroundings (sum of N, C), the boxes of the views one after the other;
+        Regions (sum of N, side, side, C) and surroundings (sum of N, C), the boxes of the views one after the other;
         where a frame has nothing beyond its region, zeros.
     """
     regions, surroundings = [], []
     for view, inner, outer in zip(maps, boxes, around, strict=True):
-        integral = nn.functional.pad(view.float().cumsum(1).cumsum(2), (1, 0, 1, 0)).permute(1, 2, 0)
-        inside, whole = _sums(integral, inner / stride, side), _sums(integral, outer / stride, 1)[:, :, 0, 0]
+        integral = nn.functional.pad(view.float().cumsum(1).cumsum(2), (1, 0, 1, 0)).permute(1, 2, 0).contiguous()
+        inside, whole = _sums(integral, inner / stride, side), _sums(integral, outer / stride, 1)[:, 0, 0]
         area, frame = (_areas(edges)[:, None] / stride**2 for edges in (inner, outer))
         regions.append(inside / (area / side**2)[:, :, None, None])
-        surroundings.append((whole - inside.sum(dim=(2, 3))) / (frame - area).clamp(min=0.5))
+        surroundings.append((whole - inside.sum(dim=(1, 2))) / (frame - area).clamp(min=0.5))
     return torch.cat(regions), torch.cat(surroundings)
 
 
@@ -91,22 +91,30 @@ def _areas(boxes: Tensor) -> Tensor:
 
 
 def _sums(integral: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """Sums of a map within grids on boxes (N, 4) in cells, from its integral (H + 1, W + 1, C): (N, C, side, side)."""
+    """Sums of a map within grids on boxes (N, 4) in cells, from its integral (H + 1, W + 1, C): (N, side, side, C)."""
     rows, columns, channels = integral.shape
-    flat = integral.reshape(rows * columns, channels)
-
     steps = torch.linspace(0, 1, side + 1, device=boxes.device)
     near, far = boxes[:, :2, None], boxes[:, 2:, None]
     # (N, side + 1) each; with one cell these are the edges of the box to the bit.
     x, y = torch.lerp(near, far, steps).unbind(dim=1)
-    x, y = x[:, None, :].expand(-1, side + 1, -1), y[:, :, None].expand(-1, -1, side + 1)
-    left, top = x.floor().clamp(max=columns - 2), y.floor().clamp(max=rows - 2)
-    right_share, lower_share = (x - left)[..., None], (y - top)[..., None]
-    at = (top * columns + left).long()
-    upper = torch.lerp(flat[at], flat[at + 1], right_share)
-    corners = torch.lerp(upper, torch.lerp(flat[at + columns], flat[at + columns + 1], right_share), lower_share)
-    sums = corners[:, 1:, 1:] - corners[:, 1:, :-1] - corners[:, :-1, 1:] + corners[:, :-1, :-1]
-    return sums.permute(0, 3, 1, 2)
+    (left, across), (top, down) = _taps(x, columns), _taps(y, rows)
+    at = top[:, :, None, :, None] * columns + left[:, None, :, None, :]
+    weights = down[:, :, None, :, None] * across[:, None, :, None, :]
+    # A cell is a weighted sum of sixteen places of the integral, which one bag adds up without a copy of any.
+    sums = nn.functional.embedding_bag(
+        at.reshape(-1, 16), integral.reshape(-1, channels), per_sample_weights=weights.reshape(-1, 16), mode="sum"
+    )
+    return sums.view(-1, side, side, channels)
+
+
+def _taps(edges: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Where an integral of `most` places along an axis is read for the cells between edges (N, side + 1), and with
+    what weights: (N, side, 4) each, the far edge's two neighbours and then the near edge's."""
+    low = edges.floor().clamp(max=most - 2)
+    share, low = edges - low, low.long()
+    places = torch.stack([low[:, 1:], low[:, 1:] + 1, low[:, :-1], low[:, :-1] + 1], dim=-1)
+    weights = torch.stack([1 - share[:, 1:], share[:, 1:], share[:, :-1] - 1, -share[:, :-1]], dim=-1)
+    return places, weights
 
 
 def equalise(maps: Tensor) -> Tensor:
