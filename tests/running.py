@@ -1,4 +1,4 @@
-"""What several tests of training share: runs compared to the bit, and runs that are killed."""
+"""What several tests of training share: runs compared to the bit, runs that are killed, and the command line."""
 
 import os
 import signal
@@ -7,14 +7,26 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
+
+from boxless.cli import main
 
 SMALL = ("views.scales=[160]", "training.epochs=3", "training.batch_size=4")
 GRID = (*SMALL, "proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]")
 QUICK = (*GRID, "head.reduce=8")
 SEEDED = (*GRID, "head.components=[12, 6]", "backbone.name=regnety_002", "backbone.weights=none")
+STUDENT = (*(option for option in SEEDED if "hidden" not in option), "head.channels=8")
 """A small network: the principal components of a large one take longer than all the rest."""
+
+
+def boxless(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Run the command line in this process; returns its exit status."""
+    monkeypatch.setattr("sys.argv", ["boxless", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
+from running import boxless
 
 from boxless import Detector, diagnose
-from boxless.cli import main
 from boxless.pictures import picture_size, read_picture
 
 QUICK = [
@@ -25,14 +25,6 @@ QUICK = [
     "head.reduce=16",
 ]
 KEYS = {"mAP_11point", "mAP_area", "CorLoc", "classification_mAP", "pointing_mAP"}
-
-
-def boxless(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """Run the command line in this process; returns its exit status."""
-    monkeypatch.setattr("sys.argv", ["boxless", *map(str, words)])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    return int(stopped.value.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -97,20 +97,20 @@ def test_refinement_that_does_not_fit_is_refused(options: list[str], message: st
 
 @pytest.mark.parametrize("freeze", ["none", "2"])
 def test_maps_of_several_stages_need_all_of_them_frozen(freeze: str) -> None:
-    for name in ("cam", "seeded"):
+    for name in ("cam", "seeded", "student"):
         assert resolve(preset(name)).hypercolumns
         with pytest.raises(BoxlessError, match=rf"backbone\.freeze={freeze}: {name} reads the maps of several stages"):
             resolve(preset(name), options=[f"backbone.freeze={freeze}"])
     plain = resolve(preset("cam"), options=[f"backbone.freeze={freeze}", "head.foreground=false"])
     assert not plain.hypercolumns
-    assert not any(resolve(preset(name)).hypercolumns for name in set(PRESETS) - {"cam", "seeded"})
+    assert not any(resolve(preset(name)).hypercolumns for name in set(PRESETS) - {"cam", "seeded", "student"})
 
 
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [
-        ("head.folds=1", "head.folds: Input should be greater than or equal to 2"),
-        ("head.agreement=1", "head.agreement: Input should be less than 1"),
+        ("pseudo_boxes.folds=1", "pseudo_boxes.folds: Input should be greater than or equal to 2"),
+        ("pseudo_boxes.agreement=1", "pseudo_boxes.agreement: Input should be less than 1"),
         ("head.hidden=[]", "head.hidden"),
         ("head.components=[0, 4]", "head.components"),
         ("head.reduce=8", "head.reduce: no such setting; there are kind, components, pool"),
@@ -119,3 +119,29 @@ def test_maps_of_several_stages_need_all_of_them_frozen(freeze: str) -> None:
 def test_settings_of_the_taught_detector_that_do_not_fit_are_named(option: str, complaint: str) -> None:
     with pytest.raises(BoxlessError, match=complaint):
         resolve(preset("seeded"), options=[option])
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("head.far_weight=2", "head.far_weight: Input should be less than or equal to 1"),
+        ("head.exponents=[-1, 1]", "head.exponents"),
+        ("head.hidden=[8]", "head.hidden: no such setting; there are kind, components, channels"),
+    ],
+)
+def test_settings_of_the_student_that_do_not_fit_are_named(option: str, complaint: str) -> None:
+    with pytest.raises(BoxlessError, match=complaint):
+        resolve(preset("student"), options=[option])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["views.scales=[384, 512]"], ["inference.views.scales=[384, 512]"], ["inference.views.flips=true"]],
+)
+def test_a_student_looks_at_one_view(options: list[str]) -> None:
+    mend = ["inference.views.scales=[512]", "inference.views.flips=false"]
+    with pytest.raises(BoxlessError, match=r"one view.*inference\.views\.scales=\[512\] inference\.views\.flips=false"):
+        resolve(preset("student"), options=options)
+    assert resolve(preset("student"), options=[*options, *mend]).test_views.scales == (512,)
+    assert resolve(preset("seeded"), options=options)
+    assert resolve(preset("student"), options=["views.flips=true"]).test_views.scales == (512,)

@@ -10,7 +10,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from boxless.backbones import Backbone
-from boxless.config import Config, DetectorConfig, InferenceConfig, LocalizerConfig, ProposalConfig, ViewConfig
+from boxless.config import (
+    Config,
+    DenseConfig,
+    DetectorConfig,
+    InferenceConfig,
+    LocalizerConfig,
+    ProposalConfig,
+    ViewConfig,
+)
 from boxless.datasets import load_dataset
 from boxless.errors import PictureError
 from boxless.features import Batch, View
@@ -200,6 +208,21 @@ def test_the_best_boxes_of_all_classes_stay():
 def test_the_heatmap_is_that_of_all_proposals():
     _, heat = decided()
     np.testing.assert_array_equal(heat.maps, proposal_heatmap(BOXES, SCORES.numpy(), (96, 64)))
+
+
+def test_boxes_of_cells_are_decided_on_like_those_of_proposals():
+    def say(maps: Tensor, size: tuple[int, int], boxes: Tensor | None) -> Evidence:
+        assert boxes is None and size == (128, 192)
+        return Evidence(SCORES.sum(dim=0), SCORES, boxes=torch.from_numpy(BOXES) * 2)
+
+    cells = detector(say, head=DenseConfig(), inference={"views": {"scales": [192]}, "nms": 0.4, "min_score": 1e-3})
+    # Whatever proposals there may be, none are made.
+    assert cells.proposals is None
+    found, heat = cells.decide([torch.zeros(3, 8, 12)], None, (96, 64))
+    assert rows(found) == [(0, 0, 0.5), (2, 0, 0.3), (1, 1, 0.2), (2, 1, 0.15), (3, 0, 0.05), (3, 1, 0.002)]
+    np.testing.assert_array_equal(heat.maps, proposal_heatmap(BOXES, SCORES.numpy(), (96, 64)))
+    wanted = proposal_detector().locate([torch.zeros(3, 4, 6)], BOXES, (96, 64), [1, 0])
+    np.testing.assert_array_equal(cells.locate([torch.zeros(3, 8, 12)], None, (96, 64), [1, 0]), wanted)
 
 
 def test_proposals_are_moved_into_every_view_and_scores_averaged():

@@ -13,7 +13,6 @@ from running import SEEDED, assert_same_bits, train_and_kill, weights
 
 import boxless
 from boxless import pseudo_boxes, training
-from boxless.config import FastRCNNConfig
 from boxless.errors import BoxlessError
 from boxless.inference import Detector
 from boxless.methods.agreement import agreed
@@ -123,9 +122,8 @@ def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple
     first = [snapped(sample, opinion("localizer", sample)) for sample in dataset.samples]
     held_out = ["fold-1" if sample.id in course.asked["fold-1"] else "fold-2" for sample in dataset.samples]
     second = [opinion(name, sample) for name, sample in zip(held_out, dataset.samples, strict=True)]
-    head = judges["fold-1"].config.head
-    assert isinstance(head, FastRCNNConfig)
-    pairs = zip(dataset.samples, agreed(first, second, head.agreement), strict=True)
+    least = judges["fold-1"].config.pseudo_boxes.agreement
+    pairs = zip(dataset.samples, agreed(first, second, least), strict=True)
     wanted = {sample.id: snapped(sample, boxes) for sample, boxes in pairs}
     # What is left to teach: pictures with a box that is agreed on.
     useful = {name for name, boxes in wanted.items() if not boxes.difficult.all()}
@@ -177,7 +175,7 @@ def test_killed_within_a_fold_and_resumed_gives_the_same_bits(
 
 def test_more_folds_teach_with_more_pictures(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     course = spied(monkeypatch)
-    train(demo, tmp_path / "run", "head.folds=3", "training.epochs=1")
+    train(demo, tmp_path / "run", "pseudo_boxes.folds=3", "training.epochs=1")
     assert sorted(len(course.asked[f"fold-{number}"]) for number in (1, 2, 3)) == [5, 5, 6]
     for number in (1, 2, 3):
         assert not set(course.asked[f"fold-{number}"]) & ids(course.taught[f"fold-{number}"])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from running import QUICK, SEEDED, SMALL, assert_same_bits, train_and_kill, weights
+from running import QUICK, SEEDED, SMALL, STUDENT, assert_same_bits, train_and_kill, weights
 
 import boxless
 from boxless.errors import BoxlessError
@@ -71,14 +71,16 @@ def test_boxes_replaced_by_garbage_change_no_bit(
             text = re.sub(f"<{key}>.*?</{key}>", f"<{key}>{values[(number + len(key + text)) % 8]}</{key}>", text)
         file.write_text(text)
     monkeypatch.setattr("boxless.training.EPOCHS", 2)
-    options = {"cam": SMALL, "oquab": SMALL, "seeded": SEEDED}.get(method, QUICK)
+    options = {"cam": SMALL, "oquab": SMALL, "seeded": SEEDED, "student": STUDENT}.get(method, QUICK)
     train(demo, tmp_path / "true", method=method, split="train", options=options, seed=1)
     train(spoiled, tmp_path / "garbage", method=method, split="train", options=options, seed=1)
     assert_same_bits(tmp_path / "true", tmp_path / "garbage")
 
 
 @pytest.mark.parametrize(
-    ("method", "options"), [("contextlocnet", QUICK), ("cam", SMALL), ("seeded", SEEDED)], ids=["boxes", "maps", "both"]
+    ("method", "options"),
+    [("contextlocnet", QUICK), ("cam", SMALL), ("seeded", SEEDED), ("student", STUDENT)],
+    ids=["boxes", "maps", "both", "student"],
 )
 def test_no_annotation_reaches_the_loop(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, options: tuple[str, ...]

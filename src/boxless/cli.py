@@ -111,7 +111,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder; the same command on an unfinished one resumes it.")],
     settings: Settings = None,
     method: Annotated[
-        str | None, typer.Option(help="seeded (default), cam, oquab, wsddn, contextlocnet, oicr, pcl, mist.")
+        str | None, typer.Option(help="seeded (default), student, cam, oquab, wsddn, contextlocnet, oicr, pcl, mist.")
     ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="efficientnet_lite0, alexnet, vgg16, resnet50 or a timm name.")

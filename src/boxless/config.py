@@ -174,10 +174,6 @@ class FastRCNNConfig(Section):
         hidden: widths of the fully connected layers.
         dropout: rate after each of them.
         sample: most proposals on objects and beside them that one picture shows a training step, drawn at random.
-        folds: parts of the pictures, each of which gets a second opinion from a head taught by the others (multi-fold
-            multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017).
-        agreement: least IoU of a heatmap's box and the second opinion for their mean to teach the detector; of every
-            class the quarter that agrees best teaches in any case (`methods/agreement.py`).
     """
 
     kind: Literal["fast_rcnn"] = "fast_rcnn"
@@ -186,6 +182,35 @@ class FastRCNNConfig(Section):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((512, 512), min_length=1)
     dropout: float = Field(0.5, ge=0, lt=1)
     sample: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (40, 64)
+
+
+class DenseConfig(Section):
+    """A detector without proposals that is taught by boxes (FCOS; Tian et al., ICCV 2019): pseudo boxes, or true ones.
+
+    Args:
+        components: principal components that are kept of the backbone's last map, and of the earlier ones together.
+        channels: of the layers over them.
+        far_weight: weight of background cells that are far from all boxes of a picture: pseudo boxes leave objects out.
+        exponents: of how likely the class is in a cell, and of how good the cell's box is, in the box's score.
+    """
+
+    kind: Literal["dense"] = "dense"
+    components: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (192, 64)
+    channels: int = Field(128, ge=1)
+    far_weight: float = Field(0.3, ge=0, le=1)
+    exponents: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (1.0, 1.0)
+
+
+class PseudoBoxConfig(Section):
+    """How tags become the boxes that teach `fast_rcnn` and `dense` heads.
+
+    Args:
+        folds: parts of the pictures, each of which gets a second opinion from a head taught by the others (multi-fold
+            multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017).
+        agreement: least IoU of a heatmap's box and the second opinion for their mean to teach the detector; of every
+            class the quarter that agrees best teaches in any case (`methods/agreement.py`).
+    """
+
     folds: int = Field(2, ge=2)
     agreement: float = Field(0.7, gt=0, lt=1)
 
@@ -246,7 +271,7 @@ class Config(Section):
         method: name of the preset that was started from.
         seed: of weights, order and dropout.
         supervision: what is learned from: `tags`, or true `boxes`, which gives the ceiling that tags are measured
-            against (needs `head.kind=fast_rcnn`, whose pseudo boxes they replace).
+            against (needs a head that boxes teach, `fast_rcnn` or `dense`; they replace its pseudo boxes).
         inference: from scores to boxes.
     """
 
@@ -256,7 +281,8 @@ class Config(Section):
     backbone: BackboneConfig = BackboneConfig()
     proposals: ProposalConfig = ProposalConfig()
     views: ViewConfig = ViewConfig()
-    head: Annotated[LocalizerConfig | DetectorConfig | FastRCNNConfig, Field(discriminator="kind")]
+    pseudo_boxes: PseudoBoxConfig = PseudoBoxConfig()
+    head: Annotated[LocalizerConfig | DetectorConfig | FastRCNNConfig | DenseConfig, Field(discriminator="kind")]
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
 
@@ -269,10 +295,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _supervision_fits(self) -> Self:
-        if self.supervision == "boxes" and not isinstance(self.head, FastRCNNConfig):
+        if self.supervision == "boxes" and not self.taught:
             raise ValueError(
                 f"supervision=boxes: {self.method} learns from tags by definition; the ceiling is trained with "
-                "--method seeded, whose pseudo boxes the true ones replace"
+                "--method seeded or student, whose pseudo boxes the true ones replace"
             )
         return self
 
@@ -285,11 +311,26 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _test_views_fit(self) -> Self:
+        scales = self.test_views.scales
+        if isinstance(self.head, DenseConfig) and (len(scales) > 1 or self.test_views.flips):
+            raise ValueError(
+                f"inference.views: {self.method} gives a box for every cell of one view, and the cells of several do "
+                f"not match; give it one: inference.views.scales=[{max(scales)}] inference.views.flips=false"
+            )
+        return self
+
+    @property
+    def taught(self) -> bool:
+        """Whether boxes teach the head."""
+        return isinstance(self.head, FastRCNNConfig | DenseConfig)
+
     @property
     def hypercolumns(self) -> bool:
         """Whether the maps of earlier stages are needed beside the last."""
         foreground = isinstance(self.head, LocalizerConfig) and self.head.foreground
-        return foreground or isinstance(self.head, FastRCNNConfig)
+        return foreground or self.taught
 
     @property
     def test_views(self) -> ViewConfig:
@@ -385,7 +426,8 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _complaint(location: tuple[int | str, ...], message: str, kind: str) -> str:
     # For a head pydantic's location also names its kind, which is no part of the key that a person writes.
-    heads = {"localizer": LocalizerConfig, "detector": DetectorConfig, "fast_rcnn": FastRCNNConfig}
+    kinds = (LocalizerConfig, DetectorConfig, FastRCNNConfig, DenseConfig)
+    heads = {kind.model_fields["kind"].default: kind for kind in kinds}
     key = ".".join(str(part) for part in location if part not in heads) or "configuration"
     if kind != "extra_forbidden":
         return f"{key}: {message}"

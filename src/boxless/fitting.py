@@ -11,7 +11,7 @@ from boxless.config import LocalizerConfig
 from boxless.errors import BoxlessError
 from boxless.features import View, views_of
 from boxless.inference import Detector
-from boxless.methods import FastRCNN, Localizer
+from boxless.methods import Localizer, TaughtDetector
 from boxless.methods.extent import SCALE, THRESHOLDS, likely_threshold
 from boxless.methods.foreground import Foreground, fit_foreground
 from boxless.pictures import read_picture
@@ -27,7 +27,7 @@ SCALED = 100
 """Most pictures that are looked at in a second scale to find out how far objects reach."""
 
 
-def fit_projections(model: FastRCNN, ready: Prepared, view: View, seed: int) -> None:
+def fit_projections(model: TaughtDetector, ready: Prepared, view: View, seed: int) -> None:
     """Fit the principal components of a detector that boxes teach to maps of some of the pictures."""
     rows = np.random.default_rng(seed).permutation(len(ready.keys))[:FITTED].tolist()
     model.fit_projections(_maps(ready, rows, view))

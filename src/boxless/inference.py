@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.ops import batched_nms
 
-from boxless.config import Config, InferenceConfig, LocalizerConfig
+from boxless.config import Config, DetectorConfig, FastRCNNConfig, InferenceConfig
 from boxless.errors import PictureError
 from boxless.features import FeatureStore, Item, View, collate, views_of
 from boxless.methods import Evidence, Localizer
@@ -49,7 +49,7 @@ class Detector:
         self.features = FeatureStore(network.backbone, network.frozen, config.backbone, device)
         self.model = network.model.to(device).eval()
         # None for methods that score map cells rather than proposals.
-        self.proposals = None if isinstance(config.head, LocalizerConfig) else config.proposals
+        self.proposals = config.proposals if isinstance(config.head, DetectorConfig | FastRCNNConfig) else None
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], device: str | torch.device | None = None) -> "Detector":
@@ -128,7 +128,7 @@ class Detector:
         """
         evidence = self._evidence(maps, boxes, size)
         image_scores = np.mean([view.image_scores.numpy() for view in evidence], axis=0)
-        if boxes is not None:
+        if evidence[0].proposal_scores is not None:
             final, scores = self._scored(evidence, boxes, size)
             found = _suppress(final, scores, self.config.inference)
             heat = proposal_heatmap(final.numpy(), scores.numpy(), size)
@@ -157,7 +157,7 @@ class Detector:
             (len(labels), 4) float32, xyxy pixels of the picture.
         """
         evidence, wanted = self._evidence(maps, boxes, size), np.array(labels, np.int64)
-        if boxes is None:
+        if evidence[0].proposal_scores is None:
             return self._shining(*self._merged(evidence), size, wanted, self._threshold)
         return vote(*self._scored(evidence, boxes, size), torch.from_numpy(wanted)).numpy()
 
@@ -187,16 +187,18 @@ class Detector:
         return [look.cpu() for look in looks]
 
     def _scored(
-        self, evidence: Sequence[Evidence], boxes: FloatArray, size: tuple[int, int]
+        self, evidence: Sequence[Evidence], boxes: FloatArray | None, size: tuple[int, int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where the proposals are moved to (N, 4), xyxy pixels of the picture, and their scores (N, classes)."""
+        """Where the proposals or cells have their boxes (N, 4), xyxy pixels of the picture, and scores (N, classes)."""
         scores = torch.stack([row.proposal_scores for row in evidence if row.proposal_scores is not None]).mean(0)
         moved = [
             view.restore(row.boxes.numpy(), *size)
             for view, row in zip(self.views, evidence, strict=True)
             if row.boxes is not None
         ]
-        return torch.from_numpy(np.mean(moved, axis=0) if moved else boxes), scores
+        final = np.mean(moved, axis=0) if moved else boxes
+        assert final is not None
+        return torch.from_numpy(final), scores
 
     def _merged(self, evidence: Sequence[Evidence]) -> tuple[FloatArray, FloatArray | None]:
         """Heatmaps (classes, h, w) over all views, and the foreground (h, w) where the model has it."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from boxless.config import FastRCNNConfig
+from boxless.config import PseudoBoxConfig
 from boxless.errors import BoxlessError
 from boxless.inference import Detector
 from boxless.methods.agreement import agreed
@@ -21,7 +21,7 @@ from boxless.structures import Annotations, Dataset, IntArray
 
 def find_boxes(
     ready: Prepared,
-    config: FastRCNNConfig,
+    config: PseudoBoxConfig,
     seed: int,
     localizer: Detector,
     teach: Callable[[int, Prepared], Detector],

@@ -28,7 +28,7 @@ from boxless.evaluation import evaluate
 from boxless.features import Item, Truth, View, collate, views_of
 from boxless.fitting import fit_outlines, fit_projections
 from boxless.inference import Detector, confident
-from boxless.methods import FastRCNN, Localizer
+from boxless.methods import Localizer, TaughtDetector
 from boxless.methods.presets import DEFAULT_METHOD, preset
 from boxless.methods.refinement import mining
 from boxless.metrics.summary import CONVENTIONS
@@ -142,7 +142,7 @@ def _run(
         console.print(f"{run}: already trained; to train anew delete it or choose another --out", highlight=False)
         return Detector.load(run)
     seconds = dict(ready.seconds)
-    if isinstance(network.model, FastRCNN):
+    if isinstance(network.model, TaughtDetector):
         if localizer is None:
             localizer = _localizer(ready, run, settings)
             seconds["localizer"] = read_manifest(run / LOCALIZER)["seconds"]["training"]
@@ -152,7 +152,8 @@ def _run(
                 manifest["pseudo_boxes"] = agreement(ready.dataset)
         assert isinstance(localizer.model, Localizer)
         network.model.start_from(localizer.model)
-        ready = teaching(ready)
+        # Pseudo boxes end at the edges of proposals, which the detector itself need not read.
+        ready = replace(teaching(ready), proposals=None if detector.proposals is None else ready.proposals)
         fit_projections(network.model, ready, views_of(settings.views)[0], settings.seed)
     start_trackers(accelerator, run, settings.model_dump(), digest(manifest["data"] | settings.model_dump()))
     _fit(accelerator, run, settings, network, ready, detector, monitored)
@@ -172,26 +173,38 @@ def _run(
 
 def _prepared(dataset: Dataset, settings: Config, detector: Detector) -> Prepared:
     """The maps and proposals that a run, and all runs within it, read."""
-    views = views_of(settings.views)
-    if isinstance(detector.model, FastRCNN):
-        # Second opinions are asked in the views of inference.
-        views += detector.views
-    return prepare(dataset, detector.features, list(dict.fromkeys(views)), detector.proposals)
+    # Second opinions are asked in the views of inference where they are of the same method.
+    views = views_of(settings.views) + (detector.views if isinstance(settings.head, FastRCNNConfig) else ())
+    proposals = settings.proposals if settings.taught and settings.supervision == "tags" else detector.proposals
+    return prepare(dataset, detector.features, list(dict.fromkeys(views)), proposals)
 
 
 def _localizer(ready: Prepared, run: Path, settings: Config) -> Detector:
     """Train the classifier whose heatmaps give the first boxes: a run of its own within the run folder."""
-    localizer = resolve(
-        preset("cam"),
+    everything = ready.part(range(len(ready.keys)))
+    bare = replace(everything, dataset=ready.dataset.tags_only(), proposals=None)
+    return _run(bare, run / LOCALIZER, _within(settings, "cam"))
+
+
+def _within(settings: Config, method: str, **own: Any) -> Config:
+    """The settings of a run within a run: those of another method, on the same maps."""
+    return resolve(
+        preset(method),
         seed=settings.seed,
         backbone=settings.backbone.model_dump(),
         views=settings.views.model_dump(),
         # accelerate keeps these for the whole process.
         training=settings.training.model_dump(include={"precision", "accumulate", "workers"}),
+        **own,
     )
-    everything = ready.part(range(len(ready.keys)))
-    bare = replace(everything, dataset=ready.dataset.tags_only(), proposals=None)
-    return _run(bare, run / LOCALIZER, localizer)
+
+
+def _teacher(settings: Config) -> Config:
+    """The settings of the heads that give second opinions: those of `seeded`, whichever head the boxes are for."""
+    if isinstance(settings.head, FastRCNNConfig):
+        return settings
+    shared = settings.model_dump(include={"proposals", "pseudo_boxes"})
+    return _within(settings, "seeded", **shared)
 
 
 def _with_pseudo_boxes(
@@ -201,18 +214,19 @@ def _with_pseudo_boxes(
 
     The heads that give second opinions are runs within the run folder.
     """
-    assert isinstance(settings.head, FastRCNNConfig) and not ready.dataset.has_boxes
-    opinions = [run / f"{FOLD}-{number + 1}" for number in range(settings.head.folds)]
+    assert not ready.dataset.has_boxes
+    teacher = _teacher(settings)
+    opinions = [run / f"{FOLD}-{number + 1}" for number in range(settings.pseudo_boxes.folds)]
     start, elsewhere = time.perf_counter(), 0.0
 
     def teach(number: int, part: Prepared) -> Detector:
         nonlocal elsewhere
         begun = time.perf_counter()
-        detector = _run(part, opinions[number - 1], settings, localizer=localizer)
+        detector = _run(part, opinions[number - 1], teacher, localizer=localizer)
         elsewhere += time.perf_counter() - begun
         return detector
 
-    found = find_boxes(ready, settings.head, settings.seed, localizer, teach)
+    found = find_boxes(ready, settings.pseudo_boxes, settings.seed, localizer, teach)
     spent = {"pseudo boxes": time.perf_counter() - start - elsewhere}
     # Their own word, as a resumed run finds some of them trained.
     spent["second opinions"] = sum(read_manifest(opinion)["seconds"]["training"] for opinion in opinions)

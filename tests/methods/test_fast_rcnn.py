@@ -5,71 +5,22 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from teaching import CHANNELS, described, evidence, item, network, random_map, turned, warm
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from boxless.backbones import Backbone
 from boxless.config import FastRCNNConfig, LocalizerConfig
 from boxless.features import Item, Truth, collate
-from boxless.methods import Evidence, FastRCNN, Localizer
-from boxless.methods.fast_rcnn import Projection
+from boxless.methods import FastRCNN, Localizer
 from boxless.methods.heads import decode
+from boxless.methods.taught import Projection
 
-CHANNELS = (6, 4, 3)
-"""Of the last map, and of the two earlier ones behind it."""
 SMALL: dict[str, Any] = {"components": (4, 3), "pool": 2, "hidden": (8, 7), "dropout": 0.0, "sample": (50, 100)}
-
-
-def network() -> Backbone:
-    torch.manual_seed(0)
-    stages = nn.Sequential(*(nn.Conv2d(*sides, 1) for sides in ((3, 4), (4, 3), (3, 6)))).eval()
-    return Backbone(stages, 6, 16, (0,) * 3, (1,) * 3, "", "", levels=(0, 1))
-
-
-def random_map(rows: int, columns: int, seed: int) -> Tensor:
-    return torch.randn(sum(CHANNELS), rows, columns, generator=torch.Generator().manual_seed(seed)) * 3 + 1
 
 
 def make(classes: int = 3, **changes: Any) -> FastRCNN:
     """A detector with weights far from zero and projections of their own."""
-    model = FastRCNN(network(), FastRCNNConfig(**(SMALL | changes)), classes)
-    torch.manual_seed(1)
-    for layer in model.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            nn.init.normal_(layer.weight, std=0.4)
-            if layer.bias is not None:
-                nn.init.normal_(layer.bias, std=0.4)
-    model.fit_projections(random_map(6, 9, seed) for seed in range(4))
-    return model.eval()
-
-
-def item(width: int = 144, height: int = 96, number: int = 40, seed: int = 0) -> Item:
-    """A view with a random map, random proposals that cross cells, and two objects that some of them overlap."""
-    torch.manual_seed(seed)
-    corners, sides = torch.rand(number, 2) * 60, torch.rand(number, 2) * 50 + 10
-    boxes = torch.cat([corners, corners + sides], dim=1).minimum(torch.tensor([width, height, width, height]) * 1.0)
-    near = torch.cat([boxes[:2] + torch.rand(2, 4) * 4, boxes], dim=0)
-    truth = Truth(boxes[:2], torch.tensor([2, 0]), torch.tensor([False, False]))
-    return Item(random_map(height // 16, width // 16, seed), (height, width), near, torch.tensor([1.0, 0, 1]), truth)
-
-
-def evidence(model: FastRCNN, *items: Item) -> list[Evidence]:
-    with torch.inference_mode():
-        found = model.eval()(collate([replace(one, target=None, truth=None) for one in items]))
-    assert isinstance(found, list)
-    return found
-
-
-def turned(row: Item) -> Item:
-    """The mirrored view."""
-    width = row.size[1]
-
-    def mirror(boxes: Tensor) -> Tensor:
-        return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
-
-    assert row.boxes is not None and row.truth is not None
-    truth = row.truth._replace(boxes=mirror(row.truth.boxes))
-    return replace(row, map=row.map.flip(2), boxes=mirror(row.boxes), truth=truth)
+    return warm(FastRCNN(network(), FastRCNNConfig(**(SMALL | changes)), classes))
 
 
 # Principal components.
@@ -101,20 +52,6 @@ def test_a_projection_keeps_no_more_components_than_there_are_channels():
     # Maps that are the same everywhere have no components; nothing becomes infinite.
     projection.fit(torch.ones(4) * 6, torch.ones(4, 4) * 6, 6)
     assert torch.isfinite(projection(torch.ones(4, 2, 3))).all()
-
-
-def described(view: Tensor, model: FastRCNN) -> np.ndarray:
-    """What is told of each cell (C, h, w), cell by cell."""
-    rows = []
-    for y in range(view.shape[1]):
-        for x in range(view.shape[2]):
-            last, first, second = (
-                part / (part.square().mean() + 1e-6).sqrt() for part in torch.split(view[:, y, x], CHANNELS)
-            )
-            told = [model.last.components @ (last - model.last.mean)]
-            told += [model.earlier.components @ (torch.cat([first, second]) - model.earlier.mean)]
-            rows.append(torch.cat(told))
-    return torch.stack(rows, dim=1).reshape(-1, *view.shape[1:]).numpy()
 
 
 def test_projections_are_fitted_to_equalised_cells_of_every_map():

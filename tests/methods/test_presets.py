@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from boxless.backbones import Backbone
-from boxless.config import Config, DetectorConfig, FastRCNNConfig, LocalizerConfig, resolve
+from boxless.config import Config, DenseConfig, DetectorConfig, FastRCNNConfig, LocalizerConfig, resolve
 from boxless.errors import BoxlessError
 from boxless.features import Batch, Item, Truth, collate
-from boxless.methods import PRESETS, Localizer, Model, build_model, preset
+from boxless.methods import PRESETS, DenseDetector, Localizer, Model, build_model, preset
 from boxless.methods.presets import DEFAULT_METHOD
 
 CLASSES = 4
@@ -45,7 +45,7 @@ def batch(frozen: nn.Sequential) -> Batch:
     return collate(items)
 
 
-FITTED = {"cam": "foreground.", "seeded": "localizer."}
+FITTED = {"cam": "foreground.", "seeded": "localizer.", "student": "localizer."}
 """What of a model is not learned in the loop: it is fitted after it, or taken over from another run."""
 LEARNING = [
     (name, freeze) for name in PRESETS for freeze in ("all", 1, "none") if freeze == "all" or name not in FITTED
@@ -57,7 +57,7 @@ def test_every_preset_learns_with_all_of_its_weights(name: str, freeze: str | in
     model, frozen = build(name, freeze)
     losses = model.train()(batch(frozen))
     assert isinstance(losses, dict)
-    assert ("tags" in losses) == (name != "seeded")
+    assert ("tags" in losses) == (name not in ("seeded", "student"))
     assert all(torch.isfinite(loss) and loss >= 0 and loss.shape == () for loss in losses.values())
     torch.stack(list(losses.values())).sum().backward()
     idle = [key for key, value in model.named_parameters() if value.grad is None or not value.grad.any()]
@@ -92,11 +92,12 @@ def test_every_preset_gives_evidence_of_every_view(name: str):
         assert view.image_scores.shape == (CLASSES,)
         assert ((view.image_scores >= 0) & (view.image_scores <= 1 + 1e-5)).all()
         assert (view.foreground is not None) == (name == "cam")
-        assert (view.boxes is not None) == (name in ("mist", "seeded"))
+        assert (view.boxes is not None) == (name in ("mist", "seeded", "student"))
         if not isinstance(model, Localizer):
             assert view.maps is None
             assert view.proposal_scores is not None
-            assert view.proposal_scores.shape == (40, CLASSES)
+            rows = cells[0] * cells[1] if isinstance(model, DenseDetector) else 40
+            assert view.proposal_scores.shape == (rows, CLASSES)
         else:
             assert view.proposal_scores is None
             assert view.foreground is None or view.foreground.shape == cells
@@ -104,7 +105,7 @@ def test_every_preset_gives_evidence_of_every_view(name: str):
             assert view.maps.shape == (CLASSES, *cells)
 
 
-def head(name: str) -> LocalizerConfig | DetectorConfig | FastRCNNConfig:
+def head(name: str) -> LocalizerConfig | DetectorConfig | FastRCNNConfig | DenseConfig:
     return resolve(preset(name)).head
 
 
@@ -158,7 +159,7 @@ def test_a_detector_of_one_class_names_the_way_out(name: str):
         build_model(resolve(preset(name)), backbone, nn.Sequential(), 1)
 
 
-@pytest.mark.parametrize("name", ["cam", "oquab", "seeded"])
+@pytest.mark.parametrize("name", ["cam", "oquab", "seeded", "student"])
 def test_these_take_one_class(name: str):
     model = build_model(resolve(preset(name)), network(), nn.Sequential(), 1).eval()
     # The last map of 6 channels and, behind it, the earlier one of 8.

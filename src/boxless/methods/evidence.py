@@ -11,10 +11,12 @@ class Evidence:
 
     Args:
         image_scores: (classes,) in [0, 1], how sure the method is that each class is in the picture.
-        proposal_scores: (N, classes), one row a proposal in the order given; None for methods without proposals.
-        maps: (classes, h, w) class heatmaps of the view; None for methods whose evidence is in proposals.
+        proposal_scores: (N, classes), one row a proposal in the order given, or a cell of the map row by row; None for
+            methods whose evidence is in heatmaps.
+        maps: (classes, h, w) class heatmaps of the view; None for methods whose evidence is in boxes.
         foreground: (h, w), log odds that a place of the view is on an object of any class; None where nothing says so.
-        boxes: (N, 4), xyxy pixels of the view, where the proposals are moved to; None leaves them where they are.
+        boxes: (N, 4), xyxy pixels of the view, where the proposals are moved to, or the box of each cell; None leaves
+            proposals where they are.
     """
 
     image_scores: Tensor
@@ -34,7 +36,7 @@ class Evidence:
         return Evidence(image_scores, *others)
 
     def mean_with(self, other: "Evidence") -> "Evidence":
-        """The mean of two looks at the same proposals."""
+        """The mean of two looks at the same proposals or cells."""
         assert self.proposal_scores is not None and other.proposal_scores is not None
         moved = None if self.boxes is None or other.boxes is None else (self.boxes + other.boxes) / 2
         return Evidence(

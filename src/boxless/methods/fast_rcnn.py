@@ -1,27 +1,26 @@
 """A detector over proposals taught by boxes: Fast R-CNN (Girshick, ICCV 2015) on the maps of a frozen network."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from boxless.backbones import Backbone
-from boxless.config import FastRCNNConfig, LocalizerConfig
+from boxless.config import FastRCNNConfig
 from boxless.features import Batch, Truth
 from boxless.methods.evidence import Evidence
 from boxless.methods.heads import (
     average_regions,
     decode,
     encode,
-    equalise,
     frames,
     fully_connected,
     linear,
     mirror_boxes,
 )
-from boxless.methods.localizer import Localizer
 from boxless.methods.losses import box_loss, refinement_loss
 from boxless.methods.mining import assign, balance, draw, trust
+from boxless.methods.taught import TaughtDetector
 
 OBJECTS = 0.33
 """Share of the proposals on objects in a picture's loss."""
@@ -29,36 +28,7 @@ IGNORE = 0.1
 """Proposals that overlap no box by this much have no part: they may hold an object that nobody has found."""
 
 
-class Projection(nn.Module):
-    """Principal components of the cells of maps, of one magnitude, fitted once and then fixed.
-
-    Args:
-        channels: of the maps.
-        components: how many are kept; the first has a variance of one.
-    """
-
-    def __init__(self, channels: int, components: int) -> None:
-        super().__init__()
-        components = min(components, channels)
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("components", torch.eye(channels)[:components].clone())
-        self.mean: Tensor
-        self.components: Tensor
-
-    def forward(self, cells: Tensor) -> Tensor:
-        """(C, h, w) -> (components, h, w)."""
-        return torch.einsum("kc,chw->khw", self.components, cells - self.mean[:, None, None])
-
-    def fit(self, total: Tensor, products: Tensor, number: int) -> None:
-        """Fit to `number` cells from their sum (C,) and the sum of their outer products (C, C)."""
-        mean = total.double() / number
-        values, vectors = torch.linalg.eigh(products.double() / number - torch.outer(mean, mean))
-        kept = vectors.flip(1)[:, : len(self.components)] / values[-1].clamp(min=1e-12).sqrt()
-        self.mean.copy_(mean)
-        self.components.copy_(kept.T)
-
-
-class FastRCNN(nn.Module):
+class FastRCNN(TaughtDetector):
     """Proposals described by what the maps hold on a grid over them and around them, classified and moved.
 
     Differs from the paper so that a laptop can do it: the network below is frozen, and as nothing of it is trained,
@@ -72,39 +42,16 @@ class FastRCNN(nn.Module):
     """
 
     def __init__(self, backbone: Backbone, config: FastRCNNConfig, classes: int) -> None:
-        super().__init__()
-        self.tail = nn.Sequential()
-        self.stride, self.config, self.classes = backbone.stride, config, classes
-        self.channels = (backbone.channels, *backbone.level_channels)
-        self.localizer = Localizer(nn.Sequential(), backbone.channels, LocalizerConfig(), classes)
-        self.last = Projection(backbone.channels, config.components[0])
-        self.earlier = Projection(sum(self.channels[1:]), config.components[1])
-        pooled = len(self.last.components) + len(self.earlier.components)
-        self.trunk = fully_connected(pooled * (config.pool**2 + 1), config.hidden, config.dropout)
+        super().__init__(backbone, config.components, classes)
+        self.config = config
+        self.trunk = fully_connected(self.described_by * (config.pool**2 + 1), config.hidden, config.dropout)
         self.classify = linear(config.hidden[-1], classes + 1, 0.01)
         self.regress = linear(config.hidden[-1], 4, 0.001)
-
-    def start_from(self, localizer: Localizer) -> None:
-        """Take over a trained localizer, which says what is in a picture; it is not trained on."""
-        self.localizer.head.load_state_dict(localizer.head.state_dict())
-        self.localizer.requires_grad_(False)
-
-    def fit_projections(self, maps: Iterable[Tensor]) -> None:
-        """Fit the principal components to maps (C, h, w)."""
-        sums: list[tuple[Tensor, Tensor]] = []
-        number = 0
-        for view in maps:
-            parts = [part.flatten(1) for part in self._equal(view)]
-            own = [(cells.sum(dim=1), cells @ cells.T) for cells in parts]
-            sums = own if not sums else [(a + c, b + d) for (a, b), (c, d) in zip(sums, own, strict=True)]
-            number += parts[0].shape[1]
-        for projection, (total, products) in zip((self.last, self.earlier), sums, strict=True):
-            projection.fit(total, products, number)
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
         """Losses in training mode, one `Evidence` a view in evaluation mode."""
         assert batch.boxes is not None
-        maps = [self._described(view) for view in batch.own(batch.maps)]
+        maps = [self.describe(view) for view in batch.own(batch.maps)]
         if self.training:
             return self._losses(batch, maps)
         seen = self.localizer.score(batch, batch.maps)[0].sigmoid()
@@ -169,15 +116,6 @@ class FastRCNN(nn.Module):
         difference = nn.functional.linear((left - right).flatten(1), other[:, :, :half].flatten(1))
         rest = self.trunk[2:]
         return rest(common + difference), rest(common - difference)
-
-    def _equal(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """The last map and the earlier ones (C, h, w), each with cells of equal magnitude."""
-        last, *earlier = (equalise(part[None])[0] for part in torch.split(view.float(), list(self.channels)))
-        return last, torch.cat(earlier)
-
-    def _described(self, view: Tensor) -> Tensor:
-        last, earlier = self._equal(view)
-        return torch.cat([self.last(last), self.earlier(earlier)])
 
     def _grid(self, view: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         return average_regions([view], [boxes], [frames(boxes, size)], self.stride, self.config.pool)

@@ -38,10 +38,11 @@ def frames(boxes: Tensor, size: Tensor) -> Tensor:
         size: (2,), height and width of the view in pixels.
     """
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (FRAME_RATIO / 2)
-    return _cut(torch.cat([centre - half, centre + half], dim=1), size)
+    return cut(torch.cat([centre - half, centre + half], dim=1), size)
 
 
-def _cut(boxes: Tensor, size: Tensor) -> Tensor:
+def cut(boxes: Tensor, size: Tensor) -> Tensor:
+    """Boxes (N, 4), xyxy pixels, cut to a view of `size` (2,), height and width in pixels."""
     height, width = size.tolist()
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
@@ -164,7 +165,7 @@ def decode(boxes: Tensor, moves: Tensor, size: Tensor) -> Tensor:
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + moves[:, :2] * SHIFT * sides
     # A box grows or shrinks to a quarter at most: beyond that the network guesses.
     halves = sides * (moves[:, 2:] * STRETCH).clamp(-1.4, 1.4).exp() / 2
-    return _cut(torch.cat([centres - halves, centres + halves], dim=1), size)
+    return cut(torch.cat([centres - halves, centres + halves], dim=1), size)
 
 
 SHIFT, STRETCH = 0.1, 0.2

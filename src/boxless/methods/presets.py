@@ -5,13 +5,14 @@ from typing import Any
 from torch import nn
 
 from boxless.backbones import Backbone
-from boxless.config import Config, FastRCNNConfig, LocalizerConfig
+from boxless.config import Config, DenseConfig, FastRCNNConfig, LocalizerConfig
 from boxless.errors import BoxlessError
+from boxless.methods.dense import DenseDetector
 from boxless.methods.detector import WeakDetector
 from boxless.methods.fast_rcnn import FastRCNN
 from boxless.methods.localizer import Localizer
 
-Model = Localizer | WeakDetector | FastRCNN
+Model = Localizer | WeakDetector | FastRCNN | DenseDetector
 
 DEFAULT_METHOD = "seeded"
 
@@ -87,6 +88,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "inference": {"nms": 0.3},
         "training": {"steps": 450, "batch_size": 8, "lr": 5e-4},
     },
+    "student": {
+        "head": {"kind": "dense"},
+        "training": {"steps": 900, "batch_size": 8, "lr": 1e-3},
+    },
 }
 
 
@@ -112,4 +117,6 @@ def build_model(config: Config, backbone: Backbone, tail: nn.Sequential, classes
         return Localizer(tail, backbone.channels, config.head, classes, early)
     if isinstance(config.head, FastRCNNConfig):
         return FastRCNN(backbone, config.head, classes)
+    if isinstance(config.head, DenseConfig):
+        return DenseDetector(backbone, config.head, classes)
     return WeakDetector(tail, backbone, config.head, classes)

@@ -1,0 +1,94 @@
+"""What detectors that boxes teach have in common: what describes a cell, and who says what is in the picture."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from boxless.backbones import Backbone
+from boxless.config import LocalizerConfig
+from boxless.methods.heads import equalise
+from boxless.methods.localizer import Localizer
+
+
+class Projection(nn.Module):
+    """Principal components of the cells of maps, of one magnitude, fitted once and then fixed.
+
+    Args:
+        channels: of the maps.
+        components: how many are kept; the first has a variance of one.
+    """
+
+    def __init__(self, channels: int, components: int) -> None:
+        super().__init__()
+        components = min(components, channels)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("components", torch.eye(channels)[:components].clone())
+        self.mean: Tensor
+        self.components: Tensor
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """(C, h, w) -> (components, h, w)."""
+        return torch.einsum("kc,chw->khw", self.components, cells - self.mean[:, None, None])
+
+    def fit(self, total: Tensor, products: Tensor, number: int) -> None:
+        """Fit to `number` cells from their sum (C,) and the sum of their outer products (C, C)."""
+        mean = total.double() / number
+        values, vectors = torch.linalg.eigh(products.double() / number - torch.outer(mean, mean))
+        kept = vectors.flip(1)[:, : len(self.components)] / values[-1].clamp(min=1e-12).sqrt()
+        self.mean.copy_(mean)
+        self.components.copy_(kept.T)
+
+
+class TaughtDetector(nn.Module):
+    """The part of a detector that is the same whichever head the boxes teach.
+
+    The network below is frozen, so all that is learned beside the head is learned before it: a localizer that says how
+    likely each class is in the picture, and the principal components of the cells of hypercolumns.
+
+    Args:
+        backbone: for channels and stride; its maps come as hypercolumns.
+        components: how many are kept of the last map, and of the earlier ones together.
+        classes: number of classes.
+    """
+
+    def __init__(self, backbone: Backbone, components: tuple[int, int], classes: int) -> None:
+        super().__init__()
+        self.tail = nn.Sequential()
+        self.stride, self.classes = backbone.stride, classes
+        self.channels = (backbone.channels, *backbone.level_channels)
+        self.localizer = Localizer(nn.Sequential(), backbone.channels, LocalizerConfig(), classes)
+        self.last = Projection(backbone.channels, components[0])
+        self.earlier = Projection(sum(self.channels[1:]), components[1])
+
+    @property
+    def described_by(self) -> int:
+        """How many numbers describe a cell."""
+        return len(self.last.components) + len(self.earlier.components)
+
+    def start_from(self, localizer: Localizer) -> None:
+        """Take over a trained localizer, which says what is in a picture; it is not trained on."""
+        self.localizer.head.load_state_dict(localizer.head.state_dict())
+        self.localizer.requires_grad_(False)
+
+    def fit_projections(self, maps: Iterable[Tensor]) -> None:
+        """Fit the principal components to maps (C, h, w)."""
+        sums: list[tuple[Tensor, Tensor]] = []
+        number = 0
+        for view in maps:
+            parts = [part.flatten(1) for part in self._equal(view)]
+            own = [(cells.sum(dim=1), cells @ cells.T) for cells in parts]
+            sums = own if not sums else [(a + c, b + d) for (a, b), (c, d) in zip(sums, own, strict=True)]
+            number += parts[0].shape[1]
+        for projection, (total, products) in zip((self.last, self.earlier), sums, strict=True):
+            projection.fit(total, products, number)
+
+    def describe(self, view: Tensor) -> Tensor:
+        """What the head reads of a map of hypercolumns: (C, h, w) -> (described_by, h, w)."""
+        last, earlier = self._equal(view)
+        return torch.cat([self.last(last), self.earlier(earlier)])
+
+    def _equal(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """The last map and the earlier ones (C, h, w), each with cells of equal magnitude."""
+        last, *earlier = (equalise(part[None])[0] for part in torch.split(view.float(), list(self.channels)))
+        return last, torch.cat(earlier)
