@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from boxless.config import (
     LocalizerConfig,
     ProposalConfig,
     ViewConfig,
+    resolve,
 )
 from boxless.datasets import load_dataset
 from boxless.errors import PictureError
@@ -25,9 +26,10 @@ from boxless.features import Batch, View
 from boxless.inference import Detector, confident, points_of
 from boxless.methods import Evidence, Localizer
 from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap
+from boxless.methods.presets import preset
 from boxless.pictures import read_picture
 from boxless.proposals import propose
-from boxless.runs import Network
+from boxless.runs import Network, build_network
 from boxless.structures import Detections, Heatmaps
 
 CLASSES = ("cat", "dog", "owl")
@@ -327,13 +329,54 @@ def test_a_walk_over_files_goes_on_past_broken_ones(demo: Path, whole: Detector,
     skipped: dict[Path, str] = {}
     found = list(whole.look_all([good[0], tmp_path / "no.jpg", good[1], tmp_path / "gone.jpg"], skipped))
     assert [path for path, *_ in found] == good
-    assert skipped.keys() == {tmp_path / "no.jpg", tmp_path / "gone.jpg"}
+    assert list(skipped) == [tmp_path / "no.jpg", tmp_path / "gone.jpg"]
     assert all(str(path) in reason for path, reason in skipped.items())
-    for path, pixels, detections, heatmaps in found:
+    for path, pixels, *_ in found:
         np.testing.assert_array_equal(pixels, read_picture(path))
-        wanted, heat = whole.look(path)
-        np.testing.assert_array_equal(detections.boxes, wanted.boxes)
-        np.testing.assert_array_equal(heatmaps.maps, heat.maps)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of torch's threads."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_a_picture_gives_the_same_bits_whatever_the_number_of_pictures_and_cores(
+    demo: Path, threads: Callable[[int], None]
+):
+    # The network of the default method: there the number of torch's threads changes the last bits of a map.
+    config = resolve(preset("seeded"), options=["views.scales=[320]"])
+    default = Detector(build_network(config, 6), config, list("abcdef"), torch.device("cpu"))
+    files = [sample.path for sample in load_dataset(demo, "val").samples[:3]]
+    threads(1)
+    wanted = [default.look(path) for path in files]
+    for number in (2, 3):
+        threads(number)
+        together = [look[2:] for look in default.look_all(files, {})]
+        alone = [look[2:] for path in files for look in default.look_all([path], {})]
+        assert torch.get_num_threads() == number
+        for looks in (together, alone):
+            for one, other in zip(looks, wanted, strict=True):
+                assert_same_look(one, other)
+
+
+def assert_same_look(one: tuple[Detections, Heatmaps], other: tuple[Detections, Heatmaps]) -> None:
+    (found, heat), (wanted, maps) = one, other
+    assert found.boxes.tobytes() == wanted.boxes.tobytes() and len(found) > 0
+    assert found.scores.tobytes() == wanted.scores.tobytes()
+    assert found.image_scores.tobytes() == wanted.image_scores.tobytes()
+    assert heat.maps.tobytes() == maps.maps.tobytes()
+
+
+def test_a_walk_that_is_left_early_gives_the_threads_back(demo: Path, whole: Detector, threads: Callable[[int], None]):
+    threads(3)
+    walk = whole.look_all([sample.path for sample in load_dataset(demo, "val").samples], {})
+    next(walk)
+    assert torch.get_num_threads() == 1
+    walk.close()
+    assert torch.get_num_threads() == 3
 
 
 # What is shown.

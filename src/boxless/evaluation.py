@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
+from boxless.features import one_thread_a_picture
 from boxless.inference import Detector, points_of
 from boxless.metrics import diagnose_detections, evaluate_detections
 from boxless.prepare import prepare
-from boxless.progress import announce, track
+from boxless.progress import announce, track_threads
 from boxless.structures import Dataset, Detections, FloatArray, Heatmaps, Sample
 
 
@@ -128,15 +130,23 @@ def decide_all(
     """
     start = time.perf_counter()
     ready = prepare(dataset, detector.features, detector.views, detector.proposals)
-    found, points = [], []
-    rows = zip(ready.dataset.samples, ready.keys, ready.sizes, strict=True)
-    for sample, key, size in track(rows, description, len(ready.keys)):
-        maps = [ready.features.load(key, sample.path, view) for view in detector.views]
+    samples = ready.dataset.samples
+
+    def work(row: int) -> tuple[Detections, Heatmaps]:
+        key = ready.keys[row]
+        maps = [ready.features.load(key, samples[row].path, view) for view in detector.views]
         boxes = ready.proposals.load(key) if ready.proposals else None
-        detections, heatmaps = detector.decide(maps, boxes, size)
-        found.append(detections)
-        points.append(points_of(heatmaps))
-        if look is not None:
-            look(sample, detections, heatmaps)
+        return detector.decide(maps, boxes, ready.sizes[row])
+
+    found, points = [], []
+    with (
+        one_thread_a_picture(detector.device) as threads,
+        closing(track_threads(work, range(len(samples)), description, threads)) as decided,
+    ):
+        for sample, (detections, heatmaps) in zip(samples, decided, strict=True):
+            found.append(detections)
+            points.append(points_of(heatmaps))
+            if look is not None:
+                look(sample, detections, heatmaps)
     seconds = round(time.perf_counter() - start, 1)
     return Decisions(ready.dataset, detector.config.supervision, found, np.array(points), ready.skipped, seconds)

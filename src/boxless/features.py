@@ -19,7 +19,7 @@ from boxless.cache import entry, load_array, open_store, save_array
 from boxless.config import BackboneConfig, ViewConfig
 from boxless.errors import PictureError
 from boxless.pictures import read_picture
-from boxless.progress import track, track_threads
+from boxless.progress import track, track_pictures
 from boxless.structures import FloatArray
 
 
@@ -226,8 +226,8 @@ class FeatureStore:
                 save_array(self._entry(key, view), self.extract(picture, view).half().numpy())
 
         todo = {key: path for key, path in pictures.items() if missing[key]}
-        with _one_thread_a_picture(self._device) as threads:
-            return track_threads(work, todo, "Features", threads)
+        with one_thread_a_picture(self._device) as threads:
+            return track_pictures(work, todo, "Features", threads)
 
     def load(self, key: str, path: Path, view: View) -> Tensor:
         """The stored map of a view, (C, h, w) float16; or the view's pixels, float32, where nothing is frozen."""
@@ -243,11 +243,12 @@ class FeatureStore:
 
 
 @contextmanager
-def _one_thread_a_picture(device: torch.device) -> Iterator[int]:
-    """How many pictures to work on at once, each on one thread.
+def one_thread_a_picture(device: torch.device) -> Iterator[int]:
+    """How many pictures to work on at once, each on one of torch's threads; while the block lasts it has no more.
 
     Layers of one picture are too small to share among threads: two pictures on a core each take half the time of one
-    after the other on two. Other devices take one at a time.
+    after the other on two. Nor does what comes out then depend on the number of cores. Other devices take one picture
+    at a time.
     """
     if device.type != "cpu":
         yield 1

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from torchvision.ops import batched_nms
 
 from boxless.config import Config, DetectorConfig, FastRCNNConfig, InferenceConfig
 from boxless.errors import PictureError
-from boxless.features import FeatureStore, Item, View, collate, views_of
+from boxless.features import FeatureStore, Item, View, collate, one_thread_a_picture, views_of
 from boxless.methods import Evidence, Localizer
 from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap, vote
 from boxless.pictures import read_picture, to_array
-from boxless.progress import track
+from boxless.progress import track_threads
 from boxless.proposals import propose
 from boxless.runs import Network, load_network, read_config, read_manifest
 from boxless.structures import Detections, FloatArray, Heatmaps
@@ -91,7 +92,10 @@ class Detector:
         return self.look(picture)[1]
 
     def look(self, picture: Picture) -> tuple[Detections, Heatmaps]:
-        """Both boxes and heatmaps, for the price of one."""
+        """Both boxes and heatmaps, for the price of one.
+
+        Torch shares the picture among all its threads, so the last bits may depend on their number.
+        """
         pixels = _pixels(picture)
         boxes = propose(pixels, self.proposals) if self.proposals else None
         maps = [self.features.extract(pixels, view) for view in self.views]
@@ -100,19 +104,32 @@ class Detector:
     def look_all(
         self, pictures: Sequence[Path], skipped: dict[Path, str]
     ) -> Iterator[tuple[Path, NDArray[np.uint8], Detections, Heatmaps]]:
-        """Walk over picture files behind a progress bar, one at a time in memory.
+        """Walk over picture files in order behind a progress bar, a few at a time in memory.
+
+        Several are looked at at once, each as `look` does with one thread: what comes out is the same whatever the
+        number of pictures and of cores.
 
         Args:
             pictures: files.
             skipped: takes up the files that cannot be read -> reason.
         """
-        for path in track(pictures, "Predict", len(pictures)):
+
+        def work(path: Path) -> tuple[NDArray[np.uint8], Detections, Heatmaps] | PictureError:
             try:
                 pixels = read_picture(path)
             except PictureError as error:
-                skipped[path] = str(error)
-                continue
-            yield path, pixels, *self.look(pixels)
+                return error
+            return pixels, *self.look(pixels)
+
+        with (
+            one_thread_a_picture(self.device) as threads,
+            closing(track_threads(work, pictures, "Predict", threads)) as looks,
+        ):
+            for path, seen in zip(pictures, looks, strict=True):
+                if isinstance(seen, PictureError):
+                    skipped[path] = str(seen)
+                else:
+                    yield path, *seen
 
     def decide(
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]

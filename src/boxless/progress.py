@@ -1,8 +1,10 @@
 """Progress bars and messages, on standard error so that results can be piped."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +17,7 @@ from boxless.structures import Dataset
 console = Console(stderr=True)
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def track(items: Iterable[T], description: str, total: int, *, transient: bool = False) -> Iterator[T]:
@@ -33,36 +36,60 @@ def track(items: Iterable[T], description: str, total: int, *, transient: bool =
 
 
 def track_threads(
-    work: Callable[[str, Path], None], pictures: Mapping[str, Path], description: str, threads: int | None
-) -> dict[Path, str]:
-    """Do `work` for every (content key, file), each in a thread of its own, behind a progress bar.
+    work: Callable[[T], R], items: Collection[T], description: str, threads: int | None
+) -> Generator[R, None, None]:
+    """Walk over what `work` makes of every item, in order, behind a progress bar, each in a thread of its own.
+
+    Where the caller is slower than the threads they wait: no more than twice as many items as there are threads are
+    begun and not yet fetched, so memory does not grow with the number of items.
 
     Args:
-        work: may raise `PictureError`; lets go of Python's lock for most of its time.
-        pictures: content key -> file.
+        work: lets go of Python's lock for most of its time; what it raises is raised here.
+        items: what to work on.
         description: of the bar.
         threads: how many at once; None is one a core.
+    """
+    with closing(_in_order(work, items, threads or os.cpu_count() or 1)) as results:
+        yield from track(results, description, len(items))
+
+
+def _in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R, None, None]:
+    begun: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                if len(begun) == 2 * threads:
+                    yield begun.popleft().result()
+                begun.append(pool.submit(work, item))
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def track_pictures(
+    work: Callable[[str, Path], None], pictures: Mapping[str, Path], description: str, threads: int | None
+) -> dict[Path, str]:
+    """Do `work` for every (content key, file) as `track_threads` does.
+
+    Args:
+        work: may raise `PictureError`.
+        pictures: content key -> file.
+        description, threads: as `track_threads` takes them.
 
     Returns:
         Pictures that could not be used -> reason.
     """
-    skipped: dict[Path, str] = {}
 
-    def guarded(key: str, path: Path) -> None:
+    def reason(item: tuple[str, Path]) -> str | None:
         try:
-            work(key, path)
+            work(*item)
         except PictureError as error:
-            skipped[path] = str(error)
+            return str(error)
+        return None
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        try:
-            done = pool.map(guarded, pictures.keys(), pictures.values())
-            for _ in track(done, description, len(pictures)):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return skipped
+    reasons = track_threads(reason, pictures.items(), description, threads)
+    return {path: why for path, why in zip(pictures.values(), reasons, strict=True) if why is not None}
 
 
 def announce(dataset: Dataset) -> Dataset:

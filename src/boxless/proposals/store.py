@@ -9,7 +9,7 @@ import numpy as np
 from boxless.cache import entry, load_array, open_store, save_array
 from boxless.config import ProposalConfig
 from boxless.pictures import read_picture
-from boxless.progress import track_threads
+from boxless.progress import track_pictures
 from boxless.proposals.generate import generate, select
 from boxless.proposals.grouping import REVISION
 from boxless.structures import FloatArray
@@ -52,4 +52,4 @@ class ProposalStore:
         def work(key: str, path: Path) -> None:
             save_array(entry(self._folder, key), generate(read_picture(path), self.config))
 
-        return track_threads(work, missing, "Proposals", None)
+        return track_pictures(work, missing, "Proposals", None)
