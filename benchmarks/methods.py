@@ -10,14 +10,12 @@ added call by call.
 """
 
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
+from _shared import machine, spread
 
 import boxless
 from boxless.evaluation import decide_all, matched
@@ -45,11 +43,11 @@ def main(
         method: [measured(data, names, method, int(seed), train, report, out) for seed in seeds.split(",")]
         for method in methods.split(",")
     }
-    print(f"{data.name}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, seeds {seeds}\n")
+    print(f"{data.name}, {machine()}, seeds {seeds}\n")
     print(f"| method | {' | '.join(COLUMNS)} | weak/full |\n{'|---' * (len(COLUMNS) + 2)}|")
     full = results.get(CEILING)
     for method, rows in results.items():
-        cells = [spread([row[column] for row in rows]) for column in COLUMNS]
+        cells = [spread((row[column] for row in rows), 3) for column in COLUMNS]
         ratio = "" if full is None else f"{mean(rows, 'mAP_11point') / mean(full, 'mAP_11point'):.2f}"
         print(f"| `{method}` | {' | '.join(cells)} | {ratio} |")
 
@@ -84,15 +82,6 @@ def measured(
 def mean(rows: list[dict[str, Any]], column: str) -> float:
     """Over the seeds."""
     return float(np.mean([row[column] for row in rows]))
-
-
-def spread(values: list[float | None]) -> str:
-    """Mean and range over the seeds; empty where it is not defined."""
-    defined = [value for value in values if value is not None]
-    if not defined:
-        return ""
-    text = f"{np.mean(defined):.3f}"
-    return text if len(defined) == 1 else f"{text} ({min(defined):.3f}-{max(defined):.3f})"
 
 
 if __name__ == "__main__":

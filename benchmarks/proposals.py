@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import typer
+from _shared import spread
 from numpy.typing import NDArray
 
 import boxless
@@ -132,7 +133,7 @@ def print_table(
         number, *quality = scores(kept[name], truths, most)
         ratios = milliseconds[baseline] / milliseconds[name]
         cells = [name if most is None else f"{name}, first {most}", f"{number:.0f}", *(f"{s:.3f}" for s in quality)]
-        cells += [f"{milliseconds[name].mean():.1f}", f"{ratios.mean():.1f} ({ratios.min():.1f}-{ratios.max():.1f})"]
+        cells += [f"{milliseconds[name].mean():.1f}", spread(ratios)]
         print(f"| {' | '.join(cells)} |")
     print()
 

@@ -1,0 +1,120 @@
+"""Benchmarks run on next to nothing; what they print is looked at, what they measure is not."""
+
+import importlib
+import subprocess
+import sys
+import time
+from itertools import chain, repeat
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import QUICK
+
+import boxless
+from boxless.pictures import content_key, read_picture
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+def benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module(name)
+
+
+def table(text: str, title: str) -> list[list[str]]:
+    """The rows of the table whose head begins so."""
+    lines = text[text.index(f"| {title}".rstrip() + " |") :].split("\n\n")[0].strip().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_extract(demo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    extract = benchmark("extract", monkeypatch)
+    monkeypatch.setattr(extract, "SIDE", 256)
+    monkeypatch.setattr(extract, "WORKERS", 0)
+    extract.main(demo, pictures=2, repeats=1)
+    library, plain = table(capsys.readouterr().out, "")
+    assert (library[0], plain[0], plain[4]) == ("library", "plain", "1.00")
+    assert float(library[4]) == pytest.approx(float(library[2]) / float(plain[2]), rel=0.1)
+
+
+def test_train(demo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    train = benchmark("train", monkeypatch)
+    small = ("backbone.name=regnety_002", "proposals.generator=grid", "head.reduce=8", "head.hidden=[32]")
+    monkeypatch.setattr(train, "SINGLE_SCALE", (*train.SINGLE_SCALE, *small))
+    train.main(demo, pictures=1, end_to_end=1, repeats=1)
+    rows = table(capsys.readouterr().out, "")
+    assert [row[0] for row in rows] == ["`seeded`", "`contextlocnet`", "`wsddn`", train.END_TO_END]
+    assert rows[-1][3] == "1" and all(float(row[2]) > 0 for row in rows)
+
+
+def test_predict(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    predict = benchmark("predict", monkeypatch)
+    boxless.train(demo, tmp_path / "run", method="wsddn", split="train", options=[*QUICK, "training.epochs=1"])
+    predict.main(tmp_path / "run", demo, pictures=2, repeats=1)
+    text = capsys.readouterr().out
+    own, opencv = table(text, "proposals")
+    assert float(own[2]) > float(opencv[2]) == 1
+    parts = table(text, "part, on one thread")
+    assert [row[0] for row in parts] == list(predict.PARTS)
+    assert sum(int(row[2].strip("%")) for row in parts) == pytest.approx(100, abs=3)
+
+
+# Memory.
+
+
+def test_a_commented_picture_is_a_new_one_that_looks_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    memory = benchmark("memory", monkeypatch)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "0.jpg")
+    for number in (1, 2):
+        (tmp_path / f"{number}.jpg").write_bytes(memory.commented(tmp_path / "0.jpg", f"picture {number}"))
+        np.testing.assert_array_equal(read_picture(tmp_path / f"{number}.jpg"), read_picture(tmp_path / "0.jpg"))
+    assert len({content_key(path) for path in tmp_path.iterdir()}) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the largest process so far is known")
+def test_peaks_of_memory_are_those_of_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    memory = benchmark("memory", monkeypatch)
+    code = "import time; a = bytearray(b'x') * 200_000_000; time.sleep(0.5); del a; time.sleep(0.5)"
+    resident, anonymous = memory.watched(subprocess.Popen([sys.executable, "-c", code]))
+    assert 200 <= anonymous <= resident <= 260
+
+
+def test_cost_is_told_by_size_and_stage(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    memory = benchmark("memory", monkeypatch)
+    # Training itself is tested elsewhere; this one only leaves behind what one does.
+    code = """
+import json, os, sys, boxless
+from pathlib import Path
+_, command, table, _, out, option = sys.argv
+pictures = len(boxless.load_dataset(table))
+for kind, size in (("proposals", 10_000), ("features", 2_000_000)):
+    folder = Path(os.environ["BOXLESS_CACHE"]) / kind
+    folder.mkdir(parents=True)
+    (folder / "all.npy").write_bytes(bytes(size * pictures))
+Path(out).mkdir()
+(Path(out) / "manifest.json").write_text(json.dumps({"format": %d, "seconds": {"a": 3 * pictures}}))
+assert (command, option) == ("train", "seed=1")
+"""
+    monkeypatch.setattr(memory, "TRAIN", code % boxless.runs.FORMAT)
+    clock = chain([0, 60, 0, 120], repeat(0))
+    monkeypatch.setattr(memory, "time", SimpleNamespace(sleep=time.sleep, perf_counter=lambda: next(clock)))
+    memory.main(demo, ["seed=1"], sizes="12,18", out=tmp_path / "out")
+    text = capsys.readouterr().out
+    assert [[row[0], row[1], *row[4:]] for row in table(text, "pictures")] == [
+        ["12", "1.0", "0.010", "2.000"],
+        ["18", "2.0", "0.010", "2.000"],
+    ]
+    assert table(text, "minutes (share)") == [["12", "0.6 (60%)", "0.4 (40%)"], ["18", "0.9 (45%)", "1.1 (55%)"]]
+    assert "Straight line: -1.0 minutes and 166.67 for every 1,000 pictures." in text
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["12.json", "18.json", "memory.png"]
+    # What is known is not measured again.
+    monkeypatch.setattr(memory, "TRAIN", "raise SystemExit(1)")
+    memory.main(demo, ["seed=1"], sizes="12", out=tmp_path / "out")
+    with pytest.raises(SystemExit):
+        memory.main(demo, ["seed=2"], sizes="12", out=tmp_path / "out")
