@@ -17,8 +17,8 @@ SMALL = ("views.scales=[160]", "training.epochs=3", "training.batch_size=4")
 GRID = (*SMALL, "proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]")
 QUICK = (*GRID, "head.reduce=8")
 SEEDED = (*GRID, "head.components=[12, 6]", "backbone.name=regnety_002", "backbone.weights=none")
-STUDENT = (*(option for option in SEEDED if "hidden" not in option), "head.channels=8")
 """A small network: the principal components of a large one take longer than all the rest."""
+STUDENT = (*(option for option in SEEDED if "hidden" not in option), "head.channels=8")
 
 
 def boxless(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
@@ -41,8 +41,8 @@ def assert_same_bits(first: Path, second: Path) -> None:
 
 
 TRAIN = """
-import sys, boxless, boxless.fitting, boxless.training
-boxless.training.EPOCHS, boxless.fitting.SCALED = 2, 2
+import sys, boxless, boxless.fitting, boxless.mosaics, boxless.training
+boxless.training.EPOCHS, boxless.fitting.SCALED, boxless.mosaics.SHARE = 2, 2, 1
 boxless.train(sys.argv[1], sys.argv[2], method=sys.argv[3], split="train", options=sys.argv[4:], seed=1)
 """
 

@@ -125,7 +125,6 @@ def test_settings_of_the_taught_detector_that_do_not_fit_are_named(option: str, 
     ("option", "complaint"),
     [
         ("head.far_weight=2", "head.far_weight: Input should be less than or equal to 1"),
-        ("head.exponents=[-1, 1]", "head.exponents"),
         ("head.hidden=[8]", "head.hidden: no such setting; there are kind, components, channels"),
     ],
 )

@@ -1,7 +1,7 @@
 """The method `seeded` from tags to weights: pseudo boxes, second opinions of heads that have not seen the picture."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from boxless.structures import Annotations, Dataset, FloatArray, Sample
 
 pytestmark = pytest.mark.usefixtures("short_localizer")
 
+FOLDS = ("fold-1-1", "fold-1-2", "fold-2-1", "fold-2-2")
+"""The heads of two rounds."""
+
 
 def train(data: Path | Dataset, out: Path, *options: str, seed: int = 1) -> Detector:
     split = "train" if isinstance(data, Path) else None
@@ -32,14 +35,17 @@ def train(data: Path | Dataset, out: Path, *options: str, seed: int = 1) -> Dete
 
 @dataclass
 class Course:
-    """What was seen of a training: by run, which pictures taught it, and of which it was asked for boxes."""
+    """What was seen of a training, by run: which pictures taught it, of which it was asked for boxes, of which its
+    mosaics may have pieces, and these mosaics."""
 
     taught: dict[str, Dataset] = field(default_factory=dict)
     asked: dict[str, list[str]] = field(default_factory=dict)
+    pieces: dict[str, set[str]] = field(default_factory=dict)
+    mosaics: dict[str, set[str]] = field(default_factory=dict)
 
 
 def spied(patch: pytest.MonkeyPatch) -> Course:
-    course, fit, located = Course(), training._fit, pseudo_boxes._located
+    course, fit, located, compose = Course(), training._fit, pseudo_boxes._located, training.mosaics
 
     def noted_fit(accelerator: Any, run: Path, config: Any, network: Any, ready: Prepared, *rest: Any) -> None:
         course.taught[run.name] = ready.dataset
@@ -49,7 +55,14 @@ def spied(patch: pytest.MonkeyPatch) -> Course:
         course.asked.setdefault(detector.name, []).extend(ready.dataset.samples[row].id for row in rows)
         return located(detector, ready, rows, text)
 
+    def noted_mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int, folder: Path) -> tuple[Sample, ...]:
+        found = compose(samples, most, seed, scale, folder)
+        course.pieces[folder.parent.name] = {sample.id for sample in samples}
+        course.mosaics[folder.parent.name] = {sample.id for sample in found}
+        return found
+
     patch.setattr(training, "_fit", noted_fit)
+    patch.setattr(training, "mosaics", noted_mosaics)
     patch.setattr(pseudo_boxes, "_located", noted_located)
     return course
 
@@ -71,18 +84,19 @@ def ids(dataset: Dataset) -> set[str]:
 
 def test_a_run_holds_the_runs_it_is_made_of(whole: tuple[Path, Course], demo: Path) -> None:
     run, _ = whole
-    assert {file.name for file in run.iterdir() if file.is_dir()} == {"localizer", "fold-1", "fold-2"}
-    manifests = {name: json.loads((run / name / "manifest.json").read_text()) for name in ("", "localizer", "fold-1")}
+    assert {file.name for file in run.iterdir() if file.is_dir()} - {"mosaics"} == {"localizer", *FOLDS}
+    manifests = {name: json.loads((run / name / "manifest.json").read_text()) for name in ("", "localizer", "fold-1-1")}
     assert all(manifest["finished"] and manifest["supervision"] == "tags" for manifest in manifests.values())
     assert [manifest["method"] for manifest in manifests.values()] == ["seeded", "cam", "seeded"]
     assert [manifest["data"]["pictures"] for manifest in manifests.values()] == [16, 16, 8]
     assert manifests[""]["seconds"].keys() == {
-        *("proposals", "features", "localizer", "pseudo boxes", "second opinions", "training")
+        *("proposals", "features", "localizer", "pseudo boxes", "second opinions", "mosaics", "training")
     }
     # What the run has prepared serves those within it.
-    assert manifests["localizer"]["seconds"].keys() == manifests["fold-1"]["seconds"].keys() == {"training"}
+    assert manifests["localizer"]["seconds"].keys() == {"training"}
+    assert manifests["fold-1-1"]["seconds"].keys() == {"mosaics", "training"}
     # All of them judge pictures by the one localizer.
-    for name in ("", "fold-1", "fold-2"):
+    for name in ("", *FOLDS):
         for key, value in weights(run / "localizer").items():
             if key.startswith("model.head."):
                 assert torch.equal(weights(run / name)[key.replace("model.", "model.localizer.")], value)
@@ -93,20 +107,26 @@ def test_a_run_holds_the_runs_it_is_made_of(whole: tuple[Path, Course], demo: Pa
 def test_a_head_is_asked_only_about_pictures_it_was_not_taught_by(whole: tuple[Path, Course], demo: Path) -> None:
     _, course = whole
     everything = ids(boxless.load_dataset(demo, "train"))
-    assert set(course.asked) == {"localizer", "fold-1", "fold-2"}
+    assert set(course.asked) == {"localizer", *FOLDS}
     assert set(course.asked["localizer"]) == everything
-    for fold in ("fold-1", "fold-2"):
+    for fold in FOLDS:
         assert len(course.asked[fold]) == len(set(course.asked[fold])) == 8
-        assert ids(course.taught[fold]) == everything - set(course.asked[fold])
-    assert set(course.asked["fold-1"]) | set(course.asked["fold-2"]) == everything
+        others = everything - set(course.asked[fold])
+        if fold.startswith("fold-1"):
+            assert ids(course.taught[fold]) == others
+        else:
+            # Of what was agreed on; mosaics are put together from these alone.
+            assert course.pieces[fold] == ids(course.taught[fold]) - course.mosaics[fold] < others
+    for turn in ("fold-1", "fold-2"):
+        assert set(course.asked[f"{turn}-1"]) | set(course.asked[f"{turn}-2"]) == everything
 
 
 def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple[Path, Course], demo: Path) -> None:
     run, course = whole
     dataset = boxless.load_dataset(demo, "train").tags_only()
     keys = content_keys([sample.path for sample in dataset.samples], {})
-    judges = {name: Detector.load(run / name, "cpu") for name in ("localizer", "fold-1", "fold-2")}
-    proposals = ProposalStore(judges["fold-1"].config.proposals)
+    judges = {name: Detector.load(run / name, "cpu") for name in ("localizer", *FOLDS)}
+    proposals = ProposalStore(judges[FOLDS[0]].config.proposals)
 
     def opinion(name: str, sample: Sample) -> Annotations:
         judge, labels = judges[name], sorted(sample.tags)
@@ -120,35 +140,66 @@ def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple
         return replace(boxes, boxes=snap(boxes.boxes, proposals.load(keys[sample.path])))
 
     first = [snapped(sample, opinion("localizer", sample)) for sample in dataset.samples]
-    held_out = ["fold-1" if sample.id in course.asked["fold-1"] else "fold-2" for sample in dataset.samples]
-    second = [opinion(name, sample) for name, sample in zip(held_out, dataset.samples, strict=True)]
-    least = judges["fold-1"].config.pseudo_boxes.agreement
-    pairs = zip(dataset.samples, agreed(first, second, least), strict=True)
-    wanted = {sample.id: snapped(sample, boxes) for sample, boxes in pairs}
+    least = judges[FOLDS[0]].config.pseudo_boxes.agreement
+
+    def agreed_in(turn: int, samples: Sequence[Sample]) -> dict[str, Annotations]:
+        one, other = f"fold-{turn}-1", f"fold-{turn}-2"
+        second = [opinion(one if sample.id in course.asked[one] else other, sample) for sample in samples]
+        own = [first[dataset.samples.index(sample)] for sample in samples]
+        pairs = zip(samples, agreed(own, second, least), strict=True)
+        return {sample.id: snapped(sample, boxes) for sample, boxes in pairs}
+
+    wanted = agreed_in(2, dataset.samples)
     # What is left to teach: pictures with a box that is agreed on.
     useful = {name for name, boxes in wanted.items() if not boxes.difficult.all()}
-    assert ids(course.taught[run.name]) == useful
+    assert ids(course.taught[run.name]) - course.mosaics[run.name] == useful == course.pieces[run.name]
     assert 0 < len(useful) < 16
-    for sample in course.taught[run.name].samples:
-        assert sample.annotations is not None
-        np.testing.assert_allclose(sample.annotations.boxes, wanted[sample.id].boxes, atol=1e-2)
-        np.testing.assert_array_equal(sample.annotations.labels, wanted[sample.id].labels)
-        np.testing.assert_array_equal(sample.annotations.difficult, wanted[sample.id].difficult)
+
+    def taught_by(name: str, boxes: Mapping[str, Annotations]) -> None:
+        for sample in course.taught[name].samples:
+            if sample.id in course.mosaics[name]:
+                continue
+            assert sample.annotations is not None
+            np.testing.assert_allclose(sample.annotations.boxes, boxes[sample.id].boxes, atol=1e-2)
+            np.testing.assert_array_equal(sample.annotations.labels, boxes[sample.id].labels)
+            np.testing.assert_array_equal(sample.annotations.difficult, boxes[sample.id].difficult)
+
+    taught_by(run.name, wanted)
     told = json.loads((run / "manifest.json").read_text())["pseudo_boxes"]
     for label, name in enumerate(dataset.classes):
         flags = np.concatenate([boxes.difficult[boxes.labels == label] for boxes in wanted.values()])
         assert told.pop(name) == {"kept": int((~flags).sum()), "all": len(flags)}
     assert told == {}
-    # The other heads are taught by the localizer's boxes alone.
-    alone = {sample.id: boxes for sample, boxes in zip(dataset.samples, first, strict=True)}
-    for sample in course.taught["fold-2"].samples:
-        assert sample.annotations is not None and not sample.annotations.difficult.any()
-        np.testing.assert_allclose(sample.annotations.boxes, alone[sample.id].boxes, atol=1e-2)
+    # The heads of the first round are taught by the localizer's boxes alone, those of the second by what was agreed on.
+    taught_by("fold-1-2", {sample.id: boxes for sample, boxes in zip(dataset.samples, first, strict=True)})
+    others = [sample for sample in dataset.samples if sample.id not in course.asked["fold-2-2"]]
+    taught_by("fold-2-2", agreed_in(1, others))
+
+
+def test_mosaics_are_pieces_of_what_was_agreed_on_and_no_box_is_read(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course, dataset = spied(monkeypatch), boxless.load_dataset(demo, "train")
+    alone = [replace(sample, tags=frozenset(sorted(sample.tags)[:1])) for sample in dataset.samples]
+    options = ("training.epochs=1", "pseudo_boxes.agreement=0.05")
+    train(replace(dataset, samples=tuple(alone)), tmp_path / "run", *options)
+    for name in ("run", "fold-2-1", "fold-2-2"):
+        assert course.mosaics[name] and ids(course.taught[name]) == course.pieces[name] | course.mosaics[name]
+        pictures = sorted((tmp_path / ("" if name == "run" else "run") / name / "mosaics").iterdir())
+        assert {f"mosaic {picture.stem}" for picture in pictures} == course.mosaics[name]
+        assert not course.pieces[name] & set(course.asked.get(name, []))
+    # Nothing was agreed on yet.
+    assert not course.mosaics["fold-1-1"] and not course.mosaics["fold-1-2"]
+    nonsense = Annotations(np.array([[1, 1, 2, 2]], np.float32), np.zeros(1, np.int64), np.zeros(1, np.bool_))
+    other = replace(dataset, samples=tuple(replace(sample, annotations=nonsense) for sample in alone))
+    train(other, tmp_path / "other", *options)
+    for name in ("", "fold-2-1"):
+        assert_same_bits(tmp_path / "run" / name, tmp_path / "other" / name)
 
 
 def test_the_same_seed_gives_the_same_bits(whole: tuple[Path, Course], demo: Path, tmp_path: Path) -> None:
     train(demo, tmp_path / "again")
-    for name in ("", "localizer", "fold-1", "fold-2"):
+    for name in ("", "localizer", *FOLDS):
         assert_same_bits(whole[0] / name, tmp_path / "again" / name)
     before, other = weights(whole[0]), train(demo, tmp_path / "other", "training.epochs=1", seed=2)
     assert not torch.equal(before["model.classify.weight"], other.model.state_dict()["classify.weight"])
@@ -158,27 +209,39 @@ def test_killed_within_a_fold_and_resumed_gives_the_same_bits(
     whole: tuple[Path, Course], demo: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "killed"
-    train_and_kill(demo, run, "seeded", SEEDED, run / "fold-2" / "checkpoint.pt")
-    done = [run / name / "weights.safetensors" for name in ("localizer", "fold-1")]
+    train_and_kill(demo, run, "seeded", SEEDED, run / "fold-2-2" / "checkpoint.pt")
+    done = [run / name / "weights.safetensors" for name in ("localizer", *FOLDS[:3])]
     stamps = [file.stat().st_mtime_ns for file in done]
     train(demo, run)
     assert [file.stat().st_mtime_ns for file in done] == stamps
-    for name in ("", "fold-1", "fold-2"):
+    for name in ("", *FOLDS):
         assert_same_bits(whole[0] / name, run / name)
     # Where the time went counts what was done before.
-    spent = {
-        name: json.loads((run / name / "manifest.json").read_text())["seconds"] for name in ("", "fold-1", "fold-2")
-    }
-    wanted = spent["fold-1"]["training"] + spent["fold-2"]["training"]
-    assert spent[""]["second opinions"] == pytest.approx(wanted, abs=0.1) and wanted > 0
+    spent = {name: json.loads((run / name / "manifest.json").read_text())["seconds"] for name in ("", *FOLDS)}
+    wanted = sum(sum(spent[name].values()) for name in FOLDS)
+    assert spent[""]["second opinions"] == pytest.approx(wanted, abs=0.2) and wanted > 0
+
+
+def test_killed_with_mosaics_in_place_and_resumed_gives_the_same_bits(demo: Path, tmp_path: Path) -> None:
+    dataset, table = boxless.load_dataset(demo, "train"), tmp_path / "tags.csv"
+    rows = [f"{sample.path},{dataset.classes[min(sample.tags)]},train" for sample in dataset.samples]
+    table.write_text("\n".join(["picture,tags,split", *rows]))
+    options = ("pseudo_boxes.agreement=0.05",)
+    train(table, tmp_path / "whole", *options)
+    killed = tmp_path / "killed"
+    train_and_kill(table, killed, "seeded", (*SEEDED, *options), killed / "checkpoint.pt")
+    pictures = {file.name: file.read_bytes() for file in (killed / "mosaics").iterdir()}
+    train(table, killed, *options)
+    assert pictures == {file.name: file.read_bytes() for file in (killed / "mosaics").iterdir()} != {}
+    assert_same_bits(tmp_path / "whole", killed)
 
 
 def test_more_folds_teach_with_more_pictures(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     course = spied(monkeypatch)
-    train(demo, tmp_path / "run", "pseudo_boxes.folds=3", "training.epochs=1")
-    assert sorted(len(course.asked[f"fold-{number}"]) for number in (1, 2, 3)) == [5, 5, 6]
+    train(demo, tmp_path / "run", "pseudo_boxes.folds=3", "pseudo_boxes.rounds=1", "training.epochs=1")
+    assert sorted(len(course.asked[f"fold-1-{number}"]) for number in (1, 2, 3)) == [5, 5, 6]
     for number in (1, 2, 3):
-        assert not set(course.asked[f"fold-{number}"]) & ids(course.taught[f"fold-{number}"])
+        assert not set(course.asked[f"fold-1-{number}"]) & ids(course.taught[f"fold-1-{number}"])
 
 
 def test_copies_of_a_picture_are_judged_by_a_head_that_saw_none_of_them(
@@ -191,7 +254,7 @@ def test_copies_of_a_picture_are_judged_by_a_head_that_saw_none_of_them(
         path.write_bytes(samples[number].path.read_bytes())
         samples.append(replace(samples[number], id=f"copy of {samples[number].id}", path=path))
     train(replace(dataset, samples=tuple(samples)), tmp_path / "run", "training.epochs=1")
-    for fold in ("fold-1", "fold-2"):
+    for fold in FOLDS:
         judged, taught = set(course.asked[fold]), ids(course.taught[fold])
         assert judged and taught and not judged & taught
         for sample in samples[:8]:

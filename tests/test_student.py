@@ -67,7 +67,7 @@ def test_it_is_taught_by_the_very_boxes_that_teach_seeded(
     run, taught = student
     seeded = spied(monkeypatch)
     boxless.train(demo, tmp_path / "seeded", method="seeded", split="train", options=SHARED, seed=1)
-    for name in ("localizer", "fold-1", "fold-2"):
+    for name in ("localizer", "fold-1-1", "fold-1-2", "fold-2-1", "fold-2-2"):
         assert_same_bits(run / name, tmp_path / "seeded" / name)
         assert (run / name / "config.yaml").read_text() == (tmp_path / "seeded" / name / "config.yaml").read_text()
     wanted = boxes_of(seeded["seeded"].dataset)

@@ -191,14 +191,12 @@ class DenseConfig(Section):
         components: principal components that are kept of the backbone's last map, and of the earlier ones together.
         channels: of the layers over them.
         far_weight: weight of background cells that are far from all boxes of a picture: pseudo boxes leave objects out.
-        exponents: of how likely the class is in a cell, and of how good the cell's box is, in the box's score.
     """
 
     kind: Literal["dense"] = "dense"
     components: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (192, 64)
     channels: int = Field(128, ge=1)
     far_weight: float = Field(0.3, ge=0, le=1)
-    exponents: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (1.0, 1.0)
 
 
 class PseudoBoxConfig(Section):
@@ -207,11 +205,17 @@ class PseudoBoxConfig(Section):
     Args:
         folds: parts of the pictures, each of which gets a second opinion from a head taught by the others (multi-fold
             multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017).
+        rounds: how often; heads of the first are taught by the boxes of heatmaps, in two thirds of `training.steps`,
+            those of the next by what the ones before agreed on.
+        mosaics: most pictures put together from pieces with one sure box each that teach beside the others
+            (`mosaics.py`).
         agreement: least IoU of a heatmap's box and the second opinion for their mean to teach the detector; of every
             class the quarter that agrees best teaches in any case (`methods/agreement.py`).
     """
 
     folds: int = Field(2, ge=2)
+    rounds: int = Field(2, ge=1)
+    mosaics: int = Field(300, ge=0)
     agreement: float = Field(0.7, gt=0, lt=1)
 
 
@@ -325,6 +329,11 @@ class Config(Section):
     def taught(self) -> bool:
         """Whether boxes teach the head."""
         return isinstance(self.head, FastRCNNConfig | DenseConfig)
+
+    @property
+    def reads_proposals(self) -> bool:
+        """Whether the head scores proposals, at inference too."""
+        return isinstance(self.head, DetectorConfig | FastRCNNConfig)
 
     @property
     def hypercolumns(self) -> bool:

@@ -19,7 +19,7 @@ from boxless.prepare import Prepared
 from boxless.progress import console, track
 from boxless.structures import FloatArray
 
-FITTED = 250
+FITTED = 100
 """Pictures that principal components are fitted to: more change nothing that counts."""
 TEACHING_PLACES = 1000
 """Most pictures that teach what is an object at all."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.ops import batched_nms
 
-from boxless.config import Config, DetectorConfig, FastRCNNConfig, InferenceConfig
+from boxless.config import Config, InferenceConfig
 from boxless.errors import PictureError
 from boxless.features import FeatureStore, Item, View, collate, one_thread_a_picture, views_of
 from boxless.methods import Evidence, Localizer
@@ -50,7 +50,7 @@ class Detector:
         self.features = FeatureStore(network.backbone, network.frozen, config.backbone, device)
         self.model = network.model.to(device).eval()
         # None for methods that score map cells rather than proposals.
-        self.proposals = config.proposals if isinstance(config.head, DetectorConfig | FastRCNNConfig) else None
+        self.proposals = config.proposals if config.reads_proposals else None
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], device: str | torch.device | None = None) -> "Detector":

@@ -55,6 +55,16 @@ class Prepared:
             seconds={},
         )
 
+    def joined(self, other: "Prepared") -> "Prepared":
+        """These pictures and others of the same classes, prepared alike."""
+        return replace(
+            self,
+            dataset=replace(self.dataset, samples=self.dataset.samples + other.dataset.samples),
+            keys=self.keys + other.keys,
+            sizes=self.sizes + other.sizes,
+            skipped=self.skipped | other.skipped,
+        )
+
 
 def prepare(
     dataset: Dataset, features: FeatureStore, views: Sequence[View], proposals: ProposalConfig | None

@@ -1,7 +1,8 @@
-"""Boxes for the tags of every picture: those of the heatmaps, where a head taught by other pictures agrees.
+"""Boxes for the tags of every picture: those of the heatmaps, where heads taught by other pictures agree.
 
 A head that has learned from a picture's own box would only repeat it; one that has not is a second opinion (multi-fold
-multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017).
+multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017). The boxes of all heatmaps teach the heads of the first
+round, those that were agreed on the heads of the next, which know better.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +12,12 @@ import numpy as np
 
 from boxless.config import PseudoBoxConfig
 from boxless.errors import BoxlessError
+from boxless.features import one_thread_a_picture
 from boxless.inference import Detector
 from boxless.methods.agreement import agreed
 from boxless.methods.mining import snap
 from boxless.prepare import Prepared
-from boxless.progress import console, track
+from boxless.progress import console, track_threads
 from boxless.structures import Annotations, Dataset, IntArray
 
 
@@ -24,7 +26,7 @@ def find_boxes(
     config: PseudoBoxConfig,
     seed: int,
     localizer: Detector,
-    teach: Callable[[int, Prepared], Detector],
+    teach: Callable[[int, int, Prepared], Detector],
 ) -> Prepared:
     """Give every tag of every picture a box.
 
@@ -33,23 +35,33 @@ def find_boxes(
         config: number of folds, and what counts as agreement.
         seed: decides which picture is in which fold.
         localizer: gives the first boxes.
-        teach: trains the head of a fold, counted from one, with the boxes of all pictures that are not in it.
+        teach: trains the head of a round and fold, both counted from one, with the boxes of all pictures
+            that are not in the fold.
 
     Returns:
-        The same pictures with boxes; those that the two opinions differ on are marked difficult.
+        The same pictures with boxes; those that the opinions differ on are marked difficult.
 
     Raises:
         BoxlessError: there are fewer pictures than folds.
     """
     folds = _folds(ready, config.folds, seed)
     first = _snapped(ready, _located(localizer, ready, range(len(folds)), "Boxes of heatmaps"))
-    second = list(first)
-    for fold in range(config.folds):
-        others, own = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(folds == fold).tolist()
-        console.print(f"Second opinion {fold + 1} of {config.folds}", highlight=False)
-        detector = teach(fold + 1, ready.part(others, [first[row] for row in others]))
-        for row, found in zip(own, _located(detector, ready, own, "Second opinion"), strict=True):
-            second[row] = found
+    second = first
+    for turn in range(1, config.rounds + 1):
+        before, second = second, list(first)
+        for fold in range(config.folds):
+            others, own = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(folds == fold).tolist()
+            console.print(
+                f"Second opinion {fold + 1} of {config.folds}, round {turn} of {config.rounds}", highlight=False
+            )
+            part = ready.part(others)
+            boxes = [first[row] for row in others]
+            if turn > 1:
+                # Within what teaches, or all that is kept of a rare class may lie in the other fold.
+                boxes = _snapped(part, agreed(boxes, [before[row] for row in others], config.agreement))
+            detector = teach(turn, fold + 1, part.part(range(len(others)), boxes))
+            for row, found in zip(own, _located(detector, ready, own, "Second opinion"), strict=True):
+                second[row] = found
     boxes = _snapped(ready, agreed(first, second, config.agreement))
     return ready.part(range(len(boxes)), boxes)
 
@@ -92,8 +104,8 @@ def _folds(ready: Prepared, number: int, seed: int) -> IntArray:
 
 def _located(detector: Detector, ready: Prepared, rows: Sequence[int], description: str) -> list[Annotations]:
     """The likeliest box of every tag of these pictures."""
-    found = []
-    for row in track(rows, description, len(rows), transient=True):
+
+    def locate(row: int) -> Annotations:
         sample, key = ready.dataset.samples[row], ready.keys[row]
         labels = np.array(sorted(sample.tags), np.int64)
         boxes = np.zeros((0, 4), np.float32)
@@ -103,8 +115,10 @@ def _located(detector: Detector, ready: Prepared, rows: Sequence[int], descripti
             if detector.proposals is not None and ready.proposals is not None:
                 proposals = ready.proposals.load(key)
             boxes = detector.locate(maps, proposals, ready.sizes[row], labels.tolist())
-        found.append(Annotations(boxes, labels, np.zeros(len(labels), np.bool_)))
-    return found
+        return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
+
+    with one_thread_a_picture(detector.device) as threads:
+        return list(track_threads(locate, rows, description, threads))
 
 
 def _snapped(ready: Prepared, boxes: Sequence[Annotations]) -> list[Annotations]:

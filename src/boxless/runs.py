@@ -30,9 +30,9 @@ WEIGHTS = "weights.safetensors"
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 HISTORY = "history.jsonl"
-LOCALIZER, FOLD = "localizer", "fold"
+LOCALIZER, FOLD, MOSAICS = "localizer", "fold", "mosaics"
 """The folders within a run folder that take the runs of the classifier whose heatmaps give the first boxes, and of the
-heads that give second opinions."""
+heads that give second opinions, and the pictures that were put together."""
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -106,6 +106,7 @@ def check_run(run: Path, config: Config) -> None:
         BoxlessError: the folder is of another run or holds something else.
     """
     if (run / MANIFEST).exists():
+        read_manifest(run)
         changed = _differences(_decisive(read_config(run)), _decisive(config))
         told = ", ".join(f"{key} ({old} there, {new} now)" for key, old, new in changed)
         if told:

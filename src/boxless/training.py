@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 from torch import Tensor
@@ -32,6 +32,7 @@ from boxless.methods import Localizer, TaughtDetector
 from boxless.methods.presets import DEFAULT_METHOD, preset
 from boxless.methods.refinement import mining
 from boxless.metrics.summary import CONVENTIONS
+from boxless.mosaics import mosaics
 from boxless.pictures import read_picture
 from boxless.prepare import Prepared, prepare
 from boxless.progress import announce, console, track
@@ -40,6 +41,7 @@ from boxless.runs import (
     FOLD,
     FORMAT,
     LOCALIZER,
+    MOSAICS,
     Network,
     begin_run,
     build_network,
@@ -143,30 +145,21 @@ def _run(
         return Detector.load(run)
     seconds = dict(ready.seconds)
     if isinstance(network.model, TaughtDetector):
-        if localizer is None:
-            localizer = _localizer(ready, run, settings)
-            seconds["localizer"] = read_manifest(run / LOCALIZER)["seconds"]["training"]
-            if settings.supervision == "tags":
-                ready, spent = _with_pseudo_boxes(ready, run, settings, localizer)
-                seconds |= spent
-                manifest["pseudo_boxes"] = agreement(ready.dataset)
-        assert isinstance(localizer.model, Localizer)
-        network.model.start_from(localizer.model)
-        # Pseudo boxes end at the edges of proposals, which the detector itself need not read.
-        ready = replace(teaching(ready), proposals=None if detector.proposals is None else ready.proposals)
-        fit_projections(network.model, ready, views_of(settings.views)[0], settings.seed)
+        ready, spent, found = _lessons(network.model, ready, run, settings, detector, localizer)
+        seconds |= spent
+        manifest |= found
     start_trackers(accelerator, run, settings.model_dump(), digest(manifest["data"] | settings.model_dump()))
     _fit(accelerator, run, settings, network, ready, detector, monitored)
     seconds["training"] = sum(row["seconds"] for row in read_history(run))
     if isinstance(network.model, Localizer):
         seconds["training"] += fit_outlines(network.model, ready, detector)
-    if trackers:
-        # It ends the processes' group too, which runs within a run still need.
-        accelerator.end_training()
     if accelerator.is_main_process:
         save_network(run, network)
         finish_run(run, manifest | {"seconds": {stage: round(spent, 1) for stage, spent in seconds.items()}})
     accelerator.wait_for_everyone()
+    if trackers:
+        # It ends the processes' group too, which runs within a run still need.
+        accelerator.end_training()
     # As a resumed run loads it: accelerate has changed the precision of the network that was trained.
     return Detector.load(run, accelerator.device)
 
@@ -177,6 +170,35 @@ def _prepared(dataset: Dataset, settings: Config, detector: Detector) -> Prepare
     views = views_of(settings.views) + (detector.views if isinstance(settings.head, FastRCNNConfig) else ())
     proposals = settings.proposals if settings.taught and settings.supervision == "tags" else detector.proposals
     return prepare(dataset, detector.features, list(dict.fromkeys(views)), proposals)
+
+
+def _lessons(
+    model: TaughtDetector, ready: Prepared, run: Path, settings: Config, detector: Detector, localizer: Detector | None
+) -> tuple[Prepared, dict[str, float], dict[str, Any]]:
+    """What teaches a head: pictures with boxes. The model is given all that it does not learn.
+
+    Returns:
+        The pictures, what took how many seconds, and what the manifest says of the boxes.
+    """
+    seconds: dict[str, float] = {}
+    manifest = {}
+    if localizer is None:
+        localizer = _localizer(ready, run, settings)
+        seconds["localizer"] = read_manifest(run / LOCALIZER)["seconds"]["training"]
+        if settings.supervision == "tags":
+            ready, spent = _with_pseudo_boxes(ready, run, settings, localizer)
+            seconds |= spent
+            manifest["pseudo_boxes"] = agreement(ready.dataset)
+    assert isinstance(localizer.model, Localizer)
+    model.start_from(localizer.model)
+    ready = teaching(ready)
+    fit_projections(model, ready, views_of(settings.views)[0], settings.seed)
+    if settings.supervision == "tags":
+        start = time.perf_counter()
+        ready = _with_mosaics(ready, run, settings, detector)
+        seconds["mosaics"] = time.perf_counter() - start
+    # Pseudo boxes end at the edges of proposals, which the detector itself need not read.
+    return replace(ready, proposals=ready.proposals if detector.proposals else None), seconds, manifest
 
 
 def _localizer(ready: Prepared, run: Path, settings: Config) -> Detector:
@@ -199,12 +221,33 @@ def _within(settings: Config, method: str, **own: Any) -> Config:
     )
 
 
-def _teacher(settings: Config) -> Config:
+def _teacher(settings: Config, turn: int) -> Config:
     """The settings of the heads that give second opinions: those of `seeded`, whichever head the boxes are for."""
-    if isinstance(settings.head, FastRCNNConfig):
+    if not isinstance(settings.head, FastRCNNConfig):
+        shared = settings.model_dump(include={"proposals", "pseudo_boxes"})
+        settings = _within(settings, "seeded", **shared)
+    if turn > 1:
         return settings
-    shared = settings.model_dump(include={"proposals", "pseudo_boxes"})
-    return _within(settings, "seeded", **shared)
+    # Pieces of pictures want boxes that were agreed on, and of boxes that were not, less is to be learned.
+    boxes = settings.pseudo_boxes.model_copy(update={"mosaics": 0})
+    training = settings.training.model_copy(update={"steps": math.ceil(settings.training.steps * FIRST)})
+    return settings.model_copy(update={"pseudo_boxes": boxes, "training": training})
+
+
+def _with_mosaics(ready: Prepared, run: Path, settings: Config, detector: Detector) -> Prepared:
+    """The pictures, and beside them some that are put together from pieces of those with one sure box.
+
+    True boxes need no such help: with them it changes nothing (docs/experiments.md).
+    """
+    views = views_of(settings.views)
+    most, scale = settings.pseudo_boxes.mosaics, max(settings.views.scales)
+    with PartialState().main_process_first():
+        composed = mosaics(ready.dataset.samples, most, settings.seed, scale, run / MOSAICS)
+        if not composed:
+            return ready
+        dataset = replace(ready.dataset, samples=composed)
+        proposals = ready.proposals.config if ready.proposals else None
+        return ready.joined(prepare(dataset, detector.features, views, proposals))
 
 
 def _with_pseudo_boxes(
@@ -215,21 +258,21 @@ def _with_pseudo_boxes(
     The heads that give second opinions are runs within the run folder.
     """
     assert not ready.dataset.has_boxes
-    teacher = _teacher(settings)
-    opinions = [run / f"{FOLD}-{number + 1}" for number in range(settings.pseudo_boxes.folds)]
+    opinions: list[Path] = []
     start, elsewhere = time.perf_counter(), 0.0
 
-    def teach(number: int, part: Prepared) -> Detector:
+    def teach(turn: int, fold: int, part: Prepared) -> Detector:
         nonlocal elsewhere
         begun = time.perf_counter()
-        detector = _run(part, opinions[number - 1], teacher, localizer=localizer)
+        opinions.append(run / f"{FOLD}-{turn}-{fold}")
+        detector = _run(part, opinions[-1], _teacher(settings, turn), localizer=localizer)
         elsewhere += time.perf_counter() - begun
         return detector
 
     found = find_boxes(ready, settings.pseudo_boxes, settings.seed, localizer, teach)
     spent = {"pseudo boxes": time.perf_counter() - start - elsewhere}
     # Their own word, as a resumed run finds some of them trained.
-    spent["second opinions"] = sum(read_manifest(opinion)["seconds"]["training"] for opinion in opinions)
+    spent["second opinions"] = sum(sum(read_manifest(opinion)["seconds"].values()) for opinion in opinions)
     counts = agreement(found.dataset).values()
     kept, number = (sum(count[key] for count in counts) for key in ("kept", "all"))
     console.print(f"{kept} of {number} pseudo boxes agree", highlight=False)
@@ -450,6 +493,8 @@ def _report(
 
 PICTURES = 6
 """How many pictures the trackers get after every epoch."""
+FIRST = 2 / 3
+"""Steps of the first round's heads, over those of the second's."""
 EPOCHS = 100
 """Most passes over a small set that is to give many steps: more would only learn it by heart."""
 LINES = 20

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torchvision.ops import box_iou
 
+from boxless.methods.heads import paired_iou
 from boxless.structures import Annotations, FloatArray, IntArray
 
 QUARTER = 0.75
@@ -27,7 +27,7 @@ def agreed(first: Sequence[Annotations], second: Sequence[Annotations], least: f
     Returns:
         One a picture, the same classes in the same order.
     """
-    overlaps = [_paired_iou(one.boxes, other.boxes) for one, other in zip(first, second, strict=True)]
+    overlaps = [_overlaps(one, other) for one, other in zip(first, second, strict=True)]
     labels: IntArray = np.concatenate([one.labels for one in first])
     values = np.concatenate(overlaps)
     limits = np.full(labels.max(initial=0) + 1, least)
@@ -42,6 +42,6 @@ def agreed(first: Sequence[Annotations], second: Sequence[Annotations], least: f
     return merged
 
 
-def _paired_iou(boxes: FloatArray, others: FloatArray) -> FloatArray:
-    overlaps: FloatArray = box_iou(torch.from_numpy(boxes), torch.from_numpy(others)).diagonal().numpy()
+def _overlaps(one: Annotations, other: Annotations) -> FloatArray:
+    overlaps: FloatArray = paired_iou(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy()
     return overlaps

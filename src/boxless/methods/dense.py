@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from boxless.backbones import Backbone
 from boxless.config import DenseConfig
 from boxless.features import Batch, Truth
 from boxless.methods.evidence import Evidence
-from boxless.methods.heads import cut, frames
+from boxless.methods.heads import cut, frames, paired_iou
 from boxless.methods.taught import TaughtDetector
 
 MIDDLE = 0.5
@@ -65,7 +65,7 @@ class DenseDetector(TaughtDetector):
         targets = nn.functional.one_hot(labels, self.classes + 1)[:, : self.classes].float()
         focal = sigmoid_focal_loss(logits, targets, ALPHA, GAMMA).sum(dim=1) * weights
         boxes, goals = boxes[held], goals[held]
-        overlap = box_iou(boxes.detach(), goals).diagonal()
+        overlap = paired_iou(boxes.detach(), goals)
         judged = nn.functional.binary_cross_entropy_with_logits(quality[held], overlap, reduction="sum")
         return {
             "classes": focal.sum() / number,
@@ -88,8 +88,7 @@ class DenseDetector(TaughtDetector):
         for mirrored in (False, True):
             logits, quality, boxes = self._look(view, mirrored=mirrored)
             boxes = cut(boxes, size)
-            of_class, of_quality = self.config.exponents
-            scores = logits.sigmoid() ** of_class * (quality.sigmoid() ** of_quality)[:, None] * seen
+            scores = logits.sigmoid() * quality.sigmoid()[:, None] * seen
             # The last cells may reach beyond the view, and their boxes lie there.
             scores = scores * (boxes[:, 2:] > boxes[:, :2]).all(dim=1)[:, None]
             looks.append(Evidence(seen, scores, boxes=boxes))

@@ -172,6 +172,13 @@ SHIFT, STRETCH = 0.1, 0.2
 """Scales of the regression targets that make them about one (Fast R-CNN's code)."""
 
 
+def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """IoU of every box (N, 4), xyxy, with the one of the same row (N, 4): (N,)."""
+    corners = torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:])
+    shared = (corners[1] - corners[0]).clamp(min=0).prod(dim=1)
+    return shared / (_areas(boxes) + _areas(others) - shared)
+
+
 def mirror_boxes(boxes: Tensor, width: float) -> Tensor:
     """Boxes (N, 4), xyxy pixels, in a view of `width` pixels mirrored left to right."""
     return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)

@@ -1,0 +1,151 @@
+"""Pictures put together from pieces of others (mosaic; Bochkovskiy et al., YOLOv4, 2020, section 3.3).
+
+Boxes that are sure without anybody having drawn them are those of large single objects. Pieces with one such object
+each, side by side, show what is missing: small objects, several of a class, and that a box around a group is no object.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from boxless.cache import write_whole
+from boxless.features import View
+from boxless.pictures import picture_size, read_picture
+from boxless.progress import track
+from boxless.structures import Annotations, FloatArray, Sample
+
+SHARE = 4
+"""One mosaic at most for so many pictures that pieces can be cut from."""
+EACH = 2
+"""At most so many mosaics of a class for each of its pictures: those of one picture alone would teach its mistakes."""
+ATTEMPTS = 8
+"""How often a piece is drawn for a cell, and a mosaic begun anew: a long object fits no narrow cell."""
+FILLED = (0.5, 0.95)
+"""Share of a cell's width or height that its object fills, drawn at random."""
+LARGEST = 2.5
+"""Pieces are not enlarged more than this."""
+
+
+def mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int, folder: Path) -> tuple[Sample, ...]:
+    """Compose pictures of two to four pieces, all of one class, each class as often as any other.
+
+    Args:
+        samples: pieces are cut from those with one tag, none unsure, and one box, which is not difficult.
+        most: how many are made at most; one for every `SHARE` pictures that pieces can be cut from, if that is less.
+        seed: decides on everything that is random; the same seed gives the same pictures.
+        scale: longest side of a mosaic in pixels.
+        folder: takes the pictures, as JPEG.
+
+    Returns:
+        With tags and boxes.
+
+    Raises:
+        BoxlessError: the folder cannot be written.
+    """
+    pools: dict[int, list[Sample]] = {}
+    for sample in samples:
+        boxes = sample.annotations
+        if boxes is None or sample.unsure:
+            continue
+        if len(boxes.labels) == len(sample.tags) == 1 and not boxes.difficult[0]:
+            pools.setdefault(int(boxes.labels[0]), []).append(sample)
+    number = min(most, sum(map(len, pools.values())) // SHARE)
+    composed = []
+    for row in track(range(number), "Mosaics", number, transient=True):
+        random = np.random.default_rng((seed, row))
+        label = sorted(pools)[row % len(pools)]
+        if row // len(pools) >= EACH * len(pools[label]):
+            continue
+        mosaic = None
+        for _ in range(ATTEMPTS):
+            mosaic = mosaic or _compose(random, pools[label], scale)
+        if mosaic is not None:
+            composed.append(_saved(*mosaic, label, folder / f"{row:05d}.jpg"))
+    return tuple(composed)
+
+
+def _compose(
+    random: np.random.Generator, pool: Sequence[Sample], scale: int
+) -> tuple[NDArray[np.uint8], FloatArray] | None:
+    """A mosaic of pieces of these pictures, in the format of one of them, and its boxes; None where they do not fit."""
+    width, height = View(scale).size(*picture_size(_drawn(random, pool).path))
+    canvas: NDArray[np.uint8] = np.zeros((height, width, 3), np.uint8)
+    boxes = []
+    for left, top, right, bottom in _cells(random, width, height):
+        for _ in range(ATTEMPTS):
+            sample = _drawn(random, pool)
+            assert sample.annotations is not None
+            box, cell = sample.annotations.boxes[0], (right - left, bottom - top)
+            window = _window(random, picture_size(sample.path), box, cell)
+            if window is not None:
+                break
+        else:
+            return None
+        piece, moved = _piece(random, read_picture(sample.path), box, window, cell)
+        canvas[top:bottom, left:right] = piece
+        boxes.append(moved + np.array([left, top, left, top]))
+    return canvas, np.array(boxes, np.float32)
+
+
+def _drawn(random: np.random.Generator, pool: Sequence[Sample]) -> Sample:
+    return pool[int(random.integers(len(pool)))]
+
+
+def _cells(random: np.random.Generator, width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """Two to four rectangles that fill a canvas: (left, top, right, bottom) each."""
+    x, y = (round(side * random.uniform(0.35, 0.65)) for side in (width, height))
+    first, second = round(width * random.uniform(0.25, 0.4)), round(width * random.uniform(0.6, 0.75))
+    layouts = [
+        [(0, 0, x, height), (x, 0, width, height)],
+        [(0, 0, width, y), (0, y, width, height)],
+        [(0, 0, first, height), (first, 0, second, height), (second, 0, width, height)],
+        [(0, 0, x, height), (x, 0, width, y), (x, y, width, height)],
+        [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)],
+    ]
+    return layouts[int(random.integers(len(layouts)))]
+
+
+def _window(
+    random: np.random.Generator, size: tuple[int, int], box: FloatArray, cell: tuple[int, int]
+) -> tuple[int, int, int, int] | None:
+    """A part of a picture of `size` that holds a box and has the format of a cell: left, top, right and bottom.
+
+    None where there is no such part, or it would have to be enlarged too much.
+    """
+    whole, corner, sides = np.array(size), box[:2], box[2:] - box[:2]
+    factor = max(random.uniform(*FILLED) * (cell / sides).min(), (cell / whole).max())
+    window = cell / factor
+    if factor > LARGEST or (window < sides).any():
+        return None
+    lowest, highest = np.maximum(corner + sides - window, 0), np.minimum(corner, whole - window)
+    start = np.floor(lowest + random.uniform(size=2) * np.maximum(highest - lowest, 0)).astype(int)
+    end = np.minimum(np.ceil(start + window).astype(int), whole)
+    return int(start[0]), int(start[1]), int(end[0]), int(end[1])
+
+
+def _piece(
+    random: np.random.Generator,
+    picture: NDArray[np.uint8],
+    box: FloatArray,
+    window: tuple[int, int, int, int],
+    cell: tuple[int, int],
+) -> tuple[NDArray[np.uint8], FloatArray]:
+    """A window of a picture in the size of a cell, mirrored as often as not, and where the box is in it."""
+    left, top, right, bottom = window
+    smooth = cv2.INTER_AREA if right - left > cell[0] else cv2.INTER_LINEAR
+    piece = cv2.resize(picture[top:bottom, left:right], cell, interpolation=smooth)
+    factors = np.array(cell) / (right - left, bottom - top)
+    found = np.clip((box.reshape(2, 2) - (left, top)) * factors, 0, cell).ravel()
+    if random.random() < 0.5:
+        piece, found = piece[:, ::-1], np.array([cell[0] - found[2], found[1], cell[0] - found[0], found[3]])
+    return np.asarray(piece, np.uint8), np.asarray(found, np.float32)
+
+
+def _saved(picture: NDArray[np.uint8], boxes: FloatArray, label: int, path: Path) -> Sample:
+    with write_whole(path) as file:
+        file.write(cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
+    found = Annotations(boxes, np.full(len(boxes), label, np.int64), np.zeros(len(boxes), np.bool_))
+    return Sample(f"mosaic {path.stem}", path, frozenset([label]), annotations=found)
