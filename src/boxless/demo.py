@@ -13,7 +13,7 @@ from boxless.training import train
 from boxless.visualize import contact_sheet, draw_boxes, heatmap_panel
 
 SHORT = ("training.steps=150",)
-"""A third of the steps: it is to be seen in minutes."""
+"""Fewer steps than by default: it is to be seen in minutes."""
 PICTURES = 8
 """How many results are shown."""
 

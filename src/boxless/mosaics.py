@@ -59,9 +59,8 @@ def mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int, folder:
         label = sorted(pools)[row % len(pools)]
         if row // len(pools) >= EACH * len(pools[label]):
             continue
-        mosaic = None
-        for _ in range(ATTEMPTS):
-            mosaic = mosaic or _compose(random, pools[label], scale)
+        attempts = (_compose(random, pools[label], scale) for _ in range(ATTEMPTS))
+        mosaic = next((found for found in attempts if found is not None), None)
         if mosaic is not None:
             composed.append(_saved(*mosaic, label, folder / f"{row:05d}.jpg"))
     return tuple(composed)

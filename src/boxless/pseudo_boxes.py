@@ -54,12 +54,12 @@ def find_boxes(
             console.print(
                 f"Second opinion {fold + 1} of {config.folds}, round {turn} of {config.rounds}", highlight=False
             )
-            part = ready.part(others)
             boxes = [first[row] for row in others]
             if turn > 1:
                 # Within what teaches, or all that is kept of a rare class may lie in the other fold.
-                boxes = _snapped(part, agreed(boxes, [before[row] for row in others], config.agreement))
-            detector = teach(turn, fold + 1, part.part(range(len(others)), boxes))
+                merged = agreed(boxes, [before[row] for row in others], config.agreement)
+                boxes = _snapped(ready.part(others), merged)
+            detector = teach(turn, fold + 1, ready.part(others, boxes))
             for row, found in zip(own, _located(detector, ready, own, "Second opinion"), strict=True):
                 second[row] = found
     boxes = _snapped(ready, agreed(first, second, config.agreement))

@@ -52,7 +52,7 @@ class DenseDetector(TaughtDetector):
         maps = [self.describe(view) for view in batch.own(batch.maps)]
         if self.training:
             return self._losses(batch, maps)
-        seen = self.localizer.score(batch, batch.maps)[0].sigmoid()
+        seen = self.seen(batch)
         return [self._evidence(*row) for row in zip(maps, batch.sizes, seen, strict=True)]
 
     def _losses(self, batch: Batch, maps: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ class FastRCNN(TaughtDetector):
         maps = [self.describe(view) for view in batch.own(batch.maps)]
         if self.training:
             return self._losses(batch, maps)
-        seen = self.localizer.score(batch, batch.maps)[0].sigmoid()
+        seen = self.seen(batch)
         rows = zip(maps, batch.boxes, batch.sizes, seen, strict=True)
         return [self._evidence(*row) for row in rows]
 

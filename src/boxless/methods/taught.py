@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from boxless.backbones import Backbone
 from boxless.config import LocalizerConfig
+from boxless.features import Batch
 from boxless.methods.heads import equalise
 from boxless.methods.localizer import Localizer
 
@@ -70,6 +71,10 @@ class TaughtDetector(nn.Module):
         """Take over a trained localizer, which says what is in a picture; it is not trained on."""
         self.localizer.head.load_state_dict(localizer.head.state_dict())
         self.localizer.requires_grad_(False)
+
+    def seen(self, batch: Batch) -> Tensor:
+        """How likely each class is in each picture, by the localizer: (B, classes)."""
+        return self.localizer.score(batch, batch.maps)[0].sigmoid()
 
     def fit_projections(self, maps: Iterable[Tensor]) -> None:
         """Fit the principal components to maps (C, h, w)."""
