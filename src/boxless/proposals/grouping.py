@@ -14,13 +14,13 @@ from boxless.structures import FloatArray
 # The caller spreads pictures over the cores; OpenCV's own threads would only get in their way.
 cv2.setNumThreads(1)
 
-REVISION = 1
+REVISION = 2
 """Of the boxes that are found; raised with every change to them, so that stored ones are not taken for them."""
 SMOOTHING = 0.8
 """Standard deviation in pixels before segmentation."""
 SCALE = 1 / 800
 """Felzenszwalb and Huttenlocher's k over the number of pixels: 150 for 400 x 300, with colours from 0 to 255."""
-REGIONS = 2400
+REGIONS = 1600
 """Most regions of a segmentation: what is smaller than this part of the picture joins a neighbour."""
 OVERLAP = 0.92
 """IoU from which on a box repeats another."""
