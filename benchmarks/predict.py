@@ -14,12 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from _shared import machine, spread
 
 import boxless
-from boxless.features import one_thread_a_picture
+from boxless.devices import full_width, one_thread_a_picture
 from boxless.inference import Detector, confident
 from boxless.pictures import read_picture, write_picture
 from boxless.proposals import propose
@@ -73,7 +72,7 @@ def parts(detector: Detector, files: list[Path], overlay: Path) -> dict[str, flo
     """Milliseconds a picture of every part of the work, one picture after another on one thread."""
     settings, marks = detector.proposals, []
     assert settings is not None
-    with one_thread_a_picture(torch.device("cpu")):
+    with one_thread_a_picture(detector.device), full_width(detector.device):
         for file in files:
             times = [time.perf_counter()]
             pixels = read_picture(file)

@@ -141,7 +141,9 @@ def test_a_larger_view_interpolates():
 # Batches.
 
 
-def test_collate_pads_with_zeros_and_keeps_values():
+def test_collate_pads_with_zeros_and_keeps_values(monkeypatch: pytest.MonkeyPatch):
+    # Fresh memory is often zero by chance.
+    monkeypatch.setattr("boxless.features.torch.empty", lambda *sides, dtype: torch.full(sides, torch.nan, dtype=dtype))
     small, large = torch.rand(2, 2, 3) + 1, torch.rand(2, 4, 2) + 1
     boxes = [torch.rand(5, 4), torch.rand(1, 4)]
     targets = [torch.tensor([1.0, float("nan")]), torch.tensor([0.0, 1.0])]
@@ -156,6 +158,28 @@ def test_collate_pads_with_zeros_and_keeps_values():
     assert batch.boxes is not None
     assert all(torch.equal(one, other) for one, other in zip(batch.boxes, boxes, strict=True))
     torch.testing.assert_close(batch.targets, torch.stack(targets), equal_nan=True)
+
+
+def test_collate_pads_a_map_that_is_smaller_both_ways(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("boxless.features.torch.empty", lambda *sides, dtype: torch.full(sides, torch.nan, dtype=dtype))
+    batch = collate([Item(torch.ones(2, 1, 2), (16, 32)), Item(torch.ones(2, 3, 4), (48, 64))])
+    assert batch.maps[0].sum() == 2 * 2 and batch.maps[0, :, :1, :2].sum() == 4
+    assert batch.maps[1].sum() == 2 * 12
+
+
+def test_maps_of_folded_and_of_other_networks_do_not_share_a_folder(cache: Path, pictures: dict[str, Path]):
+    convolution = nn.Conv2d(3, 2, 8, stride=16)
+    for stages in (nn.Sequential(convolution), nn.Sequential(convolution, nn.BatchNorm2d(2))):
+        backbone = Backbone(stages.eval(), 2, 16, (0,) * 3, (1,) * 3, "", "")
+        FeatureStore(backbone, stages, BackboneConfig(), torch.device("cpu")).compute(pictures, VIEWS[:1])
+    told = [json.loads(file.read_text()) for file in cache.rglob("settings.json")]
+    assert sorted("folding" in each for each in told) == [False, True]
+
+
+def test_collate_keeps_the_precision_of_stored_maps():
+    stored = torch.rand(2, 3, 4).half()
+    assert torch.equal(collate([Item(stored, (48, 64))]).maps[0], stored)
+    assert collate([Item(stored.float(), (48, 64))]).maps.dtype == torch.float32
 
 
 def test_collate_without_boxes_and_targets():

@@ -13,6 +13,7 @@ from running import SEEDED, assert_same_bits, train_and_kill, weights
 
 import boxless
 from boxless import pseudo_boxes, training
+from boxless.devices import full_width
 from boxless.errors import BoxlessError
 from boxless.inference import Detector
 from boxless.methods.agreement import agreed
@@ -121,6 +122,17 @@ def test_a_head_is_asked_only_about_pictures_it_was_not_taught_by(whole: tuple[P
         assert set(course.asked[f"{turn}-1"]) | set(course.asked[f"{turn}-2"]) == everything
 
 
+def test_all_heads_of_a_run_describe_cells_alike_and_see_the_same(whole: tuple[Path, Course]) -> None:
+    run, _ = whole
+    shared = ("model.last.", "model.earlier.", "model.localizer.")
+    wanted = {name: value for name, value in weights(run).items() if name.startswith(shared)}
+    assert len(wanted) >= 6
+    for fold in FOLDS:
+        own = weights(run / fold)
+        # Fitted to a fold's own pictures they would be others.
+        assert all(torch.equal(own[name], value) for name, value in wanted.items()), fold
+
+
 def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple[Path, Course], demo: Path) -> None:
     run, course = whole
     dataset = boxless.load_dataset(demo, "train").tags_only()
@@ -133,7 +145,8 @@ def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple
         picture = boxless.pictures.read_picture(sample.path)
         maps = [judge.features.extract(picture, view) for view in judge.views]
         boxes = None if judge.proposals is None else proposals.load(keys[sample.path])
-        found = judge.locate(maps, boxes, (picture.shape[1], picture.shape[0]), labels)
+        with full_width(judge.device):
+            found = judge.locate(maps, boxes, (picture.shape[1], picture.shape[0]), labels)
         return Annotations(found, np.array(labels, np.int64), np.zeros(len(labels), np.bool_))
 
     def snapped(sample: Sample, boxes: Annotations) -> Annotations:
@@ -305,3 +318,15 @@ def test_pictures_whose_boxes_teach_nothing_are_left_out() -> None:
     assert [sample.id for sample in kept.dataset.samples] == ["sure", "one of two", "nothing there"]
     assert kept.keys == ("a", "c", "d") and kept.sizes == ((10, 20), (12, 20), (13, 20))
     assert replace(kept.dataset, samples=samples) == dataset
+
+
+def test_it_learns_in_half_precision_too(demo: Path, tmp_path: Path, short_localizer: None) -> None:
+    detector = train(demo, tmp_path / "run", "training.precision=bf16")
+    for name in ("localizer", *FOLDS, ""):
+        losses = [json.loads(row) for row in (tmp_path / "run" / name / "history.jsonl").read_text().splitlines()]
+        assert all(np.isfinite(list(row.values())).all() for row in losses)
+        assert sum(losses[-1].get(key, 0) for key in ("classes", "boxes")) <= sum(
+            losses[0].get(key, 0) for key in ("classes", "boxes")
+        )
+    found = detector.predict(boxless.load_dataset(demo, "val").samples[0].path)
+    assert len(found) and found.scores.dtype == np.float32

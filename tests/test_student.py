@@ -13,6 +13,7 @@ from running import boxless as run_boxless
 
 import boxless
 from boxless import training
+from boxless.devices import full_width
 from boxless.inference import Detector
 from boxless.methods.mining import proposal_heatmap
 from boxless.prepare import Prepared
@@ -22,7 +23,7 @@ from boxless.structures import Dataset
 pytestmark = pytest.mark.usefixtures("short_localizer")
 
 # What gives second opinions takes no settings but these from a student.
-SHARED = [option for option in STUDENT if option.startswith(("views.", "proposals.", "backbone."))]
+SHARED = [option for option in STUDENT if option.startswith(("views.", "proposals.", "backbone.", "head.components"))]
 
 
 def spied(patch: pytest.MonkeyPatch) -> dict[str, Prepared]:
@@ -103,7 +104,9 @@ def test_boxes_and_heatmaps_of_a_loaded_student_are_those_of_its_cells(
     pixels = boxless.pictures.read_picture(boxless.load_dataset(demo, "val").samples[0].path)
     size = (pixels.shape[1], pixels.shape[0])
     found, heatmaps = detector.look(pixels)
-    (evidence,) = detector._evidence([detector.features.extract(pixels, view) for view in detector.views], None, size)
+    with full_width(detector.device):
+        maps = [detector.features.extract(pixels, view) for view in detector.views]
+        (evidence,) = detector._evidence(maps, None, size)
     assert evidence.boxes is not None and evidence.proposal_scores is not None
     boxes, scores = detector.views[0].restore(evidence.boxes.numpy(), *size), evidence.proposal_scores.numpy()
     np.testing.assert_allclose(heatmaps.maps, proposal_heatmap(boxes, scores, size), atol=1e-6)

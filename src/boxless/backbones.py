@@ -1,8 +1,10 @@
 """What a pixel means: ImageNet networks of torchvision and timm as rows of stages, and their weights' origin."""
 
 import contextlib
+import copy
 import hashlib
 import importlib.util
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,6 +16,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 from boxless.config import BackboneConfig
 from boxless.errors import BoxlessError
@@ -137,6 +140,39 @@ def create_backbone(config: BackboneConfig) -> Backbone:
         )
     backbone.stages.eval()
     return backbone
+
+
+def normalised(stages: nn.Sequential) -> bool:
+    """Whether there is batch normalisation that could be `folded`."""
+    return any(isinstance(module, nn.BatchNorm2d) for module in stages.modules())
+
+
+def folded(stages: nn.Sequential) -> nn.Sequential:
+    """The same function with every batch normalisation folded into the convolution before it.
+
+    In evaluation mode both are linear; apart, the normalisation reads and writes the map once more, which takes a third
+    of the convolution's time.
+
+    Args:
+        stages: frozen, in evaluation mode; left as they are. What comes out is a copy, or `stages` where nothing can be
+            folded: no normalisation, or a network that runs its layers in another order than it names them.
+    """
+    if not normalised(stages):
+        return stages
+    copied = copy.deepcopy(stages)
+    for parent in list(copied.modules()):
+        for (name, layer), (next_name, norm) in itertools.pairwise(list(parent.named_children())):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(layer, norm))
+                # timm's normalisation carries the activation with it.
+                setattr(parent, next_name, getattr(norm, "act", nn.Identity()))
+    picture = torch.rand(1, 3, 160, 208, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before, after = (each(picture.to(next(stages.parameters()).device)) for each in (stages, copied))
+    error, size = ((before - after).abs(), before.abs())
+    # Channel by channel, as large ones would hide what is wrong with others; rounding errors are those of the largest.
+    same = error.amax(dim=(0, 2, 3)) <= 1e-3 * size.amax(dim=(0, 2, 3)) + 1e-5 * size.max()
+    return copied if bool(same.all()) else stages
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -188,7 +188,8 @@ class DenseConfig(Section):
     """A detector without proposals that is taught by boxes (FCOS; Tian et al., ICCV 2019): pseudo boxes, or true ones.
 
     Args:
-        components: principal components that are kept of the backbone's last map, and of the earlier ones together.
+        components: principal components that are kept of the backbone's last map, and of the earlier ones together;
+            heads that give second opinions share them.
         channels: of the layers over them.
         far_weight: weight of background cells that are far from all boxes of a picture: pseudo boxes leave objects out.
     """

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from boxless.datasets import load_dataset
+from boxless.devices import full_width, one_thread_a_picture
 from boxless.errors import BoxlessError
-from boxless.features import one_thread_a_picture
 from boxless.inference import Detector, points_of
 from boxless.metrics import diagnose_detections, evaluate_detections
 from boxless.prepare import prepare
@@ -133,14 +133,13 @@ def decide_all(
     samples = ready.dataset.samples
 
     def work(row: int) -> tuple[Detections, Heatmaps]:
-        key = ready.keys[row]
-        maps = [ready.features.load(key, samples[row].path, view) for view in detector.views]
-        boxes = ready.proposals.load(key) if ready.proposals else None
-        return detector.decide(maps, boxes, ready.sizes[row])
+        boxes = ready.boxes(row) if ready.proposals else None
+        return detector.decide([ready.map(row, view) for view in detector.views], boxes, ready.sizes[row])
 
     found, points = [], []
     with (
         one_thread_a_picture(detector.device) as threads,
+        full_width(detector.device),
         closing(track_threads(work, range(len(samples)), description, threads)) as decided,
     ):
         for sample, (detections, heatmaps) in zip(samples, decided, strict=True):

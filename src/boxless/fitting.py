@@ -83,7 +83,7 @@ def _threshold(ready: Prepared, detector: Detector) -> float:
     boxes: list[list[list[FloatArray]]] = [[], []]
     for row in track(rows, "Where objects end", len(rows), transient=True):
         path, size, labels = samples[row].path, ready.sizes[row], sorted(samples[row].tags)
-        stored = detector.features.load(ready.keys[row], path, first)
+        stored = ready.map(row, first)
         larger = detector.features.extract(read_picture(path), far.views[0])
         for side, (look, maps) in enumerate(((near, stored), (far, larger))):
             found = look.extents([maps], size, labels, THRESHOLDS)
@@ -105,4 +105,4 @@ def _tagged(ready: Prepared, seed: int, most: int) -> list[int]:
 def _maps(ready: Prepared, rows: Sequence[int], view: View) -> Iterator[Tensor]:
     """The maps of these pictures, one at a time, in single precision."""
     for row in rows:
-        yield ready.features.load(ready.keys[row], ready.dataset.samples[row].path, view).float()
+        yield ready.map(row, view).float()

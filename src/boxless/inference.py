@@ -15,8 +15,9 @@ from PIL import Image
 from torchvision.ops import batched_nms
 
 from boxless.config import Config, InferenceConfig
+from boxless.devices import full_width, one_thread_a_picture
 from boxless.errors import PictureError
-from boxless.features import FeatureStore, Item, View, collate, one_thread_a_picture, views_of
+from boxless.features import FeatureStore, Item, View, collate, views_of
 from boxless.methods import Evidence, Localizer
 from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap, vote
 from boxless.pictures import read_picture, to_array
@@ -98,8 +99,9 @@ class Detector:
         """
         pixels = _pixels(picture)
         boxes = propose(pixels, self.proposals) if self.proposals else None
-        maps = [self.features.extract(pixels, view) for view in self.views]
-        return self.decide(maps, boxes, (pixels.shape[1], pixels.shape[0]))
+        with full_width(self.device):
+            maps = [self.features.extract(pixels, view) for view in self.views]
+            return self.decide(maps, boxes, (pixels.shape[1], pixels.shape[0]))
 
     def look_all(
         self, pictures: Sequence[Path], skipped: dict[Path, str]
@@ -123,6 +125,7 @@ class Detector:
 
         with (
             one_thread_a_picture(self.device) as threads,
+            full_width(self.device),
             closing(track_threads(work, pictures, "Predict", threads)) as looks,
         ):
             for path, seen in zip(pictures, looks, strict=True):

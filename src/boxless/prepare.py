@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import Tensor
+
 from boxless.config import ProposalConfig
 from boxless.errors import BoxlessError
 from boxless.features import FeatureStore, View
 from boxless.pictures import content_keys, picture_size, skip_copies
 from boxless.progress import report_skipped
 from boxless.proposals import ProposalStore
-from boxless.structures import Annotations, Dataset
+from boxless.structures import Annotations, Dataset, FloatArray
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,15 @@ class Prepared:
             skipped={},
             seconds={},
         )
+
+    def map(self, row: int, view: View) -> Tensor:
+        """What is stored of a picture in a view, as `FeatureStore.load` gives it: (C, h, w)."""
+        return self.features.load(self.keys[row], self.dataset.samples[row].path, view)
+
+    def boxes(self, row: int) -> FloatArray:
+        """Proposals of a picture, (N, 4) float32, xyxy pixels; there must be some."""
+        assert self.proposals is not None
+        return self.proposals.load(self.keys[row])
 
     def joined(self, other: "Prepared") -> "Prepared":
         """These pictures and others of the same classes, prepared alike."""

@@ -43,7 +43,7 @@ def track(items: Iterable[T], description: str, total: int, *, transient: bool =
     _give_back()
 
 
-TRIMMED = 50
+TRIMMED = 20
 """After so many items memory that is free is given back."""
 
 

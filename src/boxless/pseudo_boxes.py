@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from accelerate.utils import broadcast_object_list
 
 from boxless.config import PseudoBoxConfig
+from boxless.devices import full_width, one_thread_a_picture
 from boxless.errors import BoxlessError
-from boxless.features import one_thread_a_picture
 from boxless.inference import Detector
 from boxless.methods.agreement import agreed
 from boxless.methods.mining import snap
@@ -106,23 +107,20 @@ def _located(detector: Detector, ready: Prepared, rows: Sequence[int], descripti
     """The likeliest box of every tag of these pictures."""
 
     def locate(row: int) -> Annotations:
-        sample, key = ready.dataset.samples[row], ready.keys[row]
-        labels = np.array(sorted(sample.tags), np.int64)
+        labels = np.array(sorted(ready.dataset.samples[row].tags), np.int64)
         boxes = np.zeros((0, 4), np.float32)
         if len(labels):
-            maps = [detector.features.load(key, sample.path, view) for view in detector.views]
-            proposals = None
-            if detector.proposals is not None and ready.proposals is not None:
-                proposals = ready.proposals.load(key)
+            maps = [ready.map(row, view) for view in detector.views]
+            proposals = ready.boxes(row) if detector.proposals else None
             boxes = detector.locate(maps, proposals, ready.sizes[row], labels.tolist())
         return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
 
-    with one_thread_a_picture(detector.device) as threads:
-        return list(track_threads(locate, rows, description, threads))
+    with one_thread_a_picture(detector.device) as threads, full_width(detector.device):
+        found = list(track_threads(locate, rows, description, threads))
+    # Of several processes all are taught what the first one found, or their heads would learn from boxes that differ.
+    return list(broadcast_object_list(found))
 
 
 def _snapped(ready: Prepared, boxes: Sequence[Annotations]) -> list[Annotations]:
     """Boxes of every picture, moved onto the edges that its proposals end at."""
-    assert ready.proposals is not None
-    pairs = zip(boxes, ready.keys, strict=True)
-    return [replace(found, boxes=snap(found.boxes, ready.proposals.load(key))) for found, key in pairs]
+    return [replace(found, boxes=snap(found.boxes, ready.boxes(row))) for row, found in enumerate(boxes)]

@@ -21,8 +21,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from boxless.backbones import fingerprint
 from boxless.cache import digest
-from boxless.config import Config, DetectorConfig, FastRCNNConfig, TrainingConfig, read_yaml, resolve
+from boxless.config import Config, DenseConfig, DetectorConfig, FastRCNNConfig, TrainingConfig, read_yaml, resolve
 from boxless.datasets import load_dataset
+from boxless.devices import full_width
 from boxless.errors import BoxlessError
 from boxless.evaluation import evaluate
 from boxless.features import Item, Truth, View, collate, views_of
@@ -119,7 +120,7 @@ def _run(
     settings: Config,
     trackers: Sequence[str] = (),
     monitored: Dataset | None = None,
-    localizer: Detector | None = None,
+    leader: TaughtDetector | None = None,
 ) -> Detector:
     """Train one network.
 
@@ -129,7 +130,8 @@ def _run(
         settings: its own.
         trackers: see `train`.
         monitored: what to evaluate on after every epoch.
-        localizer: says what is in a picture: given to the heads of second opinions, whose pictures have pseudo boxes.
+        leader: has learned what is in a picture and what describes a cell: given to the heads of second opinions, whose
+            pictures have pseudo boxes.
     """
     dataset = data.dataset if isinstance(data, Prepared) else data
     network = build_network(settings, len(dataset.classes))
@@ -145,7 +147,7 @@ def _run(
         return Detector.load(run)
     seconds = dict(ready.seconds)
     if isinstance(network.model, TaughtDetector):
-        ready, spent, found = _lessons(network.model, ready, run, settings, detector, localizer)
+        ready, spent, found = _lessons(network.model, ready, run, settings, detector, leader)
         seconds |= spent
         manifest |= found
     start_trackers(accelerator, run, settings.model_dump(), digest(manifest["data"] | settings.model_dump()))
@@ -173,7 +175,12 @@ def _prepared(dataset: Dataset, settings: Config, detector: Detector) -> Prepare
 
 
 def _lessons(
-    model: TaughtDetector, ready: Prepared, run: Path, settings: Config, detector: Detector, localizer: Detector | None
+    model: TaughtDetector,
+    ready: Prepared,
+    run: Path,
+    settings: Config,
+    detector: Detector,
+    leader: TaughtDetector | None,
 ) -> tuple[Prepared, dict[str, float], dict[str, Any]]:
     """What teaches a head: pictures with boxes. The model is given all that it does not learn.
 
@@ -182,17 +189,19 @@ def _lessons(
     """
     seconds: dict[str, float] = {}
     manifest = {}
-    if localizer is None:
+    if leader is not None:
+        model.follow(leader)
+    else:
         localizer = _localizer(ready, run, settings)
         seconds["localizer"] = read_manifest(run / LOCALIZER)["seconds"]["training"]
+        assert isinstance(localizer.model, Localizer)
+        model.start_from(localizer.model)
+        fit_projections(model, ready, views_of(settings.views)[0], settings.seed)
         if settings.supervision == "tags":
-            ready, spent = _with_pseudo_boxes(ready, run, settings, localizer)
+            ready, spent = _with_pseudo_boxes(ready, run, settings, localizer, model)
             seconds |= spent
             manifest["pseudo_boxes"] = agreement(ready.dataset)
-    assert isinstance(localizer.model, Localizer)
-    model.start_from(localizer.model)
     ready = teaching(ready)
-    fit_projections(model, ready, views_of(settings.views)[0], settings.seed)
     if settings.supervision == "tags":
         start = time.perf_counter()
         ready = _with_mosaics(ready, run, settings, detector)
@@ -222,10 +231,13 @@ def _within(settings: Config, method: str, **own: Any) -> Config:
 
 
 def _teacher(settings: Config, turn: int) -> Config:
-    """The settings of the heads that give second opinions: those of `seeded`, whichever head the boxes are for."""
-    if not isinstance(settings.head, FastRCNNConfig):
+    """The settings of the heads that give second opinions: those of `seeded`, whichever head the boxes are for.
+
+    All heads of a run share their principal components.
+    """
+    if isinstance(settings.head, DenseConfig):
         shared = settings.model_dump(include={"proposals", "pseudo_boxes"})
-        settings = _within(settings, "seeded", **shared)
+        settings = _within(settings, "seeded", head={"components": settings.head.components}, **shared)
     if turn > 1:
         return settings
     # Pieces of pictures want boxes that were agreed on, and of boxes that were not, less is to be learned.
@@ -251,7 +263,7 @@ def _with_mosaics(ready: Prepared, run: Path, settings: Config, detector: Detect
 
 
 def _with_pseudo_boxes(
-    ready: Prepared, run: Path, settings: Config, localizer: Detector
+    ready: Prepared, run: Path, settings: Config, localizer: Detector, leader: TaughtDetector
 ) -> tuple[Prepared, dict[str, float]]:
     """The pictures with pseudo boxes, and what took how many seconds.
 
@@ -265,7 +277,7 @@ def _with_pseudo_boxes(
         nonlocal elsewhere
         begun = time.perf_counter()
         opinions.append(run / f"{FOLD}-{turn}-{fold}")
-        detector = _run(part, opinions[-1], _teacher(settings, turn), localizer=localizer)
+        detector = _run(part, opinions[-1], _teacher(settings, turn), leader=leader)
         elsewhere += time.perf_counter() - begun
         return detector
 
@@ -327,24 +339,23 @@ class _Views(TorchDataset[Item]):
 
     def __getitem__(self, index: tuple[int, int]) -> Item:
         row, view = index[0], self.views[index[1]]
-        sample, key, size = self.ready.dataset.samples[row], self.ready.keys[row], self.ready.sizes[row]
+        sample, size = self.ready.dataset.samples[row], self.ready.sizes[row]
         boxes = None
         if self.ready.proposals is not None:
-            boxes = torch.from_numpy(view.boxes(self.ready.proposals.load(key), *size))
+            boxes = torch.from_numpy(view.boxes(self.ready.boxes(row), *size))
         width, height = view.size(*size)
         truth = None if sample.annotations is None else _truth(sample.annotations, view, size)
         if not self.averages_only:
-            features = self.ready.features.load(key, sample.path, view)
-            return Item(features, (height, width), boxes, self.targets[row], truth)
+            return Item(self.ready.map(row, view), (height, width), boxes, self.targets[row], truth)
         return Item(self._average(index)[:, None, None], (1, 1), boxes, self.targets[row])
 
     def _average(self, index: tuple[int, int]) -> Tensor:
         """The mean over a view's map, (C,)."""
-        (row, view), ready = index, self.ready
+        row, view = index
         if self.averages is None or self.averages[view, row, 0].isnan():
-            features = ready.features.load(ready.keys[row], ready.dataset.samples[row].path, self.views[view])
+            features = self.ready.map(row, self.views[view])
             if self.averages is None:
-                self.averages = torch.full((len(self.views), len(ready.keys), len(features)), torch.nan)
+                self.averages = torch.full((len(self.views), len(self.ready.keys), len(features)), torch.nan)
             self.averages[view, row] = features.float().mean(dim=(1, 2))
         return self.averages[view, row]
 
@@ -404,7 +415,8 @@ def _fit(
         model.train()
         # The backbone's batch normalisation keeps its statistics: batches are a few pictures of few classes.
         network.model.tail.eval()
-        losses = _epoch(accelerator, model, optimizer, batches, training, epoch, epochs)
+        with full_width(accelerator.device):
+            losses = _epoch(accelerator, model, optimizer, batches, training, epoch, epochs)
         row = {"epoch": epoch + 1, **losses, "lr": optimizer.param_groups[0]["lr"]}
         row["seconds"] = round(time.perf_counter() - start, 2)
         if accelerator.is_main_process:

@@ -12,7 +12,8 @@ from torchvision.ops import box_iou
 from boxless.config import FastRCNNConfig, LocalizerConfig
 from boxless.features import Item, Truth, collate
 from boxless.methods import FastRCNN, Localizer
-from boxless.methods.heads import decode
+from boxless.methods.heads import decode, equalise
+from boxless.methods.losses import refinement_loss
 from boxless.methods.taught import Projection
 
 SMALL: dict[str, Any] = {"components": (4, 3), "pool": 2, "hidden": (8, 7), "dropout": 0.0, "sample": (50, 100)}
@@ -28,11 +29,15 @@ def make(classes: int = 3, **changes: Any) -> FastRCNN:
 
 def test_projections_are_principal_components_of_one_magnitude():
     random = np.random.default_rng(0)
-    cells = random.normal(size=(500, 7)) @ random.normal(size=(7, 7)) + random.normal(size=7) * 5
-    projection = Projection(7, 3)
+    raw = random.normal(size=(500, 7)) @ random.normal(size=(7, 7)) + random.normal(size=7) * 5
+    # Maps of four and of three channels; of each a cell counts with a mean square of one.
+    parts = (raw[:, :4], raw[:, 4:])
+    cells = np.concatenate([part / np.sqrt((part**2).mean(axis=1, keepdims=True)) for part in parts], axis=1)
+    projection = Projection([4, 3], 3)
     tensor = torch.from_numpy(cells).float()
     projection.fit(tensor.sum(dim=0), tensor.T @ tensor, len(cells))
-    found = projection(tensor.T.reshape(7, 25, 20)).reshape(3, 500).T.numpy()
+    maps = [torch.from_numpy(part.T.reshape(-1, 25, 20)).float() for part in parts]
+    found = projection(maps).reshape(3, 500).T.numpy()
     reference = PCA(3).fit_transform(cells)
     wanted = reference / reference[:, 0].std()
     for column in range(3):
@@ -44,14 +49,14 @@ def test_projections_are_principal_components_of_one_magnitude():
 
 
 def test_a_projection_keeps_no_more_components_than_there_are_channels():
-    projection = Projection(4, 9)
+    projection = Projection([4], 9)
     assert projection.components.shape == (4, 4)
     maps = torch.randn(4, 2, 3)
-    # Before it is fitted it changes nothing.
-    torch.testing.assert_close(projection(maps), maps)
+    # Before it is fitted it changes nothing but the magnitude.
+    torch.testing.assert_close(projection([maps]), equalise(maps))
     # Maps that are the same everywhere have no components; nothing becomes infinite.
     projection.fit(torch.ones(4) * 6, torch.ones(4, 4) * 6, 6)
-    assert torch.isfinite(projection(torch.ones(4, 2, 3))).all()
+    assert torch.isfinite(projection([torch.ones(4, 2, 3)])).all()
 
 
 def test_projections_are_fitted_to_equalised_cells_of_every_map():
@@ -176,6 +181,61 @@ def test_what_is_in_the_picture_is_the_localizers_word_and_not_learned():
         assert parameter.requires_grad != name.startswith("localizer."), name
 
 
+def test_a_head_that_follows_another_describes_cells_and_sees_pictures_like_it():
+    leader, model = make(), make()
+    model.fit_projections([random_map(5, 4, 30)])
+    row = item()
+    assert not torch.equal(model.describe(row.map), leader.describe(row.map))
+    nn.init.normal_(leader.localizer.head[0].weight)
+    model.follow(leader)
+    torch.testing.assert_close(model.describe(row.map), leader.describe(row.map), rtol=0, atol=0)
+    assert torch.equal(evidence(model, row)[0].image_scores, evidence(leader, row)[0].image_scores)
+    assert not any(parameter.requires_grad for parameter in model.localizer.parameters())
+    # Copied, not shared.
+    leader.last.mean.add_(1)
+    assert not torch.equal(model.last.mean, leader.last.mean)
+
+
+@pytest.mark.parametrize("magnitude", [1, 1e5])
+def test_cells_are_described_the_same_whatever_the_precision_around_and_their_magnitude(magnitude: float):
+    model, view = make(), random_map(5, 4, 30)
+    wanted = model.describe(view)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.describe(view * magnitude)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_stored_maps_are_read_in_single_precision():
+    model, row = make(), item()
+    stored = row.map.half()
+    (found,), (wanted,) = evidence(model, replace(row, map=stored)), evidence(model, replace(row, map=stored.float()))
+    assert found.proposal_scores is not None and wanted.proposal_scores is not None
+    torch.testing.assert_close(found.proposal_scores, wanted.proposal_scores, rtol=0, atol=0)
+    assert torch.equal(found.image_scores, wanted.image_scores)
+
+
+@pytest.mark.parametrize("number", [1, 127, 128, 129])
+def test_layers_see_multiples_of_one_number_of_rows_and_nobody_else_does(number: int, monkeypatch: pytest.MonkeyPatch):
+    model, row, seen = make(), item(number=300), []
+    assert row.boxes is not None
+    (everything,) = evidence(model, row)
+    forward = model.classify.forward
+
+    def noted(hidden: Tensor) -> Tensor:
+        seen.append(len(hidden))
+        return forward(hidden)
+
+    monkeypatch.setattr(model.classify, "forward", noted)
+    (some,) = evidence(model, replace(row, boxes=row.boxes[:number]))
+    assert seen == [128 if number < 129 else 256] * 2
+    for found, wanted in ((some.proposal_scores, everything.proposal_scores), (some.boxes, everything.boxes)):
+        assert found is not None and wanted is not None and len(found) == number
+        torch.testing.assert_close(found, wanted[:number], rtol=1e-4, atol=1e-4)
+    losses(model, [row])
+    assert seen[-1] % 128 == 0 and len(seen) == 3
+
+
 # What it learns.
 
 
@@ -267,14 +327,13 @@ def test_a_picture_none_of_whose_proposals_may_teach_costs_nothing():
 
 def test_a_step_sees_no_more_proposals_than_the_sample(monkeypatch: pytest.MonkeyPatch):
     model, row, seen = make(sample=(1, 5)), item(seed=2), []
-    forward = model.classify.forward
 
-    def noted(hidden: Tensor) -> Tensor:
-        seen.append(len(hidden))
-        return forward(hidden)
+    def noted(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        seen.append((len(logits), len(labels), len(weights)))
+        return refinement_loss(logits, labels, weights)
 
-    monkeypatch.setattr(model.classify, "forward", noted)
+    monkeypatch.setattr("boxless.methods.fast_rcnn.refinement_loss", noted)
     found = {losses(model, [row])["classes"] for _ in range(6)}
-    assert seen == [6] * 6 and len(found) > 2
-    evidence(model, row)
-    assert seen[-1] == 42
+    assert seen == [(6, 6, 6)] * 6 and len(found) > 2
+    (whole,) = evidence(model, row)
+    assert whole.proposal_scores is not None and len(whole.proposal_scores) == 42

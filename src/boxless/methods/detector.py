@@ -70,7 +70,7 @@ class WeakDetector(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
         """Losses in training mode, one `Evidence` a view in evaluation mode."""
         assert batch.boxes is not None
-        maps = self.tail(batch.maps)
+        maps = self.tail(batch.maps.float())
         if not self.training:
             evidence = self._evidence(batch, maps, mirrored=False)
             if not self.config.mirror:

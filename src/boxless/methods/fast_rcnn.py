@@ -26,6 +26,8 @@ OBJECTS = 0.33
 """Share of the proposals on objects in a picture's loss."""
 IGNORE = 0.1
 """Proposals that overlap no box by this much have no part: they may hold an object that nobody has found."""
+ROWS = 128
+"""Regions go through the layers in multiples of this: kernels are compiled for a number of rows, and kept."""
 
 
 class FastRCNN(TaughtDetector):
@@ -62,12 +64,12 @@ class FastRCNN(TaughtDetector):
         assert batch.boxes is not None and batch.truth is not None
         rows = [self._lesson(*row) for row in zip(maps, batch.boxes, batch.truth, batch.sizes, strict=True)]
         regions, labels, weights, goals = (torch.cat(parts) for parts in zip(*rows, strict=True))
-        hidden = self.trunk(regions)
-        held = labels < self.classes
-        moves = self.regress(hidden[held]).float()
+        number, held = len(labels), labels < self.classes
+        hidden = self.trunk(_padded(regions))
+        logits, moves = self.classify(hidden)[:number].float(), self.regress(hidden)[:number].float()
         return {
-            "classes": refinement_loss(self.classify(hidden).float(), labels, weights),
-            "boxes": box_loss(moves, goals[held], weights[held], len(labels)),
+            "classes": refinement_loss(logits, labels, weights),
+            "boxes": box_loss(moves[held], goals[held], weights[held], number),
         }
 
     def _lesson(self, view: Tensor, proposals: Tensor, truth: Truth, size: Tensor) -> tuple[Tensor, ...]:
@@ -89,10 +91,11 @@ class FastRCNN(TaughtDetector):
         """The mean of both mirrorings."""
         width = size[1].item()
         looks = []
-        for mirrored, hidden in enumerate(self._both_ways(*self._grid(view, proposals, size))):
+        for mirrored, hidden in enumerate(self._both_ways(*map(_padded, self._grid(view, proposals, size)))):
             boxes = mirror_boxes(proposals, width) if mirrored else proposals
-            moved = decode(boxes, self.regress(hidden).float(), size)
-            scores = self.classify(hidden).float().softmax(dim=1)[:, : self.classes] * seen
+            logits, moves = self.classify(hidden)[: len(boxes)].float(), self.regress(hidden)[: len(boxes)].float()
+            moved = decode(boxes, moves, size)
+            scores = logits.softmax(dim=1)[:, : self.classes] * seen
             looks.append(Evidence(seen, scores, boxes=mirror_boxes(moved, width) if mirrored else moved))
         return looks[0].mean_with(looks[1])
 
@@ -119,6 +122,11 @@ class FastRCNN(TaughtDetector):
 
     def _grid(self, view: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         return average_regions([view], [boxes], [frames(boxes, size)], self.stride, self.config.pool)
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """Rows (N, ...), and below them zeros up to a multiple of `ROWS`."""
+    return torch.cat([rows, rows.new_zeros(-len(rows) % ROWS, *rows.shape[1:])])
 
 
 def _flat(regions: Tensor, surroundings: Tensor, *, mirrored: bool) -> Tensor:

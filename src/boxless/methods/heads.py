@@ -119,12 +119,17 @@ def _taps(edges: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 
 def equalise(maps: Tensor) -> Tensor:
-    """Scale every cell (B, C, H, W) to a root mean square of one over its channels.
+    """Scale every cell (..., C, H, W) to a root mean square of one over its channels.
 
     Deep maps peak on the most telling part of an object; the direction of a cell's features tells the class all over
     it.
     """
-    return maps * (maps.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()
+    return maps / magnitudes(maps)
+
+
+def magnitudes(maps: Tensor) -> Tensor:
+    """Root mean square of every cell over its channels, never quite zero: (..., C, H, W) -> (..., 1, H, W)."""
+    return (maps.square().mean(dim=-3, keepdim=True) + 1e-6).sqrt()
 
 
 def fully_connected(inputs: int, widths: Sequence[int], dropout: float) -> nn.Sequential:

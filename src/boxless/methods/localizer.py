@@ -61,7 +61,7 @@ class Localizer(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
         """Losses in training mode, one `Evidence` a view in evaluation mode."""
-        features = self.tail(batch.maps)
+        features = self.tail(batch.maps.float())
         logits, maps = self.score(batch, features)
         if self.training:
             assert batch.targets is not None

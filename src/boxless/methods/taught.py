@@ -1,6 +1,6 @@
 """What detectors that boxes teach have in common: what describes a cell, and who says what is in the picture."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from boxless.backbones import Backbone
 from boxless.config import LocalizerConfig
 from boxless.features import Batch
-from boxless.methods.heads import equalise
+from boxless.methods.heads import equalise, magnitudes
 from boxless.methods.localizer import Localizer
 
 
@@ -16,21 +16,27 @@ class Projection(nn.Module):
     """Principal components of the cells of maps, of one magnitude, fitted once and then fixed.
 
     Args:
-        channels: of the maps.
+        channels: of the maps that describe a cell together; its part of each is scaled to the same magnitude first.
         components: how many are kept; the first has a variance of one.
     """
 
-    def __init__(self, channels: int, components: int) -> None:
+    def __init__(self, channels: Sequence[int], components: int) -> None:
         super().__init__()
-        components = min(components, channels)
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("components", torch.eye(channels)[:components].clone())
+        self.channels = tuple(channels)
+        total = sum(channels)
+        components = min(components, total)
+        self.register_buffer("mean", torch.zeros(total))
+        self.register_buffer("components", torch.eye(total)[:components].clone())
         self.mean: Tensor
         self.components: Tensor
 
-    def forward(self, cells: Tensor) -> Tensor:
-        """(C, h, w) -> (components, h, w)."""
-        return torch.einsum("kc,chw->khw", self.components, cells - self.mean[:, None, None])
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """The components of `equalise`d maps, each (C, h, w), of cells of any magnitude: (components, h, w)."""
+        found = -(self.components @ self.mean)[:, None]
+        for own, weights in zip(maps, torch.split(self.components, list(self.channels), dim=1), strict=True):
+            # A cell's scale is the same for all its channels: applied to the few that come out, no map is copied.
+            found = found + weights @ own.flatten(1) / magnitudes(own).flatten()
+        return found.view(-1, *maps[0].shape[1:])
 
     def fit(self, total: Tensor, products: Tensor, number: int) -> None:
         """Fit to `number` cells from their sum (C,) and the sum of their outer products (C, C)."""
@@ -59,8 +65,8 @@ class TaughtDetector(nn.Module):
         self.stride, self.classes = backbone.stride, classes
         self.channels = (backbone.channels, *backbone.level_channels)
         self.localizer = Localizer(nn.Sequential(), backbone.channels, LocalizerConfig(), classes)
-        self.last = Projection(backbone.channels, components[0])
-        self.earlier = Projection(sum(self.channels[1:]), components[1])
+        self.last = Projection(self.channels[:1], components[0])
+        self.earlier = Projection(self.channels[1:], components[1])
 
     @property
     def described_by(self) -> int:
@@ -72,28 +78,36 @@ class TaughtDetector(nn.Module):
         self.localizer.head.load_state_dict(localizer.head.state_dict())
         self.localizer.requires_grad_(False)
 
+    def follow(self, other: "TaughtDetector") -> None:
+        """Take over another's localizer and principal components, of the same number; neither is fitted anew."""
+        self.start_from(other.localizer)
+        self.last.load_state_dict(other.last.state_dict())
+        self.earlier.load_state_dict(other.earlier.state_dict())
+
     def seen(self, batch: Batch) -> Tensor:
         """How likely each class is in each picture, by the localizer: (B, classes)."""
-        return self.localizer.score(batch, batch.maps)[0].sigmoid()
+        return self.localizer.score(batch, batch.maps.float())[0].sigmoid()
 
     def fit_projections(self, maps: Iterable[Tensor]) -> None:
         """Fit the principal components to maps (C, h, w)."""
         sums: list[tuple[Tensor, Tensor]] = []
         number = 0
         for view in maps:
-            parts = [part.flatten(1) for part in self._equal(view)]
+            last, *earlier = (equalise(part).flatten(1) for part in self._parts(view))
+            parts = (last, torch.cat(earlier))
             own = [(cells.sum(dim=1), cells @ cells.T) for cells in parts]
             sums = own if not sums else [(a + c, b + d) for (a, b), (c, d) in zip(sums, own, strict=True)]
-            number += parts[0].shape[1]
+            number += last.shape[1]
         for projection, (total, products) in zip((self.last, self.earlier), sums, strict=True):
             projection.fit(total, products, number)
 
     def describe(self, view: Tensor) -> Tensor:
         """What the head reads of a map of hypercolumns: (C, h, w) -> (described_by, h, w)."""
-        last, earlier = self._equal(view)
-        return torch.cat([self.last(last), self.earlier(earlier)])
+        last, *earlier = self._parts(view)
+        # Nothing of it is learned, and differences of large numbers want all their digits.
+        with torch.autocast(view.device.type, enabled=False):
+            return torch.cat([self.last([last]), self.earlier(earlier)])
 
-    def _equal(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """The last map and the earlier ones (C, h, w), each with cells of equal magnitude."""
-        last, *earlier = (equalise(part[None])[0] for part in torch.split(view.float(), list(self.channels)))
-        return last, torch.cat(earlier)
+    def _parts(self, view: Tensor) -> tuple[Tensor, ...]:
+        """The last map and the earlier ones, (C, h, w) each."""
+        return torch.split(view.float(), list(self.channels))
