@@ -86,7 +86,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "seeded": {
         "head": {"kind": "fast_rcnn"},
         "inference": {"nms": 0.3},
-        "training": {"steps": 400, "batch_size": 8, "lr": 5e-4},
+        "training": {"steps": 600, "batch_size": 8, "lr": 5e-4},
     },
     "student": {
         "head": {"kind": "dense"},
