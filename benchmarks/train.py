@@ -23,11 +23,11 @@ from _shared import machine, spread
 import boxless
 from boxless.config import Config, resolve
 from boxless.features import Batch, FeatureStore, collate, views_of
+from boxless.loop import TrainingViews, optimizer_for
 from boxless.methods.presets import preset
 from boxless.prepare import prepare
 from boxless.runs import build_network
 from boxless.structures import Dataset
-from boxless.training import _optimizer, _Views
 
 VGG16 = Path(__file__).parent.parent / "configs" / "voc2007" / "wsddn_vgg16.yaml"
 SINGLE_SCALE = ("views.scales=[512]", "views.flips=false", "inference.views=null", "backbone.weights=none")
@@ -70,11 +70,11 @@ def lesson(dataset: Dataset, config: Config) -> Iterator[float]:
     network = build_network(config, len(dataset.classes))
     features = FeatureStore(network.backbone, network.frozen, config.backbone, torch.device("cpu"))
     views = views_of(config.views)
-    items = _Views(prepare(dataset, features, views, config.proposals), views, averages_only=False)
+    items = TrainingViews(prepare(dataset, features, views, config.proposals), views, averages_only=False)
     rows = [(row, row % len(views)) for row in range(len(dataset))]
     size = config.training.batch_size
     steps = [rows[first : first + size] for first in range(0, len(rows), size)]
-    model, optimizer = network.model.train(), _optimizer(network.model, config.training)
+    model, optimizer = network.model.train(), optimizer_for(network.model, config.training)
     model.tail.eval()
     while True:
         start = time.perf_counter()

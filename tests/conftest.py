@@ -44,7 +44,7 @@ def short_localizer() -> Iterator[None]:
     """For tests that do not look at what the localizer within a run learns, and let it learn next to nothing; few
     pictures are enough for mosaics."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("boxless.training.EPOCHS", 2)
+        patch.setattr("boxless.loop.EPOCHS", 2)
         patch.setattr("boxless.fitting.SCALED", 2)
         patch.setattr("boxless.mosaics.SHARE", 1)
         yield

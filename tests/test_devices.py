@@ -7,7 +7,7 @@ import torch
 from running import SEEDED
 
 import boxless
-from boxless import devices, training
+from boxless import devices, loop
 from boxless.devices import full_width
 from boxless.features import FeatureStore
 from boxless.methods import FastRCNN
@@ -89,8 +89,8 @@ def test_everything_but_stored_maps_is_computed_in_full_width(
     demo: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Maps that a run stores, those of the monitored split too, must not depend on who computes them."""
-    storing, maps, heads, loop = [0], set(), set(), set()
-    compute, extract, forward, epoch = FeatureStore.compute, FeatureStore.extract, FastRCNN.forward, training._epoch
+    storing, maps, heads, passes = [0], set(), set(), set()
+    compute, extract, forward, epoch = FeatureStore.compute, FeatureStore.extract, FastRCNN.forward, loop._epoch
 
     def spied_compute(self: FeatureStore, *rest: Any) -> Any:
         storing[0] += 1
@@ -108,15 +108,15 @@ def test_everything_but_stored_maps_is_computed_in_full_width(
         return forward(self, batch)
 
     def spied_epoch(*rest: Any) -> Any:
-        loop.add(precision())
+        passes.add(precision())
         return epoch(*rest)
 
     for target, spy in ((FeatureStore, spied_compute), (FeatureStore, spied_extract), (FastRCNN, spied_forward)):
         monkeypatch.setattr(target, spy.__name__.removeprefix("spied_"), spy)
-    monkeypatch.setattr(training, "_epoch", spied_epoch)
+    monkeypatch.setattr(loop, "_epoch", spied_epoch)
     options = [*SEEDED, "training.monitor=val"]
     detector = boxless.train(demo, tmp_path / "run", method="seeded", split="train", options=options)
-    assert loop == {"bf16"} and heads == {(True, "bf16"), (False, "bf16")}
+    assert passes == {"bf16"} and heads == {(True, "bf16"), (False, "bf16")}
     assert {mode for stored, mode in maps if stored} == {precision()}
     detector.predict(next((demo / "JPEGImages").iterdir()))
     assert (False, "bf16") in maps

@@ -29,13 +29,13 @@ SHARED = [option for option in STUDENT if option.startswith(("views.", "proposal
 def spied(patch: pytest.MonkeyPatch) -> dict[str, Prepared]:
     """By run, what its loop learned from."""
     taught: dict[str, Prepared] = {}
-    fit = training._fit
+    fit = training.train_network
 
     def noted(accelerator: Any, run: Path, config: Any, network: Any, ready: Prepared, *rest: Any) -> None:
         taught[run.name] = ready
         fit(accelerator, run, config, network, ready, *rest)
 
-    patch.setattr(training, "_fit", noted)
+    patch.setattr(training, "train_network", noted)
     return taught
 
 

@@ -70,7 +70,7 @@ def test_boxes_replaced_by_garbage_change_no_bit(
         for key in ("xmin", "ymin", "xmax", "ymax"):
             text = re.sub(f"<{key}>.*?</{key}>", f"<{key}>{values[(number + len(key + text)) % 8]}</{key}>", text)
         file.write_text(text)
-    monkeypatch.setattr("boxless.training.EPOCHS", 2)
+    monkeypatch.setattr("boxless.loop.EPOCHS", 2)
     options = {"cam": SMALL, "oquab": SMALL, "seeded": SEEDED, "student": STUDENT}.get(method, QUICK)
     train(demo, tmp_path / "true", method=method, split="train", options=options, seed=1)
     train(spoiled, tmp_path / "garbage", method=method, split="train", options=options, seed=1)
@@ -85,7 +85,7 @@ def test_boxes_replaced_by_garbage_change_no_bit(
 def test_no_annotation_reaches_the_loop(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, options: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("boxless.training.EPOCHS", 1)
+    monkeypatch.setattr("boxless.loop.EPOCHS", 1)
 
     class Forbidden:
         def __getattr__(self, name: str) -> object:

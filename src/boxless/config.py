@@ -332,6 +332,11 @@ class Config(Section):
         return isinstance(self.head, FastRCNNConfig | DenseConfig)
 
     @property
+    def pseudo(self) -> bool:
+        """Whether the boxes that teach the head are made from tags."""
+        return self.taught and self.supervision == "tags"
+
+    @property
     def reads_proposals(self) -> bool:
         """Whether the head scores proposals, at inference too."""
         return isinstance(self.head, DetectorConfig | FastRCNNConfig)
