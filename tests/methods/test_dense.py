@@ -195,7 +195,10 @@ def sigmoid(value: Any) -> Any:
 def test_scores_are_class_times_quality_times_what_is_in_the_picture_over_both_mirrorings():
     model, row = make(), item()
     (found,) = evidence(model, row)
-    assert found.proposal_scores is not None and found.boxes is not None and found.maps is None
+    assert found.proposal_scores is not None and found.boxes is not None
+    (first,) = model.localizer(collate([row]))
+    assert found.maps is not None and torch.equal(found.maps, first.maps)
+    assert found.foreground is not None and torch.equal(found.foreground, first.foreground)
     (layer,) = model.localizer.head
     seen = (row.map[:6].mean(dim=(1, 2)) @ layer.weight[:, :, 0, 0].T + layer.bias).sigmoid()
     torch.testing.assert_close(found.image_scores, seen)

@@ -167,12 +167,15 @@ def test_a_picture_is_seen_the_same_in_a_batch_and_proposals_need_no_company():
 
 
 def test_what_is_in_the_picture_is_the_localizers_word_and_not_learned():
-    localizer = Localizer(nn.Sequential(), 6, LocalizerConfig(foreground=True), 3, early=4).eval()
+    localizer = Localizer(nn.Sequential(), 6, LocalizerConfig(foreground=True, threshold=0.3), 3, early=4).eval()
     model, row = make(), item()
     model.start_from(localizer)
     with torch.inference_mode():
         (wanted,) = localizer(collate([replace(row, boxes=None)]))
-    torch.testing.assert_close(evidence(model, row)[0].image_scores, wanted.image_scores)
+    (found,) = evidence(model, row)
+    for name in ("image_scores", "maps", "foreground"):
+        torch.testing.assert_close(getattr(found, name), getattr(wanted, name))
+    assert found.foreground is not None and torch.equal(model.localizer.threshold, localizer.threshold)
     losses = model.train()(collate([row]))
     assert isinstance(losses, dict)
     torch.stack(list(losses.values())).sum().backward()

@@ -91,18 +91,17 @@ def test_every_preset_gives_evidence_of_every_view(name: str):
     for view, cells in zip(found, ((4, 6), (7, 5)), strict=True):
         assert view.image_scores.shape == (CLASSES,)
         assert ((view.image_scores >= 0) & (view.image_scores <= 1 + 1e-5)).all()
-        assert (view.foreground is not None) == (name == "cam")
+        assert (view.foreground is not None) == (name in FITTED)
+        assert view.foreground is None or view.foreground.shape == cells
+        assert (view.maps is not None) == (name == "oquab" or name in FITTED)
+        assert view.maps is None or view.maps.shape == (CLASSES, *cells)
         assert (view.boxes is not None) == (name in ("mist", "seeded", "student"))
         if not isinstance(model, Localizer):
-            assert view.maps is None
             assert view.proposal_scores is not None
             rows = cells[0] * cells[1] if isinstance(model, DenseDetector) else 40
             assert view.proposal_scores.shape == (rows, CLASSES)
         else:
             assert view.proposal_scores is None
-            assert view.foreground is None or view.foreground.shape == cells
-            assert view.maps is not None
-            assert view.maps.shape == (CLASSES, *cells)
 
 
 def head(name: str) -> LocalizerConfig | DetectorConfig | FastRCNNConfig | DenseConfig:
@@ -128,6 +127,11 @@ def test_presets_are_what_their_papers_say():
         assert (refinement.bags, refinement.regress) == (name == "pcl", "all" if name == "mist" else None)
         # Their streams are WSDDN's without its temperature and regulariser.
         assert (config.head.temperature, config.head.spatial_weight, config.inference.nms) == (1, 0, 0.3)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_boxes_are_voted_for_where_boxes_were_taught(name: str):
+    assert resolve(preset(name)).inference.vote == (name in ("seeded", "student"))
 
 
 def test_oquabs_pictures_are_rescaled_by_seven_tenths_and_looked_at_as_they_are():

@@ -53,6 +53,19 @@ def test_a_vote_is_over_what_overlaps_the_best_by_half_weighted_by_squared_score
     assert vote(BOXES, SCORES, torch.zeros(0, dtype=torch.int64)).shape == (0, 4)
 
 
+def test_any_box_can_be_voted_for():
+    # The second and the last but one, by the scores of the first class: 0.3 and 0.6 in the one, 0.1 alone in the other.
+    found = vote(BOXES, SCORES, torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1]))
+    torch.testing.assert_close(found, torch.tensor([[0.8, 0, 40.8, 40], [0, 0, 100, 80], [2, 0, 42, 40]]))
+    # How little all that vote score, beside a box that does not, is no matter.
+    small = SCORES * torch.tensor([1e-25, 1e-25, 1, 1, 1])[:, None]
+    found = vote(BOXES, small, torch.tensor([0]), torch.tensor([1]))
+    torch.testing.assert_close(found, torch.tensor([[0.8, 0, 40.8, 40]]))
+    # A box without area overlaps nothing and stays.
+    flat = torch.tensor([[10.0, 0, 10, 40], [0, 0, 40, 40]])
+    assert torch.equal(vote(flat, torch.tensor([[0.5], [0.1]]), torch.tensor([0])), flat[:1])
+
+
 def test_a_vote_does_not_depend_on_how_large_the_scores_are():
     wanted = vote(BOXES, SCORES, torch.tensor([0, 1]))
     torch.testing.assert_close(vote(BOXES, SCORES * 1e-30, torch.tensor([0, 1])), wanted)

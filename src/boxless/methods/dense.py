@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class DenseDetector(TaughtDetector):
 
     FCOS's head (section 3.1) on one level; the quality that stands beside the class is the IoU of the predicted box
     (Wu, Li, Wang, Image and Vision Computing 2020) instead of centre-ness. A box scores how likely the class is in the
-    picture times how likely it is in the cell times its quality.
+    picture times how likely it is in the cell times its quality (before heatmaps have their say: `Detector.decide`).
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
@@ -52,8 +53,7 @@ class DenseDetector(TaughtDetector):
         maps = [self.describe(view) for view in batch.own(batch.maps)]
         if self.training:
             return self._losses(batch, maps)
-        seen = self.seen(batch)
-        return [self._evidence(*row) for row in zip(maps, batch.sizes, seen, strict=True)]
+        return [self._evidence(*row) for row in zip(maps, batch.sizes, self.first_opinions(batch), strict=True)]
 
     def _losses(self, batch: Batch, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Equation 2 of FCOS, and the loss of the quality: sums over cells, over the number of those on objects."""
@@ -82,16 +82,16 @@ class DenseDetector(TaughtDetector):
         goals = truth.boxes[nearest] if len(truth.boxes) else boxes.detach()
         return logits, quality, boxes, labels, weights, goals
 
-    def _evidence(self, view: Tensor, size: Tensor, seen: Tensor) -> Evidence:
-        """The mean of both mirrorings."""
+    def _evidence(self, view: Tensor, size: Tensor, first: Evidence) -> Evidence:
+        """The mean of both mirrorings, beside what the localizer says."""
         looks = []
         for mirrored in (False, True):
             logits, quality, boxes = self._look(view, mirrored=mirrored)
             boxes = cut(boxes, size)
-            scores = logits.sigmoid() * quality.sigmoid()[:, None] * seen
+            scores = logits.sigmoid() * quality.sigmoid()[:, None] * first.image_scores
             # The last cells may reach beyond the view, and their boxes lie there.
             scores = scores * (boxes[:, 2:] > boxes[:, :2]).all(dim=1)[:, None]
-            looks.append(Evidence(seen, scores, boxes=boxes))
+            looks.append(replace(first, proposal_scores=scores, boxes=boxes))
         return looks[0].mean_with(looks[1])
 
     def _look(self, view: Tensor, *, mirrored: bool) -> tuple[Tensor, Tensor, Tensor]:

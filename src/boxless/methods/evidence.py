@@ -1,6 +1,6 @@
 """What a method says of one view of a picture, before views are merged and boxes are chosen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -12,8 +12,8 @@ class Evidence:
     Args:
         image_scores: (classes,) in [0, 1], how sure the method is that each class is in the picture.
         proposal_scores: (N, classes), one row a proposal in the order given, or a cell of the map row by row; None for
-            methods whose evidence is in heatmaps.
-        maps: (classes, h, w) class heatmaps of the view; None for methods whose evidence is in boxes.
+            methods whose evidence is in heatmaps alone.
+        maps: (classes, h, w) class heatmaps of the view; None for methods whose evidence is in boxes alone.
         foreground: (h, w), log odds that a place of the view is on an object of any class; None where nothing says so.
         boxes: (N, 4), xyxy pixels of the view, where the proposals are moved to, or the box of each cell; None leaves
             proposals where they are.
@@ -36,11 +36,12 @@ class Evidence:
         return Evidence(image_scores, *others)
 
     def mean_with(self, other: "Evidence") -> "Evidence":
-        """The mean of two looks at the same proposals or cells."""
+        """The mean of two looks at the same proposals or cells; heatmaps are this one's."""
         assert self.proposal_scores is not None and other.proposal_scores is not None
         moved = None if self.boxes is None or other.boxes is None else (self.boxes + other.boxes) / 2
-        return Evidence(
-            (self.image_scores + other.image_scores) / 2,
-            (self.proposal_scores + other.proposal_scores) / 2,
+        return replace(
+            self,
+            image_scores=(self.image_scores + other.image_scores) / 2,
+            proposal_scores=(self.proposal_scores + other.proposal_scores) / 2,
             boxes=moved,
         )

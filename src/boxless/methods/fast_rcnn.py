@@ -1,6 +1,7 @@
 """A detector over proposals taught by boxes: Fast R-CNN (Girshick, ICCV 2015) on the maps of a frozen network."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,8 @@ class FastRCNN(TaughtDetector):
 
     Differs from the paper so that a laptop can do it: the network below is frozen, and as nothing of it is trained,
     regions are means over exact cells of a grid (integral maps), whose mirror images cost nothing. A box scores how
-    likely the class is in the picture times how likely it is in the box.
+    likely the class is in the picture times how likely it is in the box (before heatmaps have their say:
+    `Detector.decide`).
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
@@ -56,8 +58,7 @@ class FastRCNN(TaughtDetector):
         maps = [self.describe(view) for view in batch.own(batch.maps)]
         if self.training:
             return self._losses(batch, maps)
-        seen = self.seen(batch)
-        rows = zip(maps, batch.boxes, batch.sizes, seen, strict=True)
+        rows = zip(maps, batch.boxes, batch.sizes, self.first_opinions(batch), strict=True)
         return [self._evidence(*row) for row in rows]
 
     def _losses(self, batch: Batch, maps: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -87,16 +88,17 @@ class FastRCNN(TaughtDetector):
             boxes, targets = mirror_boxes(boxes, width), mirror_boxes(targets, width)
         return regions, labels, weights, encode(boxes, targets)
 
-    def _evidence(self, view: Tensor, proposals: Tensor, size: Tensor, seen: Tensor) -> Evidence:
-        """The mean of both mirrorings."""
+    def _evidence(self, view: Tensor, proposals: Tensor, size: Tensor, first: Evidence) -> Evidence:
+        """The mean of both mirrorings, beside what the localizer says."""
         width = size[1].item()
         looks = []
         for mirrored, hidden in enumerate(self._both_ways(*map(_padded, self._grid(view, proposals, size)))):
             boxes = mirror_boxes(proposals, width) if mirrored else proposals
             logits, moves = self.classify(hidden)[: len(boxes)].float(), self.regress(hidden)[: len(boxes)].float()
             moved = decode(boxes, moves, size)
-            scores = logits.softmax(dim=1)[:, : self.classes] * seen
-            looks.append(Evidence(seen, scores, boxes=mirror_boxes(moved, width) if mirrored else moved))
+            scores = logits.softmax(dim=1)[:, : self.classes] * first.image_scores
+            found = mirror_boxes(moved, width) if mirrored else moved
+            looks.append(replace(first, proposal_scores=scores, boxes=found))
         return looks[0].mean_with(looks[1])
 
     def _both_ways(self, regions: Tensor, surroundings: Tensor) -> tuple[Tensor, Tensor]:

@@ -52,8 +52,8 @@ def mine_top(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
     return PseudoBoxes(boxes[rows], labels, best)
 
 
-def vote(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-    """For each of these classes the mean of the boxes that overlap its best by half, weighted by the square of scores.
+def vote(boxes: Tensor, scores: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
+    """For each of these boxes the mean of those that overlap it by half, weighted by the square of their scores.
 
     One proposal's edges are an accident; those of many that score well are not (box voting; Gidaris and Komodakis,
     ICCV 2015, section 4).
@@ -61,18 +61,23 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
     Args:
         boxes: (N, 4), xyxy.
         scores: (N, at least classes), not negative.
-        labels: (M,) int64.
+        labels: (M,) int64, the classes by whose scores is voted.
+        rows: (M,) int64, which boxes are voted for; by default the best of each class.
 
     Returns:
         (M, 4), xyxy.
     """
     own = scores[:, labels]
+    rows = own.argmax(dim=0) if rows is None else rows
+    near = box_iou(boxes, boxes[rows]) >= 0.5
+    # A box without any area overlaps nothing, not even itself.
+    near[rows, torch.arange(len(rows))] = True
+    own = own * near
     best = own.amax(dim=0)
     # Relative to the best, as the squares of scores that are all next to nothing would vanish.
-    own = torch.where(best > 0, own / best, 1)
-    weights = own.square() * (box_iou(boxes, boxes[own.argmax(dim=0)]) >= 0.5)
-    voted: Tensor = (weights.T @ boxes) / weights.sum(dim=0)[:, None]
-    return voted
+    weights = torch.where(best > 0, own / best, near).square()
+    # No matrix product: of the many shapes oneDNN would keep a kernel each (`devices.full_width`).
+    return (weights[:, :, None] * boxes[:, None]).sum(dim=0) / weights.sum(dim=0)[:, None]
 
 
 def snap(boxes: FloatArray, proposals: FloatArray) -> FloatArray:

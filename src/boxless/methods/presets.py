@@ -85,11 +85,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "seeded": {
         "head": {"kind": "fast_rcnn"},
-        "inference": {"nms": 0.3},
+        "inference": {"nms": 0.3, "vote": True},
         "training": {"steps": 600, "batch_size": 8, "lr": 5e-4},
     },
     "student": {
         "head": {"kind": "dense"},
+        "inference": {"vote": True},
         "training": {"steps": 900, "batch_size": 8, "lr": 1e-3},
     },
 }

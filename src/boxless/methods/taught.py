@@ -1,4 +1,4 @@
-"""What detectors that boxes teach have in common: what describes a cell, and who says what is in the picture."""
+"""What detectors that boxes teach have in common: what describes a cell, and who says what is in a picture."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from boxless.backbones import Backbone
 from boxless.config import LocalizerConfig
 from boxless.features import Batch
+from boxless.methods.evidence import Evidence
 from boxless.methods.heads import equalise, magnitudes
 from boxless.methods.localizer import Localizer
 
@@ -51,7 +52,7 @@ class TaughtDetector(nn.Module):
     """The part of a detector that is the same whichever head the boxes teach.
 
     The network below is frozen, so all that is learned beside the head is learned before it: a localizer that says how
-    likely each class is in the picture, and the principal components of the cells of hypercolumns.
+    likely each class is in the picture and has its heatmap, and the principal components of the cells of hypercolumns.
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
@@ -64,7 +65,8 @@ class TaughtDetector(nn.Module):
         self.tail = nn.Sequential()
         self.stride, self.classes = backbone.stride, classes
         self.channels = (backbone.channels, *backbone.level_channels)
-        self.localizer = Localizer(nn.Sequential(), backbone.channels, LocalizerConfig(), classes)
+        early = backbone.level_channels[0]
+        self.localizer = Localizer(nn.Sequential(), backbone.channels, LocalizerConfig(foreground=True), classes, early)
         self.last = Projection(self.channels[:1], components[0])
         self.earlier = Projection(self.channels[1:], components[1])
 
@@ -74,8 +76,8 @@ class TaughtDetector(nn.Module):
         return len(self.last.components) + len(self.earlier.components)
 
     def start_from(self, localizer: Localizer) -> None:
-        """Take over a trained localizer, which says what is in a picture; it is not trained on."""
-        self.localizer.head.load_state_dict(localizer.head.state_dict())
+        """Take over a trained localizer, which says what is in a picture and where; it is not trained on."""
+        self.localizer.load_state_dict(localizer.state_dict())
         self.localizer.requires_grad_(False)
 
     def follow(self, other: "TaughtDetector") -> None:
@@ -84,9 +86,11 @@ class TaughtDetector(nn.Module):
         self.last.load_state_dict(other.last.state_dict())
         self.earlier.load_state_dict(other.earlier.state_dict())
 
-    def seen(self, batch: Batch) -> Tensor:
-        """How likely each class is in each picture, by the localizer: (B, classes)."""
-        return self.localizer.score(batch, batch.maps.float())[0].sigmoid()
+    def first_opinions(self, batch: Batch) -> list[Evidence]:
+        """What the localizer says of each view in evaluation mode: what is in it, and heatmaps."""
+        found = self.localizer(batch)
+        assert isinstance(found, list)
+        return found
 
     def fit_projections(self, maps: Iterable[Tensor]) -> None:
         """Fit the principal components to maps (C, h, w)."""
