@@ -118,7 +118,7 @@ def heads(model: FastRCNN, regions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("pool", [1, 2, 3, 4])
-def test_scores_are_the_classes_in_the_box_times_those_in_the_picture_over_both_mirrorings(pool: int):
+def test_scores_are_the_classes_in_the_box_times_a_root_of_those_in_the_picture_over_both_mirrorings(pool: int):
     model, row = make(pool=pool), item(number=7)
     assert row.boxes is not None
     (found,) = evidence(model, row)
@@ -133,7 +133,7 @@ def test_scores_are_the_classes_in_the_box_times_those_in_the_picture_over_both_
         for view in (row, other):
             assert view.boxes is not None
             logits, moves = heads(model, literal_regions(described(view.map, model), view.boxes, row.size, pool))
-            scores.append(logits.softmax(dim=1)[:, :3] * seen)
+            scores.append(logits.softmax(dim=1)[:, :3] * seen.sqrt().sqrt())
             moved = decode(view.boxes, moves, size)
             back = turned(replace(row, boxes=moved)).boxes if view is other else moved
             assert back is not None
@@ -141,7 +141,7 @@ def test_scores_are_the_classes_in_the_box_times_those_in_the_picture_over_both_
     torch.testing.assert_close(found.proposal_scores, (scores[0] + scores[1]) / 2, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(found.boxes, (boxes[0] + boxes[1]) / 2, atol=5e-2, rtol=1e-3)
     assert torch.allclose(scores[0], scores[1], atol=1e-2) == (pool == 1)
-    assert (found.proposal_scores <= seen).all()
+    assert (found.proposal_scores <= seen.sqrt().sqrt()).all()
 
 
 def test_a_mirrored_picture_is_seen_alike():

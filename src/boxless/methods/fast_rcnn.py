@@ -27,6 +27,9 @@ OBJECTS = 0.33
 """Share of the proposals on objects in a picture's loss."""
 IGNORE = 0.1
 """Proposals that overlap no box by this much have no part: they may hold an object that nobody has found."""
+SEEN = 0.25
+"""Power of how likely the class is in the picture: of few pictures the localizer learns the tags by heart, and the head
+is the better judge of others (docs/experiments.md)."""
 ROWS = 128
 """Regions go through the layers in multiples of this: kernels are compiled for a number of rows, and kept."""
 
@@ -36,8 +39,8 @@ class FastRCNN(TaughtDetector):
 
     Differs from the paper so that a laptop can do it: the network below is frozen, and as nothing of it is trained,
     regions are means over exact cells of a grid (integral maps), whose mirror images cost nothing. A box scores how
-    likely the class is in the picture times how likely it is in the box (before heatmaps have their say:
-    `Detector.decide`).
+    likely the class is in it times how likely it is in the picture to the power of `SEEN` (before heatmaps have their
+    say: `Detector.decide`).
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
@@ -96,7 +99,7 @@ class FastRCNN(TaughtDetector):
             boxes = mirror_boxes(proposals, width) if mirrored else proposals
             logits, moves = self.classify(hidden)[: len(boxes)].float(), self.regress(hidden)[: len(boxes)].float()
             moved = decode(boxes, moves, size)
-            scores = logits.softmax(dim=1)[:, : self.classes] * first.image_scores
+            scores = logits.softmax(dim=1)[:, : self.classes] * first.image_scores**SEEN
             found = mirror_boxes(moved, width) if mirrored else moved
             looks.append(replace(first, proposal_scores=scores, boxes=found))
         return looks[0].mean_with(looks[1])
