@@ -163,10 +163,11 @@ def draw(file: Path, rows: Sequence[dict[str, Any]], stages: Sequence[str]) -> N
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     pictures = [row["pictures"] for row in rows]
+    width = min([0.08 * max(pictures), *(0.8 * np.diff(sorted(pictures)))])
     below = np.zeros(len(rows))
     for stage in stages:
         heights = np.array([row["seconds"][stage] / 60 for row in rows])
-        left.bar(pictures, heights, 0.08 * max(pictures), below, label=stage)
+        left.bar(pictures, heights, width, below, label=stage)
         below += heights
     left.set(xlabel="pictures", ylabel="minutes", xlim=(0, None), ylim=(0, None))
     curves = [(left, below.tolist(), "black")]

@@ -33,6 +33,7 @@ from boxless.structures import FloatArray
 
 SIZES = {"grouping": (256, 320, 400, 500), "fast": (256, 320, 400, 500), "quality": (256, 400)}
 CUTS = (10, 20, 50, 100, 200, 300, 400, 500, 600, 800, 1000, 1300)
+TICKS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 FILTERS = {"default filters": ProposalConfig(), "no filters": ProposalConfig(min_side=1, min_area=0)}
 
 
@@ -161,6 +162,8 @@ def draw(
                 below.plot(x, y, "o-", color=colour, label=mode)
         above.set(xlabel="boxes a picture", ylabel=measure)
         below.set(xlabel="ms a picture, one core", ylabel=measure, xscale="log")
+        below.set_xticks(TICKS, [str(tick) for tick in TICKS])
+        below.set_xticks([], minor=True)
         above.legend()
         below.legend()
     figure.savefig(file, dpi=120)
