@@ -162,6 +162,7 @@ def test_a_picture_opens_by_keyboard_and_closes_again(report: Path, visit: Open,
     heading = page.locator("dialog h2")
     assert heading.inner_text() == names[0]
     assert page.locator("dialog canvas").count() == 1
+    assert page.evaluate("document.activeElement.textContent") == "Close"
     page.keyboard.press("ArrowRight")
     assert heading.inner_text() == names[1]
     page.keyboard.press("ArrowLeft")

@@ -389,11 +389,12 @@ function picturesSection() {
 const title = make("h2", { id: "picture-name" });
 const body = make("div");
 const found = make("div");
+const close = make("button", { onclick: () => dialog.close() }, "Close");
 const dialog = make("dialog", { "aria-labelledby": "picture-name", onclose: closePicture, onkeydown: turn },
   make("div", { class: "dialog-head" }, title,
     make("button", { onclick: () => step(-1), "aria-label": "previous picture" }, "←"),
     make("button", { onclick: () => step(1), "aria-label": "next picture" }, "→"),
-    make("button", { onclick: () => dialog.close(), autofocus: true }, "Close")),
+    close),
   gallery ? make("div", { class: "controls" }, thresholdControl("threshold-open")) : null, body, found);
 let openOverlays = [];
 
@@ -418,7 +419,10 @@ function openPicture(row) {
       make("fieldset", { class: "segments" }, make("legend", {}, "Heatmap of a class, and how sure it is that the picture shows it"), radios))));
   showMap();
   repaint();
-  if (!dialog.open) dialog.showModal();
+  if (dialog.open) return;
+  dialog.showModal();
+  // Not by an attribute: browsers complain of that where a page that is still loading is walked by keyboard already.
+  close.focus();
 }
 
 function paintOpen() {
