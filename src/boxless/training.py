@@ -186,12 +186,12 @@ def _lessons(
         assert isinstance(localizer.model, Localizer)
         model.start_from(localizer.model)
         fit_projections(model, ready, views_of(settings.views)[0], settings.seed)
-        if settings.supervision == "tags":
+        if settings.pseudo:
             ready, spent = _with_pseudo_boxes(ready, run, settings, localizer, model)
             seconds |= spent
             manifest["pseudo_boxes"] = agreement(ready.dataset)
     ready = teaching(ready)
-    if settings.supervision == "tags":
+    if settings.pseudo:
         start = time.perf_counter()
         ready = _with_mosaics(ready, run, settings, detector)
         seconds["mosaics"] = time.perf_counter() - start
