@@ -135,6 +135,8 @@ class DetectorConfig(Section):
         dropout: rate after every fully connected layer.
         temperature: divisor of the detection logits before the softmax over proposals; the authors' code has 2.
         contrast: whether the detection stream subtracts the surrounding frame (ContextLocNet, ECCV 2016).
+        drop_block: whether a small network hides from training the parts of regions that tell most (Concrete DropBlock;
+            MIST, CVPR 2020, section 4.2).
         sample: most proposals of a picture that one training step sees, drawn at random; null sees all.
         spatial_weight: weight of WSDDN's spatial regulariser (section 3.3); the paper has 1e-4.
         refinement: heads that learn from what the two streams find; null leaves these alone.
@@ -151,6 +153,7 @@ class DetectorConfig(Section):
     dropout: float = Field(0.5, ge=0, lt=1)
     temperature: float = Field(2.0, gt=0)
     contrast: bool = False
+    drop_block: bool = False
     sample: Annotated[int, Field(ge=1)] | None = None
     spatial_weight: float = Field(0.0, ge=0)
     refinement: RefinementConfig | None = None
@@ -162,6 +165,8 @@ class DetectorConfig(Section):
             raise ValueError("pooling=average needs pool=1 and no hidden=backbone")
         if self.pooling == "max" and self.contrast and self.pool < 3:
             raise ValueError("contrast with pooling=max needs pool=3 or more, for a frame around the region")
+        if self.drop_block and (self.pooling == "average" or (self.hidden != "backbone" and self.pool < 5)):
+            raise ValueError("drop_block needs pooling=max and pool=5 or more: it hides blocks of 3 by 3 cells")
         return self
 
 

@@ -9,6 +9,7 @@ from boxless.backbones import Backbone
 from boxless.config import DetectorConfig
 from boxless.errors import BoxlessError
 from boxless.features import Batch
+from boxless.methods.drop_block import ConcreteDropBlock
 from boxless.methods.evidence import Evidence
 from boxless.methods.heads import (
     MILHead,
@@ -53,6 +54,7 @@ class WeakDetector(nn.Module):
         if config.hidden == "backbone":
             if not backbone.fully_connected:
                 raise BoxlessError("head.hidden=backbone: only alexnet and vgg16 have such layers; give widths")
+            channels = backbone.channels
             self.reduce: nn.Module = nn.Identity()
             self.side, width = backbone.pool, backbone.fully_connected[-1].out_features
             self.trunk = _pretrained(backbone, config.dropout)
@@ -64,6 +66,7 @@ class WeakDetector(nn.Module):
             pooled = channels * self.side**2
             width = config.hidden[-1] if config.hidden else pooled
             self.trunk = fully_connected(pooled, config.hidden, config.dropout)
+        self.drop_block = ConcreteDropBlock(channels) if config.drop_block else nn.Identity()
         self.head = MILHead(width, classes, config.temperature)
         self.refinement = None if config.refinement is None else Refinement(width, classes, config.refinement)
 
@@ -135,7 +138,7 @@ class WeakDetector(nn.Module):
         if self.config.pooling == "average":
             regions, surroundings = average_regions(maps, proposals, around, self.stride)
             return self.trunk(regions), self.trunk(surroundings) if self.config.contrast else None
-        regions = self.trunk(pool_regions(maps, proposals, self.stride, self.side))
+        regions = self.trunk(self.drop_block(pool_regions(maps, proposals, self.stride, self.side)))
         if not self.config.contrast:
             return regions, None
         return regions, self.trunk(hollow(pool_regions(maps, around, self.stride, self.side)))

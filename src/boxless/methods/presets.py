@@ -73,7 +73,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": {"steps": 600},
     },
     "mist": {
-        # Without the paper's Concrete DropBlock (section 4.2).
+        # Without the paper's Concrete DropBlock, whose blocks are as large as this grid; head.drop_block has it.
         "proposals": SELECTIVE_SEARCH,
         "head": {
             "kind": "detector",

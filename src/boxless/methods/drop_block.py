@@ -1,0 +1,57 @@
+"""Hides from a network, while it learns, the parts of regions that tell most (MIST; Ren et al., CVPR 2020)."""
+
+from torch import Tensor, nn
+from torch.distributions import RelaxedBernoulli
+
+MOST = 0.3
+"""The largest share of a region that is dropped (MIST, section 4.2, tau; the authors' settings)."""
+BLOCK = 3
+"""Side of a dropped block in cells (the authors' settings)."""
+TEMPERATURE = 0.01
+"""Of the Concrete distribution (the authors' code)."""
+
+
+class ConcreteDropBlock(nn.Module):
+    """Zeroes blocks of pooled regions in training, where a small network says (MIST, section 4.2).
+
+    That network wants the losses to rise, and the rest wants them to fall: the detector so has to tell an object by all
+    of it. Which blocks are dropped is drawn from a Concrete distribution (Maddison, Mnih, Teh, ICLR 2017), through
+    which the gradient finds its way back; there it is reversed (Ganin and Lempitsky, ICML 2015), so that one optimiser
+    does both. What is left is scaled up to keep the mean, as in DropBlock (Ghiasi, Lin, Le, NeurIPS 2018, algorithm 1).
+    The network looks at regions as they are, and has no part in how they are made.
+
+    Args:
+        channels: of the pooled regions.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.deep = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, 1, 3, padding=1, bias=False),
+            nn.BatchNorm2d(1),
+        )
+        self.shallow = nn.Conv2d(channels, 1, 1, bias=False)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Pooled regions (N, C, side, side) with blocks of zeros; in evaluation mode as they are."""
+        if not self.training or not len(regions):
+            return regions
+        kept = 1 - self.blocks(self.odds(regions.detach()))
+        return regions * kept * (kept.numel() / kept.sum().clamp(min=1))
+
+    def odds(self, regions: Tensor) -> Tensor:
+        """How likely a block is to be dropped around each cell: (N, 1, side, side), at most `MOST` / `BLOCK`^2."""
+        return (self.deep(regions) + self.shallow(regions)).float().sigmoid() * (MOST / BLOCK**2)
+
+    def blocks(self, odds: Tensor) -> Tensor:
+        """Draw the cells that are dropped, 1 or 0: (N, 1, side, side); the gradient of the odds is reversed."""
+        soft = RelaxedBernoulli(odds.new_tensor(TEMPERATURE), probs=odds).rsample()
+        grown = nn.functional.max_pool2d(soft, BLOCK, stride=1, padding=BLOCK // 2)
+        # Straight through: ones and zeros on the way there, the gradient of what they were drawn from on the way back.
+        return (grown > 0.5).to(grown.dtype) + grown.detach() - grown
