@@ -47,7 +47,8 @@ class ConcreteDropBlock(nn.Module):
 
     def odds(self, regions: Tensor) -> Tensor:
         """How likely a block is to be dropped around each cell: (N, 1, side, side), at most `MOST` / `BLOCK`^2."""
-        return (self.deep(regions) + self.shallow(regions)).float().sigmoid() * (MOST / BLOCK**2)
+        logits: Tensor = self.deep(regions) + self.shallow(regions)
+        return logits.float().sigmoid() * (MOST / BLOCK**2)
 
     def blocks(self, odds: Tensor) -> Tensor:
         """Draw the cells that are dropped, 1 or 0: (N, 1, side, side); the gradient of the odds is reversed."""
