@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
 from boxless.backbones import Backbone
 from boxless.config import (
@@ -26,7 +27,7 @@ from boxless.errors import PictureError
 from boxless.features import Batch, View
 from boxless.inference import Detector, confident, points_of
 from boxless.methods import Evidence, Localizer
-from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap
+from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap, vote
 from boxless.methods.presets import preset
 from boxless.pictures import read_picture
 from boxless.proposals import propose
@@ -302,12 +303,34 @@ def test_of_proposals_those_that_score_best_vote_for_the_box_of_a_known_class():
     assert judge.locate([torch.zeros(3, 4, 6)], BOXES, (96, 64), []).shape == (0, 4)
 
 
+def test_to_find_known_classes_proposals_near_the_likeliest_of_every_fourth_are_enough():
+    asked: list[list[list[float]]] = []
+    # Two objects; every proposal is as likely as it overlaps them.
+    objects = torch.tensor([[10.0, 10, 40, 40], [60, 20, 90, 60]])
+
+    def say(maps: Tensor, size: tuple[int, int], boxes: Tensor) -> Evidence:
+        asked.append(boxes.tolist())
+        scores = torch.cat([box_iou(boxes, objects), torch.zeros(len(boxes), 1)], dim=1)
+        return Evidence(scores.amax(dim=0), scores)
+
+    torch.manual_seed(0)
+    corners = torch.rand(200, 2) * 40
+    proposals = torch.cat([corners, corners + 20 + torch.rand(200, 2) * 20], dim=1).numpy()
+    judge = detector(say, head=DetectorConfig(), inference=InferenceConfig(views=ViewConfig(scales=(96,))))
+    found = judge.locate([torch.zeros(3, 4, 6)], proposals, (96, 64), [1, 0])
+    first, second = asked
+    assert first == proposals[::4].tolist() and 0 < len(second) < 100
+    scores = box_iou(torch.from_numpy(proposals), objects)
+    wanted = vote(torch.from_numpy(proposals), scores, torch.tensor([1, 0]))
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
 def test_moved_proposals_are_turned_back_averaged_and_voted_for():
     """One view moves everything by 4 of its pixels to the right, the mirrored one does not."""
 
     def say(maps: Tensor, size: tuple[int, int], boxes: Tensor) -> Evidence:
         shift = torch.tensor([4.0, 0, 4, 0]) * maps[0, 0, 0]
-        return Evidence(SCORES.sum(dim=0), SCORES, boxes=boxes + shift)
+        return Evidence(SCORES.sum(dim=0), SCORES[: len(boxes)], boxes=boxes + shift)
 
     views = ViewConfig(scales=(192,), flips=True)
     judge = detector(say, head=DetectorConfig(), inference=InferenceConfig(views=views))

@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, box_iou
 
 from boxless.config import Config, InferenceConfig
 from boxless.devices import full_width, one_thread_a_picture
@@ -33,6 +33,9 @@ ALONE = 0.5
 """Share of its scores that a class keeps where head and heatmap have nothing in common."""
 UNLIKELY = 0.01
 """Classes that are less likely in the picture keep `ALONE` too: to find the boxes of their heatmaps is wasted time."""
+SPARSE, NEAR = 4, 0.4
+"""To find the box of a known class, one proposal of so many is looked at first, and then those of this IoU with the
+likeliest."""
 
 
 class Detector:
@@ -186,10 +189,27 @@ class Detector:
         Returns:
             (len(labels), 4) float32, xyxy pixels of the picture.
         """
-        evidence, wanted = self._evidence(maps, boxes, size), np.array(labels, np.int64)
+        wanted = np.array(labels, np.int64)
+        if boxes is not None and len(wanted):
+            boxes = self._promising(maps, boxes, size, wanted)
+        evidence = self._evidence(maps, boxes, size)
         if evidence[0].proposal_scores is None:
             return self._shining(*self._merged(evidence), size, wanted, self._threshold)
         return vote(*self._scored(evidence, boxes, size), torch.from_numpy(wanted)).numpy()
+
+    def _promising(
+        self, maps: Sequence[torch.Tensor], boxes: FloatArray, size: tuple[int, int], labels: NDArray[np.int64]
+    ) -> FloatArray:
+        """The proposals among which the likeliest box of each class is to be found: a third of the work, and as good.
+
+        Those around an object all score well, so a few tell where it is (docs/experiments.md).
+        """
+        some = boxes[::SPARSE]
+        moved, scores = self._scored(self._evidence(maps, some, size), some, size)
+        best = scores[:, labels].argmax(dim=0)
+        near = box_iou(torch.from_numpy(boxes), moved[best]) >= NEAR
+        near[best * SPARSE] = True
+        return np.asarray(boxes[near.any(dim=1).numpy()])
 
     def extents(
         self, maps: Sequence[torch.Tensor], size: tuple[int, int], labels: Sequence[int], thresholds: Sequence[float]
