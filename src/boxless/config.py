@@ -179,6 +179,7 @@ class FastRCNNConfig(Section):
         hidden: widths of the fully connected layers.
         dropout: rate after each of them.
         sample: most proposals on objects and beside them that one picture shows a training step, drawn at random.
+        elsewhere: as many beyond, of which only the tags tell something: which classes they are not.
     """
 
     kind: Literal["fast_rcnn"] = "fast_rcnn"
@@ -186,7 +187,8 @@ class FastRCNNConfig(Section):
     pool: int = Field(3, ge=1)
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((512, 512), min_length=1)
     dropout: float = Field(0.5, ge=0, lt=1)
-    sample: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (40, 64)
+    sample: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (40, 48)
+    elsewhere: int = Field(16, ge=0)
 
 
 class DenseConfig(Section):

@@ -16,7 +16,14 @@ from boxless.methods.heads import decode, equalise
 from boxless.methods.losses import refinement_loss
 from boxless.methods.taught import Projection
 
-SMALL: dict[str, Any] = {"components": (4, 3), "pool": 2, "hidden": (8, 7), "dropout": 0.0, "sample": (50, 100)}
+SMALL: dict[str, Any] = {
+    "components": (4, 3),
+    "pool": 2,
+    "hidden": (8, 7),
+    "dropout": 0.0,
+    "sample": (50, 100),
+    "elsewhere": 100,
+}
 
 
 def make(classes: int = 3, **changes: Any) -> FastRCNN:
@@ -244,9 +251,10 @@ def test_layers_see_multiples_of_one_number_of_rows_and_nobody_else_does(number:
 
 def slow_losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
     """Proposal by proposal, from the descriptions in config and paper; every proposal fits into the sample."""
-    rows: list[tuple[float, float, Tensor, Tensor, int]] = []
+    rows: list[tuple[float, float]] = []
+    elsewhere: list[float] = []
     for one in items:
-        assert one.boxes is not None and one.truth is not None
+        assert one.boxes is not None and one.truth is not None and one.target is not None
         logits, moves = heads(model, literal_regions(described(one.map, model), one.boxes, one.size, 2))
         taught = []
         for row, box in enumerate(one.boxes):
@@ -256,6 +264,8 @@ def slow_losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
                 continue
             best = max(range(len(overlaps)), key=lambda number: overlaps[number])
             if one.truth.difficult[best] or overlaps[best] < 0.1:
+                absent = [number for number, value in enumerate(one.target.tolist()) if value == 0]
+                elsewhere.append(-np.log(1 - logits[row].softmax(dim=0)[absent].sum().item()))
                 continue
             label = int(one.truth.labels[best]) if overlaps[best] >= 0.5 else model.classes
             taught.append((row, label, one.truth.boxes[best]))
@@ -276,8 +286,9 @@ def slow_losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
                 for move, goal in zip(moves[row].tolist(), goals, strict=True):
                     off = abs(move - goal)
                     distance += off**2 / 2 if off < 1 else off - 0.5
-            rows.append((weight * cost, weight * distance, logits, moves, label))
-    return {"classes": sum(row[0] for row in rows) / len(rows), "boxes": sum(row[1] for row in rows) / len(rows)}
+            rows.append((weight * cost, weight * distance))
+    means = [sum(values) / len(rows) for values in zip(*rows, strict=True)]
+    return {"classes": means[0], "boxes": means[1], "absent": sum(elsewhere) / max(len(elsewhere), 1)}
 
 
 def losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
@@ -300,7 +311,7 @@ def test_losses_equal_a_slow_computation(monkeypatch: pytest.MonkeyPatch, diffic
     found = losses(model, items)
     assert found == pytest.approx(wanted, rel=2e-3)
     assert found != pytest.approx(other, rel=1e-2)
-    assert wanted["boxes"] > 0.05
+    assert wanted["boxes"] > 0.05 and wanted["absent"] > 0.05
 
 
 def test_pictures_are_mirrored_half_of_the_time_each_by_itself():
@@ -325,11 +336,14 @@ def test_a_picture_none_of_whose_proposals_may_teach_costs_nothing():
     model, row = make(), item(number=1)
     far = Truth(torch.tensor([[140.0, 90, 144, 96]]), torch.tensor([1]), torch.tensor([False]))
     row = replace(row, boxes=torch.tensor([[0.0, 0, 30, 30]]), truth=far)
-    assert losses(model, [row]) == {"classes": 0, "boxes": 0}
+    # It may hold any class that is in the picture, or is not known not to be.
+    row = replace(row, target=torch.tensor([1.0, 1, float("nan")]))
+    assert losses(model, [row]) == {"classes": 0, "boxes": 0, "absent": 0}
+    assert losses(model, [replace(row, target=torch.tensor([1.0, 1, 0]))])["absent"] > 0
 
 
 def test_a_step_sees_no_more_proposals_than_the_sample(monkeypatch: pytest.MonkeyPatch):
-    model, row, seen = make(sample=(1, 5)), item(seed=2), []
+    model, row, seen = make(sample=(1, 5), elsewhere=4), item(seed=2), []
 
     def noted(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         seen.append((len(logits), len(labels), len(weights)))

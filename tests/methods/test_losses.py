@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxless.methods.losses import spatial_regulariser, tag_loss
+from boxless.methods.losses import absence_loss, spatial_regulariser, tag_loss
 from boxless.metrics import iou
 
 NAN = float("nan")
@@ -55,6 +55,26 @@ def test_the_gradient_of_a_score_is_that_of_its_logarithm():
     scores = torch.tensor([[0.2, 0.2]], requires_grad=True)
     tag_loss(scores, torch.tensor([[1.0, 0]]), logits=False).backward()
     torch.testing.assert_close(scores.grad, torch.tensor([[-1 / 0.2, 1 / 0.8]]))
+
+
+# Classes that a picture does not have.
+
+
+def test_the_absence_loss_by_hand():
+    # Probabilities of 1/10, 2/10, 3/10 and 4/10, whatever is added to all logits.
+    logits = torch.tensor([[1.0, 2, 3, 4], [4, 3, 2, 1]]).log() + torch.tensor([[0.0], [5.0]])
+    absent = torch.tensor([[True, False, True], [False, False, False]])
+    wanted = (-math.log(1 - 0.1 - 0.3) - math.log(1)) / 2
+    assert absence_loss(logits, absent).item() == pytest.approx(wanted, rel=1e-5)
+    assert absence_loss(logits[:0], absent[:0]).item() == 0
+
+
+def test_a_class_that_is_absent_but_certain_can_still_be_unlearned():
+    logits = torch.tensor([[200.0, 0, 0]], requires_grad=True)
+    loss = absence_loss(logits, torch.tensor([[True, False]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(200 - math.log(2))
+    assert logits.grad is not None and torch.allclose(logits.grad, torch.tensor([[1.0, -0.5, -0.5]]))
 
 
 # The spatial regulariser.

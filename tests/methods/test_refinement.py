@@ -98,28 +98,29 @@ def test_without_pseudo_boxes_everything_is_background_in_full():
 
 def test_balanced_objects_have_their_share_of_the_loss():
     labels, weights = torch.tensor([0, 2, 2, 2, 1]), torch.tensor([0.5, 1.0, 1.0, 0.0, 1.0])
-    # Two objects share a quarter, two of the background three quarters, of five; one is ignored.
-    expected = [0.5 * 0.125 * 5, 0.375 * 5, 0.375 * 5, 0, 0.125 * 5]
+    # Two objects share a quarter, two of the background three quarters, of four; the one that is ignored has no part.
+    expected = [0.5 * 0.125 * 4, 0.375 * 4, 0.375 * 4, 0, 0.125 * 4]
     torch.testing.assert_close(balance(labels, weights, 2, 0.25), torch.tensor(expected))
     for alone in (torch.tensor([2, 2]), torch.tensor([0, 1])):
         assert torch.equal(balance(alone, weights[:2], 2, 0.25), weights[:2])
 
 
-def test_objects_and_background_are_drawn_up_to_their_numbers():
+def test_objects_background_and_the_rest_are_drawn_up_to_their_numbers():
     labels = torch.tensor([2, 0, 2, 1, 2, 0, 2, 2, 1])
     weights = torch.tensor([1.0, 0.5, 0, 1, 0.2, 0, 1, 1, 0.1])
-    objects, beside = {1, 3, 8}, {0, 4, 6, 7}
+    objects, beside, elsewhere = {1, 3, 8}, {0, 4, 6, 7}, {2, 5}
     seen = set()
     for seed in range(30):
         torch.manual_seed(seed)
-        rows = draw(labels, weights, 2, (2, 3)).tolist()
-        assert set(rows[:2]) < objects and set(rows[2:]) < beside and len(set(rows)) == len(rows) == 5
+        rows = draw(labels, weights, 2, (2, 3, 1)).tolist()
+        assert set(rows[:2]) < objects and set(rows[2:5]) < beside and set(rows[5:]) < elsewhere
+        assert len(set(rows)) == len(rows) == 6
         seen |= set(rows)
-        assert set(draw(labels, weights, 2, (9, 9)).tolist()) == objects | beside
-        # There being fewer of one kind leaves no more room for the other.
-        assert len(draw(labels, weights, 2, (9, 1))) == 4
-    assert seen == objects | beside
-    assert draw(labels[:0], weights[:0], 2, (2, 3)).tolist() == []
+        assert set(draw(labels, weights, 2, (9, 9, 9)).tolist()) == objects | beside | elsewhere
+        # There being fewer of one kind leaves no more room for the others.
+        assert len(draw(labels, weights, 2, (9, 1, 0))) == 4
+    assert seen == objects | beside | elsewhere
+    assert draw(labels[:0], weights[:0], 2, (2, 3, 1)).tolist() == []
 
 
 def test_refinement_loss_by_hand():

@@ -19,7 +19,7 @@ from boxless.methods.heads import (
     linear,
     mirror_boxes,
 )
-from boxless.methods.losses import box_loss, refinement_loss
+from boxless.methods.losses import absence_loss, box_loss, refinement_loss
 from boxless.methods.mining import assign, balance, draw, trust
 from boxless.methods.taught import TaughtDetector
 
@@ -38,7 +38,8 @@ class FastRCNN(TaughtDetector):
     """Proposals described by what the maps hold on a grid over them and around them, classified and moved.
 
     Differs from the paper so that a laptop can do it: the network below is frozen, and as nothing of it is trained,
-    regions are means over exact cells of a grid (integral maps), whose mirror images cost nothing. A box scores how
+    regions are means over exact cells of a grid (integral maps), whose mirror images cost nothing. Proposals that boxes
+    say nothing about learn from the tags which classes they are not. A box scores how
     likely the class is in it times how likely it is in the picture to the power of `SEEN` (before heatmaps have their
     say: `Detector.decide`).
 
@@ -65,22 +66,32 @@ class FastRCNN(TaughtDetector):
         return [self._evidence(*row) for row in rows]
 
     def _losses(self, batch: Batch, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        assert batch.boxes is not None and batch.truth is not None
-        rows = [self._lesson(*row) for row in zip(maps, batch.boxes, batch.truth, batch.sizes, strict=True)]
-        regions, labels, weights, goals = (torch.cat(parts) for parts in zip(*rows, strict=True))
-        number, held = len(labels), labels < self.classes
+        assert batch.boxes is not None and batch.truth is not None and batch.targets is not None
+        pictures = zip(maps, batch.boxes, batch.truth, batch.sizes, batch.targets, strict=True)
+        rows = [self._lesson(*picture) for picture in pictures]
+        regions, labels, weights, goals, absent = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        number, taught = len(labels), weights > 0
+        held = (labels < self.classes) & taught
         hidden = self.trunk(_padded(regions))
         logits, moves = self.classify(hidden)[:number].float(), self.regress(hidden)[:number].float()
         return {
-            "classes": refinement_loss(logits, labels, weights),
-            "boxes": box_loss(moves[held], goals[held], weights[held], number),
+            "classes": refinement_loss(logits[taught], labels[taught], weights[taught]),
+            "boxes": box_loss(moves[held], goals[held], weights[held], int(taught.sum())),
+            "absent": absence_loss(logits[~taught], absent[~taught]),
         }
 
-    def _lesson(self, view: Tensor, proposals: Tensor, truth: Truth, size: Tensor) -> tuple[Tensor, ...]:
-        """What one picture teaches: regions (R, D), their labels (R,), weights (R,) and where they move (R, 4)."""
+    def _lesson(
+        self, view: Tensor, proposals: Tensor, truth: Truth, size: Tensor, target: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What one picture teaches.
+
+        Returns:
+            Regions (R, D), their labels (R,), weights (R,), where they move (R, 4), and which classes they are not
+            (R, classes): of those without weight, which may be anything that is in the picture, nothing else is known.
+        """
         taught = trust(truth)
         labels, weights, nearest = assign(proposals, taught, self.classes, IGNORE)
-        rows = draw(labels, weights, self.classes, self.config.sample)
+        rows = draw(labels, weights, self.classes, (*self.config.sample, self.config.elsewhere))
         boxes, labels = proposals[rows], labels[rows]
         weights = balance(labels, weights[rows], self.classes, OBJECTS)
         targets = taught.boxes[nearest[rows]] if len(taught.boxes) else boxes
@@ -89,7 +100,7 @@ class FastRCNN(TaughtDetector):
         if mirrored:
             width = size[1].item()
             boxes, targets = mirror_boxes(boxes, width), mirror_boxes(targets, width)
-        return regions, labels, weights, encode(boxes, targets)
+        return regions, labels, weights, encode(boxes, targets), (target == 0).expand(len(rows), -1)
 
     def _evidence(self, view: Tensor, proposals: Tensor, size: Tensor, first: Evidence) -> Evidence:
         """The mean of both mirrorings, beside what the localizer says."""

@@ -57,6 +57,22 @@ def refinement_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return losses.sum() / max(len(labels), 1)
 
 
+def absence_loss(logits: Tensor, absent: Tensor) -> Tensor:
+    """Minus the log of how unlikely the classes are that a picture does not have, averaged over its proposals.
+
+    Whatever a proposal holds, of these it is none (negative learning; Kim et al., ICCV 2019, equation 2, of several
+    complementary labels at once).
+
+    Args:
+        logits: (N, classes + 1), the last is background.
+        absent: (N, classes) bool, the classes that a proposal's picture does not have.
+    """
+    # The logarithm of all other probabilities together, which is exact where they are next to nothing.
+    others = logits.masked_fill(nn.functional.pad(absent, (0, 1)), -torch.inf)
+    losses = logits.logsumexp(dim=1) - others.logsumexp(dim=1)
+    return losses.sum() / max(len(logits), 1)
+
+
 def cluster_loss(logits: Tensor, labels: Tensor, weights: Tensor, nearest: Tensor) -> Tensor:
     """The loss over proposal clusters of one picture (PCL; Tang et al., PAMI 2018, section 3.5).
 

@@ -230,16 +230,17 @@ def assign(boxes: Tensor, pseudo: PseudoBoxes, background: int, ignore: float) -
     return labels, pseudo.weights[nearest] * (overlap >= ignore), nearest
 
 
-def draw(labels: Tensor, weights: Tensor, background: int, most: tuple[int, int]) -> Tensor:
+def draw(labels: Tensor, weights: Tensor, background: int, most: tuple[int, int, int]) -> Tensor:
     """Rows of the proposals that one picture shows a training step, drawn at random (Fast R-CNN, section 2.3).
 
     Args:
         labels: (N,) int64, as `assign` gives them.
-        weights: (N,); a weight of zero has no part.
+        weights: (N,).
         background: label of what is no object.
-        most: of proposals on objects, and of those beside.
+        most: of proposals on objects, of those beside, and of those without weight.
     """
-    kinds = (labels != background) & (weights > 0), (labels == background) & (weights > 0)
+    taught = weights > 0
+    kinds = (labels != background) & taught, (labels == background) & taught, ~taught
     return torch.cat([_drawn(torch.nonzero(kind).flatten(), number) for kind, number in zip(kinds, most, strict=True)])
 
 
@@ -261,7 +262,7 @@ def balance(labels: Tensor, weights: Tensor, background: int, share: float) -> T
     if not objects.any() or not rest.any():
         return weights
     factors = torch.where(objects, share / objects.sum(), (1 - share) / rest.sum())
-    return weights * factors * len(labels)
+    return weights * factors * (weights > 0).sum()
 
 
 def largest_component_box(heatmap: FloatArray, size: tuple[int, int], threshold: float) -> FloatArray:
