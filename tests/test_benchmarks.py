@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from running import QUICK
+from running import QUICK, SEEDED, SMALL
 
 import boxless
 from boxless.pictures import content_key, read_picture
@@ -60,6 +60,68 @@ def test_predict(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     parts = table(text, "part, on one thread")
     assert [row[0] for row in parts] == list(predict.PARTS)
     assert sum(int(row[2].strip("%")) for row in parts) == pytest.approx(100, abs=3)
+
+
+# Methods.
+
+
+def test_methods_are_compared_and_one_is_chosen_without_boxes(
+    demo: Path,
+    tmp_path: Path,
+    short_localizer: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    methods, choosing = benchmark("methods", monkeypatch), benchmark("choosing", monkeypatch)
+    quick, train, trained = {"cam": SMALL, "wsddn": QUICK, "seeded": SEEDED}, boxless.train, []
+
+    def quickly(*words: object, method: str, options: list[str], **rest: object) -> boxless.Detector:
+        trained.append(method)
+        return train(*words, method=method, options=[*quick[method], *options], **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(boxless, "train", quickly)
+    methods.main(demo, methods="cam,wsddn,ceiling", seeds="3", out=tmp_path)
+    rows = table(capsys.readouterr().out, "method")
+    assert trained == ["cam", "wsddn", "seeded"]
+    scores = dict(zip(methods.COLUMNS, rows[0][1:], strict=False))
+    wanted = boxless.evaluate(boxless.Detector.load(tmp_path / demo.name / "cam-3"), demo, "val")
+    for name in methods.SCORES:
+        assert scores[name] == f"{wanted[name]:.3f}", name
+    assert [row[0] for row in rows] == ["`cam`", "`wsddn`", "`ceiling`"]
+    full = float(rows[2][1])
+    # Of scores to three digits.
+    assert [float(row[-1]) for row in rows] == pytest.approx([float(row[1]) / full for row in rows], rel=0.05)
+    # The ceiling has no vote, so two opinions are left, which agree with each other equally well.
+    choosing.main(demo, tmp_path / demo.name, seed=3, pictures=5)
+    text = capsys.readouterr().out
+    (name, agreed, score, _), (_, other, _, _) = table(text, "method")
+    assert agreed == other and score == rows[["`cam`", "`wsddn`"].index(name)][1]
+    assert f"Chosen without boxes: {name.strip('`')}; " in text and "5 pictures" in text
+
+
+def test_that_method_is_chosen_which_the_others_agree_with(
+    tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    choosing = benchmark("choosing", monkeypatch)
+    # Of two objects side by side: the left one, both, the upper half of the left one.
+    boxes = {"good": [0, 0, 0.5, 1], "group": [0, 0, 1, 1], "part": [0, 0, 0.5, 0.5]}
+    for number, name in enumerate(boxes):
+        (tmp_path / f"{name}-0").mkdir()
+        scores = f'{{"mAP_11point": {number / 4}, "CorLoc": 0.5}}'
+        (tmp_path / f"{name}-0" / "benchmark-val.json").write_text(scores)
+    monkeypatch.setattr(choosing.Detector, "load", lambda run: SimpleNamespace(classes=None))
+    # The same again in the other corner, so that chance brings little.
+    both = {name: np.array([box, [1 - box[2], 1 - box[3], 1 - box[0], 1 - box[1]]]) for name, box in boxes.items()}
+    monkeypatch.setattr(choosing, "located", lambda detector, dataset, name: both[name].astype(np.float32))
+    choosing.main(demo, tmp_path)
+    text = capsys.readouterr().out
+    # IoU with the same and with the other picture's: good-group 1/2, 1/2; good-part 1/2, 0; group-part 1/4, 1/4.
+    assert [row[:3] for row in table(text, "method")] == [
+        ["`good`", "0.250", "0.000"],
+        ["`part`", "0.250", "0.500"],
+        ["`group`", "0.000", "0.250"],
+    ]
+    assert "Chosen without boxes: good; with the boxes of val: part; that costs 0.500 mAP" in text
 
 
 # Memory.

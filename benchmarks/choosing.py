@@ -1,0 +1,77 @@
+"""Choosing a method without boxes, and what that costs: which detector do the others agree with most?
+
+    python benchmarks/choosing.py VOCdevkit/VOC2012 runs/benchmark/VOC2012
+    python benchmarks/choosing.py playing-cards runs/benchmark/playing-cards --report test
+
+Takes the runs that `methods.py` left in a folder. All are asked where the tags of the same training pictures are; every
+two opinions are compared by their IoU beyond chance (`methods.extent.agreement`), and the method is chosen whose boxes
+agree best with those of all others. No box of the data is looked at; what the choice costs is read from the results on
+the split that was reported on. The ceiling has no vote.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from _shared import machine
+
+from boxless import Detector, load_dataset
+from boxless.methods.extent import agreement
+from boxless.prepare import prepare
+from boxless.progress import track
+from boxless.structures import Dataset, FloatArray
+
+
+def main(
+    data: Path,
+    runs: Annotated[Path, typer.Argument(help="One folder a method and seed, as methods.py names them.")],
+    seed: Annotated[int, typer.Option(help="Of the runs, and of which pictures are drawn.")] = 0,
+    train: Annotated[str, typer.Option(help="The split they learned from.")] = "train",
+    report: Annotated[str, typer.Option(help="The split they were reported on.")] = "val",
+    pictures: Annotated[int, typer.Option(help="So many pictures are looked at.")] = 200,
+) -> None:
+    """Compare; print the table and the choice."""
+    folders = {run.name.rsplit("-", 1)[0]: run for run in sorted(runs.glob(f"*-{seed}"))}
+    detectors = {name: Detector.load(run) for name, run in folders.items() if name != "ceiling"}
+    dataset = drawn(load_dataset(data, train, next(iter(detectors.values())).classes).tags_only(), pictures, seed)
+    boxes = {name: located(detector, dataset, name) for name, detector in detectors.items()}
+    scores = {
+        name: json.loads((folders[name] / f"benchmark-{report}.json").read_text(encoding="utf-8")) for name in boxes
+    }
+    agreed = {
+        name: float(np.mean([agreement(own, other) for rival, other in boxes.items() if rival != name]))
+        for name, own in boxes.items()
+    }
+    print(f"{data.name}, {machine()}, seed {seed}, {len(dataset)} pictures\n")
+    print("| method | agreement with the others | mAP_11point | CorLoc |\n|---|---|---|---|")
+    for name in sorted(agreed, key=agreed.__getitem__, reverse=True):
+        print(f"| `{name}` | {agreed[name]:.3f} | {scores[name]['mAP_11point']:.3f} | {scores[name]['CorLoc']:.3f} |")
+    chosen, best = max(agreed, key=agreed.__getitem__), max(scores, key=lambda name: float(scores[name]["mAP_11point"]))
+    cost = scores[best]["mAP_11point"] - scores[chosen]["mAP_11point"]
+    print(f"\nChosen without boxes: {chosen}; with the boxes of {report}: {best}; that costs {cost:.3f} mAP")
+
+
+def drawn(dataset: Dataset, most: int, seed: int) -> Dataset:
+    """Pictures with a tag, drawn at random."""
+    tagged = [row for row, sample in enumerate(dataset.samples) if sample.tags]
+    rows = np.random.default_rng(seed).permutation(tagged)[:most].tolist()
+    return replace(dataset, samples=tuple(dataset.samples[row] for row in rows))
+
+
+def located(detector: Detector, dataset: Dataset, name: str) -> FloatArray:
+    """The likeliest box of every tag of every picture: (tags, 4), xyxy in fractions of the picture."""
+    ready = prepare(dataset, detector.features, detector.views, detector.proposals)
+    found = []
+    for row in track(range(len(ready.keys)), name, len(ready.keys), transient=True):
+        maps = [ready.map(row, view) for view in detector.views]
+        proposals = ready.boxes(row) if detector.proposals else None
+        own = detector.locate(maps, proposals, ready.sizes[row], sorted(ready.dataset.samples[row].tags))
+        found.append(own / np.array([*ready.sizes[row]] * 2, np.float32))
+    return np.concatenate(found)
+
+
+if __name__ == "__main__":
+    typer.run(main)
