@@ -161,6 +161,25 @@ def test_a_mirrored_picture_is_seen_alike():
     torch.testing.assert_close(back, plain.boxes, atol=1e-2, rtol=1e-4)
 
 
+def test_weights_that_have_changed_are_seen_at_once():
+    model, row = make(), item()
+    (before,) = evidence(model, row)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    found = model.train()(collate([row]))
+    assert isinstance(found, dict)
+    torch.stack(list(found.values())).sum().backward()
+    optimiser.step()
+    fresh = make()
+    fresh.load_state_dict(model.state_dict())
+    (after,), (wanted,) = evidence(model, row), evidence(fresh, row)
+    assert before.proposal_scores is not None and after.proposal_scores is not None
+    assert torch.equal(after.proposal_scores, wanted.proposal_scores)  # type: ignore[arg-type]
+    assert not torch.allclose(after.proposal_scores, before.proposal_scores, rtol=1e-2)
+    model.load_state_dict(make().state_dict())
+    (again,) = evidence(model, row)
+    assert torch.equal(again.proposal_scores, before.proposal_scores)  # type: ignore[arg-type]
+
+
 def test_a_picture_is_seen_the_same_in_a_batch_and_proposals_need_no_company():
     model, row = make(), item()
     assert row.boxes is not None

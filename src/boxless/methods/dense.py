@@ -13,7 +13,7 @@ from boxless.config import DenseConfig
 from boxless.features import Batch, Truth
 from boxless.methods.evidence import Evidence
 from boxless.methods.heads import cut, frames, paired_iou
-from boxless.methods.taught import TaughtDetector
+from boxless.methods.taught import SEEN, TaughtDetector
 
 MIDDLE = 0.5
 """Sides of the part of a box whose cells are taught to find it, over those of the box (centre sampling)."""
@@ -30,7 +30,8 @@ class DenseDetector(TaughtDetector):
 
     FCOS's head (section 3.1) on one level; the quality that stands beside the class is the IoU of the predicted box
     (Wu, Li, Wang, Image and Vision Computing 2020) instead of centre-ness. A box scores how likely the class is in the
-    picture times how likely it is in the cell times its quality (before heatmaps have their say: `Detector.decide`).
+    cell times its quality, times how likely the class is in the picture to the power of `SEEN` (before heatmaps have
+    their say: `Detector.decide`).
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
@@ -88,7 +89,7 @@ class DenseDetector(TaughtDetector):
         for mirrored in (False, True):
             logits, quality, boxes = self._look(view, mirrored=mirrored)
             boxes = cut(boxes, size)
-            scores = logits.sigmoid() * quality.sigmoid()[:, None] * first.image_scores
+            scores = logits.sigmoid() * quality.sigmoid()[:, None] * first.image_scores**SEEN
             # The last cells may reach beyond the view, and their boxes lie there.
             scores = scores * (boxes[:, 2:] > boxes[:, :2]).all(dim=1)[:, None]
             looks.append(replace(first, proposal_scores=scores, boxes=boxes))

@@ -21,15 +21,12 @@ from boxless.methods.heads import (
 )
 from boxless.methods.losses import absence_loss, box_loss, refinement_loss
 from boxless.methods.mining import assign, balance, draw, trust
-from boxless.methods.taught import TaughtDetector
+from boxless.methods.taught import SEEN, TaughtDetector
 
 OBJECTS = 0.33
 """Share of the proposals on objects in a picture's loss."""
 IGNORE = 0.1
 """Proposals that overlap no box by this much have no part: they may hold an object that nobody has found."""
-SEEN = 0.25
-"""Power of how likely the class is in the picture: of few pictures the localizer learns the tags by heart, and the head
-is the better judge of others (docs/experiments.md)."""
 ROWS = 128
 """Regions go through the layers in multiples of this: kernels are compiled for a number of rows, and kept."""
 
@@ -55,6 +52,7 @@ class FastRCNN(TaughtDetector):
         self.trunk = fully_connected(self.described_by * (config.pool**2 + 1), config.hidden, config.dropout)
         self.classify = linear(config.hidden[-1], classes + 1, 0.01)
         self.regress = linear(config.hidden[-1], 4, 0.001)
+        self._kept: tuple[tuple[int, int], Tensor, Tensor] | None = None
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
         """Losses in training mode, one `Evidence` a view in evaluation mode."""
@@ -122,19 +120,40 @@ class FastRCNN(TaughtDetector):
         (w + w') / 2 x plus and minus (w - w') / 2 x, of which the one needs only what is symmetric in a region and the
         other only what is not: half the columns each.
         """
-        first = self.trunk[1]
-        assert isinstance(first, nn.Linear)
-        grid = first.weight[:, : -surroundings.shape[1]].reshape(-1, *regions.shape[1:])
+        symmetric, other = self._halves(regions.shape[1:])
         half, whole = regions.shape[2] // 2, (regions.shape[2] + 1) // 2
         left, middle, right = regions[:, :, :half], regions[:, :, half:whole], regions.flip(2)[:, :, :half]
         # The middle column is its own mirror image.
         even = torch.cat([(left + right).flatten(1), middle.flatten(1), surroundings], dim=1)
-        symmetric, other = (grid + grid.flip(2)) / 2, (grid - grid.flip(2)) / 2
-        weights = [symmetric[:, :, :half], symmetric[:, :, half:whole], first.weight[:, -surroundings.shape[1] :]]
-        common = nn.functional.linear(even, torch.cat([part.flatten(1) for part in weights], dim=1), first.bias)
-        difference = nn.functional.linear((left - right).flatten(1), other[:, :, :half].flatten(1))
+        common = nn.functional.linear(even, symmetric, self._first.bias)
+        difference = nn.functional.linear((left - right).flatten(1), other)
         rest = self.trunk[2:]
         return rest(common + difference), rest(common - difference)
+
+    def _halves(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """The first layer's weights for what is symmetric in regions of this shape, and for what is not.
+
+        They are kept until the weights change: to compute them takes as long as a hundred regions do.
+        """
+        weights = self._first.weight
+        state = weights.data_ptr(), weights._version
+        if self._kept is None or self._kept[0] != state:
+            grid = weights[:, : shape.numel()].reshape(-1, *shape)
+            half, whole = shape[1] // 2, (shape[1] + 1) // 2
+            symmetric, other = (grid + grid.flip(2)) / 2, (grid - grid.flip(2)) / 2
+            parts = [
+                symmetric[:, :, :half].flatten(1),
+                symmetric[:, :, half:whole].flatten(1),
+                weights[:, shape.numel() :],
+            ]
+            self._kept = state, torch.cat(parts, dim=1), other[:, :, :half].flatten(1).contiguous()
+        return self._kept[1:]
+
+    @property
+    def _first(self) -> nn.Linear:
+        layer = self.trunk[1]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     def _grid(self, view: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         return average_regions([view], [boxes], [frames(boxes, size)], self.stride, self.config.pool)

@@ -12,6 +12,10 @@ from boxless.methods.evidence import Evidence
 from boxless.methods.heads import equalise, magnitudes
 from boxless.methods.localizer import Localizer
 
+SEEN = 0.25
+"""Power of how likely the class is in the picture: of few pictures the localizer learns the tags by heart, and the head
+is the better judge of others (docs/experiments.md)."""
+
 
 class Projection(nn.Module):
     """Principal components of the cells of maps, of one magnitude, fitted once and then fixed.
