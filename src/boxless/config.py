@@ -198,7 +198,8 @@ class DenseConfig(Section):
         components: principal components that are kept of the backbone's last map, and of the earlier ones together;
             heads that give second opinions share them.
         channels: of the layers over them.
-        far_weight: weight of background cells that are far from all boxes of a picture: pseudo boxes leave objects out.
+        far_weight: weight of background cells that are far from all boxes of a picture, for the classes that are in it:
+            pseudo boxes leave objects out.
     """
 
     kind: Literal["dense"] = "dense"

@@ -278,14 +278,16 @@ def slow_losses(model: DenseDetector, items: list[Item]) -> dict[str, float]:
     classes = boxes = quality = 0.0
     number = 0
     for one in items:
-        assert one.truth is not None
+        assert one.truth is not None and one.target is not None
         rows, columns = one.map.shape[1:]
         targets = slow_targets(one.truth, rows, columns, one.size, model.config.far_weight)
         for (logits, judged, box), (label, weight, goal) in zip(slow_look(model, one.map), targets, strict=True):
             for row, logit in enumerate(logits):
                 likely = sigmoid(logit) if row == label else 1 - sigmoid(logit)
                 alpha = 0.25 if row == label else 0.75
-                classes += -alpha * (1 - likely) ** 2 * math.log(likely) * weight
+                # Of a class that is not in the picture no cell is one, whatever boxes say.
+                counted = 1 if one.target[row] == 0 else weight
+                classes += -alpha * (1 - likely) ** 2 * math.log(likely) * counted
             if goal is None:
                 continue
             number += 1

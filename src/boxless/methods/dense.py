@@ -58,13 +58,13 @@ class DenseDetector(TaughtDetector):
 
     def _losses(self, batch: Batch, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Equation 2 of FCOS, and the loss of the quality: sums over cells, over the number of those on objects."""
-        assert batch.truth is not None
-        rows = [self._lesson(*row) for row in zip(maps, batch.truth, batch.sizes, strict=True)]
+        assert batch.truth is not None and batch.targets is not None
+        rows = [self._lesson(*row) for row in zip(maps, batch.truth, batch.sizes, batch.targets, strict=True)]
         logits, quality, boxes, labels, weights, goals = (torch.cat(parts) for parts in zip(*rows, strict=True))
         held = labels < self.classes
         number = held.sum().clamp(min=1)
         targets = nn.functional.one_hot(labels, self.classes + 1)[:, : self.classes].float()
-        focal = sigmoid_focal_loss(logits, targets, ALPHA, GAMMA).sum(dim=1) * weights
+        focal = sigmoid_focal_loss(logits, targets, ALPHA, GAMMA) * weights
         boxes, goals = boxes[held], goals[held]
         overlap = paired_iou(boxes.detach(), goals)
         judged = nn.functional.binary_cross_entropy_with_logits(quality[held], overlap, reduction="sum")
@@ -74,14 +74,15 @@ class DenseDetector(TaughtDetector):
             "quality": judged / number,
         }
 
-    def _lesson(self, view: Tensor, truth: Truth, size: Tensor) -> tuple[Tensor, ...]:
-        """What one picture says, cell by cell, and what it is to say: labels, weights and boxes."""
+    def _lesson(self, view: Tensor, truth: Truth, size: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """What one picture says, cell by cell, and what it is to say: labels, weights (cells, classes) and boxes."""
         logits, quality, boxes = self._look(view, mirrored=bool(torch.rand(()) < 0.5))
         labels, weights, nearest = assign_cells(
             _centres(view, self.stride), truth, size, self.classes, self.config.far_weight
         )
         goals = truth.boxes[nearest] if len(truth.boxes) else boxes.detach()
-        return logits, quality, boxes, labels, weights, goals
+        # However little boxes say about a cell, of classes that are not in the picture it is none.
+        return logits, quality, boxes, labels, torch.where(target == 0, 1.0, weights[:, None]), goals
 
     def _evidence(self, view: Tensor, size: Tensor, first: Evidence) -> Evidence:
         """The mean of both mirrorings, beside what the localizer says."""

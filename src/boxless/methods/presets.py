@@ -90,7 +90,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "student": {
         "head": {"kind": "dense"},
-        "inference": {"vote": True},
+        "inference": {"nms": 0.3, "vote": True},
         "training": {"steps": 900, "batch_size": 8, "lr": 1e-3},
     },
 }
