@@ -21,7 +21,7 @@ from _shared import machine
 from boxless import Detector, load_dataset
 from boxless.methods.extent import agreement
 from boxless.prepare import prepare
-from boxless.progress import track
+from boxless.pseudo_boxes import located
 from boxless.structures import Dataset, FloatArray
 
 
@@ -35,12 +35,14 @@ def main(
 ) -> None:
     """Compare; print the table and the choice."""
     folders = {run.name.rsplit("-", 1)[0]: run for run in sorted(runs.glob(f"*-{seed}"))}
-    detectors = {name: Detector.load(run) for name, run in folders.items() if name != "ceiling"}
-    dataset = drawn(load_dataset(data, train, next(iter(detectors.values())).classes).tags_only(), pictures, seed)
-    boxes = {name: located(detector, dataset, name) for name, detector in detectors.items()}
     scores = {
-        name: json.loads((folders[name] / f"benchmark-{report}.json").read_text(encoding="utf-8")) for name in boxes
+        name: json.loads((run / f"benchmark-{report}.json").read_text(encoding="utf-8"))
+        for name, run in folders.items()
+        if name != "ceiling"
     }
+    detectors = {name: Detector.load(folders[name]) for name in scores}
+    dataset = drawn(load_dataset(data, train, next(iter(detectors.values())).classes).tags_only(), pictures, seed)
+    boxes = {name: tag_boxes(detector, dataset, name) for name, detector in detectors.items()}
     agreed = {
         name: float(np.mean([agreement(own, other) for rival, other in boxes.items() if rival != name]))
         for name, own in boxes.items()
@@ -61,16 +63,11 @@ def drawn(dataset: Dataset, most: int, seed: int) -> Dataset:
     return replace(dataset, samples=tuple(dataset.samples[row] for row in rows))
 
 
-def located(detector: Detector, dataset: Dataset, name: str) -> FloatArray:
+def tag_boxes(detector: Detector, dataset: Dataset, name: str) -> FloatArray:
     """The likeliest box of every tag of every picture: (tags, 4), xyxy in fractions of the picture."""
     ready = prepare(dataset, detector.features, detector.views, detector.proposals)
-    found = []
-    for row in track(range(len(ready.keys)), name, len(ready.keys), transient=True):
-        maps = [ready.map(row, view) for view in detector.views]
-        proposals = ready.boxes(row) if detector.proposals else None
-        own = detector.locate(maps, proposals, ready.sizes[row], sorted(ready.dataset.samples[row].tags))
-        found.append(own / np.array([*ready.sizes[row]] * 2, np.float32))
-    return np.concatenate(found)
+    found = zip(located(detector, ready, range(len(ready.keys)), name), ready.sizes, strict=True)
+    return np.concatenate([own.boxes / np.array([*size] * 2, np.float32) for own, size in found])
 
 
 if __name__ == "__main__":

@@ -103,8 +103,8 @@ def test_that_method_is_chosen_which_the_others_agree_with(
     tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     choosing = benchmark("choosing", monkeypatch)
-    # Of two objects side by side: the left one, both, the upper half of the left one.
-    boxes = {"good": [0, 0, 0.5, 1], "group": [0, 0, 1, 1], "part": [0, 0, 0.5, 0.5]}
+    # Of two objects side by side: the left one and half of the other, the left one, its upper half.
+    boxes = {"group": [0, 0, 0.75, 1], "good": [0, 0, 0.5, 1], "part": [0, 0, 0.5, 0.5]}
     for number, name in enumerate(boxes):
         (tmp_path / f"{name}-0").mkdir()
         scores = f'{{"mAP_11point": {number / 4}, "CorLoc": 0.5}}'
@@ -112,16 +112,17 @@ def test_that_method_is_chosen_which_the_others_agree_with(
     monkeypatch.setattr(choosing.Detector, "load", lambda run: SimpleNamespace(classes=None))
     # The same again in the other corner, so that chance brings little.
     both = {name: np.array([box, [1 - box[2], 1 - box[3], 1 - box[0], 1 - box[1]]]) for name, box in boxes.items()}
-    monkeypatch.setattr(choosing, "located", lambda detector, dataset, name: both[name].astype(np.float32))
+    monkeypatch.setattr(choosing, "tag_boxes", lambda detector, dataset, name: both[name].astype(np.float32))
     choosing.main(demo, tmp_path)
     text = capsys.readouterr().out
-    # IoU with the same and with the other picture's: good-group 1/2, 1/2; good-part 1/2, 0; group-part 1/4, 1/4.
+    # IoU with the same and with the other picture's: good-group 2/3, 1/4; good-part 1/2, 0; group-part 1/3, 1/7. Beyond
+    # chance that is 5/9, 1/2 and 2/9.
     assert [row[:3] for row in table(text, "method")] == [
-        ["`good`", "0.250", "0.000"],
-        ["`part`", "0.250", "0.500"],
-        ["`group`", "0.000", "0.250"],
+        ["`good`", "0.528", "0.250"],
+        ["`group`", "0.389", "0.000"],
+        ["`part`", "0.361", "0.500"],
     ]
-    assert "Chosen without boxes: good; with the boxes of val: part; that costs 0.500 mAP" in text
+    assert "Chosen without boxes: good; with the boxes of val: part; that costs 0.250 mAP" in text
 
 
 # Memory.

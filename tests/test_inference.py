@@ -316,13 +316,46 @@ def test_to_find_known_classes_proposals_near_the_likeliest_of_every_fourth_are_
     torch.manual_seed(0)
     corners = torch.rand(200, 2) * 40
     proposals = torch.cat([corners, corners + 20 + torch.rand(200, 2) * 20], dim=1).numpy()
-    judge = detector(say, head=DetectorConfig(), inference=InferenceConfig(views=ViewConfig(scales=(96,))))
+    judge = detector(say, head=FastRCNNConfig(), inference=InferenceConfig(views=ViewConfig(scales=(96,))))
     found = judge.locate([torch.zeros(3, 4, 6)], proposals, (96, 64), [1, 0])
     first, second = asked
     assert first == proposals[::4].tolist() and 0 < len(second) < 100
     scores = box_iou(torch.from_numpy(proposals), objects)
     wanted = vote(torch.from_numpy(proposals), scores, torch.tensor([1, 0]))
     np.testing.assert_allclose(found, wanted, atol=1e-3)
+    assert judge.locate([torch.zeros(3, 4, 6)], proposals, (96, 64), []).shape == (0, 4)
+
+
+def test_a_likeliest_proposal_is_found_however_far_it_moves():
+    asked: list[list[list[float]]] = []
+    proposals = torch.tensor([[8.0 * left, 0, 8 * left + 8, 8] for left in range(12)])
+
+    def say(maps: Tensor, size: tuple[int, int], boxes: Tensor) -> Evidence:
+        asked.append(boxes.tolist())
+        # The fifth is the likeliest of the first class, and moves to where the ninth is, the ninth of the second, far
+        # from all that there is.
+        rows = (boxes[:, 0] / 8).long()
+        scores = torch.stack([rows == 4, rows == 8, rows < 0], dim=1) * 0.5 + 0.1
+        moves = torch.where((rows == 4)[:, None], torch.tensor([32.0, 0, 32, 0]), 0)
+        moves = torch.where((rows == 8)[:, None], torch.tensor([0.0, 40, 0, 40]), moves)
+        return Evidence(scores.amax(dim=0), scores, boxes=boxes + moves)
+
+    judge = detector(say, head=FastRCNNConfig(), inference=InferenceConfig(views=ViewConfig(scales=(96,))))
+    found = judge.locate([torch.zeros(3, 4, 6)], proposals.numpy(), (96, 64), [0, 1])
+    assert [[int(box[0] / 8) for box in boxes] for boxes in asked] == [[0, 4, 8], [4, 8]]
+    np.testing.assert_allclose(found, [[64, 0, 72, 8], [64, 40, 72, 48]])
+
+
+def test_methods_whose_scores_peak_are_asked_about_all_proposals():
+    asked: list[int] = []
+
+    def say(maps: Tensor, size: tuple[int, int], boxes: Tensor) -> Evidence:
+        asked.append(len(boxes))
+        return Evidence(SCORES.sum(dim=0), SCORES)
+
+    judge = detector(say, head=DetectorConfig(), inference=InferenceConfig(views=ViewConfig(scales=(96,))))
+    judge.locate([torch.zeros(3, 4, 6)], BOXES, (96, 64), [0, 1])
+    assert asked == [4]
 
 
 def test_moved_proposals_are_turned_back_averaged_and_voted_for():
@@ -330,7 +363,7 @@ def test_moved_proposals_are_turned_back_averaged_and_voted_for():
 
     def say(maps: Tensor, size: tuple[int, int], boxes: Tensor) -> Evidence:
         shift = torch.tensor([4.0, 0, 4, 0]) * maps[0, 0, 0]
-        return Evidence(SCORES.sum(dim=0), SCORES[: len(boxes)], boxes=boxes + shift)
+        return Evidence(SCORES.sum(dim=0), SCORES, boxes=boxes + shift)
 
     views = ViewConfig(scales=(192,), flips=True)
     judge = detector(say, head=DetectorConfig(), inference=InferenceConfig(views=views))

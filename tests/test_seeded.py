@@ -46,7 +46,7 @@ class Course:
 
 
 def spied(patch: pytest.MonkeyPatch) -> Course:
-    course, fit, located, compose = Course(), training.train_network, pseudo_boxes._located, training.mosaics
+    course, fit, located, compose = Course(), training.train_network, pseudo_boxes.located, training.mosaics
 
     def noted_fit(accelerator: Any, run: Path, config: Any, network: Any, ready: Prepared, *rest: Any) -> None:
         course.taught[run.name] = ready.dataset
@@ -64,7 +64,7 @@ def spied(patch: pytest.MonkeyPatch) -> Course:
 
     patch.setattr(training, "train_network", noted_fit)
     patch.setattr(training, "mosaics", noted_mosaics)
-    patch.setattr(pseudo_boxes, "_located", noted_located)
+    patch.setattr(pseudo_boxes, "located", noted_located)
     return course
 
 

@@ -179,7 +179,7 @@ class FastRCNNConfig(Section):
         hidden: widths of the fully connected layers.
         dropout: rate after each of them.
         sample: most proposals on objects and beside them that one picture shows a training step, drawn at random.
-        elsewhere: as many beyond, of which only the tags tell something: which classes they are not.
+        elsewhere: most proposals beside these that boxes say nothing about; tags say which classes they are not.
     """
 
     kind: Literal["fast_rcnn"] = "fast_rcnn"
@@ -198,8 +198,8 @@ class DenseConfig(Section):
         components: principal components that are kept of the backbone's last map, and of the earlier ones together;
             heads that give second opinions share them.
         channels: of the layers over them.
-        far_weight: weight of background cells that are far from all boxes of a picture, for the classes that are in it:
-            pseudo boxes leave objects out.
+        far_weight: weight of background cells that are far from all boxes of a picture, for the classes that are or may
+            be in it: pseudo boxes leave objects out.
     """
 
     kind: Literal["dense"] = "dense"

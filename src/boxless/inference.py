@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.ops import batched_nms, box_iou
 
-from boxless.config import Config, InferenceConfig
+from boxless.config import Config, FastRCNNConfig, InferenceConfig
 from boxless.devices import full_width, one_thread_a_picture
 from boxless.errors import PictureError
 from boxless.features import FeatureStore, Item, View, collate, views_of
@@ -190,7 +190,7 @@ class Detector:
             (len(labels), 4) float32, xyxy pixels of the picture.
         """
         wanted = np.array(labels, np.int64)
-        if boxes is not None and len(wanted):
+        if isinstance(self.config.head, FastRCNNConfig) and boxes is not None and len(wanted):
             boxes = self._promising(maps, boxes, size, wanted)
         evidence = self._evidence(maps, boxes, size)
         if evidence[0].proposal_scores is None:
@@ -202,7 +202,8 @@ class Detector:
     ) -> FloatArray:
         """The proposals among which the likeliest box of each class is to be found: a third of the work, and as good.
 
-        Those around an object all score well, so a few tell where it is (docs/experiments.md).
+        A head that boxes taught scores all proposals around an object well, so a few tell where it is
+        (docs/experiments.md).
         """
         some = boxes[::SPARSE]
         moved, scores = self._scored(self._evidence(maps, some, size), some, size)

@@ -46,7 +46,7 @@ def find_boxes(
         BoxlessError: there are fewer pictures than folds.
     """
     folds = _folds(ready, config.folds, seed)
-    first = _snapped(ready, _located(localizer, ready, range(len(folds)), "Boxes of heatmaps"))
+    first = _snapped(ready, located(localizer, ready, range(len(folds)), "Boxes of heatmaps"))
     second = first
     for turn in range(1, config.rounds + 1):
         before, second = second, list(first)
@@ -61,7 +61,7 @@ def find_boxes(
                 merged = agreed(boxes, [before[row] for row in others], config.agreement)
                 boxes = _snapped(ready.part(others), merged)
             detector = teach(turn, fold + 1, ready.part(others, boxes))
-            for row, found in zip(own, _located(detector, ready, own, "Second opinion"), strict=True):
+            for row, found in zip(own, located(detector, ready, own, "Second opinion"), strict=True):
                 second[row] = found
     boxes = _snapped(ready, agreed(first, second, config.agreement))
     return ready.part(range(len(boxes)), boxes)
@@ -103,7 +103,7 @@ def _folds(ready: Prepared, number: int, seed: int) -> IntArray:
     return np.array([parts[key] for key in ready.keys])
 
 
-def _located(detector: Detector, ready: Prepared, rows: Sequence[int], description: str) -> list[Annotations]:
+def located(detector: Detector, ready: Prepared, rows: Sequence[int], description: str) -> list[Annotations]:
     """The likeliest box of every tag of these pictures."""
 
     def locate(row: int) -> Annotations:

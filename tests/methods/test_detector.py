@@ -261,6 +261,17 @@ def test_the_hidden_layers_of_a_backbone_are_taken():
     assert np.isfinite(layers[0].weight.grad.numpy()).all()  # type: ignore[union-attr]
 
 
+def test_blocks_are_dropped_in_training_alone_and_what_drops_them_learns():
+    model, row = make(PLAIN.model_copy(update={"drop_block": True, "pool": 5, "dropout": 0.0})), item(160, 96)
+    plain = make(PLAIN.model_copy(update={"pool": 5, "dropout": 0.0}))
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if "drop_block" not in name})
+    torch.testing.assert_close(evidence(model, row)[0].proposal_scores, evidence(plain, row)[0].proposal_scores)
+    found = {round(losses(model, collate([row]))["tags"].item(), 5) for _ in range(5)}
+    assert len(found) == 5 and len({round(losses(plain, collate([row]))["tags"].item(), 5) for _ in range(5)}) == 1
+    losses(model, collate([row]))["tags"].backward()
+    assert all(own.grad is not None and own.grad.isfinite().all() for own in model.drop_block.parameters())
+
+
 # Refinement.
 
 

@@ -121,7 +121,7 @@ def assign_cells(
     """What every cell is to be: the class of the smallest box that it is in the middle of, or background.
 
     As FCOS does (section 3.1) with centre sampling: cells of a box that are not in its middle may well see its object,
-    and have no part in the loss. Nor do cells of difficult boxes, unless they are in the middle of another.
+    and have no weight. Nor do cells of difficult boxes, unless they are in the middle of another.
 
     Args:
         centres: (cells, 2), x and y in pixels of the view.

@@ -4,11 +4,13 @@ from torch import Tensor, nn
 from torch.distributions import RelaxedBernoulli
 
 MOST = 0.3
-"""The largest share of a region that is dropped (MIST, section 4.2, tau; the authors' settings)."""
+"""The largest share of a region that is to be dropped (MIST, section 4.2, tau; the authors' settings)."""
 BLOCK = 3
 """Side of a dropped block in cells (the authors' settings)."""
 TEMPERATURE = 0.01
 """Of the Concrete distribution (the authors' code)."""
+AGAINST = 1e-4
+"""Share of the reversed gradient that counts: the authors' weight of 0.01, and a hundredth of the learning rate."""
 
 
 class ConcreteDropBlock(nn.Module):
@@ -55,4 +57,4 @@ class ConcreteDropBlock(nn.Module):
         soft = RelaxedBernoulli(odds.new_tensor(TEMPERATURE), probs=odds).rsample()
         grown = nn.functional.max_pool2d(soft, BLOCK, stride=1, padding=BLOCK // 2)
         # Straight through: ones and zeros on the way there, the gradient of what they were drawn from on the way back.
-        return (grown > 0.5).to(grown.dtype) + grown.detach() - grown
+        return (grown > 0.5).to(grown.dtype) + AGAINST * (grown.detach() - grown)

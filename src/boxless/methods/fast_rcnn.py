@@ -26,7 +26,7 @@ from boxless.methods.taught import SEEN, TaughtDetector
 OBJECTS = 0.33
 """Share of the proposals on objects in a picture's loss."""
 IGNORE = 0.1
-"""Proposals that overlap no box by this much have no part: they may hold an object that nobody has found."""
+"""Proposals that overlap no box by this much are not background: they may hold an object that nobody has found."""
 ROWS = 128
 """Regions go through the layers in multiples of this: kernels are compiled for a number of rows, and kept."""
 
@@ -36,9 +36,8 @@ class FastRCNN(TaughtDetector):
 
     Differs from the paper so that a laptop can do it: the network below is frozen, and as nothing of it is trained,
     regions are means over exact cells of a grid (integral maps), whose mirror images cost nothing. Proposals that boxes
-    say nothing about learn from the tags which classes they are not. A box scores how
-    likely the class is in it times how likely it is in the picture to the power of `SEEN` (before heatmaps have their
-    say: `Detector.decide`).
+    say nothing about learn from the tags which classes they are not. A box scores how likely the class is in it times
+    how likely it is in the picture to the power of `SEEN` (before heatmaps have their say: `Detector.decide`).
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
@@ -135,7 +134,7 @@ class FastRCNN(TaughtDetector):
 
         They are kept until the weights change: to compute them takes as long as a hundred regions do.
         """
-        weights = self._first.weight
+        weights = self._first.weight.detach()
         state = weights.data_ptr(), weights._version
         if self._kept is None or self._kept[0] != state:
             grid = weights[:, : shape.numel()].reshape(-1, *shape)

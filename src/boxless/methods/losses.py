@@ -58,7 +58,7 @@ def refinement_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def absence_loss(logits: Tensor, absent: Tensor) -> Tensor:
-    """Minus the log of how unlikely the classes are that a picture does not have, averaged over its proposals.
+    """Minus the log of how unlikely the classes are that a picture does not have, averaged over proposals.
 
     Whatever a proposal holds, of these it is none (negative learning; Kim et al., ICCV 2019, equation 2, of several
     complementary labels at once).

@@ -73,7 +73,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": {"steps": 600},
     },
     "mist": {
-        # Without the paper's Concrete DropBlock, whose blocks are as large as this grid; head.drop_block has it.
+        # Without the paper's Concrete DropBlock, whose blocks are as large as this grid; head.drop_block=true
+        # head.pool=7 has it.
         "proposals": SELECTIVE_SEARCH,
         "head": {
             "kind": "detector",
