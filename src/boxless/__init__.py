@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from boxless.doctor import examine
     from boxless.errors import BoxlessError, PictureError
     from boxless.evaluation import diagnose, evaluate
-    from boxless.inference import Detector
+    from boxless.inference import Detector, confident
     from boxless.structures import Annotations, Dataset, Detections, Heatmaps, Sample
     from boxless.training import train
 
@@ -26,6 +26,7 @@ _HOMES = {
     "diagnose": "evaluation",
     "evaluate": "evaluation",
     "Detector": "inference",
+    "confident": "inference",
     "Annotations": "structures",
     "Dataset": "structures",
     "Detections": "structures",
@@ -43,6 +44,7 @@ __all__ = [
     "Heatmaps",
     "PictureError",
     "Sample",
+    "confident",
     "diagnose",
     "evaluate",
     "examine",

@@ -1,6 +1,6 @@
 """YOLO: one text file of boxes a picture, and a data.yaml with the class names.
 
-Source: https://docs.ultralytics.com/datasets/detect/ ; the score stands last, as Ultralytics' `save_conf` writes it.
+Source: https://docs.ultralytics.com/datasets/detect/
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from boxless.structures import Detections
 def write_yolo(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str], model: str) -> Path:
     """Write `labels/<picture>.txt`, each whole or not at all, and `data.yaml` when all are there.
 
-    A line is `class cx cy w h score`: the class counted from 0, centre and size as shares of the picture. Nothing
+    A line is `class cx cy w h`: the class counted from 0, centre and size as shares of the picture. Nothing
     found is an empty file. Pictures of the same name get their folder's name before it.
 
     Args:
