@@ -251,8 +251,8 @@ def test_without_data_there_is_no_gallery_and_no_complaint(run: Path, visit: Ope
     write_report(run, tmp_path / "bare.html")
     page = visit(tmp_path / "bare.html")
     assert page.locator("nav a").all_inner_texts() == ["Training", "Manifest"]
-    # Two losses and the learning rate, and of the localizer one loss and the rate.
-    assert page.locator("#training svg").count() == 5
+    # Three losses and the learning rate, and of the localizer one loss and the rate.
+    assert page.locator("#training svg").count() == 6
     assert page.locator(".card").count() == 0
 
 
