@@ -19,6 +19,7 @@ import typer
 from _shared import machine
 
 from boxless import Detector, load_dataset
+from boxless.fitting import tagged
 from boxless.methods.extent import agreement
 from boxless.prepare import prepare
 from boxless.pseudo_boxes import located
@@ -41,7 +42,9 @@ def main(
         if name != "ceiling"
     }
     detectors = {name: Detector.load(folders[name]) for name in scores}
-    dataset = drawn(load_dataset(data, train, next(iter(detectors.values())).classes).tags_only(), pictures, seed)
+    everything = load_dataset(data, train, next(iter(detectors.values())).classes).tags_only()
+    rows = tagged(everything, seed, pictures)
+    dataset = replace(everything, samples=tuple(everything.samples[row] for row in rows))
     boxes = {name: tag_boxes(detector, dataset, name) for name, detector in detectors.items()}
     agreed = {
         name: float(np.mean([agreement(own, other) for rival, other in boxes.items() if rival != name]))
@@ -54,13 +57,6 @@ def main(
     chosen, best = max(agreed, key=agreed.__getitem__), max(scores, key=lambda name: float(scores[name]["mAP_11point"]))
     cost = scores[best]["mAP_11point"] - scores[chosen]["mAP_11point"]
     print(f"\nChosen without boxes: {chosen}; with the boxes of {report}: {best}; that costs {cost:.3f} mAP")
-
-
-def drawn(dataset: Dataset, most: int, seed: int) -> Dataset:
-    """Pictures with a tag, drawn at random."""
-    tagged = [row for row, sample in enumerate(dataset.samples) if sample.tags]
-    rows = np.random.default_rng(seed).permutation(tagged)[:most].tolist()
-    return replace(dataset, samples=tuple(dataset.samples[row] for row in rows))
 
 
 def tag_boxes(detector: Detector, dataset: Dataset, name: str) -> FloatArray:

@@ -17,7 +17,7 @@ from boxless.methods.foreground import Foreground, fit_foreground
 from boxless.pictures import read_picture
 from boxless.prepare import Prepared
 from boxless.progress import console, track
-from boxless.structures import FloatArray
+from boxless.structures import Dataset, FloatArray
 
 FITTED = 100
 """Pictures that principal components are fitted to: more change nothing that counts."""
@@ -59,7 +59,7 @@ def fit_outlines(model: Localizer, ready: Prepared, detector: Detector) -> float
 
 def _fit_foreground(model: Localizer, foreground: Foreground, ready: Prepared, detector: Detector) -> None:
     """Learn what is an object at all from the places that the trained heatmaps are sure of."""
-    rows = _tagged(ready, detector.config.seed, TEACHING_PLACES)
+    rows = tagged(ready.dataset, detector.config.seed, TEACHING_PLACES)
     if not rows:
         raise BoxlessError(
             f"{ready.dataset.name}: no picture that can be read has a tag; there is nothing to learn from"
@@ -79,7 +79,7 @@ def _threshold(ready: Prepared, detector: Detector) -> float:
     """The threshold at which the boxes of two scales agree best."""
     first, samples = views_of(detector.config.views)[0], ready.dataset.samples
     near, far = (detector.with_views((view,)) for view in (first, View(round(first.scale * SCALE))))
-    rows = _tagged(ready, detector.config.seed, SCALED)
+    rows = tagged(ready.dataset, detector.config.seed, SCALED)
     boxes: list[list[list[FloatArray]]] = [[], []]
     for row in track(rows, "Where objects end", len(rows), transient=True):
         path, size, labels = samples[row].path, ready.sizes[row], sorted(samples[row].tags)
@@ -96,10 +96,10 @@ def _threshold(ready: Prepared, detector: Detector) -> float:
     return likely_threshold(dict(zip(THRESHOLDS, zip(one, other, strict=True), strict=True)))
 
 
-def _tagged(ready: Prepared, seed: int, most: int) -> list[int]:
-    """Rows of pictures with a tag, in an order drawn from the seed."""
-    tagged = [row for row, sample in enumerate(ready.dataset.samples) if sample.tags]
-    return list(np.random.default_rng(seed).permutation(tagged)[:most].tolist())
+def tagged(dataset: Dataset, seed: int, most: int) -> list[int]:
+    """Rows of at most so many pictures with a tag, in an order drawn from the seed."""
+    rows = [row for row, sample in enumerate(dataset.samples) if sample.tags]
+    return list(np.random.default_rng(seed).permutation(rows)[:most].tolist())
 
 
 def _maps(ready: Prepared, rows: Sequence[int], view: View) -> Iterator[Tensor]:
