@@ -5,6 +5,7 @@ each, side by side, show what is missing: small objects, several of a class, and
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,10 @@ EACH = 2
 """At most so many mosaics of a class for each of its pictures: those of one picture alone would teach its mistakes."""
 ATTEMPTS = 8
 """How often a piece is drawn for a cell, and a mosaic begun anew: a long object fits no narrow cell."""
+MOST = 4
+"""Most rows of a mosaic, and most pieces in one: the smaller they are, the smaller the objects that are learned."""
+SHIFT = 0.2
+"""Most that an edge between pieces is moved, over the side of a piece if all were alike."""
 FILLED = (0.5, 0.95)
 """Share of a cell's width or height that its object fills, drawn at random."""
 LARGEST = 2.5
@@ -30,7 +35,7 @@ LARGEST = 2.5
 
 
 def mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int, folder: Path) -> tuple[Sample, ...]:
-    """Compose pictures of two to four pieces, all of one class, each class as often as any other.
+    """Compose pictures of two to sixteen pieces, all of one class, each class as often as any other.
 
     Args:
         samples: pieces are cut from those with one tag, none unsure, and one box, which is not difficult.
@@ -94,17 +99,19 @@ def _drawn(random: np.random.Generator, pool: Sequence[Sample]) -> Sample:
 
 
 def _cells(random: np.random.Generator, width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """Two to four rectangles that fill a canvas: (left, top, right, bottom) each."""
-    x, y = (round(side * random.uniform(0.35, 0.65)) for side in (width, height))
-    first, second = round(width * random.uniform(0.25, 0.4)), round(width * random.uniform(0.6, 0.75))
-    layouts = [
-        [(0, 0, x, height), (x, 0, width, height)],
-        [(0, 0, width, y), (0, y, width, height)],
-        [(0, 0, first, height), (first, 0, second, height), (second, 0, width, height)],
-        [(0, 0, x, height), (x, 0, width, y), (x, y, width, height)],
-        [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)],
-    ]
-    return layouts[int(random.integers(len(layouts)))]
+    """Rectangles that fill a canvas, row by row, two at least: (left, top, right, bottom) each."""
+    cells = []
+    rows = int(random.integers(1, MOST + 1))
+    for top, bottom in pairwise(_edges(random, height, rows)):
+        columns = int(random.integers(2 if rows == 1 else 1, MOST + 1))
+        cells += [(left, top, right, bottom) for left, right in pairwise(_edges(random, width, columns))]
+    return cells
+
+
+def _edges(random: np.random.Generator, side: int, parts: int) -> list[int]:
+    """Where the parts of a side begin and end."""
+    inner = (side * (part + random.uniform(-SHIFT, SHIFT)) / parts for part in range(1, parts))
+    return [0, *map(round, inner), side]
 
 
 def _window(
