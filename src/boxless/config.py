@@ -289,7 +289,7 @@ class Config(Section):
         seed: of weights, order and dropout.
         supervision: what is learned from: `tags`, or true `boxes`, which gives the ceiling that tags are measured
             against (needs a head that boxes teach, `fast_rcnn` or `dense`; they replace its pseudo boxes, which is all
-            that mosaics and the heatmaps' say in scores are for).
+            that the heatmaps' say in scores is for).
         inference: from scores to boxes.
     """
 

@@ -190,11 +190,9 @@ def _lessons(
             ready, spent = _with_pseudo_boxes(ready, run, settings, localizer, model)
             seconds |= spent
             manifest["pseudo_boxes"] = agreement(ready.dataset)
-    ready = teaching(ready)
-    if settings.pseudo:
-        start = time.perf_counter()
-        ready = _with_mosaics(ready, run, settings, detector)
-        seconds["mosaics"] = time.perf_counter() - start
+    start = time.perf_counter()
+    ready = _with_mosaics(teaching(ready), run, settings, detector)
+    seconds["mosaics"] = time.perf_counter() - start
     # Pseudo boxes end at the edges of proposals, which the detector itself need not read.
     return replace(ready, proposals=ready.proposals if detector.proposals else None), seconds, manifest
 
@@ -240,10 +238,7 @@ FIRST = 2 / 3
 
 
 def _with_mosaics(ready: Prepared, run: Path, settings: Config, detector: Detector) -> Prepared:
-    """The pictures, and beside them some that are put together from pieces of those with one sure box.
-
-    True boxes need no such help: with them it changes nothing (docs/experiments.md).
-    """
+    """The pictures, and beside them some that are put together from pieces of those with one sure box."""
     views = views_of(settings.views)
     most, scale = settings.pseudo_boxes.mosaics, max(settings.views.scales)
     with PartialState().main_process_first():
