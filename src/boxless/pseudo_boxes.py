@@ -3,13 +3,18 @@
 A head that has learned from a picture's own box would only repeat it; one that has not is a second opinion (multi-fold
 multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017). The boxes of all heatmaps teach the heads of the first
 round, those that were agreed on the heads of the next, which know better.
+
+The cells of a heatmap are as large as a small object, so what a head of the last round thinks of such is compared with
+what it sees from closer by instead.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 from boxless.config import PseudoBoxConfig
 from boxless.devices import full_width, one_thread_a_picture
@@ -17,9 +22,13 @@ from boxless.errors import BoxlessError
 from boxless.inference import Detector
 from boxless.methods.agreement import agreed
 from boxless.methods.mining import snap
+from boxless.pictures import read_picture
 from boxless.prepare import Prepared
 from boxless.progress import console, track_threads
-from boxless.structures import Annotations, Dataset, IntArray
+from boxless.structures import Annotations, BoolArray, Dataset, IntArray
+
+CloserLook = tuple[int, BoolArray, Annotations]
+"""The row of a picture, which of its boxes are small, and all of them seen from closer by."""
 
 
 def find_boxes(
@@ -47,7 +56,7 @@ def find_boxes(
     """
     folds = _folds(ready, config.folds, seed)
     first = _snapped(ready, located(localizer, ready, range(len(folds)), "Boxes of heatmaps"))
-    second = first
+    second, closer = first, list[CloserLook]()
     for turn in range(1, config.rounds + 1):
         before, second = second, list(first)
         for fold in range(config.folds):
@@ -58,12 +67,15 @@ def find_boxes(
             boxes = [first[row] for row in others]
             if turn > 1:
                 # Within what teaches, or all that is kept of a rare class may lie in the other fold.
-                merged = agreed(boxes, [before[row] for row in others], config.agreement)
+                merged = _merged(boxes, [before[row] for row in others], config.agreement)
                 boxes = _snapped(ready.part(others), merged)
             detector = teach(turn, fold + 1, ready.part(others, boxes))
-            for row, found in zip(own, located(detector, ready, own, "Second opinion"), strict=True):
+            opinions = located(detector, ready, own, "Second opinion")
+            for row, found in zip(own, opinions, strict=True):
                 second[row] = found
-    boxes = _snapped(ready, agreed(first, second, config.agreement))
+            if turn == config.rounds:
+                closer += looked_closer(detector, ready, own, opinions)
+    boxes = _snapped(ready, _merged(first, second, config.agreement, closer))
     return ready.part(range(len(boxes)), boxes)
 
 
@@ -107,18 +119,84 @@ def located(detector: Detector, ready: Prepared, rows: Sequence[int], descriptio
     """The likeliest box of every tag of these pictures."""
 
     def locate(row: int) -> Annotations:
-        labels = np.array(sorted(ready.dataset.samples[row].tags), np.int64)
-        boxes = np.zeros((0, 4), np.float32)
-        if len(labels):
-            maps = [ready.map(row, view) for view in detector.views]
-            proposals = ready.boxes(row) if detector.proposals else None
-            boxes = detector.locate(maps, proposals, ready.sizes[row], labels.tolist())
-        return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
+        return _locate(detector, ready, row, [ready.map(row, view) for view in detector.views])
 
+    return _all(locate, detector, rows, description)
+
+
+def looked_closer(
+    detector: Detector, ready: Prepared, rows: Sequence[int], opinions: Sequence[Annotations]
+) -> list[CloserLook]:
+    """The likeliest boxes of pictures where some are small, in views in which these are larger.
+
+    A head knows objects of the size that it has learned from (scale normalisation; Singh and Davis, CVPR 2018).
+
+    Args:
+        detector: gave the opinions.
+        ready: the pictures.
+        rows: of some of them.
+        opinions: the likeliest boxes of each of these.
+
+    Returns:
+        One for every picture that has a small box.
+    """
+    areas = [(opinion.boxes[:, 2:] - opinion.boxes[:, :2]).prod(axis=1) for opinion in opinions]
+    small = {row: own < SMALL * math.prod(ready.sizes[row]) for row, own in zip(rows, areas, strict=True)}
+    near = detector.with_views([replace(view, scale=round(view.scale * CLOSER)) for view in detector.views])
+
+    def locate(row: int) -> Annotations:
+        pixels = read_picture(ready.dataset.samples[row].path)
+        return _locate(near, ready, row, [near.features.extract(pixels, view) for view in near.views])
+
+    wanted = [row for row in rows if small[row].any()]
+    found = _all(locate, near, wanted, "A closer look")
+    return [(row, small[row], boxes) for row, boxes in zip(wanted, found, strict=True)]
+
+
+SMALL = 0.2
+"""Boxes under this share of their picture are looked at again from closer by."""
+CLOSER = 1.5
+"""How much larger the picture is then."""
+ALIKE = np.float32(0.8)
+"""Least IoU of what a head thinks and what it sees from closer by: with itself it agrees more readily."""
+
+
+def _locate(detector: Detector, ready: Prepared, row: int, maps: Sequence[Tensor]) -> Annotations:
+    labels = np.array(sorted(ready.dataset.samples[row].tags), np.int64)
+    boxes = np.zeros((0, 4), np.float32)
+    if len(labels):
+        proposals = ready.boxes(row) if detector.proposals else None
+        boxes = detector.locate(maps, proposals, ready.sizes[row], labels.tolist())
+    return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
+
+
+def _all(
+    locate: Callable[[int], Annotations], detector: Detector, rows: Sequence[int], description: str
+) -> list[Annotations]:
     with one_thread_a_picture(detector.device) as threads, full_width(detector.device):
         found = list(track_threads(locate, rows, description, threads))
     # Of several processes all are taught what the first one found, or their heads would learn from boxes that differ.
     return list(broadcast_object_list(found))
+
+
+def _merged(
+    first: Sequence[Annotations], second: Sequence[Annotations], least: float, closer: Sequence[CloserLook] = ()
+) -> list[Annotations]:
+    """What two opinions agree on; of small boxes what the second one saw from closer by, if it thought so before."""
+    first, second = list(first), list(second)
+    limits = [np.full(len(boxes.labels), least, np.float32) for boxes in first]
+    for row, small, found in closer:
+        first[row], second[row] = _mixed(small, second[row], first[row]), _mixed(small, found, second[row])
+        limits[row] = np.where(small, ALIKE, limits[row])
+    merged = agreed(first, second, limits)
+    for row, small, found in closer:
+        merged[row] = _mixed(small, found, merged[row])
+    return merged
+
+
+def _mixed(chosen: BoolArray, boxes: Annotations, others: Annotations) -> Annotations:
+    """These boxes of a picture where they are chosen, and the others where not."""
+    return replace(others, boxes=np.where(chosen[:, None], boxes.boxes, others.boxes))
 
 
 def _snapped(ready: Prepared, boxes: Sequence[Annotations]) -> list[Annotations]:
