@@ -150,6 +150,16 @@ def test_what_does_not_fit_is_no_piece():
     # A few pixels would have to be enlarged more than is allowed.
     small = np.array([200, 50, 206, 56], np.float32)
     assert _window(random, size, small, (100, 100)) is None and LARGEST < 0.5 * 100 / 6
+    # As true boxes may where a file does not say how large its picture is.
+    assert _window(random, size, np.array([380, 20, 430, 60], np.float32), (50, 50)) is None
+    assert _window(random, size, np.array([350, 20, 400, 60], np.float32), (50, 50)) is not None
+
+
+def test_objects_that_fit_no_narrow_piece_make_fewer_mosaics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("boxless.mosaics.SHARE", 1)
+    pictures = [sample(tmp_path / "from", number, 0, size=(150, 100), box=(0, 40, 150, 60)) for number in range(40)]
+    found = mosaics(pictures, 40, 0, SCALE, tmp_path / "to")
+    assert 0 < len(found) < 40
 
 
 def test_formats_are_those_of_the_pictures(tmp_path: Path):

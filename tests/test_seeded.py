@@ -43,12 +43,14 @@ class Course:
 
     taught: dict[str, Dataset] = field(default_factory=dict)
     asked: dict[str, list[str]] = field(default_factory=dict)
+    closer: dict[str, list[str]] = field(default_factory=dict)
     pieces: dict[str, set[str]] = field(default_factory=dict)
     mosaics: dict[str, set[str]] = field(default_factory=dict)
 
 
 def spied(patch: pytest.MonkeyPatch) -> Course:
     course, fit, located, compose = Course(), training.train_network, pseudo_boxes.located, training.mosaics
+    looked_closer = pseudo_boxes.looked_closer
 
     def noted_fit(accelerator: Any, run: Path, config: Any, network: Any, ready: Prepared, *rest: Any) -> None:
         course.taught[run.name] = ready.dataset
@@ -57,6 +59,12 @@ def spied(patch: pytest.MonkeyPatch) -> Course:
     def noted_located(detector: Detector, ready: Prepared, rows: Sequence[int], text: str) -> list[Annotations]:
         course.asked.setdefault(detector.name, []).extend(ready.dataset.samples[row].id for row in rows)
         return located(detector, ready, rows, text)
+
+    def noted_closer(
+        detector: Detector, ready: Prepared, rows: Sequence[int], opinions: Sequence[Annotations]
+    ) -> list[pseudo_boxes.CloserLook]:
+        course.closer[detector.name] = [ready.dataset.samples[row].id for row in rows]
+        return looked_closer(detector, ready, rows, opinions)
 
     def noted_mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int, folder: Path) -> tuple[Sample, ...]:
         found = compose(samples, most, seed, scale, folder)
@@ -67,6 +75,7 @@ def spied(patch: pytest.MonkeyPatch) -> Course:
     patch.setattr(training, "train_network", noted_fit)
     patch.setattr(training, "mosaics", noted_mosaics)
     patch.setattr(pseudo_boxes, "located", noted_located)
+    patch.setattr(pseudo_boxes, "looked_closer", noted_closer)
     return course
 
 
@@ -120,6 +129,8 @@ def test_a_head_is_asked_only_about_pictures_it_was_not_taught_by(whole: tuple[P
         else:
             # Of what was agreed on; mosaics are put together from these alone.
             assert course.pieces[fold] == ids(course.taught[fold]) - course.mosaics[fold] < others
+    # From closer by only heads of the last round look, at the same pictures.
+    assert course.closer == {fold: course.asked[fold] for fold in FOLDS if fold.startswith("fold-2")}
     for turn in ("fold-1", "fold-2"):
         assert set(course.asked[f"{turn}-1"]) | set(course.asked[f"{turn}-2"]) == everything
 
@@ -163,7 +174,6 @@ def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple
         judge = {sample.id: one if sample.id in course.asked[one] else other for sample in samples}
         second = [opinion(judge[sample.id], sample) for sample in samples]
         own = [first[dataset.samples.index(sample)] for sample in samples]
-        limits = [np.full(len(boxes.labels), least, np.float32) for boxes in own]
         closer: dict[str, tuple[BoolArray, FloatArray]] = {}
         for row, sample in enumerate(samples if last else ()):
             far, near = second[row].boxes, opinion(judge[sample.id], sample, closer=1.5).boxes
@@ -171,10 +181,9 @@ def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple
                 small = ((far[:, 2:] - far[:, :2]).prod(axis=1) < 0.2 * picture.width * picture.height)[:, None]
             own[row] = replace(own[row], boxes=np.where(small, far, own[row].boxes))
             second[row] = replace(second[row], boxes=np.where(small, near, far))
-            limits[row][small[:, 0]] = 0.8
             closer[sample.id] = small, near
         assert not last or {True, False} == {flag for small, _ in closer.values() for flag in small.ravel().tolist()}
-        found = dict(zip([sample.id for sample in samples], agreed(own, second, limits), strict=True))
+        found = dict(zip([sample.id for sample in samples], agreed(own, second, least), strict=True))
         for name, (small, near) in closer.items():
             found[name] = replace(found[name], boxes=np.where(small, near, found[name].boxes))
         return {sample.id: snapped(sample, found[sample.id]) for sample in samples}
@@ -305,10 +314,34 @@ def test_true_boxes_teach_without_a_second_opinion(demo: Path, tmp_path: Path, m
     true = {sample.id: sample.annotations for sample in boxless.load_dataset(demo, "train").samples}
     taught = {sample.id: sample.annotations for sample in course.taught["run"].samples}
     assert course.mosaics["run"] and taught.keys() == true.keys() | course.mosaics["run"]
+    assert course.pieces["run"] == true.keys()
     for name, wanted in true.items():
         own = taught[name]
         assert own is not None and wanted is not None
         np.testing.assert_array_equal(own.boxes, wanted.boxes)
+
+
+def test_small_boxes_are_those_seen_from_closer_by_where_both_looks_agree():
+    def opinion(*boxes: list[float]) -> Annotations:
+        number = len(boxes)
+        return Annotations(np.array(boxes, np.float32).reshape(-1, 4), np.arange(number), np.zeros(number, np.bool_))
+
+    # Class 0 is small and lies elsewhere in the heatmap, class 1 is large. Shifted by one of ten the IoU is 9/11.
+    heat = opinion([50, 50, 60, 60], [0, 0, 80, 80])
+    head = opinion([0, 0, 10, 10], [0, 0, 80, 88])
+    pictures = [opinion(), *(heat for _ in range(5))]
+    near = [opinion([shift, 0, 10 + shift, 10], [7, 7, 9, 9]) for shift in (1, 0, 0, 6)]
+    small = np.array([True, False])
+    closer = [pseudo_boxes.CloserLook(row, small, boxes) for row, boxes in enumerate(near, 1)]
+    found = pseudo_boxes._merged(pictures, [opinion(), *(head for _ in range(5))], 0.7, closer)
+    assert found[0].boxes.shape == (0, 4)
+    for row in range(1, 6):
+        assert not found[row].difficult[1]
+        np.testing.assert_allclose(found[row].boxes[1], [0, 0, 80, 84])
+    # The closer box itself, not the mean, teaches; where it lies elsewhere nothing does, nor where nobody looked.
+    np.testing.assert_array_equal(found[1].boxes[0], [1, 0, 11, 10])
+    assert [bool(found[row].difficult[0]) for row in range(1, 6)] == [False, False, False, True, True]
+    np.testing.assert_array_equal(found[5].boxes[0], [0, 0, 10, 10])
 
 
 def boxes_of(*difficult: bool) -> Annotations:

@@ -24,8 +24,8 @@ EACH = 2
 """At most so many mosaics of a class for each of its pictures: those of one picture alone would teach its mistakes."""
 ATTEMPTS = 8
 """How often a piece is drawn for a cell, and a mosaic begun anew: a long object fits no narrow cell."""
-MOST = 4
-"""Most rows of a mosaic, and most pieces in one: the smaller they are, the smaller the objects that are learned."""
+GRID = 4
+"""Most rows of a mosaic, and most pieces in a row: the smaller they are, the smaller the objects that are learned."""
 SHIFT = 0.2
 """Most that an edge between pieces is moved, over the side of a piece if all were alike."""
 FILLED = (0.5, 0.95)
@@ -101,9 +101,9 @@ def _drawn(random: np.random.Generator, pool: Sequence[Sample]) -> Sample:
 def _cells(random: np.random.Generator, width: int, height: int) -> list[tuple[int, int, int, int]]:
     """Rectangles that fill a canvas, row by row, two at least: (left, top, right, bottom) each."""
     cells = []
-    rows = int(random.integers(1, MOST + 1))
+    rows = int(random.integers(1, GRID + 1))
     for top, bottom in pairwise(_edges(random, height, rows)):
-        columns = int(random.integers(2 if rows == 1 else 1, MOST + 1))
+        columns = int(random.integers(2 if rows == 1 else 1, GRID + 1))
         cells += [(left, top, right, bottom) for left, right in pairwise(_edges(random, width, columns))]
     return cells
 
@@ -119,12 +119,12 @@ def _window(
 ) -> tuple[int, int, int, int] | None:
     """A part of a picture of `size` that holds a box and has the format of a cell: left, top, right and bottom.
 
-    None where there is no such part, or it would have to be enlarged too much.
+    None where there is no such part, it would have to be enlarged too much, or the box reaches beyond the picture.
     """
     whole, corner, sides = np.array(size), box[:2], box[2:] - box[:2]
     factor = max(random.uniform(*FILLED) * (cell / sides).min(), (cell / whole).max())
     window = cell / factor
-    if factor > LARGEST or (window < sides).any():
+    if factor > LARGEST or (window < sides).any() or (box[2:] > whole + 1).any():
         return None
     lowest, highest = np.maximum(corner + sides - window, 0), np.minimum(corner, whole - window)
     start = np.floor(lowest + random.uniform(size=2) * np.maximum(highest - lowest, 0)).astype(int)

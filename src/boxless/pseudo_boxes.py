@@ -4,13 +4,14 @@ A head that has learned from a picture's own box would only repeat it; one that 
 multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017). The boxes of all heatmaps teach the heads of the first
 round, those that were agreed on the heads of the next, which know better.
 
-The cells of a heatmap are as large as a small object, so what a head of the last round thinks of such is compared with
-what it sees from closer by instead.
+Heatmaps are coarse, so of objects under a fifth of the picture a head of the last round is compared with itself
+instead: with what it sees from closer by.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from accelerate.utils import broadcast_object_list
@@ -27,8 +28,19 @@ from boxless.prepare import Prepared
 from boxless.progress import console, track_threads
 from boxless.structures import Annotations, BoolArray, Dataset, IntArray
 
-CloserLook = tuple[int, BoolArray, Annotations]
-"""The row of a picture, which of its boxes are small, and all of them seen from closer by."""
+
+class CloserLook(NamedTuple):
+    """What the same head sees of a picture from closer by.
+
+    Args:
+        row: of the picture.
+        small: (M,), which of its boxes were small.
+        boxes: all M of them from closer by.
+    """
+
+    row: int
+    small: BoolArray
+    boxes: Annotations
 
 
 def find_boxes(
@@ -119,15 +131,15 @@ def located(detector: Detector, ready: Prepared, rows: Sequence[int], descriptio
     """The likeliest box of every tag of these pictures."""
 
     def locate(row: int) -> Annotations:
-        return _locate(detector, ready, row, [ready.map(row, view) for view in detector.views])
+        return _likeliest(detector, ready, row, [ready.map(row, view) for view in detector.views])
 
-    return _all(locate, detector, rows, description)
+    return _in_threads(locate, detector, rows, description)
 
 
 def looked_closer(
     detector: Detector, ready: Prepared, rows: Sequence[int], opinions: Sequence[Annotations]
 ) -> list[CloserLook]:
-    """The likeliest boxes of pictures where some are small, in views in which these are larger.
+    """The likeliest boxes of pictures with a small one, in views `CLOSER` times as large.
 
     A head knows objects of the size that it has learned from (scale normalisation; Singh and Davis, CVPR 2018).
 
@@ -139,6 +151,9 @@ def looked_closer(
 
     Returns:
         One for every picture that has a small box.
+
+    Raises:
+        PictureError: a picture can no longer be read.
     """
     areas = [(opinion.boxes[:, 2:] - opinion.boxes[:, :2]).prod(axis=1) for opinion in opinions]
     small = {row: own < SMALL * math.prod(ready.sizes[row]) for row, own in zip(rows, areas, strict=True)}
@@ -146,22 +161,22 @@ def looked_closer(
 
     def locate(row: int) -> Annotations:
         pixels = read_picture(ready.dataset.samples[row].path)
-        return _locate(near, ready, row, [near.features.extract(pixels, view) for view in near.views])
+        return _likeliest(near, ready, row, [near.features.extract(pixels, view) for view in near.views])
 
     wanted = [row for row in rows if small[row].any()]
-    found = _all(locate, near, wanted, "A closer look")
-    return [(row, small[row], boxes) for row, boxes in zip(wanted, found, strict=True)]
+    if not wanted:
+        return []
+    found = _in_threads(locate, near, wanted, "A closer look")
+    return [CloserLook(row, small[row], boxes) for row, boxes in zip(wanted, found, strict=True)]
 
 
 SMALL = 0.2
 """Boxes under this share of their picture are looked at again from closer by."""
 CLOSER = 1.5
 """How much larger the picture is then."""
-ALIKE = np.float32(0.8)
-"""Least IoU of what a head thinks and what it sees from closer by: with itself it agrees more readily."""
 
 
-def _locate(detector: Detector, ready: Prepared, row: int, maps: Sequence[Tensor]) -> Annotations:
+def _likeliest(detector: Detector, ready: Prepared, row: int, maps: Sequence[Tensor]) -> Annotations:
     labels = np.array(sorted(ready.dataset.samples[row].tags), np.int64)
     boxes = np.zeros((0, 4), np.float32)
     if len(labels):
@@ -170,7 +185,7 @@ def _locate(detector: Detector, ready: Prepared, row: int, maps: Sequence[Tensor
     return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
 
 
-def _all(
+def _in_threads(
     locate: Callable[[int], Annotations], detector: Detector, rows: Sequence[int], description: str
 ) -> list[Annotations]:
     with one_thread_a_picture(detector.device) as threads, full_width(detector.device):
@@ -182,13 +197,11 @@ def _all(
 def _merged(
     first: Sequence[Annotations], second: Sequence[Annotations], least: float, closer: Sequence[CloserLook] = ()
 ) -> list[Annotations]:
-    """What two opinions agree on; of small boxes what the second one saw from closer by, if it thought so before."""
+    """What two opinions agree on; of small boxes those seen from closer by, where the second had them before."""
     first, second = list(first), list(second)
-    limits = [np.full(len(boxes.labels), least, np.float32) for boxes in first]
     for row, small, found in closer:
         first[row], second[row] = _mixed(small, second[row], first[row]), _mixed(small, found, second[row])
-        limits[row] = np.where(small, ALIKE, limits[row])
-    merged = agreed(first, second, limits)
+    merged = agreed(first, second, least)
     for row, small, found in closer:
         merged[row] = _mixed(small, found, merged[row])
     return merged

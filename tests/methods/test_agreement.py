@@ -22,8 +22,7 @@ def shifted(label: int, iou: float) -> tuple[tuple[int, list[float]], tuple[int,
 def merged(*overlaps: tuple[int, float], least: float = 0.7) -> list[tuple[bool, float]]:
     """For pictures of one (class, IoU) each: whether the merged box teaches, and how far right it begins."""
     pairs = [shifted(*one) for one in overlaps]
-    limits = [np.full(1, least, np.float32) for _ in pairs]
-    found = agreed([opinion(one) for one, _ in pairs], [opinion(other) for _, other in pairs], limits)
+    found = agreed([opinion(one) for one, _ in pairs], [opinion(other) for _, other in pairs], least)
     assert [row.labels.tolist() for row in found] == [[label] for label, _ in overlaps]
     assert all(row.boxes.dtype == np.float32 and row.boxes.shape == (1, 4) for row in found)
     return [(not bool(row.difficult[0]), float(row.boxes[0, 0])) for row in found]
@@ -62,7 +61,7 @@ def test_boxes_of_a_picture_are_judged_each_by_itself():
     rest = [shifted(0, 0.6) for _ in range(3)]
     first = [opinion(other, one), opinion(), *(opinion(a) for a, _ in rest)]
     second = [opinion(far, near), opinion(), *(opinion(b) for _, b in rest)]
-    found = agreed(first, second, [np.full(len(row.labels), 0.7, np.float32) for row in first])
+    found = agreed(first, second, 0.7)
     assert found[0].labels.tolist() == [0, 2] and found[0].difficult.tolist() == [True, False]
     np.testing.assert_allclose(found[0].boxes[0], far[1], rtol=1e-6)
     np.testing.assert_allclose(found[0].boxes[1], np.add(one[1], near[1]) / 2, rtol=1e-6)
@@ -70,19 +69,8 @@ def test_boxes_of_a_picture_are_judged_each_by_itself():
     assert found[1].boxes.shape == (0, 4)
 
 
-def test_every_box_has_its_own_limit():
-    pairs = [shifted(0, iou) for iou in (0.95, 0.75, 0.75, 0.65, 0.65)]
-    limits = [np.array([least], np.float32) for least in (0.7, 0.7, 0.8, 0.6, 0.7)]
-    found = agreed([opinion(one) for one, _ in pairs], [opinion(other) for _, other in pairs], limits)
-    # The upper quartile is 0.75, so the third agrees well enough to teach, but not for the mean.
-    assert [bool(row.difficult[0]) for row in found] == [False, False, False, False, True]
-    shifts = [other[1][0] for _, other in pairs]
-    wanted = [shifts[0] / 2, shifts[1] / 2, 0, shifts[3] / 2, shifts[4]]
-    assert [float(row.boxes[0, 0]) for row in found] == pytest.approx(wanted, abs=1e-5)
-
-
 def test_without_any_boxes_there_is_nothing_to_agree_on():
-    (found,) = agreed([opinion()], [opinion()], [np.zeros(0, np.float32)])
+    (found,) = agreed([opinion()], [opinion()], 0.7)
     assert found.boxes.shape == (0, 4) and found.labels.tolist() == found.difficult.tolist() == []
 
 

@@ -12,9 +12,7 @@ QUARTER = 0.75
 """Of every class at least the quarter of its boxes that agree best are kept, however poorly these agree."""
 
 
-def agreed(
-    first: Sequence[Annotations], second: Sequence[Annotations], least: Sequence[FloatArray]
-) -> list[Annotations]:
+def agreed(first: Sequence[Annotations], second: Sequence[Annotations], least: float) -> list[Annotations]:
     """Merge two opinions on where the objects of every picture are.
 
     Where both have nearly the same box, their mean is kept. Where they differ the second one's box is marked difficult:
@@ -24,7 +22,7 @@ def agreed(
     Args:
         first: for each picture the boxes of the classes in it.
         second: the same classes in the same order, boxes found by other means.
-        least: for each picture the IoU of the two boxes of each class from which on they agree.
+        least: IoU of the two boxes from which on they agree.
 
     Returns:
         One a picture, the same classes in the same order.
@@ -32,14 +30,14 @@ def agreed(
     overlaps = [_overlaps(one, other) for one, other in zip(first, second, strict=True)]
     labels: IntArray = np.concatenate([one.labels for one in first])
     values = np.concatenate(overlaps)
-    best = np.ones(labels.max(initial=0) + 1)
+    limits = np.full(labels.max(initial=0) + 1, least)
     for label in np.unique(labels):
-        best[label] = np.quantile(values[labels == label], QUARTER)
+        limits[label] = min(least, np.quantile(values[labels == label], QUARTER))
     merged = []
-    for one, other, overlap, enough in zip(first, second, overlaps, least, strict=True):
-        same = overlap >= np.minimum(enough, best[one.labels])
+    for one, other, overlap in zip(first, second, overlaps, strict=True):
+        same = overlap >= limits[one.labels]
         likely = np.where(same[:, None], one.boxes, other.boxes)
-        boxes = np.where((overlap >= enough)[:, None], (one.boxes + other.boxes) / 2, likely)
+        boxes = np.where((overlap >= least)[:, None], (one.boxes + other.boxes) / 2, likely)
         merged.append(Annotations(boxes.astype(np.float32), one.labels, ~same))
     return merged
 
