@@ -217,9 +217,10 @@ class PseudoBoxConfig(Section):
         rounds: how often; heads of the first are taught by the boxes of heatmaps, in two thirds of `training.steps`,
             those of the next by what the ones before agreed on.
         mosaics: most pictures put together from pieces with one sure box each that teach beside the others
-            (`mosaics.py`).
-        agreement: least IoU of a heatmap's box and the second opinion for their mean to teach the detector; of every
-            class the quarter that agrees best teaches in any case (`methods/agreement.py`).
+            (`mosaics.py`); true boxes have them too.
+        agreement: least IoU of a heatmap's box and the second opinion for their mean to teach the detector, and of what
+            a head sees of small objects and what it sees from closer by; of every class the quarter that agrees best
+            teaches in any case (`methods/agreement.py`).
     """
 
     folds: int = Field(2, ge=2)
@@ -288,8 +289,8 @@ class Config(Section):
         method: name of the preset that was started from.
         seed: of weights, order and dropout.
         supervision: what is learned from: `tags`, or true `boxes`, which gives the ceiling that tags are measured
-            against (needs a head that boxes teach, `fast_rcnn` or `dense`; they replace its pseudo boxes, which is all
-            that the heatmaps' say in scores is for).
+            against (needs a head that boxes teach, `fast_rcnn` or `dense`; they replace its pseudo boxes, and
+            heatmaps have no say in scores).
         inference: from scores to boxes.
     """
 
