@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from boxless.datasets import load_dataset
 from boxless.errors import PictureError
 from boxless.features import Batch, View
 from boxless.inference import Detector, confident, points_of
-from boxless.methods import Evidence, Localizer
+from boxless.methods import Evidence, FastRCNN, Localizer
+from boxless.methods.fast_rcnn import Surveyed
 from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap, vote
 from boxless.methods.presets import preset
 from boxless.pictures import read_picture
@@ -50,13 +51,30 @@ class Toy(Localizer):
         return [self.say(batch.maps[0], (height, width), boxes)]
 
 
+class ToyHead(FastRCNN):
+    """The same with a head over proposals, which says nothing before it is given any."""
+
+    def __init__(self, say: Callable[[Tensor, tuple[int, int], Any], Evidence]) -> None:
+        nn.Module.__init__(self)
+        self.say, self.localizer = say, Toy(say)
+
+    def survey(self, batch: Batch) -> list[Surveyed]:
+        assert not self.training
+        return [Surveyed(batch.maps[0], batch.sizes[0], Evidence(torch.zeros(3)))]
+
+    def judge(self, views: Sequence[Surveyed], proposals: Sequence[Tensor]) -> list[Evidence]:
+        ((view, size, _),), (boxes,) = views, proposals
+        height, width = size.tolist()
+        return [self.say(view, (height, width), boxes)]
+
+
 def detector(say: Callable[..., Evidence], **settings: Any) -> Detector:
     """A detector with a toy model on a small random backbone."""
     torch.manual_seed(0)
     stages = nn.Sequential(nn.Conv2d(3, 3, 3, stride=16, padding=1)).eval()
     backbone = Backbone(stages, 3, 16, (0.5,) * 3, (0.5,) * 3, "random", "none")
     config = Config.model_validate({"method": "toy"} | settings)
-    network = Network(backbone, stages, Toy(say))
+    network = Network(backbone, stages, ToyHead(say) if isinstance(config.head, FastRCNNConfig) else Toy(say))
     return Detector(network, config, CLASSES, torch.device("cpu"))
 
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.ops import batched_nms, box_iou
 
-from boxless.config import Config, FastRCNNConfig, InferenceConfig
+from boxless.config import Config, InferenceConfig
 from boxless.devices import full_width, one_thread_a_picture
 from boxless.errors import PictureError
-from boxless.features import FeatureStore, Item, View, collate, views_of
-from boxless.methods import Evidence, Localizer, TaughtDetector
+from boxless.features import Batch, FeatureStore, Item, View, collate, views_of
+from boxless.methods import Evidence, FastRCNN, Localizer, TaughtDetector
 from boxless.methods.heads import paired_iou
 from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap, vote
 from boxless.pictures import read_picture, to_array
@@ -190,27 +190,40 @@ class Detector:
             (len(labels), 4) float32, xyxy pixels of the picture.
         """
         wanted = np.array(labels, np.int64)
-        if isinstance(self.config.head, FastRCNNConfig) and boxes is not None and len(wanted):
-            boxes = self._promising(maps, boxes, size, wanted)
+        if isinstance(self.model, FastRCNN) and boxes is not None and len(wanted):
+            return vote(*self._promising(self.model, maps, boxes, size, wanted), torch.from_numpy(wanted)).numpy()
         evidence = self._evidence(maps, boxes, size)
         if evidence[0].proposal_scores is None:
             return self._shining(*self._merged(evidence), size, wanted, self._threshold)
         return vote(*self._scored(evidence, boxes, size), torch.from_numpy(wanted)).numpy()
 
     def _promising(
-        self, maps: Sequence[torch.Tensor], boxes: FloatArray, size: tuple[int, int], labels: NDArray[np.int64]
-    ) -> FloatArray:
-        """The proposals among which the likeliest box of each class is to be found: a third of the work, and as good.
+        self,
+        model: FastRCNN,
+        maps: Sequence[torch.Tensor],
+        boxes: FloatArray,
+        size: tuple[int, int],
+        labels: NDArray[np.int64],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `_scored`, of the proposals among which the likeliest box of each class is to be found.
 
-        A head that boxes taught scores all proposals around an object well, so a few tell where it is
-        (docs/experiments.md).
+        A head that boxes taught scores all proposals around an object well, so a few tell where it is: a third of the
+        work, and as good (docs/experiments.md).
         """
-        some = boxes[::SPARSE]
-        moved, scores = self._scored(self._evidence(maps, some, size), some, size)
+        with torch.inference_mode():
+            views = [model.survey(batch) for batch in self._batches(maps, None, size)]
+
+        def scored(some: FloatArray) -> tuple[torch.Tensor, torch.Tensor]:
+            rows = [torch.from_numpy(view.boxes(some, *size)).to(self.device) for view in self.views]
+            with torch.inference_mode():
+                looks = [look for own, row in zip(views, rows, strict=True) for look in model.judge(own, [row])]
+            return self._scored([look.cpu() for look in looks], some, size)
+
+        moved, scores = scored(boxes[::SPARSE])
         best = scores[:, labels].argmax(dim=0)
         near = box_iou(torch.from_numpy(boxes), moved[best]) >= NEAR
         near[best * SPARSE] = True
-        return np.asarray(boxes[near.any(dim=1).numpy()])
+        return scored(boxes[near.any(dim=1).numpy()])
 
     def extents(
         self, maps: Sequence[torch.Tensor], size: tuple[int, int], labels: Sequence[int], thresholds: Sequence[float]
@@ -248,13 +261,18 @@ class Detector:
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
     ) -> list[Evidence]:
         """What the model says of every test view."""
-        looks: list[Evidence] = []
+        with torch.inference_mode():
+            looks: list[Evidence] = [look for batch in self._batches(maps, boxes, size) for look in self.model(batch)]
+        return [look.cpu() for look in looks]
+
+    def _batches(
+        self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
+    ) -> Iterator[Batch]:
+        """Every test view, each a batch of its own."""
         for view, features in zip(self.views, maps, strict=True):
             width, height = view.size(*size)
             moved = None if boxes is None else torch.from_numpy(view.boxes(boxes, *size))
-            with torch.inference_mode():
-                looks += self.model(collate([Item(features, (height, width), moved)]).to(self.device))
-        return [look.cpu() for look in looks]
+            yield collate([Item(features, (height, width), moved)]).to(self.device)
 
     def _scored(
         self, evidence: Sequence[Evidence], boxes: FloatArray | None, size: tuple[int, int]

@@ -133,7 +133,8 @@ def located(detector: Detector, ready: Prepared, rows: Sequence[int], descriptio
     def locate(row: int) -> Annotations:
         return _likeliest(detector, ready, row, [ready.map(row, view) for view in detector.views])
 
-    return _in_threads(locate, detector, rows, description)
+    with full_width(detector.device):
+        return _in_threads(locate, detector, rows, description)
 
 
 def looked_closer(
@@ -166,6 +167,7 @@ def looked_closer(
     wanted = [row for row in rows if small[row].any()]
     if not wanted:
         return []
+    # Not in full width, as maps of many sizes are extracted.
     found = _in_threads(locate, near, wanted, "A closer look")
     return [CloserLook(row, small[row], boxes) for row, boxes in zip(wanted, found, strict=True)]
 
@@ -188,7 +190,7 @@ def _likeliest(detector: Detector, ready: Prepared, row: int, maps: Sequence[Ten
 def _in_threads(
     locate: Callable[[int], Annotations], detector: Detector, rows: Sequence[int], description: str
 ) -> list[Annotations]:
-    with one_thread_a_picture(detector.device) as threads, full_width(detector.device):
+    with one_thread_a_picture(detector.device) as threads:
         found = list(track_threads(locate, rows, description, threads))
     # Of several processes all are taught what the first one found, or their heads would learn from boxes that differ.
     return list(broadcast_object_list(found))

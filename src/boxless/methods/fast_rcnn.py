@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,20 @@ ROWS = 128
 """Regions go through the layers in multiples of this: kernels are compiled for a number of rows, and kept."""
 
 
+class Surveyed(NamedTuple):
+    """A view before any proposal is looked at.
+
+    Args:
+        view: (described_by, h, w), what describes its cells.
+        size: (2,), height and width of the view in pixels.
+        first: what the localizer says.
+    """
+
+    view: Tensor
+    size: Tensor
+    first: Evidence
+
+
 class FastRCNN(TaughtDetector):
     """Proposals described by what the maps hold on a grid over them and around them, classified and moved.
 
@@ -56,14 +71,22 @@ class FastRCNN(TaughtDetector):
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
         """Losses in training mode, one `Evidence` a view in evaluation mode."""
         assert batch.boxes is not None
-        maps = [self.describe(view) for view in batch.own(batch.maps)]
         if self.training:
-            return self._losses(batch, maps)
-        rows = zip(maps, batch.boxes, batch.sizes, self.first_opinions(batch), strict=True)
-        return [self._evidence(*row) for row in rows]
+            return self._losses(batch)
+        return self.judge(self.survey(batch), batch.boxes)
 
-    def _losses(self, batch: Batch, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+    def survey(self, batch: Batch) -> list[Surveyed]:
+        """What is the same of each view whichever of its proposals are judged, in evaluation mode."""
+        maps = [self.describe(view) for view in batch.own(batch.maps)]
+        return [Surveyed(*row) for row in zip(maps, batch.sizes, self.first_opinions(batch), strict=True)]
+
+    def judge(self, views: Sequence[Surveyed], proposals: Sequence[Tensor]) -> list[Evidence]:
+        """What the head says of proposals (N, 4) of each view, xyxy pixels of the view."""
+        return [self._evidence(*view, boxes) for view, boxes in zip(views, proposals, strict=True)]
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.boxes is not None and batch.truth is not None and batch.targets is not None
+        maps = [self.describe(view) for view in batch.own(batch.maps)]
         pictures = zip(maps, batch.boxes, batch.truth, batch.sizes, batch.targets, strict=True)
         rows = [self._lesson(*picture) for picture in pictures]
         regions, labels, weights, goals, absent = (torch.cat(parts) for parts in zip(*rows, strict=True))
@@ -99,7 +122,7 @@ class FastRCNN(TaughtDetector):
             boxes, targets = mirror_boxes(boxes, width), mirror_boxes(targets, width)
         return regions, labels, weights, encode(boxes, targets), (target == 0).expand(len(rows), -1)
 
-    def _evidence(self, view: Tensor, proposals: Tensor, size: Tensor, first: Evidence) -> Evidence:
+    def _evidence(self, view: Tensor, size: Tensor, first: Evidence, proposals: Tensor) -> Evidence:
         """The mean of both mirrorings, beside what the localizer says."""
         width = size[1].item()
         looks = []
