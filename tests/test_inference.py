@@ -313,6 +313,26 @@ def test_proposals_are_moved_into_every_view_and_scores_averaged():
     assert found.boxes.tolist() == [[10, 4, 40, 60]] * 3
 
 
+def test_boxes_within_a_better_one_of_their_class_score_less():
+    whole, head, beside, rest = [0.0, 0, 60, 60], [10.0, 10, 20, 20], [57.0, 0, 72, 10], [70.0, 0, 90, 60]
+    boxes = np.array([whole, head, beside, rest], np.float32)
+    scores = torch.tensor([[0.5, 0, 0], [0.4, 0.2, 0], [0.38, 0, 0], [0.3, 0.1, 0]])
+
+    def say(maps: Tensor, size: tuple[int, int], boxes: Tensor) -> Evidence:
+        return Evidence(scores.amax(dim=0), scores, maps=torch.zeros(3, 4, 6))
+
+    settings = {"views": ViewConfig(scales=(96,)), "min_score": 0.05}
+    found = {}
+    for parts in (False, True):
+        judge = detector(say, head=DetectorConfig(), inference=InferenceConfig(parts=parts, **settings))
+        found[parts], _ = judge.decide([torch.zeros(3, 4, 6)], boxes, (96, 64))
+    assert found[False].boxes.tolist() == [whole, head, beside, rest, head, rest]
+    # A fifth of what stands beside lies in the whole; nobody knows a better box of the other class around the head.
+    assert found[True].boxes.tolist() == [whole, beside, rest, head, head, rest]
+    np.testing.assert_allclose(found[True].scores, [0.5, 0.38, 0.3, 0.28, 0.2, 0.1], rtol=1e-6)
+    assert found[True].labels.tolist() == [0, 0, 0, 0, 1, 1]
+
+
 def test_of_proposals_those_that_score_best_vote_for_the_box_of_a_known_class():
     judge = proposal_detector(96, min_score=0.9)
     found = judge.locate([torch.zeros(3, 4, 6)], BOXES, (96, 64), [0, 1])

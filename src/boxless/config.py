@@ -272,6 +272,8 @@ class InferenceConfig(Section):
         vote: whether every box that is left moves to the mean of all that overlap it by half, weighted by the squares
             of their scores (box voting; Gidaris and Komodakis, ICCV 2015, section 4); two may then overlap by more than
             `nms`.
+        parts: whether a box that lies within a better one of its class scores less: it is likelier a part of the object
+            than another (`inference.INSIDE`, `inference.DOUBTFUL`).
         max_boxes: most boxes a picture.
     """
 
@@ -279,6 +281,7 @@ class InferenceConfig(Section):
     min_score: float = Field(1e-5, ge=0)
     nms: float = Field(0.4, gt=0, le=1)
     vote: bool = False
+    parts: bool = False
     max_boxes: int = Field(100, ge=1)
 
 

@@ -21,6 +21,7 @@ from boxless.features import Batch, FeatureStore, Item, View, collate, views_of
 from boxless.methods import Evidence, FastRCNN, Localizer, TaughtDetector
 from boxless.methods.heads import paired_iou
 from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap, vote
+from boxless.metrics.boxes import coverage
 from boxless.pictures import read_picture, to_array
 from boxless.progress import track_threads
 from boxless.proposals import propose
@@ -33,6 +34,9 @@ ALONE = 0.5
 """Share of its scores that a class keeps where head and heatmap have nothing in common."""
 UNLIKELY = 0.01
 """Classes that are less likely in the picture keep `ALONE` too: to find the boxes of their heatmaps is wasted time."""
+INSIDE, DOUBTFUL = 0.8, 0.7
+"""A box that lies within a better one of its class with this share of its area keeps this share of its score
+(docs/experiments.md)."""
 SPARSE, NEAR = 4, 0.4
 """To find the box of a known class, one proposal of so many is looked at first, and then those of this IoU with the
 likeliest."""
@@ -337,7 +341,25 @@ def _suppress(
     candidates, values = boxes[rows], scores[rows, labels]
     keep = batched_nms(candidates, values, labels, config.nms)[: config.max_boxes]
     found = vote(boxes, scores, labels[keep], rows[keep]) if config.vote else candidates[keep]
-    return found.numpy(), values[keep].numpy(), labels[keep].numpy()
+    kept = found.numpy(), values[keep].numpy(), labels[keep].numpy()
+    return _without_parts(*kept) if config.parts else kept
+
+
+def _without_parts(
+    boxes: FloatArray, scores: FloatArray, labels: NDArray[np.int64]
+) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
+    """The same boxes, the best first, where those that lie within a better one of their class score less.
+
+    Args:
+        boxes: (N, 4), xyxy.
+        scores: (N,), the highest first.
+        labels: (N,).
+    """
+    within = (coverage(boxes, boxes) >= INSIDE) & (labels[:, None] == labels)
+    # Of a row's columns those before it are the better ones.
+    doubted = np.where(np.tril(within, -1).any(axis=1), scores * np.float32(DOUBTFUL), scores)
+    order = np.argsort(-doubted, kind="stable")
+    return boxes[order], doubted[order], labels[order]
 
 
 def confident(detections: Detections) -> Detections:

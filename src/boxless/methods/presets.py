@@ -86,12 +86,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "seeded": {
         "head": {"kind": "fast_rcnn"},
-        "inference": {"nms": 0.3, "vote": True},
+        "inference": {"nms": 0.3, "vote": True, "parts": True},
         "training": {"steps": 600, "batch_size": 8, "lr": 5e-4},
     },
     "student": {
         "head": {"kind": "dense"},
-        "inference": {"nms": 0.3, "vote": True},
+        "inference": {"nms": 0.3, "vote": True, "parts": True},
         "training": {"steps": 900, "batch_size": 8, "lr": 1e-3},
     },
 }
