@@ -23,6 +23,7 @@ from boxless.errors import BoxlessError
 from boxless.inference import Detector
 from boxless.methods.agreement import agreed
 from boxless.methods.mining import snap
+from boxless.metrics.boxes import areas
 from boxless.pictures import read_picture
 from boxless.prepare import Prepared
 from boxless.progress import console, track_threads
@@ -79,7 +80,7 @@ def find_boxes(
             boxes = [first[row] for row in others]
             if turn > 1:
                 # Within what teaches, or all that is kept of a rare class may lie in the other fold.
-                merged = _merged(boxes, [before[row] for row in others], config.agreement)
+                merged = agreed(boxes, [before[row] for row in others], config.agreement)
                 boxes = _snapped(ready.part(others), merged)
             detector = teach(turn, fold + 1, ready.part(others, boxes))
             opinions = located(detector, ready, own, "Second opinion")
@@ -156,8 +157,10 @@ def looked_closer(
     Raises:
         PictureError: a picture can no longer be read.
     """
-    areas = [(opinion.boxes[:, 2:] - opinion.boxes[:, :2]).prod(axis=1) for opinion in opinions]
-    small = {row: own < SMALL * math.prod(ready.sizes[row]) for row, own in zip(rows, areas, strict=True)}
+    small = {
+        row: areas(opinion.boxes) < SMALL * math.prod(ready.sizes[row])
+        for row, opinion in zip(rows, opinions, strict=True)
+    }
     near = detector.with_views([replace(view, scale=round(view.scale * CLOSER)) for view in detector.views])
 
     def locate(row: int) -> Annotations:
@@ -197,7 +200,7 @@ def _in_threads(
 
 
 def _merged(
-    first: Sequence[Annotations], second: Sequence[Annotations], least: float, closer: Sequence[CloserLook] = ()
+    first: Sequence[Annotations], second: Sequence[Annotations], least: float, closer: Sequence[CloserLook]
 ) -> list[Annotations]:
     """What two opinions agree on; of small boxes those seen from closer by, where the second had them before."""
     first, second = list(first), list(second)
