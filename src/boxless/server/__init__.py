@@ -1,0 +1,17 @@
+"""A page to look at a detector's work, a JSON API for programs, and what Label Studio asks of an ML backend.
+
+Everything of a request stays in memory: uploads are never spooled to disk, no path or address in a request is followed,
+and sizes, rates and waiting times are bounded.
+"""
+
+from importlib.util import find_spec
+
+from boxless.errors import BoxlessError
+
+if not (find_spec("fastapi") and find_spec("uvicorn")):
+    raise BoxlessError("the server is not installed: pip install 'boxless[serve]'")
+
+from boxless.server.app import build_server, create_app, serve
+from boxless.server.guard import Limits
+
+__all__ = ["Limits", "build_server", "create_app", "serve"]

@@ -1,0 +1,199 @@
+"""The server's application, and the web server that it runs in."""
+
+import importlib.metadata
+import socket
+from contextlib import suppress
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp
+
+from boxless.errors import BoxlessError
+from boxless.exports.label_studio import own_control, read_labeling_config
+from boxless.inference import Detector
+from boxless.progress import console
+from boxless.server.guard import Guard, Limits
+from boxless.server.messages import Look, Model, Prediction, Problem, Project, Tasks
+from boxless.server.service import Service
+from boxless.server.uploads import kind, task_picture, uploaded
+
+
+def serve(run: Path, host: str, port: int) -> None:
+    """Serve a run's detector until it is interrupted.
+
+    Args:
+        run: the run folder.
+        host: address or name to listen on.
+        port: to listen on; 0 takes a free one.
+
+    Raises:
+        BoxlessError: it is no run folder, or the address cannot be had.
+    """
+    listener = _listen(host, port)
+    server = build_server(create_app(Detector.load(run), host=host))
+    name = f"[{host}]" if ":" in host else host
+    console.print(f"Open http://{name}:{listener.getsockname()[1]} (Ctrl-C ends it)", highlight=False)
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        console.print("Whoever reaches this machine can use it; there is no password.", style="yellow")
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+
+
+def build_server(app: ASGIApp) -> uvicorn.Server:
+    """The web server of an application: plain HTTP, and no more connections than it can bear."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=64,
+            timeout_graceful_shutdown=5,
+        )
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        raise BoxlessError(f"{host}:{port}: cannot be listened on ({error}); choose another --host or --port") from None
+
+
+def create_app(detector: Detector, limits: Limits | None = None, host: str = "127.0.0.1") -> ASGIApp:
+    """The server's ASGI application.
+
+    Args:
+        detector: what looks at the pictures.
+        limits: what it takes on.
+        host: a name under which it may be asked, beside `localhost` and any address.
+    """
+    limits = limits or Limits()
+    app = FastAPI(
+        title="Boxless",
+        version=importlib.metadata.version("boxless"),
+        description="A page to look at a detector's work, a JSON API for programs, and a Label Studio ML backend.",
+        # FastAPI's pages load their scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+    )
+    _add_page(app)
+    _add_api(app, Service(detector, limits))
+    _add_errors(app)
+    return Guard(app, limits, frozenset({"localhost", host.lower()}))
+
+
+def _add_page(app: FastAPI) -> None:
+    for name, media in {"index.html": "text/html", "app.js": "text/javascript", "style.css": "text/css"}.items():
+        # Read here and once: no request names a file.
+        content = (files("boxless") / "static" / name).read_bytes()
+        app.add_route("/" if name == "index.html" else f"/{name}", partial(_send, content, media))
+
+
+async def _send(content: bytes, media: str, request: Request) -> Response:
+    return Response(content, media_type=media)
+
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem} for code in (400, 403, 408, 413, 415, 422, 429, 503)
+}
+_FORM: dict[str, Any] = {
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "required": ["file"],
+            "properties": {"file": {"type": "string", "format": "binary"}},
+        }
+    }
+}
+
+
+def _add_api(app: FastAPI, service: Service) -> None:
+    @app.get("/model")
+    async def model() -> Model:
+        """Which detector this is."""
+        return service.model()
+
+    @app.post("/look", responses=_ANSWERS, openapi_extra=_body(_FORM))
+    async def look(request: Request) -> Look:
+        """All boxes and the heatmap of every class of an uploaded picture."""
+        content = await uploaded(request)
+        return await service.do(lambda: service.look(content))
+
+    @app.post(
+        "/predict",
+        responses=_ANSWERS,
+        openapi_extra=_body(_FORM | {"application/json": {"schema": Tasks.model_json_schema()}}),
+    )
+    async def predict(request: Request, min_score: float | None = None) -> Prediction | dict[str, Any]:
+        """The boxes of an uploaded picture: the confident ones, or all from `min_score` on.
+
+        Label Studio asks here too, in JSON; it gets its own predictions.
+        """
+        if kind(request) == "application/json":
+            return await _predict_tasks(service, await request.body())
+        content = await uploaded(request)
+        return await service.do(lambda: service.predict(content, min_score))
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Label Studio asks whether there is anybody."""
+        return {"status": "UP", "model_class": "Boxless", "model_version": service.detector.name}
+
+    @app.post("/setup", responses=_ANSWERS)
+    async def setup(project: Project) -> dict[str, str]:
+        """Label Studio tells its labeling config and asks for the model's version."""
+        if project.schema_:
+            read_labeling_config(project.schema_, service.detector.classes)
+        return {"model_version": service.detector.name}
+
+
+async def _predict_tasks(service: Service, body: bytes) -> dict[str, Any]:
+    asked = Tasks.model_validate_json(body)
+    if len(asked.tasks) > service.limits.tasks:
+        raise HTTPException(413, f"{len(asked.tasks)} tasks; at most {service.limits.tasks} are taken at once")
+    classes = service.detector.classes
+    control = read_labeling_config(asked.label_config, classes) if asked.label_config else own_control(classes)
+    names = [f"task {number}" for number in range(1, len(asked.tasks) + 1)]
+    pictures = [task_picture(task, control.key, name) for task, name in zip(asked.tasks, names, strict=True)]
+    results = [
+        await service.do(partial(service.task, content, name, control))
+        for content, name in zip(pictures, names, strict=True)
+    ]
+    return {"results": results, "model_version": service.detector.name}
+
+
+def _body(content: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(StarletteHTTPException)
+    async def refused(request: Request, error: StarletteHTTPException) -> Response:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    @app.exception_handler(BoxlessError)
+    async def mendable(request: Request, error: BoxlessError) -> Response:
+        return JSONResponse({"error": str(error)}, 422)
+
+    @app.exception_handler(ValidationError)
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: ValidationError | RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        return JSONResponse({"error": f"{place}: {first['msg']}"}, 422)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": "the server failed; its terminal tells why"}, 500)

@@ -1,0 +1,164 @@
+"""What stands before the server: it lets through what is small enough, not too much, and from the right place."""
+
+import asyncio
+import ipaddress
+import re
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes on.
+
+    Args:
+        size: bytes of a request.
+        pixels: of a picture.
+        tasks: of a Label Studio request.
+        waiting: requests with a body that are in memory at once; more are told to come back.
+        seconds: to send a request, and to wait for a turn.
+        rate: requests with a body a second from one address, on average.
+        burst: the same, at once.
+    """
+
+    size: int = 20 * 2**20
+    pixels: int = 40_000_000
+    tasks: int = 100
+    waiting: int = 8
+    seconds: float = 30
+    rate: float = 10
+    burst: int = 40
+
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Guard:
+    """Lets through requests that come from the right place, not too many, and that are read whole and small enough."""
+
+    def __init__(self, app: ASGIApp, limits: Limits, names: frozenset[str]) -> None:
+        self._app, self._limits, self._names = app, limits, names
+        self._rate = _Rate(limits.rate, limits.burst)
+        self._inside = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request: answered here, or by the application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        try:
+            self._check_place(Headers(scope=scope), scope["method"])
+            if scope["method"] == "POST":
+                await self._with_body(scope, receive, send_on)
+            else:
+                await self._app(scope, receive, send_on)
+        except HTTPException as error:
+            # The rest of the body is not waited for.
+            headers = {**(error.headers or {}), "Connection": "close"}
+            await JSONResponse({"error": error.detail}, error.status_code, headers)(scope, receive, send_on)
+
+    def _check_place(self, headers: Headers, method: str) -> None:
+        """Keep out other sites' pages: by their names for this machine (DNS rebinding), and by their origin."""
+        host = headers.get("host", "")
+        if not _is_address_or(self._names, host):
+            raise HTTPException(400, "unknown Host: open the server by its address, or by the name given as --host")
+        origin = headers.get("origin")
+        if method != "GET" and origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            raise HTTPException(403, "another site's page may not ask this server")
+
+    async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = scope.get("client") or ("", 0)
+        if not self._rate.take(client[0]):
+            raise HTTPException(429, "too many requests; slow down", {"Retry-After": "1"})
+        if self._inside >= self._limits.waiting:
+            raise HTTPException(503, "too many requests at once; try again", {"Retry-After": "1"})
+        self._inside += 1
+        try:
+            body = await self._read(Headers(scope=scope), receive)
+            if body is not None:
+                await self._app(scope, _replay(body, receive), send)
+        finally:
+            self._inside -= 1
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The whole body; None where the client went away."""
+        limit, body = self._limits.size, bytearray()
+        too_large = HTTPException(413, f"more than {limit:,} bytes; scale the picture down")
+        if int(headers.get("content-length", "0")) > limit:
+            raise too_large
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    if len(body) > limit:
+                        raise too_large
+                    if not message.get("more_body", False):
+                        return bytes(body)
+        except TimeoutError:
+            raise HTTPException(408, "the request took too long to arrive") from None
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_message() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return next_message
+
+
+def _is_address_or(names: frozenset[str], host: str) -> bool:
+    """Whether a Host header is one of `names` or an IP address, which no name server can point elsewhere."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?", host)
+    if match is None:
+        return False
+    name = (match[1] or match[2]).lower()
+    with suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return name in names
+
+
+class _Rate:
+    """A token bucket for each of the latest thousand addresses."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, burst
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, address: str) -> bool:
+        """Whether there was a token left."""
+        now = time.monotonic()
+        left, since = self._buckets.pop(address, (float(self._burst), now))
+        left = min(self._burst, left + (now - since) * self._rate)
+        self._buckets[address] = (max(left - 1, 0) if left >= 1 else left, now)
+        if len(self._buckets) > 1000:
+            self._buckets.popitem(last=False)
+        return left >= 1
