@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
 from boxless.features import View
-from boxless.mosaics import LARGEST, _cells, _piece, _window, mosaics
+from boxless.mosaics import LARGEST, Piece, _cells, _cut, _window, mosaics
 from boxless.pictures import read_picture
 from boxless.structures import Annotations, Sample
 
@@ -126,7 +126,8 @@ def test_there_are_two_to_sixteen_cells_in_up_to_four_rows():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_piece_holds_the_whole_object(seed: int):
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_piece_holds_the_whole_object(seed: int, mirrored: bool):
     random = np.random.default_rng(seed)
     picture = np.full((200, 300, 3), GROUND, np.uint8)
     left, top = int(random.integers(0, 200)), int(random.integers(0, 130))
@@ -134,7 +135,7 @@ def test_a_piece_holds_the_whole_object(seed: int):
     picture[top : top + 60, left : left + 80] = OBJECTS[0]
     window = _window(random, (300, 200), box, (90, 70))
     assert window is not None
-    piece, moved = _piece(random, picture, box, window, (90, 70))
+    piece, moved = _cut(picture, Piece(Path("unread.jpg"), box, window, mirrored), (90, 70))
     assert piece.shape == (70, 90, 3)
     rows, columns = np.nonzero(near(piece, OBJECTS[0]))
     seen = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]).float()

@@ -195,11 +195,13 @@ class Detector:
         """
         wanted = np.array(labels, np.int64)
         if isinstance(self.model, FastRCNN) and boxes is not None and len(wanted):
-            return vote(*self._promising(self.model, maps, boxes, size, wanted), torch.from_numpy(wanted)).numpy()
-        evidence = self._evidence(maps, boxes, size)
-        if evidence[0].proposal_scores is None:
-            return self._shining(*self._merged(evidence), size, wanted, self._threshold)
-        return vote(*self._scored(evidence, boxes, size), torch.from_numpy(wanted)).numpy()
+            candidates = self._promising(self.model, maps, boxes, size, wanted)
+        else:
+            evidence = self._evidence(maps, boxes, size)
+            if evidence[0].proposal_scores is None:
+                return self._shining(*self._merged(evidence), size, wanted, self._threshold)
+            candidates = self._scored(evidence, boxes, size)
+        return vote(*candidates, torch.from_numpy(wanted)).numpy()
 
     def _promising(
         self,

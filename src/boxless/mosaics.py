@@ -7,6 +7,7 @@ each, side by side, show what is missing: small objects, several of a class, and
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -32,6 +33,22 @@ FILLED = (0.5, 0.95)
 """Share of a cell's width or height that its object fills, drawn at random."""
 LARGEST = 2.5
 """Pieces are not enlarged more than this."""
+
+
+class Piece(NamedTuple):
+    """A part of a picture.
+
+    Args:
+        path: of the picture.
+        box: (4,), xyxy pixels of the picture, of the object in it.
+        window: left, top, right and bottom of the part.
+        mirrored: whether it is to be mirrored left to right.
+    """
+
+    path: Path
+    box: FloatArray
+    window: tuple[int, int, int, int]
+    mirrored: bool
 
 
 def mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int, folder: Path) -> tuple[Sample, ...]:
@@ -76,22 +93,31 @@ def _compose(
 ) -> tuple[NDArray[np.uint8], FloatArray] | None:
     """A mosaic of pieces of these pictures, in the format of one of them, and its boxes; None where they do not fit."""
     width, height = View(scale).size(*picture_size(_drawn(random, pool).path))
+    cells = _cells(random, width, height)
+    pieces = []
+    for left, top, right, bottom in cells:
+        piece = _fitting(random, pool, (right - left, bottom - top))
+        if piece is None:
+            return None
+        pieces.append(piece)
     canvas: NDArray[np.uint8] = np.zeros((height, width, 3), np.uint8)
     boxes = []
-    for left, top, right, bottom in _cells(random, width, height):
-        for _ in range(ATTEMPTS):
-            sample = _drawn(random, pool)
-            assert sample.annotations is not None
-            box, cell = sample.annotations.boxes[0], (right - left, bottom - top)
-            window = _window(random, picture_size(sample.path), box, cell)
-            if window is not None:
-                break
-        else:
-            return None
-        piece, moved = _piece(random, read_picture(sample.path), box, window, cell)
-        canvas[top:bottom, left:right] = piece
-        boxes.append(moved + np.array([left, top, left, top]))
+    for (left, top, right, bottom), piece in zip(cells, pieces, strict=True):
+        canvas[top:bottom, left:right], box = _cut(read_picture(piece.path), piece, (right - left, bottom - top))
+        boxes.append(box + np.array([left, top, left, top]))
     return canvas, np.array(boxes, np.float32)
+
+
+def _fitting(random: np.random.Generator, pool: Sequence[Sample], cell: tuple[int, int]) -> Piece | None:
+    """A piece of one of these pictures for a cell of this width and height; None where none that is drawn fits."""
+    for _ in range(ATTEMPTS):
+        sample = _drawn(random, pool)
+        assert sample.annotations is not None
+        box = sample.annotations.boxes[0]
+        window = _window(random, picture_size(sample.path), box, cell)
+        if window is not None:
+            return Piece(sample.path, box, window, bool(random.random() < 0.5))
+    return None
 
 
 def _drawn(random: np.random.Generator, pool: Sequence[Sample]) -> Sample:
@@ -132,22 +158,16 @@ def _window(
     return int(start[0]), int(start[1]), int(end[0]), int(end[1])
 
 
-def _piece(
-    random: np.random.Generator,
-    picture: NDArray[np.uint8],
-    box: FloatArray,
-    window: tuple[int, int, int, int],
-    cell: tuple[int, int],
-) -> tuple[NDArray[np.uint8], FloatArray]:
-    """A window of a picture in the size of a cell, mirrored as often as not, and where the box is in it."""
-    left, top, right, bottom = window
+def _cut(picture: NDArray[np.uint8], piece: Piece, cell: tuple[int, int]) -> tuple[NDArray[np.uint8], FloatArray]:
+    """The pixels of a piece in the size of a cell, and where its box is in it."""
+    left, top, right, bottom = piece.window
     smooth = cv2.INTER_AREA if right - left > cell[0] else cv2.INTER_LINEAR
-    piece = cv2.resize(picture[top:bottom, left:right], cell, interpolation=smooth)
+    pixels = cv2.resize(picture[top:bottom, left:right], cell, interpolation=smooth)
     factors = np.array(cell) / (right - left, bottom - top)
-    found = np.clip((box.reshape(2, 2) - (left, top)) * factors, 0, cell).ravel()
-    if random.random() < 0.5:
-        piece, found = piece[:, ::-1], np.array([cell[0] - found[2], found[1], cell[0] - found[0], found[3]])
-    return np.asarray(piece, np.uint8), np.asarray(found, np.float32)
+    box = np.clip((piece.box.reshape(2, 2) - (left, top)) * factors, 0, cell).ravel()
+    if piece.mirrored:
+        pixels, box = pixels[:, ::-1], np.array([cell[0] - box[2], box[1], cell[0] - box[0], box[3]])
+    return np.asarray(pixels, np.uint8), np.asarray(box, np.float32)
 
 
 def _saved(picture: NDArray[np.uint8], boxes: FloatArray, label: int, path: Path) -> Sample:
