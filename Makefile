@@ -1,4 +1,4 @@
-# Needs Python 3.11 or newer with venv and pip, and nothing else; everything is installed into .venv.
+# Needs Python 3.11.4 or newer with venv and pip, and nothing else; everything is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 

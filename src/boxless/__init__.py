@@ -2,7 +2,7 @@
 
 >>> import boxless
 >>> detector = boxless.train("pictures.csv", "runs/first")  # doctest: +SKIP
->>> detector.predict("street.jpg").above(0.5).names  # doctest: +SKIP
+>>> boxless.confident(detector.predict("street.jpg")).names  # doctest: +SKIP
 ['bus', 'person']
 """
 
