@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxless.cache import entry, load_array, open_store, save_array, unwritable, write_whole
+from boxless.cache import entry, load_array, open_store, save_array, unwritable, write_text, write_whole
 from boxless.errors import BoxlessError
 
 
@@ -62,3 +62,16 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     read_only = unwritable(tmp_path, OSError(errno.EROFS, "Read-only file system"))
     assert "Read-only file system" in str(read_only)
     assert "choose another folder" in str(read_only)
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("長" * 85)
+    write_text(path, "whole")
+    assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_written_while_another_beside_it_is(tmp_path: Path) -> None:
+    with write_whole(tmp_path / "one") as file:
+        file.write(b"first")
+        write_text(tmp_path / "other", "second")
+    assert (tmp_path / "one").read_text() == "first" and (tmp_path / "other").read_text() == "second"

@@ -15,6 +15,8 @@ from PIL import Image
 from running import boxless
 
 from boxless import Detector, diagnose
+from boxless.cli import _print_scores
+from boxless.metrics import summary
 from boxless.pictures import picture_size, read_picture
 
 QUICK = [
@@ -115,6 +117,25 @@ def test_predict_writes_overlays_beside_results(
     assert [overlay.stem for overlay in overlays] == [picture.stem for picture in pictures]
     assert picture_size(overlays[0]) == picture_size(pictures[0])
     assert (out / "overview.jpg").exists()
+
+
+def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {**dict.fromkeys(summary.CONVENTIONS), "images": 3, "objects": 4}
+    _print_scores({**row, "data": "a [b] c", "supervision": "tags", "classes": {"screw [left]": row, "[/x]": row}})
+    said = capsys.readouterr().out
+    assert "a [b] c" in said and "[left]" in said and "[/x]" in said
+
+
+def test_results_beside_the_pictures_are_not_looked_at(
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in sorted((demo / "JPEGImages").iterdir())[:2]:
+        shutil.copy(path, tmp_path)
+    wanted = sorted(file.name for file in tmp_path.iterdir())
+    for _ in range(2):
+        assert boxless(monkeypatch, "predict", run, tmp_path, "--out", tmp_path) == 0
+        assert sorted(file.name for file in (tmp_path / "overlays").iterdir()) == wanted
+        assert len(json.loads((tmp_path / "predictions.json").read_text())["images"]) == 2
 
 
 def test_heatmaps_are_pictures_and_arrays(
@@ -254,7 +275,7 @@ def test_without_its_extra_the_server_says_what_to_install(
     monkeypatch.delitem(sys.modules, "boxless.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert boxless(monkeypatch, "serve", run) == 1
-    assert "pip install 'boxless[serve]'" in " ".join(capsys.readouterr().err.split())
+    assert "pip install -e '.[serve]'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_doctor_prints_what_it_writes(

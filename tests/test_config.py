@@ -35,6 +35,8 @@ def test_what_a_run_writes_back_reads_as_the_same() -> None:
         ("inference.views.flip=true", "inference.views.flip: no such setting; there are scales, flips"),
         ("head.kind=x", "head"),
         ("seed=-1", "seed: Value error, must be from 0"),
+        ("proposals.mode=quality", "proposals: Value error, mode is that of OpenCV's Selective Search"),
+        ("head.kernel=3", "kernel is that of the first hidden layer: it needs hidden"),
         ("epochs", "'epochs' is no setting: write key=value"),
         ("training.lr=[", "not valid YAML"),
         ("training=5", "training"),

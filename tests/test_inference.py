@@ -269,6 +269,24 @@ def test_scores_of_pseudo_boxes_count_as_far_as_head_and_heatmap_agree(head: Fas
     np.testing.assert_allclose(heat.maps, other.maps, rtol=1e-5)
 
 
+def test_of_a_large_picture_boxes_of_heatmaps_are_as_fine_as_the_view_needs():
+    torch.manual_seed(0)
+    maps = torch.rand(3, 4, 6)
+    large, _ = localizer(96).decide([maps], None, (6000, 4000))
+    wanted, _ = localizer(96).decide([maps], None, (192, 128))
+    np.testing.assert_allclose(large.boxes, wanted.boxes * (6000 / 192), rtol=1e-6)
+    at_most, _ = localizer(96).decide([maps], None, (186, 124))
+    exact = [largest_component_box(maps[label].numpy(), (186, 124), 0.5) for label in at_most.labels]
+    np.testing.assert_array_equal(at_most.boxes, exact)
+
+
+def test_the_heatmap_of_boxes_has_cells_of_eight_pixels_or_128_a_side():
+    for size, cells in (((96, 64), (8, 12)), ((1024, 512), (64, 128)), ((6000, 4000), (85, 128))):
+        say = lambda *_: Evidence(SCORES.sum(dim=0), SCORES)  # noqa: E731
+        toy = detector(say, head=DetectorConfig(), inference=InferenceConfig(views=ViewConfig(scales=(96,))))
+        assert toy.decide([torch.zeros(3, 4, 6)], BOXES, size)[1].maps.shape == (3, *cells)
+
+
 def test_the_heatmap_is_that_of_all_proposals():
     _, heat = decided()
     np.testing.assert_array_equal(heat.maps, proposal_heatmap(BOXES, SCORES.numpy(), (96, 64)))

@@ -295,3 +295,16 @@ def test_a_picture_is_written_as_its_suffix_says(tmp_path: Path) -> None:
         with Image.open(tmp_path / name) as image:
             assert image.format == form
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), picture)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_what_is_white_in_16_bits_is_told_by_the_values(tmp_path, bits):
+    white = 2**bits - 1
+    Image.fromarray(np.array([[0, white // 3, white]] * 12, np.uint16).repeat(4, axis=1)).save(tmp_path / "a.png")
+    assert sorted(set(read_picture(tmp_path / "a.png")[0, :, 0].tolist())) == [0, 85, 255]
+
+
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_white_of_floats_is_one_or_that_of_a_number_of_bits(tmp_path, white):
+    Image.fromarray(np.array([[0, 0.4, 1]] * 12, np.float32).repeat(4, axis=1) * white).save(tmp_path / "a.tif")
+    assert sorted(set(read_picture(tmp_path / "a.tif")[0, :, 0].tolist())) == [0, 102, 255]

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +81,18 @@ def test_wandb_offline_has_curves_pictures_and_boxes(tracked: Path) -> None:
     assert any(media.rglob("*.png"))
     boxes = [json.loads(path.read_text()) for path in media.rglob("*.boxes2D.json")]
     assert boxes and all("box_data" in entry for entry in boxes)
+
+
+def test_a_broken_picture_of_the_monitored_split_is_left_out(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOXLESS_CACHE", str(tmp_path / "cache"))
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(demo, data)
+    boxless.load_dataset(data, "val").samples[0].path.write_bytes(b"")
+    options = ["views.scales=[160]", "training.epochs=1", "training.monitor=val"]
+    boxless.train(data, run, method="cam", split="train", options=options, trackers=["tensorboard"])
+    file = next(run.rglob("events.out.tfevents.*"))
+    events = EventAccumulator(str(file.parent), size_guidance={"images": 0})
+    events.Reload()
+    assert len([tag for tag in events.Tags()["images"] if tag.startswith("boxes/")]) == 5

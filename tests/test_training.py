@@ -12,12 +12,13 @@ import torch
 from running import QUICK, SEEDED, SMALL, STUDENT, assert_same_bits, train_and_kill, weights
 
 import boxless
+from boxless.config import resolve
 from boxless.errors import BoxlessError
 from boxless.features import View
-from boxless.methods import PRESETS, Localizer
+from boxless.methods import PRESETS, Localizer, preset
 from boxless.methods.extent import THRESHOLDS, likely_threshold
 from boxless.pictures import read_picture
-from boxless.runs import build_network
+from boxless.runs import build_network, check_run
 from boxless.structures import Dataset, FloatArray
 
 
@@ -213,6 +214,24 @@ def test_one_tag_on_every_picture_teaches_nothing(demo: Path, tmp_path: Path) ->
         train(Dataset("nothing", ("ball",), bare), tmp_path / "run", method="cam")
 
 
+def test_tags_of_pictures_that_cannot_be_read_teach_nothing(demo: Path, tmp_path: Path) -> None:
+    dataset = boxless.load_dataset(demo, "train")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"")
+    only, *others = dataset.samples
+    samples = (replace(only, path=broken), *(replace(sample, tags=frozenset()) for sample in others[:3]))
+    with pytest.raises(BoxlessError, match="no picture has a tag"):
+        train(replace(dataset, samples=samples), tmp_path / "run", "cam", options=SMALL)
+
+
+def test_what_a_kill_may_leave_is_no_reason_to_refuse_a_folder(tmp_path: Path) -> None:
+    (tmp_path / ".77.0").write_text("half a configuration")
+    check_run(tmp_path, resolve(preset("cam")))
+    (tmp_path / "notes.txt").write_text("not ours")
+    with pytest.raises(BoxlessError, match="not empty and no run folder"):
+        check_run(tmp_path, resolve(preset("cam")))
+
+
 def test_one_class_among_negatives_trains(demo: Path, tmp_path: Path) -> None:
     detector = train(
         demo,
@@ -284,8 +303,8 @@ def test_the_maximum_is_sharpened_step_by_step(demo: Path, tmp_path: Path, monke
     monkeypatch.setattr(Localizer, "score", spied)
     options = ["views.scales=[160]", "training.batch_size=6", "training.epochs=2", "training.accumulate=2"]
     train(demo, tmp_path / "run", method="oquab", split="train", options=options)
-    # 16 pictures make 3 batches; what adds up to one move of the weights is of one sharpness.
-    assert seen == [0, 0, 2 / 6, 2 / 6, 4 / 6, 4 / 6]
+    # 16 pictures make 3 batches; what adds up to one move of the weights is of one sharpness. A pass ends with one.
+    assert seen == [0, 0, 2 / 6, 3 / 6, 3 / 6, 5 / 6]
 
 
 def test_the_learning_rate_drops_to_a_tenth_where_it_is_told_to(demo: Path, tmp_path: Path) -> None:

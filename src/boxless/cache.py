@@ -2,9 +2,9 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +77,9 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+_written = itertools.count()
+
+
 @contextmanager
 def write_whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a file beside `path` for writing and rename it into place when the block ends well.
@@ -86,8 +89,8 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Processes and threads that write the same entry each have their own file.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+        # Whoever writes the same entry has a file of its own; its name is short, as the other may be the longest.
+        temporary = path.with_name(f".{os.getpid()}.{next(_written)}")
         try:
             with temporary.open("wb") as file:
                 yield file

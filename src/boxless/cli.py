@@ -28,7 +28,7 @@ Data = Annotated[
 ]
 Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
 Pictures = Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")]
-Split = Annotated[str | None, typer.Option(help="Part of the data, such as train or val.")]
+Split = Annotated[str | None, typer.Option(help="Part of the data; by default trainval, else train, or all.")]
 Classes = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=8.")
@@ -138,7 +138,9 @@ def train(
         trackers=track or [],
     )
     console.print(
-        f"Trained: {out}. Next: boxless evaluate {out} DATA, boxless predict {out} PICTURES --out DIR", highlight=False
+        f"Trained: {out}. Next: boxless predict {out} PICTURES --out DIR; where there are boxes of other pictures, "
+        f"boxless evaluate {out} DATA --split val",
+        highlight=False,
     )
 
 
@@ -227,7 +229,7 @@ def heatmap(
     run: Run,
     pictures: Pictures,
     out: Annotated[Path, typer.Option(help="Folder for overlays and arrays.")],
-    class_name: Annotated[str | None, typer.Option("--class", help="This class only, else those found.")] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="This class only, else the four likeliest.")] = None,
     colormap: Annotated[str, typer.Option(help="Any matplotlib colormap.")] = "jet",
 ) -> None:
     """Show where each class is: overlays to look at, beside the maps as .npy arrays."""
@@ -259,15 +261,15 @@ def _names(classes: str | None) -> list[str] | None:
 def _print_scores(scores: dict[str, Any]) -> None:
     from boxless.metrics.summary import CONVENTIONS
 
-    table = Table(
-        "class", "pictures", "objects", title=f"{scores['data']}: {scores['images']} pictures{_ceiling(scores)}"
-    )
+    title = f"{scores['data']}: {scores['images']} pictures{_ceiling(scores)}"
+    # Names of classes and data are no markup.
+    table = Table("class", "pictures", "objects", title=Text(title))
     for key in CONVENTIONS:
         table.add_column(key.replace("_", " "), overflow="fold")
     for name, row in {**scores["classes"], "mean": scores}.items():
         cells = ["" if row[key] is None else f"{row[key]:.3f}" for key in CONVENTIONS]
         counts = ["" if row is scores or row[key] is None else str(row[key]) for key in ("images", "objects")]
-        table.add_row(name, *counts, *cells, style="bold" if row is scores else None)
+        table.add_row(Text(name), *counts, *cells, style="bold" if row is scores else None)
     results.print(table)
     for key, convention in CONVENTIONS.items():
         results.print(f"[bold]{key}[/]  {convention}", highlight=False)
@@ -281,10 +283,9 @@ def _print_diagnosis(diagnosis: dict[str, Any]) -> None:
     from boxless.metrics.errors import OUTCOMES
 
     # Ten columns fit into eighty letters without padding only.
-    judged = Table(
-        "class", "judged", title=f"{diagnosis['data']}: the confident detections, in %{_ceiling(diagnosis)}", padding=0
-    )
-    objects = Table("class", "objects", title=f"{diagnosis['data']}: the objects found, in %", padding=0)
+    title = f"{diagnosis['data']}: the confident detections, in %{_ceiling(diagnosis)}"
+    judged = Table("class", "judged", title=Text(title), padding=0)
+    objects = Table("class", "objects", title=Text(f"{diagnosis['data']}: the objects found, in %"), padding=0)
     recalls = ("recall", "recall_small", "recall_first", "recall_further")
     for table, names in ((judged, OUTCOMES), (objects, recalls)):
         for name in names:
@@ -292,8 +293,8 @@ def _print_diagnosis(diagnosis: dict[str, Any]) -> None:
     for name, row in {**diagnosis["classes"], "all": diagnosis}.items():
         style = "bold" if row is diagnosis else None
         rates = [f"{outcome}_rate" for outcome in OUTCOMES]
-        judged.add_row(name, str(row["detections"]), *_percents(row, rates), style=style)
-        objects.add_row(name, str(row["objects"]), *_percents(row, recalls), style=style)
+        judged.add_row(Text(name), str(row["detections"]), *_percents(row, rates), style=style)
+        objects.add_row(Text(name), str(row["objects"]), *_percents(row, recalls), style=style)
     results.print(judged, objects)
 
 

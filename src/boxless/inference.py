@@ -19,6 +19,7 @@ from boxless.devices import full_width, one_thread_a_picture
 from boxless.errors import PictureError
 from boxless.features import Batch, FeatureStore, Item, View, collate, views_of
 from boxless.methods import Evidence, FastRCNN, Localizer, TaughtDetector
+from boxless.methods.extent import UNFITTED
 from boxless.methods.heads import paired_iou
 from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap, vote
 from boxless.metrics.boxes import coverage
@@ -30,6 +31,8 @@ from boxless.structures import Detections, FloatArray, Heatmaps
 
 Picture = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
 
+CELLS = 128
+"""Most cells a side of a heatmap of boxes; those of a large picture are larger."""
 ALONE = 0.5
 """Share of its scores that a class keeps where head and heatmap have nothing in common."""
 UNLIKELY = 0.01
@@ -37,6 +40,8 @@ UNLIKELY = 0.01
 INSIDE, DOUBTFUL = 0.8, 0.7
 """A box that lies within a better one of its class with this share of its area keeps this share of its score
 (docs/experiments.md)."""
+FINEST = 2
+"""Boxes of heatmaps are exact to a pixel of the picture, but not finer than so many pixels a pixel of the view."""
 SPARSE, NEAR = 4, 0.4
 """To find the box of a known class, one proposal of so many is looked at first, and then those of this IoU with the
 likeliest."""
@@ -168,7 +173,7 @@ class Detector:
             if self.config.pseudo:
                 scores = scores * self._agreement(evidence, image_scores, final, scores, size)
             found = _suppress(final, scores, self.config.inference)
-            heat = proposal_heatmap(final.numpy(), scores.numpy(), size)
+            heat = proposal_heatmap(final.numpy(), scores.numpy(), size, max(8, max(size) / CELLS))
         else:
             heat, foreground = self._merged(evidence)
             labels = np.argsort(-image_scores, kind="stable")
@@ -261,7 +266,7 @@ class Detector:
     def _threshold(self) -> float:
         localizer = self.model.localizer if isinstance(self.model, TaughtDetector) else self.model
         assert isinstance(localizer, Localizer)
-        return float(localizer.threshold)
+        return float(localizer.threshold.nan_to_num(UNFITTED))
 
     def _evidence(
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
@@ -309,11 +314,14 @@ class Detector:
         threshold: float,
     ) -> FloatArray:
         """The box that the heatmap of each of these classes shines on: (len(labels), 4) float32, xyxy pixels."""
+        # A picture may have many more pixels than maps can tell apart.
+        view = View(min(max(size), FINEST * max(view.scale for view in self.views)))
+        fine = view.size(*size)
         if foreground is None:
-            boxes = [largest_component_box(heat[label], size, threshold) for label in labels]
+            boxes = [largest_component_box(heat[label], fine, threshold) for label in labels]
         else:
-            boxes = [foreground_box(heat[label], foreground, size, threshold) for label in labels]
-        return np.array(boxes, np.float32).reshape(-1, 4)
+            boxes = [foreground_box(heat[label], foreground, fine, threshold) for label in labels]
+        return view.restore(np.array(boxes, np.float32).reshape(-1, 4), *size)
 
 
 def _pixels(picture: Picture) -> NDArray[np.uint8]:

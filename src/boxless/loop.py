@@ -18,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from boxless.config import Config, TrainingConfig
 from boxless.devices import full_width
-from boxless.errors import BoxlessError
+from boxless.errors import BoxlessError, PictureError
 from boxless.evaluation import evaluate
 from boxless.features import Item, Truth, View, collate, views_of
 from boxless.inference import Detector, confident
@@ -106,7 +106,8 @@ def _epoch(
     bar = track(batches, f"Epoch {epoch + 1}/{epochs}", len(batches), transient=True)
     for step, batch in enumerate(bar):
         done = epoch * len(batches) + step
-        moves = done // training.accumulate * training.accumulate
+        # accelerate moves the weights at the end of every pass, however few steps have added up by then.
+        moves = epoch * len(batches) + step // training.accumulate * training.accumulate
         for group in optimizer.param_groups:
             group["lr"] = training.lr * _schedule(training, moves / total_steps)
         # How sharp a localizer's maximum is depends on it.
@@ -145,8 +146,7 @@ def optimizer_for(model: torch.nn.Module, training: TrainingConfig) -> torch.opt
 class TrainingViews(TorchDataset[Item]):
     """Views of the training pictures, by (row, view), with the boxes that teach where the dataset has any.
 
-    Where averages of the maps are enough they are kept, a few kilobytes a picture, and maps are read in the first
-    epoch only.
+    Where averages of the maps are enough they are kept, a few kilobytes a picture, and the map of a view is read once.
     """
 
     def __init__(self, ready: Prepared, views: Sequence[View], averages_only: bool) -> None:
@@ -220,7 +220,11 @@ def _report(
     if accelerator.trackers:
         looks = []
         for sample in (monitored or dataset).samples[:PICTURES]:
-            pixels = read_picture(sample.path)
+            try:
+                pixels = read_picture(sample.path)
+            except PictureError:
+                # The evaluation has told of it.
+                continue
             found, heatmaps = detector.look(pixels)
             looks.append((sample.path.stem, pixels, confident(found), heatmaps))
         log_pictures(accelerator, looks, step)

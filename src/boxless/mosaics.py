@@ -66,6 +66,7 @@ def mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int, folder:
 
     Raises:
         BoxlessError: the folder cannot be written.
+        PictureError: a picture can no longer be read.
     """
     pools: dict[int, list[Sample]] = {}
     for sample in samples:

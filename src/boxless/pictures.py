@@ -118,9 +118,10 @@ def _opened(source: Path | BytesIO, name: str, most: float) -> Iterator[Image.Im
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, np.float32)
-        # Pillow opens 16-bit files as I;16 or as I (32 bits); what they hold is told by their values.
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
-        grey = np.clip(values * (255 / top), 0, 255).astype(np.uint8)
+        # No file says what white is. Fractions end at one, and cameras put 10, 12 or 14 bits into 16.
+        whites = (*((1,) if image.mode == "F" else ()), 255, 1023, 4095, 16383)
+        white = next((white for white in whites if values.max(initial=0) <= white), 65535)
+        grey = np.clip(values * (255 / white), 0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")

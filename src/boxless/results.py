@@ -16,6 +16,7 @@ from boxless.pictures import find_pictures, write_picture
 from boxless.structures import Detections
 from boxless.visualize import contact_sheet, draw_boxes, draw_heatmap, heatmap_panel
 
+OVERLAYS, OVERVIEW = "overlays", "overview.jpg"
 SHEET = 24
 """Most pictures on an overview."""
 TILE = 600
@@ -48,7 +49,7 @@ def predict(
         for path, pixels, detections, _ in detector.look_all(files, skipped):
             shown = confident(detections) if min_score is None else detections.above(min_score)
             overlay = draw_boxes(pixels, shown)
-            write_picture(out / "overlays" / f"{names.name(path)}.jpg", overlay)
+            write_picture(out / OVERLAYS / f"{names.name(path)}.jpg", overlay)
             overlays.extend([_small(overlay)] if len(overlays) < SHEET else [])
             yield path, shown
 
@@ -87,7 +88,7 @@ def heatmaps(
         else:
             overlay = draw_heatmap(pixels, maps.maps[detector.classes.index(class_name)], colormap)
         name = names.name(path)
-        write_picture(out / "overlays" / f"{name}.jpg", overlay)
+        write_picture(out / OVERLAYS / f"{name}.jpg", overlay)
         save_array(out / "maps" / f"{name}.npy", maps.maps)
         overlays.extend([_small(overlay)] if len(overlays) < SHEET else [])
     write_text(out / "maps" / "classes.txt", "\n".join(detector.classes) + "\n")
@@ -97,7 +98,8 @@ def heatmaps(
 
 def _files(pictures: Path, out: Path) -> list[Path]:
     # Results may lie among the pictures; they are not pictures to look at again.
-    files = [file for file in find_pictures(pictures) if not file.resolve().is_relative_to(out.resolve())]
+    own = [(out / OVERLAYS).resolve(), (out / OVERVIEW).resolve()]
+    files = [file for file in find_pictures(pictures) if not any(map(file.resolve().is_relative_to, own))]
     if not files:
         raise BoxlessError(f"{pictures}: there is no picture" if pictures.exists() else f"{pictures}: does not exist")
     return files
@@ -111,4 +113,4 @@ def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _overview(out: Path, overlays: list[NDArray[np.uint8]], columns: int = 4) -> None:
     if overlays:
-        write_picture(out / "overview.jpg", contact_sheet(overlays, columns=min(columns, len(overlays))))
+        write_picture(out / OVERVIEW, contact_sheet(overlays, columns=min(columns, len(overlays))))

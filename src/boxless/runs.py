@@ -111,8 +111,13 @@ def check_run(run: Path, config: Config) -> None:
         told = ", ".join(f"{key} ({old} there, {new} now)" for key, old, new in changed)
         if told:
             raise BoxlessError(f"{run}: begun with other settings: {told}; choose another --out, or delete it")
-    elif run.is_file() or (run.is_dir() and any(file.name != CONFIG for file in run.iterdir())):
+    elif run.is_file() or (run.is_dir() and any(map(_foreign, run.iterdir()))):
         raise BoxlessError(f"{run}: not empty and no run folder; choose another --out")
+
+
+def _foreign(file: Path) -> bool:
+    """Whether a file is none of those that a run may have left that was stopped while it began."""
+    return file.name != CONFIG and not file.name.startswith(".")
 
 
 def _decisive(config: Config) -> dict[str, Any]:

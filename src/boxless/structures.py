@@ -20,12 +20,16 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Annotations:
-    """True boxes of one picture; they serve evaluation, and training with `supervision=boxes` only.
+    """Boxes of one picture with their classes: true ones, or pseudo boxes, which training makes of tags.
+
+    What datasets are loaded with is true. It serves evaluation, and training with `supervision=boxes` only: without it
+    training is given `Dataset.tags_only`.
 
     Args:
         boxes: (N, 4) float32, xyxy pixels, right and bottom exclusive.
         labels: (N,) int64, indices into the dataset's classes.
-        difficult: (N,) bool, VOC's flag: neither a hit nor a miss in the metrics.
+        difficult: (N,) bool. Of true boxes VOC's flag: neither a hit nor a miss in the metrics. Of pseudo boxes those
+            that opinions differ on: they teach neither object nor background.
     """
 
     boxes: FloatArray
@@ -43,7 +47,7 @@ class Sample:
         tags: classes that are in the picture, as indices into the dataset's classes.
         unsure: classes of which only difficult objects are in the picture: neither positive nor negative, as in
             VOC's classification task.
-        annotations: true boxes, or None where there are none or training must not see them.
+        annotations: boxes, or None where there are none or training must not see them.
     """
 
     id: str
@@ -164,8 +168,9 @@ class Heatmaps:
     """Where each class is in one picture.
 
     Args:
-        maps: (classes, h, w) float32 at the resolution of the network's map, higher is likelier; the map spans the
-            whole picture.
+        maps: (classes, h, w) float32, higher is likelier; the map spans the whole picture. Of methods that score no
+            boxes these are class maps, in the network's resolution; of all others the scores of the boxes over each
+            cell, the greatest 1.
         classes: class names.
         size: width and height of the picture in pixels.
     """

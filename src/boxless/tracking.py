@@ -28,7 +28,9 @@ def check_trackers(names: Sequence[str]) -> None:
         try:
             __import__(name)
         except ImportError:
-            raise BoxlessError(f"tracker '{name}' is not installed: pip install 'boxless[track]'") from None
+            raise BoxlessError(
+                f"tracker '{name}' is not installed: in the checkout pip install -e '.[track]'"
+            ) from None
 
 
 def start_trackers(accelerator: Accelerator, run: Path, config: Mapping[str, Any], name: str) -> None:

@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from boxless.backbones import fingerprint
 from boxless.cache import digest
@@ -68,8 +69,8 @@ def train(
     The one exception has to be asked for: with the setting `supervision=boxes` true boxes teach the heads, which is the
     ceiling that tags are measured against. The manifest and every evaluation then say so.
 
-    The same call on an unfinished run folder goes on after its last whole epoch and ends with the same weights as one
-    that was never stopped; on a finished one it only loads.
+    The same call on an unfinished run folder goes on after its last whole epoch and ends, on the CPU, with the same
+    weights as one that was never stopped; on a finished one it only loads.
 
     Args:
         data: a dataset, or a path that `load_dataset` takes.
@@ -160,7 +161,10 @@ def _prepared(dataset: Dataset, settings: Config, detector: Detector) -> Prepare
     # Second opinions are asked in the views of inference where they are of the same method.
     views = views_of(settings.views) + (detector.views if isinstance(settings.head, FastRCNNConfig) else ())
     proposals = settings.proposals if settings.pseudo else detector.proposals
-    return prepare(dataset, detector.features, list(dict.fromkeys(views)), proposals)
+    ready = prepare(dataset, detector.features, list(dict.fromkeys(views)), proposals)
+    # Of those that can be read.
+    _check_tags(ready.dataset)
+    return ready
 
 
 def _lessons(
@@ -352,6 +356,8 @@ def _accelerator(training: TrainingConfig, run: Path, trackers: Sequence[str]) -
             gradient_accumulation_steps=training.accumulate,
             log_with=list(trackers) or None,
             project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
+            # The others wait while one process prepares the pictures, which may take hours.
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))],
         )
     except ValueError as error:
         raise BoxlessError(f"training.precision={training.precision}: {error}") from None
@@ -359,13 +365,15 @@ def _accelerator(training: TrainingConfig, run: Path, trackers: Sequence[str]) -
 
 def _manifest(ready: Prepared, config: Config, network: Network) -> dict[str, Any]:
     dataset = ready.dataset
+    # Pseudo boxes follow from the rest, to the last bit on one machine only.
+    given = dataset if config.supervision == "boxes" else dataset.tags_only()
     return {
         "format": FORMAT,
         "method": config.method,
         "supervision": config.supervision,
         "seed": config.seed,
         "classes": list(dataset.classes),
-        "data": {"name": dataset.name, "pictures": len(dataset), "digest": dataset_digest(dataset, ready.keys)},
+        "data": {"name": dataset.name, "pictures": len(dataset), "digest": dataset_digest(given, ready.keys)},
         "skipped": {str(path): reason for path, reason in ready.skipped.items()},
         "weights": {
             "source": network.backbone.source,

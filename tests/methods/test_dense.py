@@ -194,6 +194,7 @@ def sigmoid(value: Any) -> Any:
 
 def test_scores_are_class_times_quality_times_a_root_of_what_is_in_the_picture_over_both_mirrorings():
     model, row = make(), item()
+    model.localizer.threshold.fill_(0.1)
     (found,) = evidence(model, row)
     assert found.proposal_scores is not None and found.boxes is not None
     (first,) = model.localizer(collate([row]))

@@ -193,7 +193,8 @@ def test_a_picture_is_seen_the_same_in_a_batch_and_proposals_need_no_company():
 
 
 def test_what_is_in_the_picture_is_the_localizers_word_and_not_learned():
-    localizer = Localizer(nn.Sequential(), 6, LocalizerConfig(foreground=True, threshold=0.3), 3, early=4).eval()
+    localizer = Localizer(nn.Sequential(), 6, LocalizerConfig(foreground=True), 3, early=4).eval()
+    localizer.threshold.fill_(0.3)
     model, row = make(), item()
     model.start_from(localizer)
     with torch.inference_mode():

@@ -130,6 +130,7 @@ def test_the_same_seed_fits_the_same_bits():
 def test_a_localizer_reads_classes_in_the_last_map_and_objects_in_the_early_one():
     torch.manual_seed(0)
     model = Localizer(nn.Sequential(), 4, LocalizerConfig(foreground=True), 3, early=2).eval()
+    model.threshold.fill_(0.1)
     maps = torch.randn(4 + 2 + 3, 3, 5)
     larger = Item(torch.randn(9, 6, 7), (90, 100))
     with torch.inference_mode():
@@ -146,6 +147,14 @@ def test_a_localizer_reads_classes_in_the_last_map_and_objects_in_the_early_one(
     torch.testing.assert_close(alone.maps, wanted.maps)
     torch.testing.assert_close(alone.image_scores, wanted.image_scores)
     assert wanted.foreground is None
+
+
+def test_a_foreground_that_has_learned_nothing_says_nothing():
+    model = Localizer(nn.Sequential(), 4, LocalizerConfig(foreground=True, threshold=0.3), 3, early=2).eval()
+    batch = collate([Item(torch.randn(6, 3, 5), (40, 70))])
+    assert model(batch)[0].foreground is None
+    model.threshold.fill_(0.3)
+    assert model(batch)[0].foreground is not None
 
 
 # The box.

@@ -58,7 +58,7 @@ def data(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `cam` on that data."""
+    """A run of the default method on that data."""
     out = tmp_path_factory.mktemp("report") / "first"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

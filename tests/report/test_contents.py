@@ -40,6 +40,16 @@ def test_it_says_what_evaluate_diagnose_and_doctor_say(report: Path, run: Path, 
     }
 
 
+def test_data_without_a_usable_training_split_is_reported_without_the_doctor(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "annotations" / "train.json").write_text("{")
+    contents = write_report(run, tmp_path / "report.html", tmp_path / "data", "val")
+    assert contents["doctor"] is None and contents["evaluations"][0]["images"] == 5
+    assert told(tmp_path / "report.html")["doctor"] is None
+
+
 def test_curves_lead_to_the_average_precision(report: Path) -> None:
     contents = told(report)
     rows = zip(contents["curves"], contents["evaluations"][0]["classes"].values(), strict=True)

@@ -21,7 +21,7 @@ def diagnosis(classes: tuple[str, ...], *boxes: tuple[int, int, int, int]) -> di
         samples.append(Sample(str(i), Path(f"{i}.jpg"), frozenset({0}), annotations=truth))
         found = np.array([box], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64)
         detections.append(Detections(*found, classes, (640, 480), np.zeros(len(classes), np.float32)))
-    return {"data": "tea $et_1", **diagnose_detections(detections, samples, classes)}
+    return {"data": "tea $et_1", "supervision": "tags", **diagnose_detections(detections, samples, classes)}
 
 
 def longest_run(chart: NDArray[np.uint8], colour: tuple[int, int, int]) -> int:
@@ -71,7 +71,16 @@ def test_what_is_not_there_is_not_drawn() -> None:
     sample = Sample("a", Path("a.jpg"), frozenset(), annotations=empty)
     found = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
     nothing = Detections(*found, ("cat", "dog"), (640, 480), np.zeros(2, np.float32))
-    chart = draw_diagnosis({"data": "nothing", **diagnose_detections([nothing], [sample], ("cat", "dog"))})
+    result = diagnose_detections([nothing], [sample], ("cat", "dog"))
+    chart = draw_diagnosis({"data": "nothing", "supervision": "tags", **result})
     # Only the legend has colours.
     for colour in (GREEN, ORANGE, GREY):
         assert 0 < longest_run(chart, colour) < 60
+
+
+def test_a_ceiling_is_marked() -> None:
+    result = diagnosis(("cat",), OBJECT)
+    plain, marked = (draw_diagnosis({**result, "supervision": given}) for given in ("tags", "boxes"))
+    differ = np.flatnonzero((plain != marked).any(axis=2).any(axis=1))
+    # One line of words, and nothing else.
+    assert 0 < len(differ) < plain.shape[0] / 10

@@ -1,9 +1,8 @@
 """What the pictures of a data set show: read once, and put together with their tags."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from boxless.doctor.similarity import BITS, group_alike, group_same, picture_hash, thumbnail
 from boxless.errors import PictureError
 from boxless.pictures import content_key, read_picture
-from boxless.progress import track
+from boxless.progress import track_threads
 from boxless.structures import Dataset, FloatArray
 
 
@@ -57,10 +56,8 @@ def look_at(paths: Iterable[Path]) -> tuple[dict[Path, Look], dict[Path, str]]:
     """
     files = list(paths)
     seen, broken = {}, {}
-    # Decoders let other threads run.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = threads.map(_read, files)
-        for path, result in zip(files, track(found, "Look at pictures", len(files)), strict=True):
+    with closing(track_threads(_read, files, "Look at pictures", None)) as found:
+        for path, result in zip(files, found, strict=True):
             if isinstance(result, PictureError):
                 broken[path] = str(result)
             else:

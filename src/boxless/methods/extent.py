@@ -10,6 +10,8 @@ from boxless.structures import FloatArray
 
 THRESHOLDS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56)
 """Fractions of a heatmap's maximum that are tried."""
+UNFITTED = 0.1
+"""The threshold where nothing tells a better one."""
 SCALE = 1.375
 """Of the second look over the first."""
 SHARPNESS = 50

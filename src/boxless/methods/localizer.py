@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from boxless.config import LocalizerConfig
 from boxless.features import Batch
 from boxless.methods.evidence import Evidence
+from boxless.methods.extent import UNFITTED
 from boxless.methods.foreground import Foreground
 from boxless.methods.losses import tag_loss
 
@@ -41,8 +42,9 @@ class Localizer(nn.Module):
         self.foreground = Foreground(early).requires_grad_(False) if config.foreground else None
         self.pooling = config.pooling
         self.sharpness = config.sharpness
-        # With the weights, as training finds it where the configuration leaves it open.
-        self.register_buffer("threshold", torch.tensor(config.threshold or 0.1))
+        # With the weights, as training finds it where the configuration leaves it open; no number until the foreground
+        # has been fitted.
+        self.register_buffer("threshold", torch.tensor(math.nan if config.foreground else config.threshold or UNFITTED))
         self.threshold: Tensor
         self.progress = 0.0
         """Share of the training that is done, as the loop sets it."""
@@ -67,7 +69,7 @@ class Localizer(nn.Module):
             assert batch.targets is not None
             return {"tags": tag_loss(logits, batch.targets, logits=True)}
         objects: list[Tensor | None] = [None] * len(maps)
-        if self.foreground is not None:
+        if self.foreground is not None and not self.threshold.isnan():
             objects = [self.foreground(row[self.early]) for row in batch.own(features)]
         rows = zip(logits.sigmoid(), maps, objects, strict=True)
         return [Evidence(scores, maps=row, foreground=places) for scores, row, places in rows]

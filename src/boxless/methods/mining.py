@@ -328,7 +328,7 @@ def enlarge(heatmap: FloatArray, size: tuple[int, int]) -> FloatArray:
     return np.asarray(cv2.resize(heatmap, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def proposal_heatmap(boxes: FloatArray, scores: FloatArray, size: tuple[int, int], cell: int = 8) -> FloatArray:
+def proposal_heatmap(boxes: FloatArray, scores: FloatArray, size: tuple[int, int], cell: float = 8) -> FloatArray:
     """For every cell the sum of the scores of the proposals that cover its centre, normalised to a maximum of one.
 
     Args:

@@ -17,7 +17,7 @@ from boxless.evaluation import Decisions, decide_all, matched
 from boxless.inference import Detector
 from boxless.metrics import precision_recall, ranking
 from boxless.pictures import below
-from boxless.progress import announce
+from boxless.progress import announce, console
 from boxless.report.gallery import Maps, gallery, small_maps
 from boxless.report.page import render_page
 from boxless.runs import LOCALIZER, read_history, read_manifest
@@ -156,8 +156,13 @@ def _curves(decisions: Decisions) -> list[list[list[float]] | None]:
     return [curve(hits.tolist(), positives) if positives else None for hits, positives in rankings]
 
 
-def _examined(data: Path, classes: list[str]) -> dict[str, Any]:
-    report = examine(data, classes=classes)
+def _examined(data: Path, classes: list[str]) -> dict[str, Any] | None:
+    try:
+        report = examine(data, classes=classes)
+    except BoxlessError as error:
+        # What training would take may not be there any more; what was asked about is, and was looked at.
+        console.print(f"The doctor is left out of the report: {error}", style="yellow", markup=False, highlight=False)
+        return None
     findings = [finding | {"pictures": name_files(finding["pictures"], data)} for finding in report["findings"]]
     return report | {"findings": findings}
 

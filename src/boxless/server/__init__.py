@@ -8,8 +8,8 @@ from importlib.util import find_spec
 
 from boxless.errors import BoxlessError
 
-if not (find_spec("fastapi") and find_spec("uvicorn")):
-    raise BoxlessError("the server is not installed: pip install 'boxless[serve]'")
+if not all(map(find_spec, ("fastapi", "uvicorn", "python_multipart"))):
+    raise BoxlessError("the server is not installed: in the checkout pip install -e '.[serve]'")
 
 from boxless.server.app import build_server, create_app, serve
 from boxless.server.guard import Limits

@@ -54,6 +54,8 @@ def draw_diagnosis(diagnosis: dict[str, Any]) -> NDArray[np.uint8]:
     figure = Figure((_WIDTH, height), dpi=_DPI)
     figure.text(0.3 / _WIDTH, 1 - 0.4 / height, headline(diagnosis), fontsize=15, weight="bold")
     beside = f"{diagnosis['data']}, {diagnosis['images']} pictures with boxes"
+    if diagnosis["supervision"] == "boxes":
+        beside += ", by a detector trained with true boxes"
     figure.text(0.3 / _WIDTH, 1 - 0.65 / height, beside, fontsize=11, color="0.4", parse_math=False)
 
     def axes(left: float, top: float, width: float, high: float) -> Axes:

@@ -51,7 +51,7 @@ def heatmap_panel(
 ) -> NDArray[np.uint8]:
     """The picture and its likeliest classes' heatmaps side by side, each under its class name and score.
 
-    Every map is scaled by its own extremes, so that its colours tell where, and the score tells how sure.
+    Every map is scaled from zero to its greatest value, so that its colours tell where, and the score tells how sure.
 
     Args:
         picture: (h, w, 3) uint8, RGB.
