@@ -56,8 +56,10 @@ class Backbone:
     def level_channels(self) -> tuple[int, ...]:
         """Channels of the maps of `levels`."""
         with torch.inference_mode():
-            maps = _maps(self.stages, torch.zeros(1, 3, 160, 208))
-        return tuple(maps[row].shape[1] for row in self.levels)
+            maps = [torch.zeros(1, 3, 160, 208)]
+            for stage in self.stages:
+                maps.append(stage(maps[-1]))
+        return tuple(maps[row + 1].shape[1] for row in self.levels)
 
     def hypercolumns(self) -> "Hypercolumns":
         """All stages, their last map joined by those of `levels`.
@@ -104,17 +106,15 @@ class Hypercolumns(nn.Sequential):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C + channels of the levels, h, w)."""
-        maps = _maps(self, pictures)
-        rows, columns = maps[-1].shape[-2:]
-        own = [nn.functional.adaptive_avg_pool2d(maps[row], (rows, columns)) for row in self.levels]
-        return torch.cat([maps[-1], *own], dim=1)
-
-
-def _maps(stages: nn.Sequential, pictures: Tensor) -> list[Tensor]:
-    maps = [pictures]
-    for stage in stages:
-        maps.append(stage(maps[-1]))
-    return maps[1:]
+        # Maps of the first stages are large, and let go as soon as the next has read them.
+        kept, last = {}, pictures
+        for row, stage in enumerate(self):
+            last = stage(last)
+            if row in self.levels:
+                kept[row] = last
+        rows, columns = last.shape[-2:]
+        own = [nn.functional.adaptive_avg_pool2d(kept[row], (rows, columns)) for row in self.levels]
+        return torch.cat([last, *own], dim=1)
 
 
 def create_backbone(config: BackboneConfig) -> Backbone:
