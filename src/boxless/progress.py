@@ -39,15 +39,15 @@ def track(items: Iterable[T], description: str, total: int, *, transient: bool =
         for number, item in enumerate(progress.track(items, total=total, description=description), start=1):
             yield item
             if number % TRIMMED == 0:
-                _give_back()
-    _give_back()
+                give_back()
+    give_back()
 
 
 TRIMMED = 20
 """After so many items memory that is free is given back."""
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Give free memory back to the system.
 
     GNU's C library keeps it. Maps of many sizes leave it in pieces, and a long walk then grows by a gigabyte that

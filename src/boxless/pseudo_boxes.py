@@ -26,7 +26,7 @@ from boxless.methods.mining import snap
 from boxless.metrics.boxes import areas
 from boxless.pictures import read_picture
 from boxless.prepare import Prepared
-from boxless.progress import console, track_threads
+from boxless.progress import console, give_back, track_threads
 from boxless.structures import Annotations, BoolArray, Dataset, IntArray
 
 
@@ -165,7 +165,10 @@ def looked_closer(
 
     def locate(row: int) -> Annotations:
         pixels = read_picture(ready.dataset.samples[row].path)
-        return _likeliest(near, ready, row, [near.features.extract(pixels, view) for view in near.views])
+        found = _likeliest(near, ready, row, [near.features.extract(pixels, view) for view in near.views])
+        # Larger maps than any before leave more behind, and memory would peak here (docs/experiments.md).
+        give_back()
+        return found
 
     wanted = [row for row in rows if small[row].any()]
     if not wanted:
