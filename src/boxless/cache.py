@@ -2,9 +2,9 @@
 
 import errno
 import hashlib
-import itertools
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,9 +77,6 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-_written = itertools.count()
-
-
 @contextmanager
 def write_whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a file beside `path` for writing and rename it into place when the block ends well.
@@ -89,8 +86,8 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Whoever writes the same entry has a file of its own; its name is short, as the other may be the longest.
-        temporary = path.with_name(f".{os.getpid()}.{next(_written)}")
+        # Whoever writes here, on this machine or another, has a file of its own, whose name is never too long.
+        temporary = path.with_name(f".{uuid.uuid4().hex}")
         try:
             with temporary.open("wb") as file:
                 yield file
