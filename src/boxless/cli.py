@@ -259,9 +259,9 @@ def _names(classes: str | None) -> list[str] | None:
 
 
 def _print_scores(scores: dict[str, Any]) -> None:
-    from boxless.metrics.summary import CONVENTIONS
+    from boxless.metrics.summary import CONVENTIONS, ceiling
 
-    title = f"{scores['data']}: {scores['images']} pictures{_ceiling(scores)}"
+    title = f"{scores['data']}: {scores['images']} pictures{ceiling(scores)}"
     # Names of classes and data are no markup.
     table = Table("class", "pictures", "objects", title=Text(title))
     for key in CONVENTIONS:
@@ -275,15 +275,12 @@ def _print_scores(scores: dict[str, Any]) -> None:
         results.print(f"[bold]{key}[/]  {convention}", highlight=False)
 
 
-def _ceiling(result: dict[str, Any]) -> str:
-    return ", by a detector trained with true boxes" if result["supervision"] == "boxes" else ""
-
-
 def _print_diagnosis(diagnosis: dict[str, Any]) -> None:
     from boxless.metrics.errors import OUTCOMES
+    from boxless.metrics.summary import ceiling
 
     # Ten columns fit into eighty letters without padding only.
-    title = f"{diagnosis['data']}: the confident detections, in %{_ceiling(diagnosis)}"
+    title = f"{diagnosis['data']}: the confident detections, in %{ceiling(diagnosis)}"
     judged = Table("class", "judged", title=Text(title), padding=0)
     objects = Table("class", "objects", title=Text(f"{diagnosis['data']}: the objects found, in %"), padding=0)
     recalls = ("recall", "recall_small", "recall_first", "recall_further")

@@ -66,6 +66,11 @@ def evaluate_detections(
     return means | {"classes": by_class, "images": len(samples), "conventions": dict(CONVENTIONS)}
 
 
+def ceiling(result: dict[str, Any]) -> str:
+    """What to say beside the numbers of a ceiling, by the `supervision` that `evaluate` and `diagnose` put there."""
+    return ", by a detector trained with true boxes" if result["supervision"] == "boxes" else ""
+
+
 def check_fit(
     detections: Sequence[Detections], points: FloatArray | None, samples: Sequence[Sample], classes: Sequence[str]
 ) -> None:

@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from boxless.metrics.errors import Outcome
+from boxless.metrics.summary import ceiling
 from boxless.visualize.colours import OKABE_ITO, Colour, ink_on
 
 LEGEND: dict[Outcome, tuple[Colour, str]] = {
@@ -53,9 +54,7 @@ def draw_diagnosis(diagnosis: dict[str, Any]) -> NDArray[np.uint8]:
     height = 1.5 + max(bars + legend, recalls)
     figure = Figure((_WIDTH, height), dpi=_DPI)
     figure.text(0.3 / _WIDTH, 1 - 0.4 / height, headline(diagnosis), fontsize=15, weight="bold")
-    beside = f"{diagnosis['data']}, {diagnosis['images']} pictures with boxes"
-    if diagnosis["supervision"] == "boxes":
-        beside += ", by a detector trained with true boxes"
+    beside = f"{diagnosis['data']}, {diagnosis['images']} pictures with boxes{ceiling(diagnosis)}"
     figure.text(0.3 / _WIDTH, 1 - 0.65 / height, beside, fontsize=11, color="0.4", parse_math=False)
 
     def axes(left: float, top: float, width: float, high: float) -> Axes:
