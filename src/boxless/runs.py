@@ -62,6 +62,8 @@ def build_network(config: Config, classes: int) -> Network:
         frozen, tail = backbone.split(config.backbone.freeze)
         if config.hypercolumns:
             frozen = backbone.hypercolumns()
+        # Building a backbone draws numbers too, and how many depends on its library.
+        torch.manual_seed(config.seed)
         model = build_model(config, backbone, tail, classes)
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
