@@ -3,7 +3,7 @@
     python benchmarks/choosing.py VOCdevkit/VOC2012 runs/benchmark/VOC2012
     python benchmarks/choosing.py playing-cards runs/benchmark/playing-cards --report test
 
-Takes the runs that `methods.py` left in a folder. All are asked where the tags of the same training pictures are; every
+Takes the runs that `methods.py` left in a folder. All are asked where the tags of the same training images are; every
 two opinions are compared by their IoU beyond chance (`methods.extent.agreement`), and the method is chosen whose boxes
 agree best with those of all others. No box of the data is looked at; what the choice costs is read from the results on
 the split that was reported on. The ceiling has no vote.
@@ -29,10 +29,10 @@ from boxless.structures import Dataset, FloatArray
 def main(
     data: Path,
     runs: Annotated[Path, typer.Argument(help="One folder a method and seed, as methods.py names them.")],
-    seed: Annotated[int, typer.Option(help="Of the runs, and of which pictures are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the runs, and of which images are drawn.")] = 0,
     train: Annotated[str, typer.Option(help="The split they learned from.")] = "train",
     report: Annotated[str, typer.Option(help="The split they were reported on.")] = "val",
-    pictures: Annotated[int, typer.Option(help="So many pictures are looked at.")] = 200,
+    images: Annotated[int, typer.Option(help="So many images are looked at.")] = 200,
 ) -> None:
     """Compare; print the table and the choice."""
     folders = {run.name.rsplit("-", 1)[0]: run for run in sorted(runs.glob(f"*-{seed}"))}
@@ -43,14 +43,14 @@ def main(
     }
     detectors = {name: Detector.load(folders[name]) for name in scores}
     everything = load_dataset(data, train, next(iter(detectors.values())).classes).tags_only()
-    rows = tagged(everything, seed, pictures)
+    rows = tagged(everything, seed, images)
     dataset = replace(everything, samples=tuple(everything.samples[row] for row in rows))
     boxes = {name: tag_boxes(detector, dataset, name) for name, detector in detectors.items()}
     agreed = {
         name: float(np.mean([agreement(own, other) for rival, other in boxes.items() if rival != name]))
         for name, own in boxes.items()
     }
-    print(f"{data.name}, {machine()}, seed {seed}, {len(dataset)} pictures\n")
+    print(f"{data.name}, {machine()}, seed {seed}, {len(dataset)} images\n")
     print("| method | agreement with the others | mAP_11point | CorLoc |\n|---|---|---|---|")
     for name in sorted(agreed, key=agreed.__getitem__, reverse=True):
         print(f"| `{name}` | {agreed[name]:.3f} | {scores[name]['mAP_11point']:.3f} | {scores[name]['CorLoc']:.3f} |")
@@ -60,7 +60,7 @@ def main(
 
 
 def tag_boxes(detector: Detector, dataset: Dataset, name: str) -> FloatArray:
-    """The likeliest box of every tag of every picture: (tags, 4), xyxy in fractions of the picture."""
+    """The likeliest box of every tag of every image: (tags, 4), xyxy in fractions of the image."""
     ready = prepare(dataset, detector.features, detector.views, detector.proposals)
     found = zip(located(detector, ready, range(len(ready.keys)), name), ready.sizes, strict=True)
     return np.concatenate([own.boxes / np.array([*size] * 2, np.float32) for own, size in found])

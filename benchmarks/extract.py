@@ -1,12 +1,12 @@
-"""Feature extraction beside a plain PyTorch loop: pictures a second, and the share of the machine's peak.
+"""Feature extraction beside a plain PyTorch loop: images a second, and the share of the machine's peak.
 
-    python benchmarks/extract.py VOCdevkit/VOC2012 [--split train] [--pictures 128] [--repeats 3]
+    python benchmarks/extract.py VOCdevkit/VOC2012 [--split train] [--images 128] [--repeats 3]
 
-`library` is `FeatureStore.compute`: a picture a thread, channels last. `plain` is what one would write instead: a
-`DataLoader` with two workers, batches of eight pictures padded to the largest, the default memory format, the network
+`library` is `FeatureStore.compute`: an image a thread, channels last. `plain` is what one would write instead: a
+`DataLoader` with two workers, batches of eight images padded to the largest, the default memory format, the network
 on all of torch's threads. Both read the same files, run the same network in float32 (that of the default method, at its
 scale) and write the same maps in half precision into empty folders; they take turns, repeat by repeat. The peak is what
-a large float32 matrix product reaches in the same run; of the network's operations only those on the pictures count,
+a large float32 matrix product reaches in the same run; of the network's operations only those on the images count,
 not those on the padding.
 """
 
@@ -32,8 +32,8 @@ import boxless
 from boxless.backbones import Backbone
 from boxless.config import Config, resolve
 from boxless.features import FeatureStore, Item, View, collate, to_pixels, views_of
+from boxless.images import content_keys, image_size, read_image
 from boxless.methods.presets import DEFAULT_METHOD, preset
-from boxless.pictures import content_keys, picture_size, read_picture
 from boxless.runs import Network, build_network
 
 BATCH, WORKERS = 8, 2
@@ -44,19 +44,19 @@ SIDE = 4096
 def main(
     data: Path,
     split: str = "train",
-    pictures: Annotated[int, typer.Option(help="The first of the split.")] = 128,
+    images: Annotated[int, typer.Option(help="The first of the split.")] = 128,
     repeats: Annotated[int, typer.Option(help="For the spread.")] = 3,
     classes: Annotated[str | None, typer.Option(help="Separated by commas; all by default.")] = None,
 ) -> None:
     """Measure; print the table."""
     dataset = boxless.load_dataset(data, split, None if classes is None else classes.split(","))
-    keys = content_keys((sample.path for sample in dataset.samples[:pictures]), {})
+    keys = content_keys((sample.path for sample in dataset.samples[:images]), {})
     files = {key: path for path, key in keys.items()}
     config = resolve(preset(DEFAULT_METHOD))
     view = views_of(config.views)[0]
     network = build_network(config, len(dataset.classes))
     plain = copy.deepcopy(network.frozen)  # The store changes the memory format of its own.
-    work = gflop(plain, [view.size(*picture_size(path)) for path in files.values()])
+    work = gflop(plain, [view.size(*image_size(path)) for path in files.values()])
     seconds: dict[str, list[float]] = {"library": [], "plain": []}
     peaks = []
     # What is only done once, such as compiling kernels, is done before the clock starts.
@@ -66,10 +66,10 @@ def main(
         peaks.append(max(peak() for _ in range(3)))
         seconds["library"].append(by_library(files, network, config, view))
         seconds["plain"].append(by_loop(list(files.values()), plain, network.backbone, view))
-    print(f"{machine()}, {len(files)} pictures, {repeats} repeats\n")
+    print(f"{machine()}, {len(files)} images, {repeats} repeats\n")
     print(f"A float32 product of {SIDE} x {SIDE} matrices: {spread(peaks, 0)} GFLOP/s; ", end="")
-    print(f"{config.backbone.name} at {view.scale} px: {work / len(files):.1f} GFLOP a picture\n")
-    print("| | pictures a second | GFLOP/s | share of the peak | times as fast (range) |\n|---|---|---|---|---|")
+    print(f"{config.backbone.name} at {view.scale} px: {work / len(files):.1f} GFLOP an image\n")
+    print("| | images a second | GFLOP/s | share of the peak | times as fast (range) |\n|---|---|---|---|---|")
     for name, spent in seconds.items():
         rates, reached = [len(files) / each for each in spent], [work / each for each in spent]
         shares = [each / top for each, top in zip(reached, peaks, strict=True)]
@@ -88,7 +88,7 @@ def by_library(files: Mapping[str, Path], network: Network, config: Config, view
 
 
 class Pixels(TorchDataset[Item]):
-    """Pictures as the network takes them."""
+    """Images as the network takes them."""
 
     def __init__(self, paths: Sequence[Path], backbone: Backbone, view: View) -> None:
         self.paths, self.view, self.mean, self.std = paths, view, backbone.mean, backbone.std
@@ -97,7 +97,7 @@ class Pixels(TorchDataset[Item]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Item:
-        pixels = to_pixels(read_picture(self.paths[index]), self.view, self.mean, self.std)
+        pixels = to_pixels(read_image(self.paths[index]), self.view, self.mean, self.std)
         return Item(pixels, (pixels.shape[1], pixels.shape[2]))
 
 
@@ -113,7 +113,7 @@ def by_loop(paths: Sequence[Path], frozen: nn.Sequential, backbone: Backbone, vi
 
 
 def gflop(frozen: nn.Sequential, sizes: Sequence[tuple[int, int]]) -> float:
-    """Floating-point operations of the network on pictures of these sizes (width, height), in thousands of millions."""
+    """Floating-point operations of the network on images of these sizes (width, height), in thousands of millions."""
     bare, total = copy.deepcopy(frozen).to("meta"), 0
     for (width, height), number in Counter(sizes).items():
         with FlopCounterMode(display=False) as counter:

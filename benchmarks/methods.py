@@ -57,7 +57,7 @@ def measured(
 ) -> dict[str, Any]:
     """One run's scores and diagnosis on the split to report on."""
     run = out / data.name / f"{method}-{seed}"
-    # A finished run is only loaded, or refused where it is of other pictures, tags or classes.
+    # A finished run is only loaded, or refused where it is of other images, tags or classes.
     detector = boxless.train(
         data,
         run,

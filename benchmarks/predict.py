@@ -1,10 +1,10 @@
-"""`boxless predict` from picture files, proposals included: pictures a second, and where the time goes.
+"""`boxless predict` from image files, proposals included: images a second, and where the time goes.
 
-    python benchmarks/predict.py RUN VOCdevkit/VOC2012 [--split val] [--pictures 100] [--repeats 3]
+    python benchmarks/predict.py RUN VOCdevkit/VOC2012 [--split val] [--images 100] [--repeats 3]
 
 RUN is the folder of a training. The same detector is measured with its own proposals and with those of OpenCV's
 Selective Search (fast mode, 500 px), in turns, repeat by repeat. Overlays and the file for programs are written, as the
-command does. The second table has what each part of the work costs a picture on one thread.
+command does. The second table has what each part of the work costs an image on one thread.
 """
 
 import copy
@@ -18,9 +18,9 @@ import typer
 from _shared import machine, spread
 
 import boxless
-from boxless.devices import full_width, one_thread_a_picture
+from boxless.devices import full_width, one_thread_a_image
+from boxless.images import read_image, write_image
 from boxless.inference import Detector, confident
-from boxless.pictures import read_picture, write_picture
 from boxless.proposals import propose
 from boxless.results import predict
 from boxless.visualize import draw_boxes
@@ -33,7 +33,7 @@ def main(
     run: Path,
     data: Path,
     split: str = "val",
-    pictures: Annotated[int, typer.Option(help="The first of the split.")] = 100,
+    images: Annotated[int, typer.Option(help="The first of the split.")] = 100,
     repeats: Annotated[int, typer.Option(help="For the spread.")] = 3,
 ) -> None:
     """Measure; print the tables."""
@@ -43,10 +43,10 @@ def main(
     other = copy.copy(detector)
     changes = {"generator": "selective_search", "mode": "fast", "size": 500}
     other.proposals = detector.proposals.model_copy(update=changes)
-    files = [sample.path for sample in boxless.load_dataset(data, split).samples[:pictures]]
+    files = [sample.path for sample in boxless.load_dataset(data, split).samples[:images]]
     seconds: dict[str, list[float]] = {OWN: [], OPENCV: []}
     with TemporaryDirectory() as name:
-        folder = Path(name) / "pictures"
+        folder = Path(name) / "images"
         folder.mkdir()
         for number, file in enumerate(files):
             (folder / f"{number:06d}{file.suffix}").symlink_to(file.resolve())
@@ -58,24 +58,24 @@ def main(
                 predict(looking, folder, out, "coco")
                 seconds[proposals].append(time.perf_counter() - start)
         shares = parts(detector, files, out / "overlay.jpg")
-    print(f"{machine()}, {len(files)} pictures, {repeats} repeats, method {detector.config.method}\n")
-    print("| proposals | pictures a second | times as fast (range) |\n|---|---|---|")
+    print(f"{machine()}, {len(files)} images, {repeats} repeats, method {detector.config.method}\n")
+    print("| proposals | images a second | times as fast (range) |\n|---|---|---|")
     for proposals, spent in seconds.items():
         ratios = [slow / own for slow, own in zip(seconds[OPENCV], spent, strict=True)]
         print(f"| {proposals} | {spread(len(files) / each for each in spent)} | {spread(ratios)} |")
-    print("\n| part, on one thread | ms a picture | share |\n|---|---|---|")
+    print("\n| part, on one thread | ms an image | share |\n|---|---|---|")
     for part, milliseconds in shares.items():
         print(f"| {part} | {milliseconds:.1f} | {milliseconds / sum(shares.values()):.0%} |")
 
 
 def parts(detector: Detector, files: list[Path], overlay: Path) -> dict[str, float]:
-    """Milliseconds a picture of every part of the work, one picture after another on one thread."""
+    """Milliseconds an image of every part of the work, one image after another on one thread."""
     settings, marks = detector.proposals, []
     assert settings is not None
-    with one_thread_a_picture(detector.device), full_width(detector.device):
+    with one_thread_a_image(detector.device), full_width(detector.device):
         for file in files:
             times = [time.perf_counter()]
-            pixels = read_picture(file)
+            pixels = read_image(file)
             times.append(time.perf_counter())
             boxes = propose(pixels, settings)
             times.append(time.perf_counter())
@@ -83,7 +83,7 @@ def parts(detector: Detector, files: list[Path], overlay: Path) -> dict[str, flo
             times.append(time.perf_counter())
             found, _ = detector.decide(maps, boxes, (pixels.shape[1], pixels.shape[0]))
             times.append(time.perf_counter())
-            write_picture(overlay, draw_boxes(pixels, confident(found)))
+            write_image(overlay, draw_boxes(pixels, confident(found)))
             times.append(time.perf_counter())
             marks.append(times)
     means = 1000 * np.diff(marks).mean(axis=0)

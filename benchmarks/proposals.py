@@ -1,11 +1,11 @@
 """Our proposals beside OpenCV's Selective Search: recall, number of boxes, and time on one core.
 
-    python benchmarks/proposals.py DATA [--split train] [--pictures 200] [--repeats 3]
+    python benchmarks/proposals.py DATA [--split train] [--images 200] [--repeats 3]
 
 DATA is a dataset with boxes, such as the folder `VOCdevkit/VOC2012` of the animals benchmark. All generators take the
-same picture one after another, repeat by repeat, so that whatever else the machine does slows all alike. Prints two
+same image one after another, repeat by repeat, so that whatever else the machine does slows all alike. Prints two
 Markdown tables, with the default filters of `ProposalConfig` and without: recall over all boxes that are not difficult,
-milliseconds of processor time a picture, and the time of `--baseline` over that of the row, mean and range over the
+milliseconds of processor time an image, and the time of `--baseline` over that of the row, mean and range over the
 repeats. Last comes the comparison at equal boxes: ours cut to the baseline's mean number. The curves go to `--chart`.
 """
 
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 import boxless
 from boxless.config import ProposalConfig
+from boxless.images import read_image
 from boxless.metrics import iou
-from boxless.pictures import read_picture
 from boxless.progress import track
 from boxless.proposals.generate import select
 from boxless.proposals.grouping import grouping
@@ -40,7 +40,7 @@ FILTERS = {"default filters": ProposalConfig(), "no filters": ProposalConfig(min
 def main(
     data: Path,
     split: str = "train",
-    pictures: Annotated[int, typer.Option(help="The first of the split.")] = 200,
+    images: Annotated[int, typer.Option(help="The first of the split.")] = 200,
     repeats: Annotated[int, typer.Option(help="For the spread of the times; recall is the same in each.")] = 3,
     quality: Annotated[bool, typer.Option(help="Whether OpenCV's slow mode takes part.")] = True,
     baseline: Annotated[str, typer.Option(help="The row all times are compared with.")] = "fast 500",
@@ -56,20 +56,20 @@ def main(
     found: dict[str, list[FloatArray]] = {f"{mode} {size}": [] for mode, size in rows}
     seconds = np.zeros((repeats, len(rows)))
     truths, shapes = [], []
-    for sample in track(samples[:pictures], "Pictures", min(pictures, len(samples))):
+    for sample in track(samples[:images], "Images", min(images, len(samples))):
         assert sample.annotations is not None
-        picture = read_picture(sample.path)
+        image = read_image(sample.path)
         truths.append(sample.annotations.boxes[~sample.annotations.difficult])
-        shapes.append(picture.shape[:2])
+        shapes.append(image.shape[:2])
         for repeat in range(repeats):
             for column, (mode, size) in enumerate(rows):
                 start = time.process_time()
-                boxes = proposals(picture, mode, size)
+                boxes = proposals(image, mode, size)
                 seconds[repeat, column] += time.process_time() - start
                 if repeat == 0:
                     found[f"{mode} {size}"].append(boxes)
     milliseconds = dict(zip(found, 1000 * seconds.T / len(truths), strict=True))
-    print(f"{platform.machine()}, one core, OpenCV {cv2.__version__}, {len(truths)} pictures, {repeats} repeats\n")
+    print(f"{platform.machine()}, one core, OpenCV {cv2.__version__}, {len(truths)} images, {repeats} repeats\n")
     curves: dict[str, dict[str, NDArray[np.float64]]] = {}
     for title, config in FILTERS.items():
         kept = {name: filtered(boxes, shapes, config) for name, boxes in found.items()}
@@ -79,15 +79,15 @@ def main(
     draw(chart, curves, milliseconds)
 
 
-def proposals(picture: NDArray[np.uint8], mode: str, size: int) -> FloatArray:
+def proposals(image: NDArray[np.uint8], mode: str, size: int) -> FloatArray:
     """A generator's boxes in its own order; OpenCV's is random, so they are shuffled, the same way each time."""
     if mode == "grouping":
-        return grouping(picture, size)
-    return np.random.default_rng(0).permutation(selective_search(picture, size, mode))
+        return grouping(image, size)
+    return np.random.default_rng(0).permutation(selective_search(image, size, mode))
 
 
 def filtered(found: list[FloatArray], shapes: list[tuple[int, ...]], config: ProposalConfig) -> list[FloatArray]:
-    """What `propose` gives, with the whole picture first and the generator's order kept."""
+    """What `propose` gives, with the whole image first and the generator's order kept."""
     kept = []
     for boxes, (height, width) in zip(found, shapes, strict=True):
         whole = np.array([[0, 0, width, height]], np.float32)
@@ -97,7 +97,7 @@ def filtered(found: list[FloatArray], shapes: list[tuple[int, ...]], config: Pro
 
 
 def scores(found: list[FloatArray], truths: list[FloatArray], most: int | None = None) -> NDArray[np.float64]:
-    """Mean number of boxes, recall@0.5, recall@0.7, mean best overlap, of the first `most` boxes of every picture."""
+    """Mean number of boxes, recall@0.5, recall@0.7, mean best overlap, of the first `most` boxes of every image."""
     pairs = [(boxes[:most], true) for boxes, true in zip(found, truths, strict=True)]
     best = np.concatenate([iou(true, boxes).max(axis=1) for boxes, true in pairs if len(true)])
     number = np.mean([len(boxes) for boxes, _ in pairs])
@@ -160,8 +160,8 @@ def draw(
             if names:
                 x, y = [milliseconds[name].mean() for name in names], [curves[name][measure][-1] for name in names]
                 below.plot(x, y, "o-", color=colour, label=mode)
-        above.set(xlabel="boxes a picture", ylabel=measure)
-        below.set(xlabel="ms a picture, one core", ylabel=measure, xscale="log")
+        above.set(xlabel="boxes an image", ylabel=measure)
+        below.set(xlabel="ms an image, one core", ylabel=measure, xscale="log")
         below.set_xticks(TICKS, [str(tick) for tick in TICKS])
         below.set_xticks([], minor=True)
         above.legend()

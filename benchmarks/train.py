@@ -1,11 +1,11 @@
-"""A training step on cached maps beside one of end-to-end training: milliseconds a picture.
+"""A training step on cached maps beside one of end-to-end training: milliseconds an image.
 
-    python benchmarks/train.py VOCdevkit/VOC2012 [--split train] [--pictures 16] [--repeats 3]
+    python benchmarks/train.py VOCdevkit/VOC2012 [--split train] [--images 16] [--repeats 3]
 
 DATA is a dataset with boxes, which stand for the pseudo boxes that teach `seeded`. The other side is what the papers
 do: WSDDN on VGG16 trained end to end (`configs/voc2007/wsddn_vgg16.yaml`, batches of one), here at a single scale of
 512 px and with random weights, which take the same time. Proposals and feature maps are computed before the clock
-starts; reading them, or the picture, is part of a step, as are the loss, the gradients and the optimizer. All take
+starts; reading them, or the image, is part of a step, as are the loss, the gradients and the optimizer. All take
 turns, repeat by repeat.
 """
 
@@ -37,7 +37,7 @@ END_TO_END = "`wsddn` on VGG16, end to end"
 def main(
     data: Path,
     split: str = "train",
-    pictures: Annotated[int, typer.Option(help="The first of the split with boxes.")] = 16,
+    images: Annotated[int, typer.Option(help="The first of the split with boxes.")] = 16,
     end_to_end: Annotated[int, typer.Option(help="How many of them the end-to-end side learns from.")] = 2,
     repeats: Annotated[int, typer.Option(help="For the spread.")] = 3,
     classes: Annotated[str | None, typer.Option(help="Separated by commas; all by default.")] = None,
@@ -51,22 +51,22 @@ def main(
         os.environ["BOXLESS_CACHE"] = folder
         lessons = {}
         for name, config in configs.items():
-            most = end_to_end if name == END_TO_END else pictures
+            most = end_to_end if name == END_TO_END else images
             lessons[name] = lesson(Dataset(whole.name, whole.classes, samples[:most]), config)
             next(lessons[name])  # The first pass is not timed.
         milliseconds: dict[str, list[float]] = {name: [] for name in configs}
         for _ in range(repeats):
             for name, times in milliseconds.items():
                 times.append(next(lessons[name]))
-    print(f"{machine()}, {min(pictures, len(samples))} pictures, {repeats} repeats\n")
-    print("| | pictures a step | ms a picture | times as fast (range) |\n|---|---|---|---|")
+    print(f"{machine()}, {min(images, len(samples))} images, {repeats} repeats\n")
+    print("| | images a step | ms an image | times as fast (range) |\n|---|---|---|---|")
     for name, times in milliseconds.items():
         ratios = [other / own for own, other in zip(times, milliseconds[END_TO_END], strict=True)]
         print(f"| {name} | {configs[name].training.batch_size} | {spread(times)} | {spread(ratios, 0)} |")
 
 
 def lesson(dataset: Dataset, config: Config) -> Iterator[float]:
-    """Train on all pictures of a dataset each time; yields milliseconds a picture."""
+    """Train on all images of a dataset each time; yields milliseconds an image."""
     network = build_network(config, len(dataset.classes))
     features = FeatureStore(network.backbone, network.frozen, config.backbone, torch.device("cpu"))
     views = views_of(config.views)

@@ -35,14 +35,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small demo data set: 16 pictures in train, 6 in val."""
+    """A small demo data set: 16 images in train, 6 in val."""
     return make_demo(tmp_path_factory.mktemp("demo"), seed=5, train=16, val=6)
 
 
 @pytest.fixture(scope="module")
 def short_localizer() -> Iterator[None]:
     """For tests that do not look at what the localizer within a run learns, and let it learn next to nothing; few
-    pictures are enough for mosaics."""
+    images are enough for mosaics."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("boxless.loop.EPOCHS", 2)
         patch.setattr("boxless.fitting.SCALED", 2)

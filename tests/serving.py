@@ -23,7 +23,7 @@ from boxless.server import Limits, build_server, create_app
 
 CLASSES = ("cat", "dog", "owl")
 SCORES = {"cat": 0.9, "dog": 0.6, "owl": 0.2}
-# Of a picture of 96 x 64 pixels.
+# Of an image of 96 x 64 pixels.
 BOXES = {"cat": [0, 0, 48, 32], "dog": [0, 32, 96, 64], "owl": [80, 0, 96, 16]}
 
 
@@ -45,7 +45,7 @@ class Quarters(Localizer):
 
 
 def known_detector(seconds: float = 0) -> Detector:
-    """A detector that takes at least so long for a picture and always sees the same."""
+    """A detector that takes at least so long for an image and always sees the same."""
     stages = nn.Sequential(nn.Conv2d(3, 3, 3, stride=16, padding=1)).eval()
     backbone = Backbone(stages, 3, 16, (0.5,) * 3, (0.5,) * 3, "random", "none")
     config = Config(
@@ -58,7 +58,7 @@ def known_detector(seconds: float = 0) -> Detector:
 
 
 def encoded(form: str = "PNG", size: tuple[int, int] = (96, 64), noise: bool = False, **options: Any) -> bytes:
-    """A picture file: plain, or noise that does not compress."""
+    """An image file: plain, or noise that does not compress."""
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     file = BytesIO()
     (Image.fromarray(pixels) if noise else Image.new("RGB", size, "orange")).save(file, form, **options)

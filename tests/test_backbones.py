@@ -62,9 +62,9 @@ def test_efficientnet_lite0_has_its_imagenet_weights(lite0: Backbone, packaged: 
     model = timm.create_model("tf_efficientnet_lite0").eval()
     model.load_state_dict(packaged)
     torch.manual_seed(0)
-    pictures = torch.rand(1, 3, 96, 130) * 2 - 1
+    images = torch.rand(1, 3, 96, 130) * 2 - 1
     with torch.inference_mode():
-        ours, theirs = lite0.stages(pictures), model.forward_features(pictures)
+        ours, theirs = lite0.stages(images), model.forward_features(images)
     assert ours.shape == (1, 1280, 3, 5)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     # Trained statistics: in a random network every running mean is zero.
@@ -121,7 +121,7 @@ def test_maps_have_the_stride_and_channels_stated(
 
 
 @pytest.mark.parametrize("name", ["vgg16", "resnet50", "efficientnet_lite0", "vit_tiny_patch16_224"])
-def test_any_size_of_picture_is_taken(name: str):
+def test_any_size_of_image_is_taken(name: str):
     backbone = bare(name)
     for width, height in ((97, 130), (224, 224), (511, 33)):
         channels, rows, columns = map_shape(backbone, width, height)
@@ -131,7 +131,7 @@ def test_any_size_of_picture_is_taken(name: str):
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "mixer_s32_224"])
-def test_a_network_of_one_picture_size_is_refused(name: str):
+def test_a_network_of_one_image_size_is_refused(name: str):
     with pytest.raises(BoxlessError, match=name):
         bare(name)
 

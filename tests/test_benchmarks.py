@@ -15,7 +15,7 @@ from PIL import Image
 from running import QUICK, SEEDED, SMALL
 
 import boxless
-from boxless.pictures import content_key, read_picture
+from boxless.images import content_key, read_image
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -35,7 +35,7 @@ def test_extract(demo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsy
     extract = benchmark("extract", monkeypatch)
     monkeypatch.setattr(extract, "SIDE", 256)
     monkeypatch.setattr(extract, "WORKERS", 0)
-    extract.main(demo, pictures=2, repeats=1)
+    extract.main(demo, images=2, repeats=1)
     library, plain = table(capsys.readouterr().out, "")
     assert (library[0], plain[0], plain[4]) == ("library", "plain", "1.00")
     assert float(library[4]) == pytest.approx(float(library[2]) / float(plain[2]), rel=0.1)
@@ -45,7 +45,7 @@ def test_train(demo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     train = benchmark("train", monkeypatch)
     small = ("backbone.name=regnety_002", "proposals.generator=grid", "head.reduce=8", "head.hidden=[32]")
     monkeypatch.setattr(train, "SINGLE_SCALE", (*train.SINGLE_SCALE, *small))
-    train.main(demo, pictures=1, end_to_end=1, repeats=1)
+    train.main(demo, images=1, end_to_end=1, repeats=1)
     rows = table(capsys.readouterr().out, "")
     assert [row[0] for row in rows] == ["`seeded`", "`contextlocnet`", "`wsddn`", train.END_TO_END]
     assert rows[-1][3] == "1" and all(float(row[2]) > 0 for row in rows)
@@ -54,7 +54,7 @@ def test_train(demo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 def test_predict(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     predict = benchmark("predict", monkeypatch)
     boxless.train(demo, tmp_path / "run", method="wsddn", split="train", options=[*QUICK, "training.epochs=1"])
-    predict.main(tmp_path / "run", demo, pictures=2, repeats=1)
+    predict.main(tmp_path / "run", demo, images=2, repeats=1)
     text = capsys.readouterr().out
     own, opencv = table(text, "proposals")
     assert float(own[2]) > float(opencv[2]) == 1
@@ -93,11 +93,11 @@ def test_methods_are_compared_and_one_is_chosen_without_boxes(
     reached = [json.loads(path.read_text(encoding="utf-8"))["mAP_11point"] for path in known]
     assert [row[-1] for row in rows] == [f"{score / reached[2]:.2f}" for score in reached]
     # The ceiling has no vote, so two opinions are left, which agree with each other equally well.
-    choosing.main(demo, tmp_path / demo.name, seed=3, pictures=5)
+    choosing.main(demo, tmp_path / demo.name, seed=3, images=5)
     text = capsys.readouterr().out
     (name, agreed, score, _), (_, other, _, _) = table(text, "method")
     assert agreed == other and score == rows[["`cam`", "`wsddn`"].index(name)][1]
-    assert f"Chosen without boxes: {name.strip('`')}; " in text and "5 pictures" in text
+    assert f"Chosen without boxes: {name.strip('`')}; " in text and "5 images" in text
 
 
 def test_that_method_is_chosen_which_the_others_agree_with(
@@ -116,7 +116,7 @@ def test_that_method_is_chosen_which_the_others_agree_with(
     monkeypatch.setattr(choosing, "tag_boxes", lambda detector, dataset, name: both[name].astype(np.float32))
     choosing.main(demo, tmp_path)
     text = capsys.readouterr().out
-    # IoU with the same and with the other picture's: good-group 2/3, 1/4; good-part 1/2, 0; group-part 1/3, 1/7. Beyond
+    # IoU with the same and with the other image's: good-group 2/3, 1/4; good-part 1/2, 0; group-part 1/3, 1/7. Beyond
     # chance that is 5/9, 1/2 and 2/9.
     assert [row[:3] for row in table(text, "method")] == [
         ["`good`", "0.528", "0.250"],
@@ -129,13 +129,13 @@ def test_that_method_is_chosen_which_the_others_agree_with(
 # Memory.
 
 
-def test_a_commented_picture_is_a_new_one_that_looks_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_commented_image_is_a_new_one_that_looks_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     memory = benchmark("memory", monkeypatch)
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "0.jpg")
     for number in (1, 2):
-        (tmp_path / f"{number}.jpg").write_bytes(memory.commented(tmp_path / "0.jpg", f"picture {number}"))
-        np.testing.assert_array_equal(read_picture(tmp_path / f"{number}.jpg"), read_picture(tmp_path / "0.jpg"))
+        (tmp_path / f"{number}.jpg").write_bytes(memory.commented(tmp_path / "0.jpg", f"image {number}"))
+        np.testing.assert_array_equal(read_image(tmp_path / f"{number}.jpg"), read_image(tmp_path / "0.jpg"))
     assert len({content_key(path) for path in tmp_path.iterdir()}) == 3
 
 
@@ -156,13 +156,13 @@ def test_cost_is_told_by_size_and_stage(
 import json, os, sys, boxless
 from pathlib import Path
 _, command, table, _, out, option = sys.argv
-pictures = len(boxless.load_dataset(table))
+images = len(boxless.load_dataset(table))
 for kind, size in (("proposals", 10_000), ("features", 2_000_000)):
     folder = Path(os.environ["BOXLESS_CACHE"]) / kind
     folder.mkdir(parents=True)
-    (folder / "all.npy").write_bytes(bytes(size * pictures))
+    (folder / "all.npy").write_bytes(bytes(size * images))
 Path(out).mkdir()
-(Path(out) / "manifest.json").write_text(json.dumps({"format": %d, "seconds": {"a": 3 * pictures}}))
+(Path(out) / "manifest.json").write_text(json.dumps({"format": %d, "seconds": {"a": 3 * images}}))
 assert (command, option) == ("train", "seed=1")
 """
     monkeypatch.setattr(memory, "TRAIN", code % boxless.runs.FORMAT)
@@ -170,12 +170,12 @@ assert (command, option) == ("train", "seed=1")
     monkeypatch.setattr(memory, "time", SimpleNamespace(sleep=time.sleep, perf_counter=lambda: next(clock)))
     memory.main(demo, ["seed=1"], sizes="12,18", out=tmp_path / "out")
     text = capsys.readouterr().out
-    assert [[row[0], row[1], *row[4:]] for row in table(text, "pictures")] == [
+    assert [[row[0], row[1], *row[4:]] for row in table(text, "images")] == [
         ["12", "1.0", "0.010", "2.000"],
         ["18", "2.0", "0.010", "2.000"],
     ]
     assert table(text, "minutes (share)") == [["12", "0.6 (60%)", "0.4 (40%)"], ["18", "0.9 (45%)", "1.1 (55%)"]]
-    assert "Straight line: -1.0 minutes and 166.67 for every 1,000 pictures." in text
+    assert "Straight line: -1.0 minutes and 166.67 for every 1,000 images." in text
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["12.json", "18.json", "memory.png"]
     # What is known is not measured again.
     monkeypatch.setattr(memory, "TRAIN", "raise SystemExit(1)")

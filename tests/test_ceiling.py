@@ -37,7 +37,7 @@ def moved(annotations: Annotations) -> Annotations:
 
 
 def difficult(annotations: Annotations) -> Annotations:
-    """All but the last object are difficult; no picture is left without one that teaches."""
+    """All but the last object are difficult; no image is left without one that teaches."""
     return replace(annotations, difficult=np.arange(len(annotations.labels)) < len(annotations.labels) - 1)
 
 
@@ -96,7 +96,7 @@ def test_a_warning_comes_first_and_evaluation_says_it_again(
 
 
 def test_boxes_belong_to_what_a_run_was_begun_on(dataset: Dataset, ceiling: Path) -> None:
-    with pytest.raises(BoxlessError, match="begun on other pictures or boxes"):
+    with pytest.raises(BoxlessError, match="begun on other images or boxes"):
         boxless.train(with_annotations(dataset, moved), ceiling, method="seeded", options=BOXES, seed=1)
     tags = [option for option in BOXES if "supervision" not in option]
     with pytest.raises(BoxlessError, match=r"begun with other settings: supervision \(boxes there, tags now\)"):
@@ -113,7 +113,7 @@ def test_methods_that_learn_from_tags_by_definition_refuse(
     assert not (tmp_path / "run").exists()
 
 
-def test_pictures_without_boxes_are_refused_and_named(
+def test_images_without_boxes_are_refused_and_named(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("boxless.training.prepare", lambda *_: pytest.fail("work was begun"))

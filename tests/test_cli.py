@@ -16,8 +16,8 @@ from running import boxless
 
 from boxless import Detector, diagnose
 from boxless.cli import _print_scores
+from boxless.images import image_size, read_image
 from boxless.metrics import summary
-from boxless.pictures import picture_size, read_picture
 
 QUICK = [
     "views.scales=[160]",
@@ -89,7 +89,7 @@ def test_diagnose_writes_a_chart_and_what_it_shows(
     assert diagnosis["images"] == 6
     assert sum(row["found"] for row in diagnosis["classes"].values()) == diagnosis["found"]
     assert sum(diagnosis["outcomes"].values()) == diagnosis["detections"] > 0
-    width, height = picture_size(chart)
+    width, height = image_size(chart)
     assert width > 1000 and 500 < height < 2000 and chart.stat().st_size > 20_000
     said = capsys.readouterr()
     assert all(name in said.out for name in (*diagnosis["classes"], "background", "further"))
@@ -113,9 +113,9 @@ def test_predict_writes_overlays_beside_results(
     assert boxless(monkeypatch, "predict", run, demo / "JPEGImages", "--out", out, "--format", form) == 0
     assert (out / file).exists()
     overlays = sorted((out / "overlays").iterdir())
-    pictures = sorted((demo / "JPEGImages").iterdir())
-    assert [overlay.stem for overlay in overlays] == [picture.stem for picture in pictures]
-    assert picture_size(overlays[0]) == picture_size(pictures[0])
+    images = sorted((demo / "JPEGImages").iterdir())
+    assert [overlay.stem for overlay in overlays] == [image.stem for image in images]
+    assert image_size(overlays[0]) == image_size(images[0])
     assert (out / "overview.jpg").exists()
 
 
@@ -126,7 +126,7 @@ def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> N
     assert "a [b] c" in said and "[left]" in said and "[/x]" in said
 
 
-def test_results_beside_the_pictures_are_not_looked_at(
+def test_results_beside_the_images_are_not_looked_at(
     run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in sorted((demo / "JPEGImages").iterdir())[:2]:
@@ -138,23 +138,21 @@ def test_results_beside_the_pictures_are_not_looked_at(
         assert len(json.loads((tmp_path / "predictions.json").read_text())["images"]) == 2
 
 
-def test_heatmaps_are_pictures_and_arrays(
-    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    picture = sorted((demo / "JPEGImages").iterdir())[0]
-    assert boxless(monkeypatch, "heatmap", run, picture, "--out", tmp_path / "all") == 0
-    maps = np.load(tmp_path / "all" / "maps" / f"{picture.stem}.npy")
+def test_heatmaps_are_images_and_arrays(run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = sorted((demo / "JPEGImages").iterdir())[0]
+    assert boxless(monkeypatch, "heatmap", run, image, "--out", tmp_path / "all") == 0
+    maps = np.load(tmp_path / "all" / "maps" / f"{image.stem}.npy")
     names = (tmp_path / "all" / "maps" / "classes.txt").read_text().split()
     assert len(maps) == len(names) == 6
     words = ["--out", tmp_path / "one", "--class", "fish", "--colormap", "viridis"]
-    assert boxless(monkeypatch, "heatmap", run, picture, *words) == 0
-    assert picture_size(tmp_path / "one" / "overlays" / f"{picture.stem}.jpg") == picture_size(picture)
+    assert boxless(monkeypatch, "heatmap", run, image, *words) == 0
+    assert image_size(tmp_path / "one" / "overlays" / f"{image.stem}.jpg") == image_size(image)
 
 
-def test_broken_pictures_among_good_ones_are_counted(
+def test_broken_images_among_good_ones_are_counted(
     run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "my pictures äöü"
+    folder = tmp_path / "my images äöü"
     folder.mkdir()
     good = sorted((demo / "JPEGImages").iterdir())[0]
     shutil.copy(good, folder / "ein schönes Bild.jpg")
@@ -162,17 +160,16 @@ def test_broken_pictures_among_good_ones_are_counted(
     (folder / "cut.jpg").write_bytes(good.read_bytes()[:2000])
     (folder / "text.jpg").write_text("hello")
     Image.new("RGB", (1, 1)).save(folder / "dot.png")
-    Image.fromarray(read_picture(good)).convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(read_image(good)).convert("CMYK").save(folder / "cmyk.jpg")
     Image.fromarray(np.full((60, 80), 40000, np.uint16)).save(folder / "deep.png")
     assert boxless(monkeypatch, "predict", run, folder, "--out", tmp_path / "out", "--format", "csv") == 0
     said = capsys.readouterr().err
-    assert "4 picture(s) skipped" in said
+    assert "4 image(s) skipped" in said
     overlays = {file.name for file in (tmp_path / "out" / "overlays").iterdir()}
     assert overlays == {"ein schönes Bild.jpg", "cmyk.jpg", "deep.jpg"}
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
         assert all(
-            Path(row["picture"]).name in {"ein schönes Bild.jpg", "cmyk.jpg", "deep.png"}
-            for row in csv.DictReader(file)
+            Path(row["image"]).name in {"ein schönes Bild.jpg", "cmyk.jpg", "deep.png"} for row in csv.DictReader(file)
         )
 
 
@@ -181,7 +178,7 @@ def test_proposals_reports_recall(
 ) -> None:
     assert boxless(monkeypatch, "proposals", demo, "generator=grid", "--split", "val") == 0
     said = "".join(capsys.readouterr())
-    for name in ("proposals per picture", "seconds", "recall@0.5", "recall@0.7", "mean best overlap"):
+    for name in ("proposals per image", "seconds", "recall@0.5", "recall@0.7", "mean best overlap"):
         assert name in said
 
 
@@ -193,7 +190,7 @@ def test_proposals_reports_recall(
         (["train", "DEMO", "--split", "tarin", "--out", "OUT"], "tarin"),
         (["evaluate", "DEMO", "DEMO", "--split", "val"], "no run folder"),
         (["diagnose", "RUN", "TAGS"], "tags has no boxes, and a diagnosis needs them"),
-        (["predict", "RUN", "EMPTY", "--out", "OUT"], "there is no picture"),
+        (["predict", "RUN", "EMPTY", "--out", "OUT"], "there is no image"),
         (["predict", "RUN", "NOWHERE", "--out", "OUT"], "does not exist"),
         (["heatmap", "RUN", "DEMO", "--out", "OUT", "--class", "cat"], "no class 'cat'; it has: ball"),
         (["heatmap", "RUN", "DEMO", "--out", "OUT", "--colormap", "jets"], "no colormap 'jets'"),
@@ -213,8 +210,8 @@ def test_what_a_user_can_mend_is_said_without_a_traceback(
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     places = {"RUN": run, "DEMO": demo, "OUT": tmp_path / "out", "EMPTY": tmp_path / "empty"}
-    picture = sorted((demo / "JPEGImages").iterdir())[0]
-    (tmp_path / "tags.csv").write_text(f"picture,tags\n{picture},fish\n")
+    image = sorted((demo / "JPEGImages").iterdir())[0]
+    (tmp_path / "tags.csv").write_text(f"image,tags\n{image},fish\n")
     places |= {"FILE/below": tmp_path / "file" / "below", "TAGS": tmp_path / "tags.csv"}
     assert boxless(monkeypatch, *(places.get(word, word) for word in words)) == 1
     said = capsys.readouterr().err
@@ -247,11 +244,11 @@ def test_serve_answers_until_it_is_interrupted(run: Path, demo: Path) -> None:
             said = (server.stderr or sys.stdin).readline()
             url = re.search(r"http://127\.0\.0\.1:\d+", said)
             assert url is not None, said
-            picture = sorted((demo / "JPEGImages").iterdir())[0]
-            files = {"file": picture.open("rb")}
+            image = sorted((demo / "JPEGImages").iterdir())[0]
+            files = {"file": image.open("rb")}
             with files["file"]:
                 answer = requests.post(f"{url[0]}/predict?min_score=0", files=files, timeout=60).json()
-            found = Detector.load(run).predict(picture)
+            found = Detector.load(run).predict(image)
             assert answer["model_version"] == "run"
             assert [one["name"] for one in answer["detections"]] == found.names
             np.testing.assert_allclose([one["box"] for one in answer["detections"]], found.boxes, atol=0.02)
@@ -284,14 +281,14 @@ def test_doctor_prints_what_it_writes(
     data = tmp_path / "data"
     shutil.copytree(demo, data)
     broken = sorted((data / "JPEGImages").iterdir())[:5]
-    for picture in broken:
-        picture.write_bytes(b"")
+    for image in broken:
+        image.write_bytes(b"")
     assert boxless(monkeypatch, "doctor", data, "--classes", "ball,fish", "--json", tmp_path / "report.json") == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert list(report["classes"]) == ["ball", "fish"]
-    assert [finding["fault"] for finding in report["findings"] if finding["pictures"]] == ["broken"]
+    assert [finding["fault"] for finding in report["findings"] if finding["images"]] == ["broken"]
     said = " ".join(capsys.readouterr().out.split())
-    assert f"(train): {report['pictures']} pictures" in said
+    assert f"(train): {report['images']} images" in said
     for name, row in report["classes"].items():
         assert name in said and row["verdict"] in said
     assert "JPEGImages/000001.jpg JPEGImages/000002.jpg JPEGImages/000003.jpg ... and 2 more" in said

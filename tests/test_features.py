@@ -15,7 +15,7 @@ from boxless.config import BackboneConfig, ViewConfig
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 from boxless.features import Batch, FeatureStore, Item, View, collate, to_pixels, views_of
-from boxless.pictures import content_keys, read_picture
+from boxless.images import content_keys, read_image
 
 CPU = torch.device("cpu")
 VIEWS = (View(64), View(96, True))
@@ -34,8 +34,8 @@ def make_store(seed: int = 0, freeze: str | int = "all", config: BackboneConfig 
 
 
 @pytest.fixture
-def pictures(demo: Path) -> dict[str, Path]:
-    """Content key -> file of three pictures."""
+def images(demo: Path) -> dict[str, Path]:
+    """Content key -> file of three images."""
     return keyed(sample.path for sample in load_dataset(demo, "train").samples[:3])
 
 
@@ -85,11 +85,11 @@ def test_boxes_move_into_the_view():
 
 
 def test_a_flipped_view_shows_in_the_flipped_box_what_the_plain_one_shows_in_the_plain():
-    picture = np.zeros((48, 64, 3), np.uint8)
-    picture[10:30, 8:20] = 255
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[10:30, 8:20] = 255
     box = np.array([[8, 10, 20, 30]], np.float32)
     for view in (View(64), View(64, True), View(128), View(128, True)):
-        pixels = to_pixels(picture, view, (0, 0, 0), (1, 1, 1))
+        pixels = to_pixels(image, view, (0, 0, 0), (1, 1, 1))
         left, top, right, bottom = view.boxes(box, 64, 48)[0].astype(int)
         assert pixels[:, top + 1 : bottom - 1, left + 1 : right - 1].min() == 1
         pixels[:, top - 1 : bottom + 1, left - 1 : right + 1] = 0
@@ -106,35 +106,35 @@ def test_views_are_every_scale_and_then_every_scale_mirrored():
 
 
 def test_pixels_are_normalised_channel_by_channel():
-    picture = np.empty((16, 32, 3), np.uint8)
-    picture[:] = (255, 51, 0)
-    pixels = to_pixels(picture, View(32), (0.5, 0.4, 0.25), (0.5, 0.1, 0.5))
+    image = np.empty((16, 32, 3), np.uint8)
+    image[:] = (255, 51, 0)
+    pixels = to_pixels(image, View(32), (0.5, 0.4, 0.25), (0.5, 0.1, 0.5))
     assert pixels.shape == (3, 16, 32)
     assert pixels.dtype == torch.float32
     for channel, value in zip(pixels, (1.0, -2.0, -0.5), strict=True):
         torch.testing.assert_close(channel, torch.full((16, 32), value))
 
 
-def test_pixels_of_a_view_of_the_same_size_are_the_picture_and_its_mirror():
-    picture = noise(32, 16)
-    plain = to_pixels(picture, View(32), (0, 0, 0), (1, 1, 1))
-    np.testing.assert_allclose(plain.numpy(), picture.transpose(2, 0, 1) / 255, rtol=1e-6)
-    flipped = to_pixels(picture, View(32, True), (0, 0, 0), (1, 1, 1))
+def test_pixels_of_a_view_of_the_same_size_are_the_image_and_its_mirror():
+    image = noise(32, 16)
+    plain = to_pixels(image, View(32), (0, 0, 0), (1, 1, 1))
+    np.testing.assert_allclose(plain.numpy(), image.transpose(2, 0, 1) / 255, rtol=1e-6)
+    flipped = to_pixels(image, View(32, True), (0, 0, 0), (1, 1, 1))
     assert torch.equal(flipped, plain.flip(2))
     assert flipped.is_contiguous()
 
 
 def test_a_smaller_view_averages_pixels():
-    picture = noise(32, 16)
-    half = to_pixels(picture, View(16), (0, 0, 0), (1, 1, 1)) * 255
-    means = picture.reshape(8, 2, 16, 2, 3).astype(float).mean(axis=(1, 3))
+    image = noise(32, 16)
+    half = to_pixels(image, View(16), (0, 0, 0), (1, 1, 1)) * 255
+    means = image.reshape(8, 2, 16, 2, 3).astype(float).mean(axis=(1, 3))
     assert np.abs(half.numpy() - means.transpose(2, 0, 1)).max() <= 0.51  # rounded to whole values
 
 
 def test_a_larger_view_interpolates():
-    picture = np.zeros((8, 8, 3), np.uint8)
-    picture[:, 4:] = 200
-    row = to_pixels(picture, View(16), (0, 0, 0), (1, 1, 1))[0, 0] * 255
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:, 4:] = 200
+    row = to_pixels(image, View(16), (0, 0, 0), (1, 1, 1))[0, 0] * 255
     np.testing.assert_allclose(row, [0] * 7 + [50, 150] + [200] * 7, atol=0.6)
 
 
@@ -167,11 +167,11 @@ def test_collate_pads_a_map_that_is_smaller_both_ways(monkeypatch: pytest.Monkey
     assert batch.maps[1].sum() == 2 * 12
 
 
-def test_maps_of_folded_and_of_other_networks_do_not_share_a_folder(cache: Path, pictures: dict[str, Path]):
+def test_maps_of_folded_and_of_other_networks_do_not_share_a_folder(cache: Path, images: dict[str, Path]):
     convolution = nn.Conv2d(3, 2, 8, stride=16)
     for stages in (nn.Sequential(convolution), nn.Sequential(convolution, nn.BatchNorm2d(2))):
         backbone = Backbone(stages.eval(), 2, 16, (0,) * 3, (1,) * 3, "", "")
-        FeatureStore(backbone, stages, BackboneConfig(), torch.device("cpu")).compute(pictures, VIEWS[:1])
+        FeatureStore(backbone, stages, BackboneConfig(), torch.device("cpu")).compute(images, VIEWS[:1])
     told = [json.loads(file.read_text()) for file in cache.rglob("settings.json")]
     assert sorted("folding" in each for each in told) == [False, True]
 
@@ -208,11 +208,11 @@ def test_a_batch_moves_as_a_whole():
 
 
 def test_extract_runs_the_frozen_stages_on_the_views_pixels():
-    network, store, picture = backbone(), make_store(), noise(100, 70)
+    network, store, image = backbone(), make_store(), noise(100, 70)
     for view in VIEWS:
-        features = store.extract(picture, view)
+        features = store.extract(image, view)
         with torch.inference_mode():
-            wanted = network.stages(to_pixels(picture, view, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))[None])[0]
+            wanted = network.stages(to_pixels(image, view, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))[None])[0]
         assert features.dtype == torch.float32
         assert not features.requires_grad
         assert features.shape == (6, -(-view.size(100, 70)[1] // 16), view.scale // 16)
@@ -220,67 +220,67 @@ def test_extract_runs_the_frozen_stages_on_the_views_pixels():
         torch.testing.assert_close(features, wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_stored_maps_are_what_extract_gives_in_half_precision(pictures: dict[str, Path], cache: Path):
+def test_stored_maps_are_what_extract_gives_in_half_precision(images: dict[str, Path], cache: Path):
     store = make_store()
-    assert store.compute(pictures, VIEWS) == {}
+    assert store.compute(images, VIEWS) == {}
     assert len(arrays(cache)) == 6
     for file in arrays(cache):
         assert np.load(file, mmap_mode="r").dtype == np.float16
-    for key, path in pictures.items():
+    for key, path in images.items():
         for view in VIEWS:
             assert store.load(key, path, view).dtype == torch.float16
-            assert torch.equal(store.load(key, path, view).float(), store.extract(read_picture(path), view))
+            assert torch.equal(store.load(key, path, view).float(), store.extract(read_image(path), view))
 
 
-def test_a_symmetric_picture_has_the_same_map_in_its_mirror():
+def test_a_symmetric_image_has_the_same_map_in_its_mirror():
     store, half = make_store(), noise(40, 48)
-    picture = np.concatenate([half, half[:, ::-1]], axis=1)
-    assert torch.equal(store.extract(picture, View(80)), store.extract(picture, View(80, True)))
+    image = np.concatenate([half, half[:, ::-1]], axis=1)
+    assert torch.equal(store.extract(image, View(80)), store.extract(image, View(80, True)))
     lopsided = noise(80, 48)
     plain, flipped = store.extract(lopsided, View(80)), store.extract(lopsided, View(80, True))
     assert not torch.equal(plain, flipped)
     assert torch.equal(flipped, store.extract(lopsided[:, ::-1], View(80)))
 
 
-def test_what_is_stored_is_not_computed_again(pictures: dict[str, Path], cache: Path):
-    make_store().compute(pictures, VIEWS[:1])
+def test_what_is_stored_is_not_computed_again(images: dict[str, Path], cache: Path):
+    make_store().compute(images, VIEWS[:1])
     first = arrays(cache)
     assert len(first) == 3
     # Only the new view is added.
-    make_store().compute(pictures, VIEWS)
+    make_store().compute(images, VIEWS)
     both = arrays(cache)
     assert len(both) == 6
     assert both.items() >= first.items()
-    make_store().compute(pictures, VIEWS)
+    make_store().compute(images, VIEWS)
     assert arrays(cache) == both
 
 
-def test_a_stopped_call_is_resumed(pictures: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_stopped_call_is_resumed(images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch):
     calls: list[View] = []
     extract = FeatureStore.extract
 
-    def limited(self: FeatureStore, picture: NDArray[np.uint8], view: View) -> torch.Tensor:
+    def limited(self: FeatureStore, image: NDArray[np.uint8], view: View) -> torch.Tensor:
         if len(calls) == 4:
             raise KeyboardInterrupt
         calls.append(view)
-        return extract(self, picture, view)
+        return extract(self, image, view)
 
     with monkeypatch.context() as patch:
         patch.setattr(FeatureStore, "extract", limited)
         with pytest.raises(KeyboardInterrupt):
-            make_store().compute(pictures, VIEWS)
+            make_store().compute(images, VIEWS)
     before = arrays(cache)
     assert len(before) == 4
     store = make_store()
-    store.compute(pictures, VIEWS)
+    store.compute(images, VIEWS)
     assert len(arrays(cache)) == 6
     assert arrays(cache).items() >= before.items()
-    for key, path in pictures.items():
-        assert torch.equal(store.load(key, path, VIEWS[1]).float(), extract(store, read_picture(path), VIEWS[1]))
+    for key, path in images.items():
+        assert torch.equal(store.load(key, path, VIEWS[1]).float(), extract(store, read_image(path), VIEWS[1]))
 
 
 def test_what_is_half_written_is_not_taken_for_whole(
-    pictures: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+    images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def torn(file: object, array: object, **_: object) -> None:
         file.write(b"\x93NUMPY")  # type: ignore[attr-defined]
@@ -288,42 +288,42 @@ def test_what_is_half_written_is_not_taken_for_whole(
 
     monkeypatch.setattr(np.lib.format, "write_array", torn)
     with pytest.raises(KeyboardInterrupt):
-        make_store().compute(pictures, VIEWS)
+        make_store().compute(images, VIEWS)
     assert [file for file in cache.rglob("*") if file.is_file() and file.name != "settings.json"] == []
     with pytest.raises(BoxlessError, match="delete it and run again"):
-        make_store().load(*next(iter(pictures.items())), VIEWS[0])
+        make_store().load(*next(iter(images.items())), VIEWS[0])
 
 
 @pytest.mark.parametrize("freeze", ["all", "none"])
-def test_broken_pictures_are_reported_and_the_others_done(
-    pictures: dict[str, Path], cache: Path, tmp_path: Path, freeze: str
+def test_broken_images_are_reported_and_the_others_done(
+    images: dict[str, Path], cache: Path, tmp_path: Path, freeze: str
 ):
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.jpg"
-    broken.write_bytes(next(iter(pictures.values())).read_bytes()[:400])
+    broken.write_bytes(next(iter(images.values())).read_bytes()[:400])
     empty.write_bytes(b"")
     store = make_store(freeze=freeze)
-    skipped = store.compute(keyed([broken]) | pictures | keyed([empty]), VIEWS)
+    skipped = store.compute(keyed([broken]) | images | keyed([empty]), VIEWS)
     assert skipped.keys() == {broken, empty}
     assert all(str(path) in reason for path, reason in skipped.items())
     assert len(arrays(cache)) == (6 if freeze == "all" else 0)
-    for key, path in pictures.items():
+    for key, path in images.items():
         assert store.load(key, path, VIEWS[0]).shape[0] == (6 if freeze == "all" else 3)
 
 
-def test_where_nothing_is_frozen_pixels_are_given_and_nothing_is_stored(pictures: dict[str, Path], cache: Path):
+def test_where_nothing_is_frozen_pixels_are_given_and_nothing_is_stored(images: dict[str, Path], cache: Path):
     store = make_store(freeze="none")
     assert not store.cached
-    assert store.compute(pictures, VIEWS) == {}
-    for key, path in pictures.items():
+    assert store.compute(images, VIEWS) == {}
+    for key, path in images.items():
         for view in VIEWS:
-            wanted = to_pixels(read_picture(path), view, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
+            wanted = to_pixels(read_image(path), view, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
             assert torch.equal(store.load(key, path, view), wanted)
-            assert torch.equal(store.extract(read_picture(path), view), wanted)
+            assert torch.equal(store.extract(read_image(path), view), wanted)
     assert not cache.exists()
 
 
-def test_other_weights_stages_or_networks_have_their_own_entries(pictures: dict[str, Path], cache: Path):
-    make_store().compute(pictures, VIEWS[:1])
+def test_other_weights_stages_or_networks_have_their_own_entries(images: dict[str, Path], cache: Path):
+    make_store().compute(images, VIEWS[:1])
     first = arrays(cache)
     others = [
         make_store(seed=1),
@@ -332,27 +332,27 @@ def test_other_weights_stages_or_networks_have_their_own_entries(pictures: dict[
         make_store(config=BackboneConfig(output_stride=8)),
     ]
     for number, other in enumerate(others, 2):
-        other.compute(pictures, VIEWS[:1])
+        other.compute(images, VIEWS[:1])
         assert len(arrays(cache)) == 3 * number
         assert arrays(cache).items() >= first.items()
     # Where the weights came from and what else is trained is no matter, as long as they are the same.
     for config in (BackboneConfig(weights="some.pth"), BackboneConfig(freeze=2)):
-        make_store(config=config).compute(pictures, VIEWS[:1])
+        make_store(config=config).compute(images, VIEWS[:1])
         assert len(arrays(cache)) == 15
 
 
-def test_hypercolumns_have_entries_of_their_own(pictures: dict[str, Path], cache: Path):
+def test_hypercolumns_have_entries_of_their_own(images: dict[str, Path], cache: Path):
     network = backbone()
 
     def joined(*levels: int) -> FeatureStore:
         return FeatureStore(network, Hypercolumns(network.stages, levels), BackboneConfig(), CPU)
 
     for number, store in enumerate((make_store(), joined(0), joined(0, 1)), 1):
-        store.compute(pictures, VIEWS[:1])
+        store.compute(images, VIEWS[:1])
         assert len(arrays(cache)) == 3 * number
-    joined(0).compute(pictures, VIEWS[:1])
+    joined(0).compute(images, VIEWS[:1])
     assert len(arrays(cache)) == 9
-    (key, path), *_ = pictures.items()
+    (key, path), *_ = images.items()
     plain, deep = (store.load(key, path, VIEWS[0]) for store in (make_store(), joined(0)))
     assert deep.shape == (6 + 8, *plain.shape[1:])
     assert torch.equal(deep[:6], plain)
@@ -360,33 +360,33 @@ def test_hypercolumns_have_entries_of_their_own(pictures: dict[str, Path], cache
     assert sorted(settings.get("levels", []) for settings in told) == [[], [0], [0, 1]]
 
 
-def test_pictures_are_extracted_one_a_thread_and_as_if_alone(
-    pictures: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_images_are_extracted_one_a_thread_and_as_if_alone(
+    images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     store, threads, names = make_store(), torch.get_num_threads(), set()
     extract = FeatureStore.extract
 
-    def noted(self: FeatureStore, picture: NDArray[np.uint8], view: View) -> torch.Tensor:
+    def noted(self: FeatureStore, image: NDArray[np.uint8], view: View) -> torch.Tensor:
         names.add((threading.get_ident(), torch.get_num_threads()))
-        return extract(self, picture, view)
+        return extract(self, image, view)
 
     with monkeypatch.context() as patch:
         patch.setattr(FeatureStore, "extract", noted)
         torch.set_num_threads(3)
         try:
-            store.compute(pictures, VIEWS)
+            store.compute(images, VIEWS)
             assert torch.get_num_threads() == 3
         finally:
             torch.set_num_threads(threads)
     assert threading.get_ident() not in {name for name, _ in names}
     assert {number for _, number in names} == {1}
-    for key, path in pictures.items():
+    for key, path in images.items():
         for view in VIEWS:
-            assert torch.equal(store.load(key, path, view).float(), store.extract(read_picture(path), view))
+            assert torch.equal(store.load(key, path, view).float(), store.extract(read_image(path), view))
 
 
-def test_a_folder_of_maps_names_what_made_it(pictures: dict[str, Path], cache: Path):
-    make_store().compute(pictures, [View(96, True)])
+def test_a_folder_of_maps_names_what_made_it(images: dict[str, Path], cache: Path):
+    make_store().compute(images, [View(96, True)])
     (settings,) = (json.loads(file.read_text()) for file in cache.rglob("settings.json"))
     assert settings["backbone"] == {"name": "efficientnet_lite0", "output_stride": 16}
     assert settings["stages"] == 2

@@ -23,14 +23,14 @@ from boxless.config import (
     resolve,
 )
 from boxless.datasets import load_dataset
-from boxless.errors import PictureError
+from boxless.errors import ImageError
 from boxless.features import Batch, View
+from boxless.images import read_image
 from boxless.inference import Detector, confident, points_of
 from boxless.methods import Evidence, FastRCNN, Localizer
 from boxless.methods.fast_rcnn import Surveyed
 from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap, vote
 from boxless.methods.presets import preset
-from boxless.pictures import read_picture
 from boxless.proposals import propose
 from boxless.runs import Network, build_network
 from boxless.structures import Detections, Heatmaps
@@ -243,7 +243,7 @@ def test_boxes_that_are_left_move_to_where_those_around_them_vote():
 def test_scores_of_pseudo_boxes_count_as_far_as_head_and_heatmap_agree(head: FastRCNNConfig | DenseConfig):
     scores, maps = SCORES.clone(), torch.zeros(3, 4, 6)
     scores[2, 2] = 0.2
-    # The left half of the picture, and all of it, also for the last class, which is not likely enough to be asked for.
+    # The left half of the image, and all of it, also for the last class, which is not likely enough to be asked for.
     maps[0, :, :3], maps[1:] = 1, 1
 
     def say(features: Tensor, size: tuple[int, int], boxes: Tensor | None) -> Evidence:
@@ -269,7 +269,7 @@ def test_scores_of_pseudo_boxes_count_as_far_as_head_and_heatmap_agree(head: Fas
     np.testing.assert_allclose(heat.maps, other.maps, rtol=1e-5)
 
 
-def test_of_a_large_picture_boxes_of_heatmaps_are_as_fine_as_the_view_needs():
+def test_of_a_large_image_boxes_of_heatmaps_are_as_fine_as_the_view_needs():
     torch.manual_seed(0)
     maps = torch.rand(3, 4, 6)
     large, _ = localizer(96).decide([maps], None, (6000, 4000))
@@ -327,7 +327,7 @@ def test_proposals_are_moved_into_every_view_and_scores_averaged():
     ]
     assert found.scores.tolist() == [2.5] * 3
     np.testing.assert_allclose(found.image_scores, [0.25] * 3)
-    # The boxes are those of the picture.
+    # The boxes are those of the image.
     assert found.boxes.tolist() == [[10, 4, 40, 60]] * 3
 
 
@@ -424,14 +424,14 @@ def test_moved_proposals_are_turned_back_averaged_and_voted_for():
     views = ViewConfig(scales=(192,), flips=True)
     judge = detector(say, head=DetectorConfig(), inference=InferenceConfig(views=views))
     maps = [torch.ones(3, 8, 12), torch.zeros(3, 8, 12)]
-    # 4 pixels of a view twice as large are 2 of the picture; their mean with none is 1.
+    # 4 pixels of a view twice as large are 2 of the image; their mean with none is 1.
     found = judge.locate(maps, BOXES, (96, 64), [1])
     np.testing.assert_allclose(found, [[7.4, 0, 47.4, 40]], rtol=1e-5)
     mirrored = judge.locate(maps[::-1], BOXES, (96, 64), [1])
     np.testing.assert_allclose(mirrored, [[5.4, 0, 45.4, 40]], rtol=1e-5)
 
 
-# Pictures.
+# Images.
 
 
 def counting(maps: Tensor, size: tuple[int, int], boxes: Tensor) -> Evidence:
@@ -446,14 +446,14 @@ def whole() -> Detector:
     return detector(counting, head=DetectorConfig(), proposals=proposals, views=ViewConfig(scales=(64, 96)))
 
 
-def test_a_picture_is_decided_from_its_views_and_proposals(demo: Path, whole: Detector):
+def test_a_image_is_decided_from_its_views_and_proposals(demo: Path, whole: Detector):
     path = load_dataset(demo, "val").samples[0].path
-    picture = read_picture(path)
-    size = (picture.shape[1], picture.shape[0])
-    maps = [whole.features.extract(picture, view) for view in whole.views]
-    wanted, heat = whole.decide(maps, propose(picture, whole.config.proposals), size)
+    image = read_image(path)
+    size = (image.shape[1], image.shape[0])
+    maps = [whole.features.extract(image, view) for view in whole.views]
+    wanted, heat = whole.decide(maps, propose(image, whole.config.proposals), size)
     assert len(wanted) > 0
-    for given in (path, str(path), picture, Image.fromarray(picture)):
+    for given in (path, str(path), image, Image.fromarray(image)):
         found, heatmaps = whole.look(given)
         np.testing.assert_array_equal(found.boxes, wanted.boxes)
         np.testing.assert_array_equal(found.scores, wanted.scores)
@@ -468,27 +468,27 @@ def test_a_picture_is_decided_from_its_views_and_proposals(demo: Path, whole: De
     [np.zeros((20, 30), np.uint8), np.zeros((20, 30, 4), np.uint8), np.zeros((20, 30, 3), np.float32)],
     ids=["grey", "four", "float"],
 )
-def test_an_array_that_is_no_picture_is_refused(whole: Detector, array: NDArray[Any]):
-    with pytest.raises(PictureError, match=r"\(h, w, 3\) uint8"):
+def test_an_array_that_is_no_image_is_refused(whole: Detector, array: NDArray[Any]):
+    with pytest.raises(ImageError, match=r"\(h, w, 3\) uint8"):
         whole.predict(array)
 
 
-def test_a_file_that_is_no_picture_is_named(whole: Detector, tmp_path: Path):
-    (tmp_path / "no.jpg").write_bytes(b"no picture")
-    with pytest.raises(PictureError, match=r"no\.jpg"):
+def test_a_file_that_is_no_image_is_named(whole: Detector, tmp_path: Path):
+    (tmp_path / "no.jpg").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"no\.jpg"):
         whole.predict(tmp_path / "no.jpg")
 
 
 def test_a_walk_over_files_goes_on_past_broken_ones(demo: Path, whole: Detector, tmp_path: Path):
     good = [sample.path for sample in load_dataset(demo, "val").samples[:2]]
-    (tmp_path / "no.jpg").write_bytes(b"no picture")
+    (tmp_path / "no.jpg").write_bytes(b"no image")
     skipped: dict[Path, str] = {}
     found = list(whole.look_all([good[0], tmp_path / "no.jpg", good[1], tmp_path / "gone.jpg"], skipped))
     assert [path for path, *_ in found] == good
     assert list(skipped) == [tmp_path / "no.jpg", tmp_path / "gone.jpg"]
     assert all(str(path) in reason for path, reason in skipped.items())
     for path, pixels, *_ in found:
-        np.testing.assert_array_equal(pixels, read_picture(path))
+        np.testing.assert_array_equal(pixels, read_image(path))
 
 
 @pytest.fixture
@@ -499,7 +499,7 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-def test_a_picture_gives_the_same_bits_whatever_the_number_of_pictures_and_cores(
+def test_a_image_gives_the_same_bits_whatever_the_number_of_images_and_cores(
     demo: Path, threads: Callable[[int], None]
 ):
     # The network of the default method: there the number of torch's threads changes the last bits of a map.
@@ -560,7 +560,7 @@ def test_confident_boxes_are_half_as_good_as_the_best_of_a_likely_class():
     assert shown.image_scores is everything.image_scores
 
 
-def test_an_unlikely_picture_has_no_confident_box():
+def test_an_unlikely_image_has_no_confident_box():
     assert len(confident(detections([0.9, 0.8], [0, 1], [0.1, 0.2, 0.3]))) == 0
     assert len(confident(detections([], [], [0.9, 0.9, 0.9]))) == 0
 

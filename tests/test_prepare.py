@@ -11,7 +11,7 @@ from boxless.config import BackboneConfig, ProposalConfig
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 from boxless.features import FeatureStore, View
-from boxless.pictures import content_key, picture_size, read_picture
+from boxless.images import content_key, image_size, read_image
 from boxless.prepare import Prepared, prepare
 from boxless.proposals import propose
 from boxless.structures import Dataset, Sample
@@ -35,7 +35,7 @@ def make_store(freeze: str = "all") -> FeatureStore:
 
 
 def few(demo: Path, *extra: Path) -> Dataset:
-    """Three pictures of the demo set with other files between them."""
+    """Three images of the demo set with other files between them."""
     dataset = load_dataset(demo, "train")
     strays = [Sample(path.stem, path, frozenset({1})) for path in extra]
     good = list(dataset.samples[:3])
@@ -65,11 +65,11 @@ def test_everything_is_computed_and_found_by_key(demo: Path):
     assert ready.proposals is not None
     for sample, key, size in zip(dataset.samples, ready.keys, ready.sizes, strict=True):
         assert key == content_key(sample.path)
-        assert size == picture_size(sample.path)
-        picture = read_picture(sample.path)
-        assert ready.proposals.load(key).tolist() == propose(picture, PROPOSALS).tolist()
+        assert size == image_size(sample.path)
+        image = read_image(sample.path)
+        assert ready.proposals.load(key).tolist() == propose(image, PROPOSALS).tolist()
         for view in VIEWS:
-            assert torch.equal(ready.features.load(key, sample.path, view), ready.features.extract(picture, view))
+            assert torch.equal(ready.features.load(key, sample.path, view), ready.features.extract(image, view))
 
 
 def test_methods_without_proposals_have_none(demo: Path, cache: Path):
@@ -89,17 +89,17 @@ def test_what_cannot_be_read_is_left_out_and_reported(
     good = load_dataset(demo, "train").samples[:3]
     assert ids(ready) == [sample.id for sample in good]
     assert ready.keys == tuple(content_key(sample.path) for sample in good)
-    assert ready.sizes == tuple(picture_size(sample.path) for sample in good)
+    assert ready.sizes == tuple(image_size(sample.path) for sample in good)
     # None is lost on the way: each is either kept or named with a reason, copies too.
     assert ready.skipped.keys() == set(bad)
     assert "there is no such file" in ready.skipped[bad[3]] or "No such file" in ready.skipped[bad[3]]
     said = capsys.readouterr().err
-    assert "4 picture(s) skipped" in said
+    assert "4 image(s) skipped" in said
     # The classes and all else of the set stay.
     assert ready.dataset.classes == load_dataset(demo, "train").classes
 
 
-def test_copies_of_a_good_picture_are_both_kept(demo: Path, tmp_path: Path):
+def test_copies_of_a_good_image_are_both_kept(demo: Path, tmp_path: Path):
     copy = tmp_path / "copy.jpg"
     shutil.copy(load_dataset(demo, "train").samples[1].path, copy)
     ready = prepare(few(demo, copy), make_store(), VIEWS, PROPOSALS)
@@ -109,15 +109,15 @@ def test_copies_of_a_good_picture_are_both_kept(demo: Path, tmp_path: Path):
     assert ready.keys[0] == ready.keys[2]
 
 
-def test_a_set_of_broken_pictures_is_an_error_that_says_why(demo: Path, tmp_path: Path):
+def test_a_set_of_broken_images_is_an_error_that_says_why(demo: Path, tmp_path: Path):
     bad = broken_files(demo, tmp_path)
     dataset = replace(few(demo), samples=tuple(Sample(path.stem, path, frozenset()) for path in bad[1:3]))
-    with pytest.raises(BoxlessError, match=r"no picture can be read; the first: .*(copy\.jpg|empty\.png)"):
+    with pytest.raises(BoxlessError, match=r"no image can be read; the first: .*(copy\.jpg|empty\.png)"):
         prepare(dataset, make_store(), VIEWS, PROPOSALS)
 
 
 def test_an_empty_set_is_an_error(demo: Path):
-    with pytest.raises(BoxlessError, match="no picture can be read"):
+    with pytest.raises(BoxlessError, match="no image can be read"):
         prepare(replace(few(demo), samples=()), make_store(), VIEWS, PROPOSALS)
 
 

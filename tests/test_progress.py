@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from boxless.errors import PictureError
-from boxless.progress import track_pictures, track_threads
+from boxless.errors import ImageError
+from boxless.progress import track_images, track_threads
 
 
 def test_results_come_in_order_whatever_is_done_first():
@@ -75,11 +75,11 @@ def test_what_goes_wrong_is_raised_in_its_turn_and_nothing_further_begun():
     assert len(begun) <= 4
 
 
-def test_pictures_that_cannot_be_used_are_told_in_order():
+def test_images_that_cannot_be_used_are_told_in_order():
     def work(key: str, path: Path) -> None:
         if key in "bd":
-            raise PictureError(f"{path}: broken")
+            raise ImageError(f"{path}: broken")
 
-    pictures = {key: Path(f"{key}.jpg") for key in "abcde"}
-    reasons = track_pictures(work, pictures, "Test", 2)
+    images = {key: Path(f"{key}.jpg") for key in "abcde"}
+    reasons = track_images(work, images, "Test", 2)
     assert list(reasons.items()) == [(Path(f"{key}.jpg"), f"{key}.jpg: broken") for key in "bd"]

@@ -1,4 +1,4 @@
-"""The protocols in configs/: each is what it says, and runs from pictures to scores."""
+"""The protocols in configs/: each is what it says, and runs from images to scores."""
 
 import json
 from dataclasses import replace
@@ -48,7 +48,7 @@ def test_a_published_protocol_is_told_in_full(file: Path):
 
 
 def steps(file: str) -> tuple[float, list[float]]:
-    """Optimizer steps over the 5,011 pictures of trainval, and those at which the learning rate drops, in thousands."""
+    """Optimizer steps over the 5,011 images of trainval, and those at which the learning rate drops, in thousands."""
     training = config_of(FOLDER / f"{file}.yaml").training
     assert training.epochs is not None
     total = training.epochs * 5.011 / training.accumulate

@@ -1,4 +1,4 @@
-"""The method `seeded` from tags to weights: pseudo boxes, second opinions of heads that have not seen the picture."""
+"""The method `seeded` from tags to weights: pseudo boxes, second opinions of heads that have not seen the image."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from boxless import pseudo_boxes, training
 from boxless.devices import full_width
 from boxless.errors import BoxlessError
 from boxless.features import View
+from boxless.images import content_keys
 from boxless.inference import Detector
 from boxless.methods.agreement import agreed
 from boxless.methods.mining import snap
-from boxless.pictures import content_keys
 from boxless.prepare import Prepared
 from boxless.proposals import ProposalStore
 from boxless.structures import Annotations, BoolArray, Dataset, FloatArray, Sample
@@ -38,7 +38,7 @@ def train(data: Path | Dataset, out: Path, *options: str, seed: int = 1) -> Dete
 
 @dataclass
 class Course:
-    """What was seen of a training, by run: which pictures taught it, of which it was asked for boxes, of which its
+    """What was seen of a training, by run: which images taught it, of which it was asked for boxes, of which its
     mosaics may have pieces, and these mosaics."""
 
     taught: dict[str, Dataset] = field(default_factory=dict)
@@ -100,23 +100,23 @@ def test_a_run_holds_the_runs_it_is_made_of(whole: tuple[Path, Course], demo: Pa
     manifests = {name: json.loads((run / name / "manifest.json").read_text()) for name in ("", "localizer", "fold-1-1")}
     assert all(manifest["finished"] and manifest["supervision"] == "tags" for manifest in manifests.values())
     assert [manifest["method"] for manifest in manifests.values()] == ["seeded", "cam", "seeded"]
-    assert [manifest["data"]["pictures"] for manifest in manifests.values()] == [16, 16, 8]
+    assert [manifest["data"]["images"] for manifest in manifests.values()] == [16, 16, 8]
     assert manifests[""]["seconds"].keys() == {
         *("proposals", "features", "localizer", "pseudo boxes", "second opinions", "mosaics", "training")
     }
     # What the run has prepared serves those within it.
     assert manifests["localizer"]["seconds"].keys() == {"training"}
     assert manifests["fold-1-1"]["seconds"].keys() == {"mosaics", "training"}
-    # All of them judge pictures by the one localizer.
+    # All of them judge images by the one localizer.
     for name in ("", *FOLDS):
         for key, value in weights(run / "localizer").items():
             if key.startswith("model."):
                 assert torch.equal(weights(run / name)[key.replace("model.", "model.localizer.")], value)
-    picture = boxless.load_dataset(demo, "val").samples[0].path
-    assert len(Detector.load(run).predict(picture)) > 0
+    image = boxless.load_dataset(demo, "val").samples[0].path
+    assert len(Detector.load(run).predict(image)) > 0
 
 
-def test_a_head_is_asked_only_about_pictures_it_was_not_taught_by(whole: tuple[Path, Course], demo: Path) -> None:
+def test_a_head_is_asked_only_about_images_it_was_not_taught_by(whole: tuple[Path, Course], demo: Path) -> None:
     _, course = whole
     everything = ids(boxless.load_dataset(demo, "train"))
     assert set(course.asked) == {"localizer", *FOLDS}
@@ -129,7 +129,7 @@ def test_a_head_is_asked_only_about_pictures_it_was_not_taught_by(whole: tuple[P
         else:
             # Of what was agreed on; mosaics are put together from these alone.
             assert course.pieces[fold] == ids(course.taught[fold]) - course.mosaics[fold] < others
-    # From closer by only heads of the last round look, at the same pictures.
+    # From closer by only heads of the last round look, at the same images.
     assert course.closer == {fold: course.asked[fold] for fold in FOLDS if fold.startswith("fold-2")}
     for turn in ("fold-1", "fold-2"):
         assert set(course.asked[f"{turn}-1"]) | set(course.asked[f"{turn}-2"]) == everything
@@ -142,7 +142,7 @@ def test_all_heads_of_a_run_describe_cells_alike_and_see_the_same(whole: tuple[P
     assert len(wanted) >= 6
     for fold in FOLDS:
         own = weights(run / fold)
-        # Fitted to a fold's own pictures they would be others.
+        # Fitted to a fold's own images they would be others.
         assert all(torch.equal(own[name], value) for name, value in wanted.items()), fold
 
 
@@ -156,11 +156,11 @@ def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple
     def opinion(name: str, sample: Sample, closer: float = 1) -> Annotations:
         judge, labels = judges[name], sorted(sample.tags)
         judge = judge.with_views([View(round(view.scale * closer)) for view in judge.views])
-        picture = boxless.pictures.read_picture(sample.path)
-        maps = [judge.features.extract(picture, view) for view in judge.views]
+        image = boxless.images.read_image(sample.path)
+        maps = [judge.features.extract(image, view) for view in judge.views]
         boxes = None if judge.proposals is None else proposals.load(keys[sample.path])
         with full_width(judge.device):
-            found = judge.locate(maps, boxes, (picture.shape[1], picture.shape[0]), labels)
+            found = judge.locate(maps, boxes, (image.shape[1], image.shape[0]), labels)
         return Annotations(found, np.array(labels, np.int64), np.zeros(len(labels), np.bool_))
 
     def snapped(sample: Sample, boxes: Annotations) -> Annotations:
@@ -177,8 +177,8 @@ def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple
         closer: dict[str, tuple[BoolArray, FloatArray]] = {}
         for row, sample in enumerate(samples if last else ()):
             far, near = second[row].boxes, opinion(judge[sample.id], sample, closer=1.5).boxes
-            with Image.open(sample.path) as picture:
-                small = ((far[:, 2:] - far[:, :2]).prod(axis=1) < 0.2 * picture.width * picture.height)[:, None]
+            with Image.open(sample.path) as image:
+                small = ((far[:, 2:] - far[:, :2]).prod(axis=1) < 0.2 * image.width * image.height)[:, None]
             own[row] = replace(own[row], boxes=np.where(small, far, own[row].boxes))
             second[row] = replace(second[row], boxes=np.where(small, near, far))
             closer[sample.id] = small, near
@@ -189,7 +189,7 @@ def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple
         return {sample.id: snapped(sample, found[sample.id]) for sample in samples}
 
     wanted = agreed_in(2, dataset.samples, last=True)
-    # What is left to teach: pictures with a box that is agreed on.
+    # What is left to teach: images with a box that is agreed on.
     useful = {name for name, boxes in wanted.items() if not boxes.difficult.all()}
     assert ids(course.taught[run.name]) - course.mosaics[run.name] == useful == course.pieces[run.name]
     assert 0 < len(useful) < 16
@@ -224,8 +224,8 @@ def test_mosaics_are_pieces_of_what_was_agreed_on_and_no_box_is_read(
     train(replace(dataset, samples=tuple(alone)), tmp_path / "run", *options)
     for name in ("run", "fold-2-1", "fold-2-2"):
         assert course.mosaics[name] and ids(course.taught[name]) == course.pieces[name] | course.mosaics[name]
-        pictures = sorted((tmp_path / ("" if name == "run" else "run") / name / "mosaics").iterdir())
-        assert {f"mosaic {picture.stem}" for picture in pictures} == course.mosaics[name]
+        images = sorted((tmp_path / ("" if name == "run" else "run") / name / "mosaics").iterdir())
+        assert {f"mosaic {image.stem}" for image in images} == course.mosaics[name]
         assert not course.pieces[name] & set(course.asked.get(name, []))
     # Nothing was agreed on yet.
     assert not course.mosaics["fold-1-1"] and not course.mosaics["fold-1-2"]
@@ -264,18 +264,18 @@ def test_killed_within_a_fold_and_resumed_gives_the_same_bits(
 def test_killed_with_mosaics_in_place_and_resumed_gives_the_same_bits(demo: Path, tmp_path: Path) -> None:
     dataset, table = boxless.load_dataset(demo, "train"), tmp_path / "tags.csv"
     rows = [f"{sample.path},{dataset.classes[min(sample.tags)]},train" for sample in dataset.samples]
-    table.write_text("\n".join(["picture,tags,split", *rows]))
+    table.write_text("\n".join(["image,tags,split", *rows]))
     options = ("pseudo_boxes.agreement=0.05",)
     train(table, tmp_path / "whole", *options)
     killed = tmp_path / "killed"
     train_and_kill(table, killed, "seeded", (*SEEDED, *options), killed / "checkpoint.pt")
-    pictures = {file.name: file.read_bytes() for file in (killed / "mosaics").iterdir()}
+    images = {file.name: file.read_bytes() for file in (killed / "mosaics").iterdir()}
     train(table, killed, *options)
-    assert pictures == {file.name: file.read_bytes() for file in (killed / "mosaics").iterdir()} != {}
+    assert images == {file.name: file.read_bytes() for file in (killed / "mosaics").iterdir()} != {}
     assert_same_bits(tmp_path / "whole", killed)
 
 
-def test_more_folds_teach_with_more_pictures(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_folds_teach_with_more_images(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     course = spied(monkeypatch)
     train(demo, tmp_path / "run", "pseudo_boxes.folds=3", "pseudo_boxes.rounds=1", "training.epochs=1")
     assert sorted(len(course.asked[f"fold-1-{number}"]) for number in (1, 2, 3)) == [5, 5, 6]
@@ -283,7 +283,7 @@ def test_more_folds_teach_with_more_pictures(demo: Path, tmp_path: Path, monkeyp
         assert not set(course.asked[f"fold-1-{number}"]) & ids(course.taught[f"fold-1-{number}"])
 
 
-def test_copies_of_a_picture_are_judged_by_a_head_that_saw_none_of_them(
+def test_copies_of_a_image_are_judged_by_a_head_that_saw_none_of_them(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     course, dataset = spied(monkeypatch), boxless.load_dataset(demo, "train")
@@ -300,9 +300,9 @@ def test_copies_of_a_picture_are_judged_by_a_head_that_saw_none_of_them(
             assert (sample.id in judged) == (f"copy of {sample.id}" in judged)
 
 
-def test_one_picture_is_too_few_for_two_opinions(demo: Path, tmp_path: Path) -> None:
+def test_one_image_is_too_few_for_two_opinions(demo: Path, tmp_path: Path) -> None:
     dataset = boxless.load_dataset(demo, "train")
-    with pytest.raises(BoxlessError, match=r"1 picture\(s\) are too few for 2 folds; take cam"):
+    with pytest.raises(BoxlessError, match=r"1 image\(s\) are too few for 2 folds; take cam"):
         train(replace(dataset, samples=dataset.samples[:1]), tmp_path / "run")
 
 
@@ -329,11 +329,11 @@ def test_small_boxes_are_those_seen_from_closer_by_where_both_looks_agree():
     # Class 0 is small and lies elsewhere in the heatmap, class 1 is large. Shifted by one of ten the IoU is 9/11.
     heat = opinion([50, 50, 60, 60], [0, 0, 80, 80])
     head = opinion([0, 0, 10, 10], [0, 0, 80, 88])
-    pictures = [opinion(), *(heat for _ in range(5))]
+    images = [opinion(), *(heat for _ in range(5))]
     near = [opinion([shift, 0, 10 + shift, 10], [7, 7, 9, 9]) for shift in (1, 0, 0, 6)]
     small = np.array([True, False])
     closer = [pseudo_boxes.CloserLook(row, small, boxes) for row, boxes in enumerate(near, 1)]
-    found = pseudo_boxes._merged(pictures, [opinion(), *(head for _ in range(5))], 0.7, closer)
+    found = pseudo_boxes._merged(images, [opinion(), *(head for _ in range(5))], 0.7, closer)
     assert found[0].boxes.shape == (0, 4)
     for row in range(1, 6):
         assert not found[row].difficult[1]
@@ -350,7 +350,7 @@ def boxes_of(*difficult: bool) -> Annotations:
     return Annotations(boxes, np.zeros(number, np.int64), np.array(difficult, np.bool_))
 
 
-def test_pictures_whose_boxes_teach_nothing_are_left_out() -> None:
+def test_images_whose_boxes_teach_nothing_are_left_out() -> None:
     def make(name: str, **known: Any) -> Sample:
         return Sample(name, Path(name), **({"tags": frozenset()} | known))
 

@@ -33,7 +33,7 @@ def url() -> Iterator[str]:
 
 
 def upload(address: str, content: bytes | None = None, path: str = "predict", **params: Any) -> requests.Response:
-    files = {"file": ("a picture.png", encoded() if content is None else content)}
+    files = {"file": ("an image.png", encoded() if content is None else content)}
     return requests.post(f"{address}/{path}", files=files, params=params, timeout=30)
 
 
@@ -68,7 +68,7 @@ def test_predict_gives_all_boxes_from_a_score_on(url: str) -> None:
     assert upload(url, min_score="much").status_code == 422
 
 
-def test_pictures_are_read_as_displayed(url: str) -> None:
+def test_images_are_read_as_displayed(url: str) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     answer = upload(url, encoded("JPEG", (64, 96), exif=turned)).json()
@@ -79,7 +79,7 @@ def test_look_gives_everything_the_page_shows(url: str) -> None:
     answer = upload(url, encoded("TIFF", (192, 128)), "look").json()
     seen = [(one["name"], one["confident"], one["box"]) for one in answer["detections"]]
     assert seen == [(name, name != "owl", [2 * side for side in BOXES[name]]) for name in CLASSES]
-    assert pixels_of(answer["picture"]).shape == (128, 192, 3)
+    assert pixels_of(answer["image"]).shape == (128, 192, 3)
     heat = known_detector().heatmap(np.zeros((128, 192, 3), np.uint8))
     for label, name in enumerate(CLASSES):
         assert answer["classes"][name]["colour"] == "#{:02x}{:02x}{:02x}".format(*class_colour(label))
@@ -91,7 +91,7 @@ def test_look_gives_everything_the_page_shows(url: str) -> None:
 def test_what_the_page_gets_is_no_larger_than_it_can_show(url: str) -> None:
     answer = upload(url, encoded("JPEG", (3200, 2400)), "look").json()
     assert (answer["width"], answer["height"]) == (3200, 2400)
-    assert pixels_of(answer["picture"]).shape == (1200, 1600, 3)
+    assert pixels_of(answer["image"]).shape == (1200, 1600, 3)
     assert pixels_of(answer["classes"]["cat"]["heatmap"]).shape == (240, 320, 3)
 
 
@@ -122,7 +122,7 @@ def test_the_page_asks_for_nothing_elsewhere(url: str) -> None:
 
 # For Label Studio.
 
-CONFIG = """<View><Image name="photo" value="$picture"/><Choices name="quality" toName="photo"><Choice value="cat"/>
+CONFIG = """<View><Image name="photo" value="$image"/><Choices name="quality" toName="photo"><Choice value="cat"/>
 </Choices><RectangleLabels name="beasts" toName="photo">
 <Label value="dog"/><Label value="cow"/></RectangleLabels></View>"""
 
@@ -143,7 +143,7 @@ def test_label_studio_is_greeted(url: str) -> None:
 
 
 def test_label_studio_gets_predictions_that_fit_its_config(url: str) -> None:
-    tasks = [{"id": 7, "data": {"picture": data_uri(encoded(size=size))}} for size in ((96, 64), (192, 128))]
+    tasks = [{"id": 7, "data": {"image": data_uri(encoded(size=size))}} for size in ((96, 64), (192, 128))]
     asked = {"tasks": tasks, "project": "1.1700000000", "label_config": CONFIG, "params": {"context": None}}
     answer = requests.post(f"{url}/predict", json=asked, timeout=30).json()
     assert answer["model_version"] == "first"
@@ -157,19 +157,19 @@ def test_label_studio_gets_predictions_that_fit_its_config(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         ("/data/upload/1/cat.jpg", "task 2: 'image' is a path or an address, and this server follows none"),
         ("http://127.0.0.1:1/cat.jpg", "task 2: 'image' is a path or an address"),
         ("file:///etc/hostname", "task 2: 'image' is a path or an address"),
         ("data:text/plain,cat", "task 2: 'image' is a path or an address"),
         ("data:image/png;base64,a*b", "task 2: 'image' is no base64"),
-        ("data:image/png;base64,YWJj", "task 2: not a picture"),
+        ("data:image/png;base64,YWJj", "task 2: not an image"),
         (None, "task 2: its data has no 'image'"),
     ],
 )
-def test_no_path_or_address_in_a_task_is_followed(url: str, picture: str | None, message: str) -> None:
-    tasks = [{"data": {"image": data_uri(encoded())}}, {"data": {"image": picture}}]
+def test_no_path_or_address_in_a_task_is_followed(url: str, image: str | None, message: str) -> None:
+    tasks = [{"data": {"image": data_uri(encoded())}}, {"data": {"image": image}}]
     answer = requests.post(f"{url}/predict", json={"tasks": tasks}, timeout=30)
     assert answer.status_code == 422 and message in answer.json()["error"]
 
@@ -191,7 +191,7 @@ def test_too_large_a_request_is_refused_before_it_is_read() -> None:
 def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
     with served(known_detector(), Limits(pixels=6143)) as url:
         answer = upload(url)
-        assert answer.status_code == 422 and "the picture: more than 6,143 pixels" in answer.json()["error"]
+        assert answer.status_code == 422 and "the image: more than 6,143 pixels" in answer.json()["error"]
 
 
 def test_too_many_tasks_are_refused() -> None:
@@ -258,11 +258,11 @@ def test_large_uploads_are_not_spooled_to_disk(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: "Opened"
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    picture = encoded("BMP", (1200, 1200), noise=True)
-    assert len(picture) > 4_000_000
+    image = encoded("BMP", (1200, 1200), noise=True)
+    assert len(image) > 4_000_000
     with opened:
-        assert upload(url, picture).status_code == 200
-        asked = {"tasks": [{"data": {"image": data_uri(picture)}}]}
+        assert upload(url, image).status_code == 200
+        asked = {"tasks": [{"data": {"image": data_uri(image)}}]}
         assert requests.post(f"{url}/predict", json=asked, timeout=30).status_code == 200
     assert opened.for_writing == [] and list(tmp_path.iterdir()) == []
 
@@ -339,8 +339,8 @@ def form(content: bytes, disposition: str = 'form-data; name="file"; filename="x
     return f"--b\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + content + b"\r\n--b--\r\n"
 
 
-def tasks(picture: object, **more: object) -> bytes:
-    return post(json.dumps({"tasks": [{"data": {"image": picture}}], **more}).encode(), "application/json")
+def tasks(image: object, **more: object) -> bytes:
+    return post(json.dumps({"tasks": [{"data": {"image": image}}], **more}).encode(), "application/json")
 
 
 def get(path: str, host: str = "127.0.0.1") -> bytes:

@@ -37,8 +37,8 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "a picture.png"
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "an image.png"
     path.write_bytes(encoded())
     return path
 
@@ -63,9 +63,9 @@ def slide(page: Page, value: float) -> None:
     page.locator("#threshold").fill(str(value))
 
 
-def test_a_picture_is_looked_at_and_the_threshold_moves(page: Page, picture: Path) -> None:
-    drop(page, picture)
-    assert page.locator("#status").inner_text() == "a picture.png, 96 × 64 pixels"
+def test_a_image_is_looked_at_and_the_threshold_moves(page: Page, image: Path) -> None:
+    drop(page, image)
+    assert page.locator("#status").inner_text() == "an image.png, 96 × 64 pixels"
     assert boxes(page) == [DOG, CAT] and page.locator("#labels span").all_inner_texts() == ["dog 0.60", "cat 0.90"]
     assert page.locator("#confident").get_attribute("aria-pressed") == "true"
     slide(page, 0)
@@ -81,8 +81,8 @@ def test_a_picture_is_looked_at_and_the_threshold_moves(page: Page, picture: Pat
     assert page.locator("#rows tr").all_inner_texts() == ["cat\t0.90\t0, 0, 48, 32", "dog\t0.60\t0, 32, 96, 64"]
 
 
-def test_classes_are_filtered_by_keyboard(page: Page, picture: Path) -> None:
-    drop(page, picture)
+def test_classes_are_filtered_by_keyboard(page: Page, image: Path) -> None:
+    drop(page, image)
     names = [text.split() for text in page.locator("#classes label").all_inner_texts()]
     assert names == [[name, f"{score:.2f}"] for name, score in SCORES.items()]
     page.focus("#classes input[value=cat]")
@@ -95,8 +95,8 @@ def test_classes_are_filtered_by_keyboard(page: Page, picture: Path) -> None:
     assert boxes(page) == [DOG, CAT]
 
 
-def test_heatmaps_are_laid_over_the_picture(page: Page, picture: Path) -> None:
-    drop(page, picture)
+def test_heatmaps_are_laid_over_the_image(page: Page, image: Path) -> None:
+    drop(page, image)
     assert page.locator("#heat").is_hidden()
     page.click("[aria-label='Heatmap of dog']")
     shown, tile = page.locator("#heat"), page.locator("[aria-label='Heatmap of dog']")
@@ -124,7 +124,7 @@ def colour(page: Page, place: float) -> Any:
     return page.locator("#heat").evaluate(script, place)
 
 
-def test_pictures_can_be_dropped_anywhere(page: Page) -> None:
+def test_images_can_be_dropped_anywhere(page: Page) -> None:
     script = """async (content) => {
         const data = new DataTransfer();
         data.items.add(new File([new Uint8Array(content)], "dropped.png"));
@@ -137,20 +137,20 @@ def test_pictures_can_be_dropped_anywhere(page: Page) -> None:
     assert page.locator("#status").inner_text() == "dropped.png, 96 × 64 pixels"
 
 
-def test_what_is_wrong_with_a_file_is_said(page: Page, picture: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_file_is_said(page: Page, image: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.png"
-    text.write_text("no picture")
+    text.write_text("no image")
     page.set_input_files("#file", text)
-    expect(page.locator("#error")).to_have_text("the picture: not a picture; replace it")
+    expect(page.locator("#error")).to_have_text("the image: not an image; replace it")
     large = tmp_path / "large.png"
     large.write_bytes(encoded(size=(400, 400), noise=True))
     page.set_input_files("#file", large)
     assert page.locator("#error").inner_text() == "large.png has 0.5 MB, and at most 0.1 MB are taken."
-    drop(page, picture)
+    drop(page, image)
     assert page.locator("#error").inner_text() == "" and boxes(page) == [DOG, CAT]
 
 
-def test_nothing_sticks_out_on_a_phone(page: Page, picture: Path) -> None:
+def test_nothing_sticks_out_on_a_phone(page: Page, image: Path) -> None:
     page.set_viewport_size({"width": 360, "height": 640})
-    drop(page, picture)
+    drop(page, image)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

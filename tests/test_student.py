@@ -102,7 +102,7 @@ def test_boxes_and_heatmaps_of_a_loaded_student_are_those_of_its_cells(
     student: tuple[Path, dict[str, Prepared]], demo: Path
 ) -> None:
     detector = Detector.load(student[0], "cpu")
-    pixels = boxless.pictures.read_picture(boxless.load_dataset(demo, "val").samples[0].path)
+    pixels = boxless.images.read_image(boxless.load_dataset(demo, "val").samples[0].path)
     size = (pixels.shape[1], pixels.shape[0])
     found, heatmaps = detector.look(pixels)
     with full_width(detector.device):

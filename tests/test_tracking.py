@@ -36,7 +36,7 @@ def test_history_has_a_line_an_epoch(tracked: Path) -> None:
     )
 
 
-def test_tensorboard_has_curves_and_pictures(tracked: Path) -> None:
+def test_tensorboard_has_curves_and_images(tracked: Path) -> None:
     file = next(tracked.rglob("events.out.tfevents.*"))
     events = EventAccumulator(str(file.parent), size_guidance={"images": 0})
     events.Reload()
@@ -44,9 +44,9 @@ def test_tensorboard_has_curves_and_pictures(tracked: Path) -> None:
     rows = [json.loads(line) for line in (tracked / "history.jsonl").read_text().splitlines()]
     logged = [event.value for event in events.Scalars("val/CorLoc")]
     assert logged == pytest.approx([row["CorLoc"] for row in rows])
-    pictures = [tag for tag in events.Tags()["images"] if tag.startswith(("boxes/", "heatmaps/"))]
-    assert len(pictures) == 12
-    assert events.Images(pictures[0])[0].encoded_image_string.startswith(b"\x89PNG")
+    images = [tag for tag in events.Tags()["images"] if tag.startswith(("boxes/", "heatmaps/"))]
+    assert len(images) == 12
+    assert events.Images(images[0])[0].encoded_image_string.startswith(b"\x89PNG")
 
 
 def wandb_records(content: bytes) -> Iterator[bytes]:
@@ -65,7 +65,7 @@ def wandb_records(content: bytes) -> Iterator[bytes]:
             yield record
 
 
-def test_wandb_offline_has_curves_pictures_and_boxes(tracked: Path) -> None:
+def test_wandb_offline_has_curves_images_and_boxes(tracked: Path) -> None:
     file = next(tracked.rglob("run-*.wandb"))
     seen: dict[str, list[str]] = {}
     for data in wandb_records(file.read_bytes()):
@@ -83,7 +83,7 @@ def test_wandb_offline_has_curves_pictures_and_boxes(tracked: Path) -> None:
     assert boxes and all("box_data" in entry for entry in boxes)
 
 
-def test_a_broken_picture_of_the_monitored_split_is_left_out(
+def test_a_broken_image_of_the_monitored_split_is_left_out(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BOXLESS_CACHE", str(tmp_path / "cache"))

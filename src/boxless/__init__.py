@@ -1,7 +1,7 @@
 """Boxless: object detectors from image tags.
 
 >>> import boxless
->>> detector = boxless.train("pictures.csv", "runs/first")  # doctest: +SKIP
+>>> detector = boxless.train("images.csv", "runs/first")  # doctest: +SKIP
 >>> boxless.confident(detector.predict("street.jpg")).names  # doctest: +SKIP
 ['bus', 'person']
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from boxless.datasets import load_dataset
     from boxless.doctor import examine
-    from boxless.errors import BoxlessError, PictureError
+    from boxless.errors import BoxlessError, ImageError
     from boxless.evaluation import diagnose, evaluate
     from boxless.inference import Detector, confident
     from boxless.structures import Annotations, Dataset, Detections, Heatmaps, Sample
@@ -22,7 +22,7 @@ _HOMES = {
     "load_dataset": "datasets",
     "examine": "doctor",
     "BoxlessError": "errors",
-    "PictureError": "errors",
+    "ImageError": "errors",
     "diagnose": "evaluation",
     "evaluate": "evaluation",
     "Detector": "inference",
@@ -42,7 +42,7 @@ __all__ = [
     "Detections",
     "Detector",
     "Heatmaps",
-    "PictureError",
+    "ImageError",
     "Sample",
     "confident",
     "diagnose",

@@ -29,9 +29,9 @@ class Backbone:
     """A feature extractor cut into stages.
 
     Args:
-        stages: run one after the other they turn a normalised picture (B, 3, H, W) into a map (B, channels, h, w).
+        stages: run one after the other they turn a normalised image (B, 3, H, W) into a map (B, channels, h, w).
         channels: of the map.
-        stride: picture pixels a map cell.
+        stride: image pixels a map cell.
         mean, std: of the pixels (RGB in [0, 1]) that the weights expect.
         source, licence: of the weights, for the manifest.
         fully_connected: the classifier's two pretrained hidden layers with their activations, where it has them
@@ -96,7 +96,7 @@ class Hypercolumns(nn.Sequential):
     Deep maps say what there is, earlier ones where it ends.
 
     Args:
-        stages: run one after the other they turn a picture (B, 3, H, W) into a map (B, C, h, w).
+        stages: run one after the other they turn an image (B, 3, H, W) into a map (B, C, h, w).
         levels: rows of the stages whose maps, averaged down to h x w, come behind the last one's channels.
     """
 
@@ -104,10 +104,10 @@ class Hypercolumns(nn.Sequential):
         super().__init__(*stages)
         self.levels = tuple(levels)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C + channels of the levels, h, w)."""
         # Maps of the first stages are large, and let go as soon as the next has read them.
-        kept, last = {}, pictures
+        kept, last = {}, images
         for row, stage in enumerate(self):
             last = stage(last)
             if row in self.levels:
@@ -121,7 +121,7 @@ def create_backbone(config: BackboneConfig) -> Backbone:
     """Build a backbone and load its weights.
 
     The stages are in evaluation mode: batch normalisation keeps its ImageNet statistics, as batches here are a few
-        pictures.
+        images.
 
     Raises:
         BoxlessError: the name is unknown, or the weights cannot be had; the message says what else there is.
@@ -166,9 +166,9 @@ def folded(stages: nn.Sequential) -> nn.Sequential:
                 setattr(parent, name, fuse_conv_bn_eval(layer, norm))
                 # timm's normalisation carries the activation with it.
                 setattr(parent, next_name, getattr(norm, "act", nn.Identity()))
-    picture = torch.rand(1, 3, 160, 208, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, 160, 208, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        before, after = (each(picture.to(next(stages.parameters()).device)) for each in (stages, copied))
+        before, after = (each(image.to(next(stages.parameters()).device)) for each in (stages, copied))
     error, size = ((before - after).abs(), before.abs())
     # Channel by channel, as large ones would hide what is wrong with others; rounding errors are those of the largest.
     same = error.amax(dim=(0, 2, 3)) <= 1e-3 * size.amax(dim=(0, 2, 3)) + 1e-5 * size.max()
@@ -271,9 +271,7 @@ def _from_timm(config: BackboneConfig) -> Backbone:
     settings = {} if pretrained is None else asdict(pretrained)
     stages = _timm_stages(model).eval()
     if not _takes_any_size(stages, info.channels()[-1]):
-        raise BoxlessError(
-            f"backbone '{config.name}' takes pictures of one size only; choose another, such as resnet18"
-        )
+        raise BoxlessError(f"backbone '{config.name}' takes images of one size only; choose another, such as resnet18")
     return Backbone(
         stages=stages,
         channels=info.channels()[-1],
@@ -322,8 +320,8 @@ class _LastMap(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return cast(Tensor, self.model(pictures)[-1])
+    def forward(self, images: Tensor) -> Tensor:
+        return cast(Tensor, self.model(images)[-1])
 
 
 def _timm_model(config: BackboneConfig, name: str, **options: Any) -> Any:

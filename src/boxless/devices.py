@@ -9,11 +9,11 @@ import torch
 
 
 @contextmanager
-def one_thread_a_picture(device: torch.device) -> Iterator[int]:
-    """How many pictures to work on at once, each on one of torch's threads; while the block lasts it has no more.
+def one_thread_a_image(device: torch.device) -> Iterator[int]:
+    """How many images to work on at once, each on one of torch's threads; while the block lasts it has no more.
 
-    Layers of one picture are too small to share among threads: two pictures on a core each take half the time of one
-    after the other on two. Nor does what comes out then depend on the number of cores. Other devices take one picture
+    Layers of one image are too small to share among threads: two images on a core each take half the time of one
+    after the other on two. Nor does what comes out then depend on the number of cores. Other devices take one image
     at a time.
     """
     if device.type != "cpu":

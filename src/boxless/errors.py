@@ -5,5 +5,5 @@ class BoxlessError(Exception):
     """Anything a user can mend: a wrong path, a wrong option, data that does not fit together."""
 
 
-class PictureError(BoxlessError):
-    """One picture that cannot be read. Stages that walk over many pictures report it, skip it and go on."""
+class ImageError(BoxlessError):
+    """One image that cannot be read. Stages that walk over many images report it, skip it and go on."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from boxless.datasets import load_dataset
-from boxless.devices import full_width, one_thread_a_picture
+from boxless.devices import full_width, one_thread_a_image
 from boxless.errors import BoxlessError
 from boxless.inference import Detector, points_of
 from boxless.metrics import diagnose_detections, evaluate_detections
@@ -31,10 +31,10 @@ def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
 
     Returns:
         What `metrics.evaluate_detections` gives, with `data` (its name), `supervision` (of the detector: `tags` or
-        `boxes`), `seconds` and `skipped` (pictures that could not be read).
+        `boxes`), `seconds` and `skipped` (images that could not be read).
 
     Raises:
-        BoxlessError: the dataset has none of the detector's classes, or no readable picture.
+        BoxlessError: the dataset has none of the detector's classes, or no readable image.
     """
     return decide_all(detector, matched(detector, data, split), "Evaluate").scores()
 
@@ -50,10 +50,10 @@ def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
 
     Returns:
         What `metrics.diagnose_detections` gives, with `data` (its name), `supervision` (of the detector: `tags` or
-        `boxes`), `seconds` and `skipped` (pictures that could not be read).
+        `boxes`), `seconds` and `skipped` (images that could not be read).
 
     Raises:
-        BoxlessError: the dataset has no boxes, none of the detector's classes, or no readable picture.
+        BoxlessError: the dataset has no boxes, none of the detector's classes, or no readable image.
     """
     dataset = matched(detector, data, split)
     if not dataset.has_boxes:
@@ -65,14 +65,14 @@ def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What a detector makes of a dataset: one walk over the pictures serves scores, diagnosis and report.
+    """What a detector makes of a dataset: one walk over the images serves scores, diagnosis and report.
 
     Args:
-        dataset: in the detector's classes, without the pictures that were skipped.
+        dataset: in the detector's classes, without the images that were skipped.
         supervision: of the detector, `tags` or `boxes`.
-        detections: one a picture.
-        points: (pictures, classes, 2) float32, see `points_of`.
-        skipped: pictures that could not be read -> reason.
+        detections: one an image.
+        points: (images, classes, 2) float32, see `points_of`.
+        skipped: images that could not be read -> reason.
         seconds: how long it took.
     """
 
@@ -123,10 +123,10 @@ def decide_all(
         detector: the detector.
         dataset: in its classes, see `matched`.
         description: what the progress bar says.
-        look: gets every picture and what is made of it, in order; heatmaps are kept nowhere else.
+        look: gets every image and what is made of it, in order; heatmaps are kept nowhere else.
 
     Raises:
-        BoxlessError: no picture can be read.
+        BoxlessError: no image can be read.
     """
     start = time.perf_counter()
     ready = prepare(dataset, detector.features, detector.views, detector.proposals)
@@ -138,7 +138,7 @@ def decide_all(
 
     found, points = [], []
     with (
-        one_thread_a_picture(detector.device) as threads,
+        one_thread_a_image(detector.device) as threads,
         full_width(detector.device),
         closing(track_threads(work, range(len(samples)), description, threads)) as decided,
     ):

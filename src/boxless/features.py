@@ -1,4 +1,4 @@
-"""Feature maps of pictures: the frozen part of the network is run once, and its maps are kept in half precision."""
+"""Feature maps of images: the frozen part of the network is run once, and its maps are kept in half precision."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from boxless.backbones import Backbone, Hypercolumns, fingerprint, folded, normalised
 from boxless.cache import entry, load_array, open_store, save_array
 from boxless.config import BackboneConfig, ViewConfig
-from boxless.devices import one_thread_a_picture
-from boxless.pictures import read_picture
-from boxless.progress import track_pictures
+from boxless.devices import one_thread_a_image
+from boxless.images import read_image
+from boxless.progress import track_images
 from boxless.structures import FloatArray
 
 
 @dataclass(frozen=True)
 class View:
-    """One way to show a picture to the network.
+    """One way to show an image to the network.
 
     Args:
         scale: longest side in pixels.
@@ -36,12 +36,12 @@ class View:
     flipped: bool = False
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in this view of a picture of `width` x `height` pixels."""
+        """Width and height in this view of an image of `width` x `height` pixels."""
         factor = self.scale / max(width, height)
         return max(1, round(width * factor)), max(1, round(height * factor))
 
     def boxes(self, boxes: FloatArray, width: int, height: int) -> FloatArray:
-        """Move boxes (N, 4), xyxy pixels of a picture of `width` x `height`, into the pixels of this view."""
+        """Move boxes (N, 4), xyxy pixels of an image of `width` x `height`, into the pixels of this view."""
         view_width, view_height = self.size(width, height)
         moved = boxes * np.array([view_width / width, view_height / height] * 2, np.float32)
         if self.flipped:
@@ -49,7 +49,7 @@ class View:
         return moved
 
     def restore(self, boxes: FloatArray, width: int, height: int) -> FloatArray:
-        """Move boxes (N, 4), xyxy pixels of this view, back into the pixels of the picture: the inverse of `boxes`."""
+        """Move boxes (N, 4), xyxy pixels of this view, back into the pixels of the image: the inverse of `boxes`."""
         view_width, view_height = self.size(width, height)
         moved = boxes.copy()
         if self.flipped:
@@ -79,7 +79,7 @@ class Truth(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a method is given: views of pictures, as feature maps or as pixels, and what is known of them.
+    """What a method is given: views of images, as feature maps or as pixels, and what is known of them.
 
     Args:
         maps: (B, C, H, W) float16 as they are stored, or float32: the frozen part's output (or normalised pixels where
@@ -133,7 +133,7 @@ class Item:
 def collate(items: Sequence[Item]) -> Batch:
     """Put items into one batch, padded with zeros to the largest map.
 
-    Maps stay in the precision of the first, and only what is padded is zeroed: hypercolumns of eight pictures take
+    Maps stay in the precision of the first, and only what is padded is zeroed: hypercolumns of eight images take
     50 MB in single precision, fresh memory at every step.
     """
     channels = items[0].map.shape[0]
@@ -156,11 +156,11 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
-def to_pixels(picture: NDArray[np.uint8], view: View, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Resize, mirror and normalise a picture (h, w, 3) uint8 into (3, h', w') float32."""
-    size = view.size(picture.shape[1], picture.shape[0])
-    shrinks = size[0] < picture.shape[1]
-    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+def to_pixels(image: NDArray[np.uint8], view: View, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Resize, mirror and normalise an image (h, w, 3) uint8 into (3, h', w') float32."""
+    size = view.size(image.shape[1], image.shape[0])
+    shrinks = size[0] < image.shape[1]
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     if view.flipped:
         resized = resized[:, ::-1]
     pixels = (resized.astype(np.float32) / 255 - np.array(mean, np.float32)) / np.array(std, np.float32)
@@ -168,7 +168,7 @@ def to_pixels(picture: NDArray[np.uint8], view: View, mean: Sequence[float], std
 
 
 class FeatureStore:
-    """Feature maps of the frozen part of a backbone, keyed by picture content, view and weights.
+    """Feature maps of the frozen part of a backbone, keyed by image content, view and weights.
 
     Maps lie on disk in half precision, one file a view, and are memory-mapped, so that memory does not grow with their
     number. Where nothing is frozen, nothing is stored: `load` then gives the pixels themselves.
@@ -198,9 +198,9 @@ class FeatureStore:
             "versions": {module.__name__: module.__version__ for module in (torch, torchvision, timm, cv2)},
         }
 
-    def extract(self, picture: NDArray[np.uint8], view: View) -> Tensor:
-        """Run the frozen stages on one view of a picture (h, w, 3) uint8: (C, h', w') float32, rounded as if stored."""
-        pixels = to_pixels(picture, view, self._mean, self._std)
+    def extract(self, image: NDArray[np.uint8], view: View) -> Tensor:
+        """Run the frozen stages on one view of an image (h, w, 3) uint8: (C, h', w') float32, rounded as if stored."""
+        pixels = to_pixels(image, view, self._mean, self._std)
         if not self.cached:
             return pixels
         with torch.inference_mode():
@@ -213,38 +213,38 @@ class FeatureStore:
         # Most stores only load.
         return folded(self._frozen).to(memory_format=torch.channels_last)
 
-    def compute(self, pictures: Mapping[str, Path], views: Sequence[View]) -> dict[Path, str]:
-        """Extract and store what is not there yet; where nothing is frozen, only see that the pictures can be read.
+    def compute(self, images: Mapping[str, Path], views: Sequence[View]) -> dict[Path, str]:
+        """Extract and store what is not there yet; where nothing is frozen, only see that the images can be read.
 
-        Pictures go through the network one by one: a map then does not depend on which others were missing.
+        Images go through the network one by one: a map then does not depend on which others were missing.
 
         Args:
-            pictures: content key -> file.
+            images: content key -> file.
             views: which views of each.
 
         Returns:
-            Pictures that could not be read -> reason.
+            Images that could not be read -> reason.
         """
         if not self.cached:
-            return _unreadable(pictures)
-        missing = {key: [view for view in views if not self._entry(key, view).exists()] for key in pictures}
+            return _unreadable(images)
+        missing = {key: [view for view in views if not self._entry(key, view).exists()] for key in images}
 
         def work(key: str, path: Path) -> None:
-            picture = read_picture(path)
+            image = read_image(path)
             for view in missing[key]:
-                save_array(self._entry(key, view), self.extract(picture, view).half().numpy())
+                save_array(self._entry(key, view), self.extract(image, view).half().numpy())
 
-        todo = {key: path for key, path in pictures.items() if missing[key]}
+        todo = {key: path for key, path in images.items() if missing[key]}
         if todo:
             # Once, before all threads ask for it at the same time.
             self._lean.eval()
-        with one_thread_a_picture(self._device) as threads:
-            return track_pictures(work, todo, "Features", threads)
+        with one_thread_a_image(self._device) as threads:
+            return track_images(work, todo, "Features", threads)
 
     def load(self, key: str, path: Path, view: View) -> Tensor:
         """The stored map of a view, (C, h, w) float16; or the view's pixels, float32, where nothing is frozen."""
         if not self.cached:
-            return self.extract(read_picture(path), view)
+            return self.extract(read_image(path), view)
         return torch.from_numpy(np.array(load_array(self._entry(key, view))))
 
     def _entry(self, key: str, view: View) -> Path:
@@ -254,8 +254,8 @@ class FeatureStore:
         return entry(self._folders[view], key)
 
 
-def _unreadable(pictures: Mapping[str, Path]) -> dict[Path, str]:
+def _unreadable(images: Mapping[str, Path]) -> dict[Path, str]:
     def work(key: str, path: Path) -> None:
-        read_picture(path)
+        read_image(path)
 
-    return track_pictures(work, pictures, "Check pictures", None)
+    return track_images(work, images, "Check images", None)

@@ -9,25 +9,25 @@ from torch import Tensor
 
 from boxless.config import LocalizerConfig
 from boxless.features import View, views_of
+from boxless.images import read_image
 from boxless.inference import Detector
 from boxless.methods import Localizer, TaughtDetector
 from boxless.methods.extent import SCALE, THRESHOLDS, UNFITTED, likely_threshold
 from boxless.methods.foreground import Foreground, fit_foreground
-from boxless.pictures import read_picture
 from boxless.prepare import Prepared
 from boxless.progress import console, track
 from boxless.structures import Dataset, FloatArray
 
 FITTED = 100
-"""Pictures that principal components are fitted to: more change nothing that counts."""
+"""Images that principal components are fitted to: more change nothing that counts."""
 TEACHING_PLACES = 1000
-"""Most pictures that teach what is an object at all."""
+"""Most images that teach what is an object at all."""
 SCALED = 100
-"""Most pictures that are looked at in a second scale to find out how far objects reach."""
+"""Most images that are looked at in a second scale to find out how far objects reach."""
 
 
 def fit_projections(model: TaughtDetector, ready: Prepared, view: View, seed: int) -> None:
-    """Fit the principal components of a detector that boxes teach to maps of some of the pictures."""
+    """Fit the principal components of a detector that boxes teach to maps of some of the images."""
     rows = np.random.default_rng(seed).permutation(len(ready.keys))[:FITTED].tolist()
     model.fit_projections(_maps(ready, rows, view))
 
@@ -37,7 +37,7 @@ def fit_outlines(model: Localizer, ready: Prepared, detector: Detector) -> float
 
     Args:
         model: is left in evaluation mode.
-        ready: the pictures it was trained on; some have a tag.
+        ready: the images it was trained on; some have a tag.
         detector: the detector that the model is part of.
 
     Returns:
@@ -80,7 +80,7 @@ def _threshold(ready: Prepared, detector: Detector) -> float:
     for row in track(rows, "Where objects end", len(rows), transient=True):
         path, size, labels = samples[row].path, ready.sizes[row], sorted(samples[row].tags)
         stored = ready.map(row, first)
-        larger = detector.features.extract(read_picture(path), far.views[0])
+        larger = detector.features.extract(read_image(path), far.views[0])
         for side, (look, maps) in enumerate(((near, stored), (far, larger))):
             found = look.extents([maps], size, labels, THRESHOLDS)
             sides = np.array([*size, *size], np.float32)
@@ -93,12 +93,12 @@ def _threshold(ready: Prepared, detector: Detector) -> float:
 
 
 def tagged(dataset: Dataset, seed: int, most: int) -> list[int]:
-    """Rows of at most so many pictures with a tag, in an order drawn from the seed."""
+    """Rows of at most so many images with a tag, in an order drawn from the seed."""
     rows = [row for row, sample in enumerate(dataset.samples) if sample.tags]
     return list(np.random.default_rng(seed).permutation(rows)[:most].tolist())
 
 
 def _maps(ready: Prepared, rows: Sequence[int], view: View) -> Iterator[Tensor]:
-    """The maps of these pictures, one at a time, in single precision."""
+    """The maps of these images, one at a time, in single precision."""
     for row in rows:
         yield ready.map(row, view).float()

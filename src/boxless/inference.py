@@ -1,4 +1,4 @@
-"""Pictures -> Detections and Heatmaps."""
+"""Images -> Detections and Heatmaps."""
 
 import copy
 import os
@@ -15,33 +15,33 @@ from PIL import Image
 from torchvision.ops import batched_nms, box_iou
 
 from boxless.config import Config, InferenceConfig
-from boxless.devices import full_width, one_thread_a_picture
-from boxless.errors import PictureError
+from boxless.devices import full_width, one_thread_a_image
+from boxless.errors import ImageError
 from boxless.features import Batch, FeatureStore, Item, View, collate, views_of
+from boxless.images import read_image, to_array
 from boxless.methods import Evidence, FastRCNN, Localizer, TaughtDetector
 from boxless.methods.extent import UNFITTED
 from boxless.methods.heads import paired_iou
 from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap, vote
 from boxless.metrics.boxes import coverage
-from boxless.pictures import read_picture, to_array
 from boxless.progress import track_threads
 from boxless.proposals import propose
 from boxless.runs import Network, load_network, read_config, read_manifest
 from boxless.structures import Detections, FloatArray, Heatmaps
 
-Picture = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
+ImageInput = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
 
 CELLS = 128
-"""Most cells a side of a heatmap of boxes; those of a large picture are larger."""
+"""Most cells a side of a heatmap of boxes; those of a large image are larger."""
 ALONE = 0.5
 """Share of its scores that a class keeps where head and heatmap have nothing in common."""
 UNLIKELY = 0.01
-"""Classes that are less likely in the picture keep `ALONE` too: to find the boxes of their heatmaps is wasted time."""
+"""Classes that are less likely in the image keep `ALONE` too: to find the boxes of their heatmaps is wasted time."""
 INSIDE, DOUBTFUL = 0.8, 0.7
 """A box that lies within a better one of its class with this share of its area keeps this share of its score
 (docs/experiments.md)."""
 FINEST = 2
-"""Boxes of heatmaps are exact to a pixel of the picture, but not finer than so many pixels a pixel of the view."""
+"""Boxes of heatmaps are exact to a pixel of the image, but not finer than so many pixels a pixel of the view."""
 SPARSE, NEAR = 4, 0.4
 """To find the box of a known class, one proposal of so many is looked at first, and then those of this IoU with the
 likeliest."""
@@ -89,65 +89,65 @@ class Detector:
         return cls(network, config, classes, torch.device(device or PartialState().device), folder.resolve().name)
 
     def with_views(self, views: Sequence[View]) -> "Detector":
-        """The same detector, looking at pictures in other views."""
+        """The same detector, looking at images in other views."""
         other = copy.copy(self)
         other.views = tuple(views)
         return other
 
-    def predict(self, picture: Picture) -> Detections:
-        """Boxes in one picture: a file, an RGB array (h, w, 3) uint8, or a Pillow image.
+    def predict(self, image: ImageInput) -> Detections:
+        """Boxes in one image: a file, an RGB array (h, w, 3) uint8, or a Pillow image.
 
         Raises:
-            PictureError: the picture cannot be read.
+            ImageError: the image cannot be read.
         """
-        return self.look(picture)[0]
+        return self.look(image)[0]
 
-    def heatmap(self, picture: Picture) -> Heatmaps:
-        """Class heatmaps of one picture: a file, an RGB array (h, w, 3) uint8, or a Pillow image.
+    def heatmap(self, image: ImageInput) -> Heatmaps:
+        """Class heatmaps of one image: a file, an RGB array (h, w, 3) uint8, or a Pillow image.
 
         Raises:
-            PictureError: the picture cannot be read.
+            ImageError: the image cannot be read.
         """
-        return self.look(picture)[1]
+        return self.look(image)[1]
 
-    def look(self, picture: Picture) -> tuple[Detections, Heatmaps]:
+    def look(self, image: ImageInput) -> tuple[Detections, Heatmaps]:
         """Both boxes and heatmaps, for the price of one.
 
-        Torch shares the picture among all its threads, so the last bits may depend on their number.
+        Torch shares the image among all its threads, so the last bits may depend on their number.
         """
-        pixels = _pixels(picture)
+        pixels = _pixels(image)
         boxes = propose(pixels, self.proposals) if self.proposals else None
         with full_width(self.device):
             maps = [self.features.extract(pixels, view) for view in self.views]
             return self.decide(maps, boxes, (pixels.shape[1], pixels.shape[0]))
 
     def look_all(
-        self, pictures: Sequence[Path], skipped: dict[Path, str]
+        self, images: Sequence[Path], skipped: dict[Path, str]
     ) -> Iterator[tuple[Path, NDArray[np.uint8], Detections, Heatmaps]]:
-        """Walk over picture files in order behind a progress bar, a few at a time in memory.
+        """Walk over image files in order behind a progress bar, a few at a time in memory.
 
         Several are looked at at once, each as `look` does with one thread: what comes out is the same whatever the
-        number of pictures and of cores.
+        number of images and of cores.
 
         Args:
-            pictures: files.
+            images: files.
             skipped: takes up the files that cannot be read -> reason.
         """
 
-        def work(path: Path) -> tuple[NDArray[np.uint8], Detections, Heatmaps] | PictureError:
+        def work(path: Path) -> tuple[NDArray[np.uint8], Detections, Heatmaps] | ImageError:
             try:
-                pixels = read_picture(path)
-            except PictureError as error:
+                pixels = read_image(path)
+            except ImageError as error:
                 return error
             return pixels, *self.look(pixels)
 
         with (
-            one_thread_a_picture(self.device) as threads,
+            one_thread_a_image(self.device) as threads,
             full_width(self.device),
-            closing(track_threads(work, pictures, "Predict", threads)) as looks,
+            closing(track_threads(work, images, "Predict", threads)) as looks,
         ):
-            for path, seen in zip(pictures, looks, strict=True):
-                if isinstance(seen, PictureError):
+            for path, seen in zip(images, looks, strict=True):
+                if isinstance(seen, ImageError):
                     skipped[path] = str(seen)
                 else:
                     yield path, *seen
@@ -163,8 +163,8 @@ class Detector:
 
         Args:
             maps: one a view, (C, h, w).
-            boxes: proposals (N, 4), xyxy pixels of the picture, for methods that use them.
-            size: width and height of the picture in pixels.
+            boxes: proposals (N, 4), xyxy pixels of the image, for methods that use them.
+            size: width and height of the image in pixels.
         """
         evidence = self._evidence(maps, boxes, size)
         image_scores = np.mean([view.image_scores.numpy() for view in evidence], axis=0)
@@ -189,14 +189,14 @@ class Detector:
     def locate(
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int], labels: Sequence[int]
     ) -> FloatArray:
-        """The likeliest box of each class that is known to be in the picture.
+        """The likeliest box of each class that is known to be in the image.
 
         Args:
             maps, boxes, size: as `decide` takes them.
             labels: the classes.
 
         Returns:
-            (len(labels), 4) float32, xyxy pixels of the picture.
+            (len(labels), 4) float32, xyxy pixels of the image.
         """
         wanted = np.array(labels, np.int64)
         if isinstance(self.model, FastRCNN) and boxes is not None and len(wanted):
@@ -254,7 +254,7 @@ class Detector:
     ) -> torch.Tensor:
         """How far head and heatmap agree on where each class is, from `ALONE` to 1: (classes,)."""
         labels = np.flatnonzero(image_scores >= UNLIKELY)
-        # Pixels of a view are fine enough; a picture may have many more.
+        # Pixels of a view are fine enough; an image may have many more.
         view = View(max(view.scale for view in self.views))
         shining = self._shining(*self._merged(evidence), view.size(*size), labels, self._threshold)
         rows = torch.from_numpy(labels)
@@ -288,7 +288,7 @@ class Detector:
     def _scored(
         self, evidence: Sequence[Evidence], boxes: FloatArray | None, size: tuple[int, int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where the proposals or cells have their boxes (N, 4), xyxy pixels of the picture, and scores (N, classes)."""
+        """Where the proposals or cells have their boxes (N, 4), xyxy pixels of the image, and scores (N, classes)."""
         scores = torch.stack([row.proposal_scores for row in evidence if row.proposal_scores is not None]).mean(0)
         moved = [
             view.restore(row.boxes.numpy(), *size)
@@ -314,7 +314,7 @@ class Detector:
         threshold: float,
     ) -> FloatArray:
         """The box that the heatmap of each of these classes shines on: (len(labels), 4) float32, xyxy pixels."""
-        # A picture may have many more pixels than maps can tell apart.
+        # An image may have many more pixels than maps can tell apart.
         view = View(min(max(size), FINEST * max(view.scale for view in self.views)))
         fine = view.size(*size)
         if foreground is None:
@@ -324,14 +324,14 @@ class Detector:
         return view.restore(np.array(boxes, np.float32).reshape(-1, 4), *size)
 
 
-def _pixels(picture: Picture) -> NDArray[np.uint8]:
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise PictureError(f"an array must be (h, w, 3) uint8 RGB, not {picture.shape} {picture.dtype}")
-        return picture
-    if isinstance(picture, Image.Image):
-        return to_array(picture)
-    return read_picture(Path(picture))
+def _pixels(image: ImageInput) -> NDArray[np.uint8]:
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ImageError(f"an array must be (h, w, 3) uint8 RGB, not {image.shape} {image.dtype}")
+        return image
+    if isinstance(image, Image.Image):
+        return to_array(image)
+    return read_image(Path(image))
 
 
 def _mean_of_views(planes: Sequence[torch.Tensor], views: Sequence[View]) -> FloatArray:
@@ -376,7 +376,7 @@ def confident(detections: Detections) -> Detections:
     """The boxes worth showing a person.
 
     Multiple-instance scores share one unit among all proposals, so no fixed threshold serves: shown are classes that
-    are more likely in the picture than not, and of these the boxes that score at least half as much as the class's
+    are more likely in the image than not, and of these the boxes that score at least half as much as the class's
     best.
     """
     best = np.zeros(len(detections.classes), np.float32)
@@ -389,7 +389,7 @@ def confident(detections: Detections) -> Detections:
 
 
 def points_of(heatmaps: Heatmaps) -> FloatArray:
-    """The arg-max of every class map, at the centre of its cell: (classes, 2) float32, x and y in picture pixels."""
+    """The arg-max of every class map, at the centre of its cell: (classes, 2) float32, x and y in image pixels."""
     classes, height, width = heatmaps.maps.shape
     row, column = np.divmod(heatmaps.maps.reshape(classes, -1).argmax(axis=1), width)
     centres = np.stack([(column + 0.5) / width, (row + 0.5) / height], axis=1)

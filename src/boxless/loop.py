@@ -1,4 +1,4 @@
-"""The loop: a network learns from pictures that are prepared, pass by pass.
+"""The loop: a network learns from images that are prepared, pass by pass.
 
 Devices, precision and several processes are accelerate's work.
 """
@@ -18,17 +18,17 @@ from torch.utils.data import Dataset as TorchDataset
 
 from boxless.config import Config, TrainingConfig
 from boxless.devices import full_width
-from boxless.errors import BoxlessError, PictureError
+from boxless.errors import BoxlessError, ImageError
 from boxless.evaluation import evaluate
 from boxless.features import Item, Truth, View, collate, views_of
+from boxless.images import read_image
 from boxless.inference import Detector, confident
 from boxless.metrics.summary import CONVENTIONS
-from boxless.pictures import read_picture
 from boxless.prepare import Prepared
 from boxless.progress import console, track
 from boxless.runs import Network, read_checkpoint, read_history, save_checkpoint, write_history
 from boxless.structures import Annotations, Dataset
-from boxless.tracking import log_pictures
+from boxless.tracking import log_images
 
 
 def train_network(
@@ -47,7 +47,7 @@ def train_network(
         run: the run folder; takes a checkpoint and a line of history after every pass.
         config: of the run.
         network: its `model` is trained.
-        ready: the pictures, with the boxes that teach where there are any.
+        ready: the images, with the boxes that teach where there are any.
         detector: the one that the network is part of.
         monitored: what to evaluate on after every pass.
 
@@ -76,7 +76,7 @@ def train_network(
         # Dropout too depends on seed and epoch alone; processes of one run differ.
         torch.manual_seed(int(np.random.default_rng((config.seed, epoch, accelerator.process_index)).integers(2**62)))
         model.train()
-        # The backbone's batch normalisation keeps its statistics: batches are a few pictures of few classes.
+        # The backbone's batch normalisation keeps its statistics: batches are a few images of few classes.
         network.model.tail.eval()
         with full_width(accelerator.device):
             losses = _epoch(accelerator, model, optimizer, batches, training, epoch, epochs)
@@ -100,7 +100,7 @@ def _epoch(
     epoch: int,
     epochs: int,
 ) -> dict[str, float]:
-    """One pass over the pictures; returns the mean of every loss."""
+    """One pass over the images; returns the mean of every loss."""
     sums: dict[str, Tensor] = {}
     total_steps = epochs * len(batches)
     bar = track(batches, f"Epoch {epoch + 1}/{epochs}", len(batches), transient=True)
@@ -144,15 +144,15 @@ def optimizer_for(model: torch.nn.Module, training: TrainingConfig) -> torch.opt
 
 
 class TrainingViews(TorchDataset[Item]):
-    """Views of the training pictures, by (row, view), with the boxes that teach where the dataset has any.
+    """Views of the training images, by (row, view), with the boxes that teach where the dataset has any.
 
-    Where averages of the maps are enough they are kept, a few kilobytes a picture, and the map of a view is read once.
+    Where averages of the maps are enough they are kept, a few kilobytes an image, and the map of a view is read once.
     """
 
     def __init__(self, ready: Prepared, views: Sequence[View], averages_only: bool) -> None:
         self.ready = ready
         self.views = views
-        # One tensor for all, (views, pictures, channels): as many small ones between the maps that are read and let go
+        # One tensor for all, (views, images, channels): as many small ones between the maps that are read and let go
         # would leave the heap in pieces, and memory would grow by gigabytes. NaN where a map was not yet read.
         self.averages: Tensor | None = None
         self.averages_only = averages_only
@@ -187,25 +187,25 @@ def _truth(annotations: Annotations, view: View, size: tuple[int, int]) -> Truth
 
 
 class _Order(Sampler[tuple[int, int]]):
-    """Which picture comes when, in which view: drawn from seed and epoch alone, so a resumed run goes on the same."""
+    """Which image comes when, in which view: drawn from seed and epoch alone, so a resumed run goes on the same."""
 
-    def __init__(self, pictures: int, views: int, seed: int) -> None:
-        self.pictures, self.views, self.seed = pictures, views, seed
+    def __init__(self, images: int, views: int, seed: int) -> None:
+        self.images, self.views, self.seed = images, views, seed
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.pictures
+        return self.images
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         random = np.random.default_rng((self.seed, self.epoch))
-        rows, views = random.permutation(self.pictures), random.integers(self.views, size=self.pictures)
+        rows, views = random.permutation(self.images), random.integers(self.views, size=self.images)
         return zip(rows.tolist(), views.tolist(), strict=True)
 
 
 def _report(
     accelerator: Accelerator, detector: Detector, dataset: Dataset, monitored: Dataset | None, step: int
 ) -> dict[str, float]:
-    """Evaluate on the monitored split and send pictures to the trackers; nothing of it flows back into training."""
+    """Evaluate on the monitored split and send images to the trackers; nothing of it flows back into training."""
     detector.model.eval()
     scores: dict[str, float] = {}
     if monitored is not None:
@@ -219,20 +219,20 @@ def _report(
         )
     if accelerator.trackers:
         looks = []
-        for sample in (monitored or dataset).samples[:PICTURES]:
+        for sample in (monitored or dataset).samples[:IMAGES]:
             try:
-                pixels = read_picture(sample.path)
-            except PictureError:
+                pixels = read_image(sample.path)
+            except ImageError:
                 # The evaluation has told of it.
                 continue
             found, heatmaps = detector.look(pixels)
             looks.append((sample.path.stem, pixels, confident(found), heatmaps))
-        log_pictures(accelerator, looks, step)
+        log_images(accelerator, looks, step)
     return scores
 
 
-PICTURES = 6
-"""How many pictures the trackers get after every epoch."""
+IMAGES = 6
+"""How many images the trackers get after every epoch."""
 EPOCHS = 100
 """Most passes over a small set that is to give many steps: more would only learn it by heart."""
 LINES = 20

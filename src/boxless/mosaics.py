@@ -1,4 +1,4 @@
-"""Pictures put together from pieces of others (mosaic; Bochkovskiy et al., YOLOv4, 2020, section 3.3).
+"""Images put together from pieces of others (mosaic; Bochkovskiy et al., YOLOv4, 2020, section 3.3).
 
 Boxes that are sure without anybody having drawn them are those of large single objects. Pieces with one such object
 each, side by side, show what is missing: small objects, several of a class, and that a box around a group is no object.
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from boxless.cache import write_whole
 from boxless.features import View
-from boxless.pictures import picture_size, read_picture
+from boxless.images import image_size, read_image
 from boxless.progress import track
 from boxless.structures import Annotations, FloatArray, Sample
 
 SHARE = 4
-"""One mosaic at most for so many pictures that pieces can be cut from."""
+"""One mosaic at most for so many images that pieces can be cut from."""
 EACH = 2
-"""At most so many mosaics of a class for each of its pictures: those of one picture alone would teach its mistakes."""
+"""At most so many mosaics of a class for each of its images: those of one image alone would teach its mistakes."""
 ATTEMPTS = 8
 """How often a piece is drawn for a cell, and a mosaic begun anew: a long object fits no narrow cell."""
 GRID = 4
@@ -36,11 +36,11 @@ LARGEST = 2.5
 
 
 class Piece(NamedTuple):
-    """A part of a picture.
+    """A part of an image.
 
     Args:
-        path: of the picture.
-        box: (4,), xyxy pixels of the picture, of the object in it.
+        path: of the image.
+        box: (4,), xyxy pixels of the image, of the object in it.
         window: left, top, right and bottom of the part.
         mirrored: whether it is to be mirrored left to right.
     """
@@ -52,21 +52,21 @@ class Piece(NamedTuple):
 
 
 def mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int, folder: Path) -> tuple[Sample, ...]:
-    """Compose pictures of two to sixteen pieces, all of one class, each class as often as any other.
+    """Compose images of two to sixteen pieces, all of one class, each class as often as any other.
 
     Args:
         samples: pieces are cut from those with one tag, none unsure, and one box, which is not difficult.
-        most: how many are made at most; one for every `SHARE` pictures that pieces can be cut from, if that is less.
-        seed: decides on everything that is random; the same seed gives the same pictures.
+        most: how many are made at most; one for every `SHARE` images that pieces can be cut from, if that is less.
+        seed: decides on everything that is random; the same seed gives the same images.
         scale: longest side of a mosaic in pixels.
-        folder: takes the pictures, as JPEG.
+        folder: takes the images, as JPEG.
 
     Returns:
         With tags and boxes.
 
     Raises:
         BoxlessError: the folder cannot be written.
-        PictureError: a picture can no longer be read.
+        ImageError: an image can no longer be read.
     """
     pools: dict[int, list[Sample]] = {}
     for sample in samples:
@@ -92,8 +92,8 @@ def mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int, folder:
 def _compose(
     random: np.random.Generator, pool: Sequence[Sample], scale: int
 ) -> tuple[NDArray[np.uint8], FloatArray] | None:
-    """A mosaic of pieces of these pictures, in the format of one of them, and its boxes; None where they do not fit."""
-    width, height = View(scale).size(*picture_size(_drawn(random, pool).path))
+    """A mosaic of pieces of these images, in the format of one of them, and its boxes; None where they do not fit."""
+    width, height = View(scale).size(*image_size(_drawn(random, pool).path))
     cells = _cells(random, width, height)
     pieces = []
     for left, top, right, bottom in cells:
@@ -104,18 +104,18 @@ def _compose(
     canvas: NDArray[np.uint8] = np.zeros((height, width, 3), np.uint8)
     boxes = []
     for (left, top, right, bottom), piece in zip(cells, pieces, strict=True):
-        canvas[top:bottom, left:right], box = _cut(read_picture(piece.path), piece, (right - left, bottom - top))
+        canvas[top:bottom, left:right], box = _cut(read_image(piece.path), piece, (right - left, bottom - top))
         boxes.append(box + np.array([left, top, left, top]))
     return canvas, np.array(boxes, np.float32)
 
 
 def _fitting(random: np.random.Generator, pool: Sequence[Sample], cell: tuple[int, int]) -> Piece | None:
-    """A piece of one of these pictures for a cell of this width and height; None where none that is drawn fits."""
+    """A piece of one of these images for a cell of this width and height; None where none that is drawn fits."""
     for _ in range(ATTEMPTS):
         sample = _drawn(random, pool)
         assert sample.annotations is not None
         box = sample.annotations.boxes[0]
-        window = _window(random, picture_size(sample.path), box, cell)
+        window = _window(random, image_size(sample.path), box, cell)
         if window is not None:
             return Piece(sample.path, box, window, bool(random.random() < 0.5))
     return None
@@ -144,9 +144,9 @@ def _edges(random: np.random.Generator, side: int, parts: int) -> list[int]:
 def _window(
     random: np.random.Generator, size: tuple[int, int], box: FloatArray, cell: tuple[int, int]
 ) -> tuple[int, int, int, int] | None:
-    """A part of a picture of `size` that holds a box and has the format of a cell: left, top, right and bottom.
+    """A part of an image of `size` that holds a box and has the format of a cell: left, top, right and bottom.
 
-    None where there is no such part, it would have to be enlarged too much, or the box reaches beyond the picture.
+    None where there is no such part, it would have to be enlarged too much, or the box reaches beyond the image.
     """
     whole, corner, sides = np.array(size), box[:2], box[2:] - box[:2]
     factor = max(random.uniform(*FILLED) * (cell / sides).min(), (cell / whole).max())
@@ -159,11 +159,11 @@ def _window(
     return int(start[0]), int(start[1]), int(end[0]), int(end[1])
 
 
-def _cut(picture: NDArray[np.uint8], piece: Piece, cell: tuple[int, int]) -> tuple[NDArray[np.uint8], FloatArray]:
+def _cut(image: NDArray[np.uint8], piece: Piece, cell: tuple[int, int]) -> tuple[NDArray[np.uint8], FloatArray]:
     """The pixels of a piece in the size of a cell, and where its box is in it."""
     left, top, right, bottom = piece.window
     smooth = cv2.INTER_AREA if right - left > cell[0] else cv2.INTER_LINEAR
-    pixels = cv2.resize(picture[top:bottom, left:right], cell, interpolation=smooth)
+    pixels = cv2.resize(image[top:bottom, left:right], cell, interpolation=smooth)
     factors = np.array(cell) / (right - left, bottom - top)
     box = np.clip((piece.box.reshape(2, 2) - (left, top)) * factors, 0, cell).ravel()
     if piece.mirrored:
@@ -171,8 +171,8 @@ def _cut(picture: NDArray[np.uint8], piece: Piece, cell: tuple[int, int]) -> tup
     return np.asarray(pixels, np.uint8), np.asarray(box, np.float32)
 
 
-def _saved(picture: NDArray[np.uint8], boxes: FloatArray, label: int, path: Path) -> Sample:
+def _saved(image: NDArray[np.uint8], boxes: FloatArray, label: int, path: Path) -> Sample:
     with write_whole(path) as file:
-        file.write(cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
+        file.write(cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
     found = Annotations(boxes, np.full(len(boxes), label, np.int64), np.zeros(len(boxes), np.bool_))
     return Sample(f"mosaic {path.stem}", path, frozenset([label]), annotations=found)

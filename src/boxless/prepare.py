@@ -1,4 +1,4 @@
-"""From pictures to what training and evaluation read: proposals and feature maps in the caches."""
+"""From images to what training and evaluation read: proposals and feature maps in the caches."""
 
 import time
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 from boxless.config import ProposalConfig
 from boxless.errors import BoxlessError
 from boxless.features import FeatureStore, View
-from boxless.pictures import content_keys, picture_size, skip_copies
+from boxless.images import content_keys, image_size, skip_copies
 from boxless.progress import report_skipped
 from boxless.proposals import ProposalStore
 from boxless.structures import Annotations, Dataset, FloatArray
@@ -18,15 +18,15 @@ from boxless.structures import Annotations, Dataset, FloatArray
 
 @dataclass(frozen=True)
 class Prepared:
-    """A dataset whose pictures are all readable, with proposals and feature maps computed.
+    """A dataset whose images are all readable, with proposals and feature maps computed.
 
     Args:
-        dataset: without the pictures that were skipped.
+        dataset: without the images that were skipped.
         keys: content key of every sample.
-        sizes: width and height of every picture in pixels.
+        sizes: width and height of every image in pixels.
         features: feature maps by key and view.
         proposals: by key, or None for methods without.
-        skipped: pictures that could not be read -> reason.
+        skipped: images that could not be read -> reason.
         seconds: stage -> time it took.
     """
 
@@ -39,7 +39,7 @@ class Prepared:
     seconds: dict[str, float]
 
     def part(self, rows: Sequence[int], boxes: Sequence[Annotations] | None = None) -> "Prepared":
-        """Some of the pictures, of which none had to be skipped or prepared.
+        """Some of the images, of which none had to be skipped or prepared.
 
         Args:
             rows: which.
@@ -58,16 +58,16 @@ class Prepared:
         )
 
     def map(self, row: int, view: View) -> Tensor:
-        """What is stored of a picture in a view, as `FeatureStore.load` gives it: (C, h, w)."""
+        """What is stored of an image in a view, as `FeatureStore.load` gives it: (C, h, w)."""
         return self.features.load(self.keys[row], self.dataset.samples[row].path, view)
 
     def boxes(self, row: int) -> FloatArray:
-        """Proposals of a picture, (N, 4) float32, xyxy pixels; there must be some."""
+        """Proposals of an image, (N, 4) float32, xyxy pixels; there must be some."""
         assert self.proposals is not None
         return self.proposals.load(self.keys[row])
 
     def joined(self, other: "Prepared") -> "Prepared":
-        """These pictures and others of the same classes, prepared alike."""
+        """These images and others of the same classes, prepared alike."""
         return replace(
             self,
             dataset=replace(self.dataset, samples=self.dataset.samples + other.dataset.samples),
@@ -80,7 +80,7 @@ class Prepared:
 def prepare(
     dataset: Dataset, features: FeatureStore, views: Sequence[View], proposals: ProposalConfig | None
 ) -> Prepared:
-    """Compute the proposals and feature maps that are missing; pictures that cannot be read are left out and reported.
+    """Compute the proposals and feature maps that are missing; images that cannot be read are left out and reported.
 
     Args:
         dataset: any; boxes are not looked at.
@@ -89,19 +89,19 @@ def prepare(
         proposals: settings of the proposals, or None for methods without.
 
     Raises:
-        BoxlessError: no picture can be read, or the disk does not take the caches.
+        BoxlessError: no image can be read, or the disk does not take the caches.
     """
     skipped: dict[Path, str] = {}
     keys = content_keys((sample.path for sample in dataset.samples), skipped)
-    pictures = {key: path for path, key in keys.items()}
+    images = {key: path for path, key in keys.items()}
     seconds = {}
     store = None if proposals is None else ProposalStore(proposals)
     if store is not None:
         start = time.perf_counter()
-        skipped |= store.compute(pictures)
+        skipped |= store.compute(images)
         seconds["proposals"] = time.perf_counter() - start
     start = time.perf_counter()
-    readable = {key: path for key, path in pictures.items() if path not in skipped}
+    readable = {key: path for key, path in images.items() if path not in skipped}
     skipped |= features.compute(readable, views)
     seconds["features"] = time.perf_counter() - start
     skip_copies(skipped, keys)
@@ -109,12 +109,12 @@ def prepare(
     report_skipped(skipped)
     if not kept:
         raise BoxlessError(
-            f"{dataset.name}: no picture can be read; the first: {next(iter(skipped.values()), 'none there')}"
+            f"{dataset.name}: no image can be read; the first: {next(iter(skipped.values()), 'none there')}"
         )
     return Prepared(
         dataset=replace(dataset, samples=kept),
         keys=tuple(keys[sample.path] for sample in kept),
-        sizes=tuple(picture_size(sample.path) for sample in kept),
+        sizes=tuple(image_size(sample.path) for sample in kept),
         features=features,
         proposals=store,
         skipped=skipped,

@@ -12,7 +12,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from boxless.errors import PictureError
+from boxless.errors import ImageError
 from boxless.structures import Dataset
 
 console = Console(stderr=True)
@@ -89,29 +89,29 @@ def _in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Gener
             pool.shutdown(cancel_futures=True)
 
 
-def track_pictures(
-    work: Callable[[str, Path], None], pictures: Mapping[str, Path], description: str, threads: int | None
+def track_images(
+    work: Callable[[str, Path], None], images: Mapping[str, Path], description: str, threads: int | None
 ) -> dict[Path, str]:
     """Do `work` for every (content key, file) as `track_threads` does.
 
     Args:
-        work: may raise `PictureError`.
-        pictures: content key -> file.
+        work: may raise `ImageError`.
+        images: content key -> file.
         description, threads: as `track_threads` takes them.
 
     Returns:
-        Pictures that could not be used -> reason.
+        Images that could not be used -> reason.
     """
 
     def reason(item: tuple[str, Path]) -> str | None:
         try:
             work(*item)
-        except PictureError as error:
+        except ImageError as error:
             return str(error)
         return None
 
-    reasons = track_threads(reason, pictures.items(), description, threads)
-    return {path: why for path, why in zip(pictures.values(), reasons, strict=True) if why is not None}
+    reasons = track_threads(reason, images.items(), description, threads)
+    return {path: why for path, why in zip(images.values(), reasons, strict=True) if why is not None}
 
 
 def announce(dataset: Dataset) -> Dataset:
@@ -122,10 +122,10 @@ def announce(dataset: Dataset) -> Dataset:
 
 
 def report_skipped(skipped: dict[Path, str]) -> None:
-    """Say how many pictures could not be used, and why, the first few by name."""
+    """Say how many images could not be used, and why, the first few by name."""
     if not skipped:
         return
-    console.print(f"[yellow]{len(skipped)} picture(s) skipped:[/]", highlight=False)
+    console.print(f"[yellow]{len(skipped)} image(s) skipped:[/]", highlight=False)
     for reason in list(skipped.values())[:5]:
         console.print(f"  {reason}", markup=False, highlight=False)
     if len(skipped) > 5:

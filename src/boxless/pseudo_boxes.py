@@ -1,10 +1,10 @@
-"""Boxes for the tags of every picture: those of the heatmaps, where heads taught by other pictures agree.
+"""Boxes for the tags of every image: those of the heatmaps, where heads taught by other images agree.
 
-A head that has learned from a picture's own box would only repeat it; one that has not is a second opinion (multi-fold
+A head that has learned from an image's own box would only repeat it; one that has not is a second opinion (multi-fold
 multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017). The boxes of all heatmaps teach the heads of the first
 round, those that were agreed on the heads of the next, which know better.
 
-Heatmaps are coarse, so of objects under a fifth of the picture a head of the last round is compared with itself
+Heatmaps are coarse, so of objects under a fifth of the image a head of the last round is compared with itself
 instead: with what it sees from closer by.
 """
 
@@ -18,23 +18,23 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from boxless.config import PseudoBoxConfig
-from boxless.devices import full_width, one_thread_a_picture
+from boxless.devices import full_width, one_thread_a_image
 from boxless.errors import BoxlessError
+from boxless.images import read_image
 from boxless.inference import Detector
 from boxless.methods.agreement import agreed
 from boxless.methods.mining import snap
 from boxless.metrics.boxes import areas
-from boxless.pictures import read_picture
 from boxless.prepare import Prepared
 from boxless.progress import console, give_back, track_threads
 from boxless.structures import Annotations, BoolArray, Dataset, IntArray
 
 
 class CloserLook(NamedTuple):
-    """What the same head sees of a picture from closer by.
+    """What the same head sees of an image from closer by.
 
     Args:
-        row: of the picture.
+        row: of the image.
         small: (M,), which of its boxes were small.
         boxes: all M of them from closer by.
     """
@@ -51,21 +51,21 @@ def find_boxes(
     localizer: Detector,
     teach: Callable[[int, int, Prepared], Detector],
 ) -> Prepared:
-    """Give every tag of every picture a box.
+    """Give every tag of every image a box.
 
     Args:
-        ready: the pictures, with tags and proposals.
+        ready: the images, with tags and proposals.
         config: number of folds, and what counts as agreement.
-        seed: decides which picture is in which fold.
+        seed: decides which image is in which fold.
         localizer: gives the first boxes.
-        teach: trains the head of a round and fold, both counted from one, with the boxes of all pictures
+        teach: trains the head of a round and fold, both counted from one, with the boxes of all images
             that are not in the fold.
 
     Returns:
-        The same pictures with boxes; those that the opinions differ on are marked difficult.
+        The same images with boxes; those that the opinions differ on are marked difficult.
 
     Raises:
-        BoxlessError: there are fewer pictures than folds.
+        BoxlessError: there are fewer images than folds.
     """
     folds = _folds(ready, config.folds, seed)
     first = _snapped(ready, located(localizer, ready, range(len(folds)), "Boxes of heatmaps"))
@@ -103,10 +103,10 @@ def agreement(dataset: Dataset) -> dict[str, dict[str, int]]:
 
 
 def teaching(ready: Prepared) -> Prepared:
-    """Only the pictures whose boxes teach something: an object, or that there is none at all.
+    """Only the images whose boxes teach something: an object, or that there is none at all.
 
     Raises:
-        BoxlessError: there is no such picture.
+        BoxlessError: there is no such image.
     """
     rows = []
     for row, sample in enumerate(ready.dataset.samples):
@@ -114,22 +114,22 @@ def teaching(ready: Prepared) -> Prepared:
         if boxes is not None and (not boxes.difficult.all() or not (sample.tags or sample.unsure)):
             rows.append(row)
     if not rows:
-        raise BoxlessError(f"{ready.dataset.name}: no picture that can be read has a tag or box to learn from")
+        raise BoxlessError(f"{ready.dataset.name}: no image that can be read has a tag or box to learn from")
     return ready.part(rows)
 
 
 def _folds(ready: Prepared, number: int, seed: int) -> IntArray:
-    """The fold of every picture, from 0 on; (pictures,)."""
-    # Copies of a picture share one fold, or a head would judge what it has learned from.
+    """The fold of every image, from 0 on; (images,)."""
+    # Copies of an image share one fold, or a head would judge what it has learned from.
     unique = list(dict.fromkeys(ready.keys))
     if len(unique) < number:
-        raise BoxlessError(f"{ready.dataset.name}: {len(unique)} picture(s) are too few for {number} folds; take cam")
+        raise BoxlessError(f"{ready.dataset.name}: {len(unique)} image(s) are too few for {number} folds; take cam")
     parts = dict(zip(unique, np.random.default_rng(seed).permutation(len(unique)) % number, strict=True))
     return np.array([parts[key] for key in ready.keys])
 
 
 def located(detector: Detector, ready: Prepared, rows: Sequence[int], description: str) -> list[Annotations]:
-    """The likeliest box of every tag of these pictures."""
+    """The likeliest box of every tag of these images."""
 
     def locate(row: int) -> Annotations:
         return _likeliest(detector, ready, row, [ready.map(row, view) for view in detector.views])
@@ -141,21 +141,21 @@ def located(detector: Detector, ready: Prepared, rows: Sequence[int], descriptio
 def looked_closer(
     detector: Detector, ready: Prepared, rows: Sequence[int], opinions: Sequence[Annotations]
 ) -> list[CloserLook]:
-    """The likeliest boxes of pictures with a small one, in views `CLOSER` times as large.
+    """The likeliest boxes of images with a small one, in views `CLOSER` times as large.
 
     A head knows objects of the size that it has learned from (scale normalisation; Singh and Davis, CVPR 2018).
 
     Args:
         detector: gave the opinions.
-        ready: the pictures.
+        ready: the images.
         rows: of some of them.
         opinions: the likeliest boxes of each of these.
 
     Returns:
-        One for every picture that has a small box.
+        One for every image that has a small box.
 
     Raises:
-        PictureError: a picture can no longer be read.
+        ImageError: an image can no longer be read.
     """
     small = {
         row: areas(opinion.boxes) < SMALL * math.prod(ready.sizes[row])
@@ -164,7 +164,7 @@ def looked_closer(
     near = detector.with_views([replace(view, scale=round(view.scale * CLOSER)) for view in detector.views])
 
     def locate(row: int) -> Annotations:
-        pixels = read_picture(ready.dataset.samples[row].path)
+        pixels = read_image(ready.dataset.samples[row].path)
         found = _likeliest(near, ready, row, [near.features.extract(pixels, view) for view in near.views])
         # Larger maps than any before leave more behind, and memory would peak here (docs/experiments.md).
         give_back()
@@ -179,9 +179,9 @@ def looked_closer(
 
 
 SMALL = 0.2
-"""Boxes under this share of their picture are looked at again from closer by."""
+"""Boxes under this share of their image are looked at again from closer by."""
 CLOSER = 1.5
-"""How much larger the picture is then."""
+"""How much larger the image is then."""
 
 
 def _likeliest(detector: Detector, ready: Prepared, row: int, maps: Sequence[Tensor]) -> Annotations:
@@ -196,7 +196,7 @@ def _likeliest(detector: Detector, ready: Prepared, row: int, maps: Sequence[Ten
 def _in_threads(
     locate: Callable[[int], Annotations], detector: Detector, rows: Sequence[int], description: str
 ) -> list[Annotations]:
-    with one_thread_a_picture(detector.device) as threads:
+    with one_thread_a_image(detector.device) as threads:
         found = list(track_threads(locate, rows, description, threads))
     # Of several processes all are taught what the first one found, or their heads would learn from boxes that differ.
     return list(broadcast_object_list(found))
@@ -216,10 +216,10 @@ def _merged(
 
 
 def _mixed(chosen: BoolArray, boxes: Annotations, others: Annotations) -> Annotations:
-    """These boxes of a picture where they are chosen, and the others where not."""
+    """These boxes of an image where they are chosen, and the others where not."""
     return replace(others, boxes=np.where(chosen[:, None], boxes.boxes, others.boxes))
 
 
 def _snapped(ready: Prepared, boxes: Sequence[Annotations]) -> list[Annotations]:
-    """Boxes of every picture, moved onto the edges that its proposals end at."""
+    """Boxes of every image, moved onto the edges that its proposals end at."""
     return [replace(found, boxes=snap(found.boxes, ready.boxes(row))) for row, found in enumerate(boxes)]

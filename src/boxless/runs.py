@@ -32,7 +32,7 @@ MANIFEST = "manifest.json"
 HISTORY = "history.jsonl"
 LOCALIZER, FOLD, MOSAICS = "localizer", "fold", "mosaics"
 """The folders within a run folder that take the runs of the classifier whose heatmaps give the first boxes, and of the
-heads that give second opinions, and the pictures that were put together."""
+heads that give second opinions, and the images that were put together."""
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -147,7 +147,7 @@ def begin_run(run: Path, config: Config, manifest: dict[str, Any]) -> bool:
     if (run / MANIFEST).exists():
         begun = read_manifest(run)
         same = {
-            f"pictures or {config.supervision}": begun["data"]["digest"] == manifest["data"]["digest"],
+            f"images or {config.supervision}": begun["data"]["digest"] == manifest["data"]["digest"],
             "classes": begun["classes"] == manifest["classes"],
             "weights of the backbone": begun["weights"] == manifest["weights"],
         }
@@ -239,7 +239,7 @@ def read_history(run: Path) -> list[dict[str, Any]]:
 
 
 def dataset_digest(dataset: Dataset, keys: Sequence[str]) -> str:
-    """A name for what training sees: picture contents and tags, in order, and boxes where they were left in."""
+    """A name for what training sees: image contents and tags, in order, and boxes where they were left in."""
     state = hashlib.blake2b(json.dumps(dataset.classes).encode(), digest_size=16)
     for sample, key in zip(dataset.samples, keys, strict=True):
         state.update(json.dumps([sample.id, key, sorted(sample.tags), sorted(sample.unsure)]).encode())

@@ -1,6 +1,6 @@
 """The values that the stages hand to each other.
 
-One convention holds everywhere: boxes are xyxy, float32, in pixels of the picture as displayed (EXIF rotation
+One convention holds everywhere: boxes are xyxy, float32, in pixels of the image as displayed (EXIF rotation
 applied), origin top left, right and bottom exclusive. Formats convert at their own door (`datasets`, `exports`).
 """
 
@@ -20,7 +20,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Annotations:
-    """Boxes of one picture with their classes: true ones, or pseudo boxes, which training makes of tags.
+    """Boxes of one image with their classes: true ones, or pseudo boxes, which training makes of tags.
 
     What datasets are loaded with is true. It serves evaluation, and training with `supervision=boxes` only: without it
     training is given `Dataset.tags_only`.
@@ -39,13 +39,13 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture and what is known of it.
+    """One image and what is known of it.
 
     Args:
         id: unique within its dataset; for VOC the name without suffix.
-        path: the picture's file.
-        tags: classes that are in the picture, as indices into the dataset's classes.
-        unsure: classes of which only difficult objects are in the picture: neither positive nor negative, as in
+        path: the image's file.
+        tags: classes that are in the image, as indices into the dataset's classes.
+        unsure: classes of which only difficult objects are in the image: neither positive nor negative, as in
             VOC's classification task.
         annotations: boxes, or None where there are none or training must not see them.
     """
@@ -59,12 +59,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures with image-level tags, and boxes where they exist.
+    """Images with image-level tags, and boxes where they exist.
 
     Args:
         name: what to call it in tables and manifests.
         classes: class names; tags and labels index into them.
-        samples: the pictures.
+        samples: the images.
         warnings: what was wrong with the data and how it was taken, a line each, files named.
     """
 
@@ -78,15 +78,15 @@ class Dataset:
 
     @property
     def has_boxes(self) -> bool:
-        """Whether any picture carries annotations."""
+        """Whether any image carries annotations."""
         return any(sample.annotations is not None for sample in self.samples)
 
     def tags_only(self) -> "Dataset":
-        """The view that training from tags gets: the same pictures and tags, no annotation."""
+        """The view that training from tags gets: the same images and tags, no annotation."""
         return replace(self, samples=tuple(replace(sample, annotations=None) for sample in self.samples))
 
     def targets(self) -> FloatArray:
-        """Image-level targets: (pictures, classes) float32; 1 present, 0 absent, NaN unsure."""
+        """Image-level targets: (images, classes) float32; 1 present, 0 absent, NaN unsure."""
         targets = np.zeros((len(self.samples), len(self.classes)), np.float32)
         for row, sample in zip(targets, self.samples, strict=True):
             row[list(sample.unsure)] = np.nan
@@ -94,7 +94,7 @@ class Dataset:
         return targets
 
     def with_classes(self, names: Sequence[str], *, strict: bool = True) -> "Dataset":
-        """Keep only these classes, in this order; pictures of none of them stay, as negatives.
+        """Keep only these classes, in this order; images of none of them stay, as negatives.
 
         Args:
             names: class names.
@@ -131,15 +131,15 @@ def _reindexed(sample: Sample, index: dict[int, int]) -> Sample:
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector found in one picture, best first.
+    """What a detector found in one image, best first.
 
     Args:
         boxes: (N, 4) float32, xyxy pixels, right and bottom exclusive.
         scores: (N,) float32, higher is surer; comparable within a class.
         labels: (N,) int64, indices into `classes`.
         classes: the detector's class names.
-        size: width and height of the picture in pixels.
-        image_scores: (classes,) float32, how sure the detector is that each class is in the picture at all.
+        size: width and height of the image in pixels.
+        image_scores: (classes,) float32, how sure the detector is that each class is in the image at all.
     """
 
     boxes: FloatArray
@@ -165,14 +165,14 @@ class Detections:
 
 @dataclass(frozen=True)
 class Heatmaps:
-    """Where each class is in one picture.
+    """Where each class is in one image.
 
     Args:
-        maps: (classes, h, w) float32, higher is likelier; the map spans the whole picture. Of methods that score no
+        maps: (classes, h, w) float32, higher is likelier; the map spans the whole image. Of methods that score no
             boxes these are class maps, in the network's resolution; of all others the scores of the boxes over each
             cell, the greatest 1.
         classes: class names.
-        size: width and height of the picture in pixels.
+        size: width and height of the image in pixels.
     """
 
     maps: FloatArray

@@ -50,28 +50,28 @@ def start_trackers(accelerator: Accelerator, run: Path, config: Mapping[str, Any
     accelerator.init_trackers("boxless", _flat(config), init_kwargs={"wandb": wandb_options})
 
 
-def log_pictures(
+def log_images(
     accelerator: Accelerator,
     looks: Sequence[tuple[str, NDArray[np.uint8], Detections, Heatmaps]],
     step: int,
 ) -> None:
-    """Send heatmaps and boxes of some pictures; Weights & Biases gets boxes as its own overlays.
+    """Send heatmaps and boxes of some images; Weights & Biases gets boxes as its own overlays.
 
     Args:
         accelerator: with trackers started.
-        looks: name, picture, detections worth showing, heatmaps.
+        looks: name, image, detections worth showing, heatmaps.
         step: of the optimizer.
     """
     for tracker in accelerator.trackers:
-        for name, picture, found, heatmaps in looks:
-            panel = heatmap_panel(picture, heatmaps, found.image_scores)
+        for name, image, found, heatmaps in looks:
+            panel = heatmap_panel(image, heatmaps, found.image_scores)
             if tracker.name == "tensorboard":
                 tracker.writer.add_image(f"heatmaps/{name}", panel, step, dataformats="HWC")
-                tracker.writer.add_image(f"boxes/{name}", draw_boxes(picture, found), step, dataformats="HWC")
+                tracker.writer.add_image(f"boxes/{name}", draw_boxes(image, found), step, dataformats="HWC")
             elif tracker.name == "wandb":
                 import wandb
 
-                overlay = wandb.Image(picture, caption=name, boxes={"predictions": _wandb_boxes(found)})
+                overlay = wandb.Image(image, caption=name, boxes={"predictions": _wandb_boxes(found)})
                 tracker.log({f"heatmaps/{name}": wandb.Image(panel), f"boxes/{name}": overlay}, step=step)
 
 

@@ -120,8 +120,8 @@ def _run(
         settings: its own.
         trackers: see `train`.
         monitored: what to evaluate on after every epoch.
-        leader: has learned what is in a picture and what describes a cell: given to the heads of second opinions, whose
-            pictures have pseudo boxes.
+        leader: has learned what is in an image and what describes a cell: given to the heads of second opinions, whose
+            images have pseudo boxes.
     """
     dataset = data.dataset if isinstance(data, Prepared) else data
     network = build_network(settings, len(dataset.classes))
@@ -175,10 +175,10 @@ def _lessons(
     detector: Detector,
     leader: TaughtDetector | None,
 ) -> tuple[Prepared, dict[str, float], dict[str, Any]]:
-    """What teaches a head: pictures with boxes. The model is given all that it does not learn.
+    """What teaches a head: images with boxes. The model is given all that it does not learn.
 
     Returns:
-        The pictures, what took how many seconds, and what the manifest says of the boxes.
+        The images, what took how many seconds, and what the manifest says of the boxes.
     """
     seconds: dict[str, float] = {}
     manifest = {}
@@ -231,7 +231,7 @@ def _teacher(settings: Config, turn: int) -> Config:
         settings = _within(settings, "seeded", head={"components": settings.head.components}, **shared)
     if turn > 1:
         return settings
-    # Pieces of pictures want boxes that were agreed on, and of boxes that were not, less is to be learned.
+    # Pieces of images want boxes that were agreed on, and of boxes that were not, less is to be learned.
     boxes = settings.pseudo_boxes.model_copy(update={"mosaics": 0})
     training = settings.training.model_copy(update={"steps": math.ceil(settings.training.steps * FIRST)})
     return settings.model_copy(update={"pseudo_boxes": boxes, "training": training})
@@ -242,7 +242,7 @@ FIRST = 2 / 3
 
 
 def _with_mosaics(ready: Prepared, run: Path, settings: Config, detector: Detector) -> Prepared:
-    """The pictures, and beside them some that are put together from pieces of those with one sure box."""
+    """The images, and beside them some that are put together from pieces of those with one sure box."""
     views = views_of(settings.views)
     most, scale = settings.pseudo_boxes.mosaics, max(settings.views.scales)
     with PartialState().main_process_first():
@@ -257,7 +257,7 @@ def _with_mosaics(ready: Prepared, run: Path, settings: Config, detector: Detect
 def _with_pseudo_boxes(
     ready: Prepared, run: Path, settings: Config, localizer: Detector, leader: TaughtDetector
 ) -> tuple[Prepared, dict[str, float]]:
-    """The pictures with pseudo boxes, and what took how many seconds.
+    """The images with pseudo boxes, and what took how many seconds.
 
     The heads that give second opinions are runs within the run folder.
     """
@@ -330,11 +330,11 @@ def _monitored(data: Dataset | str | os.PathLike[str], config: Config, classes: 
 def _check_tags(dataset: Dataset) -> None:
     targets = dataset.targets()
     if not (targets == 1).any():
-        raise BoxlessError(f"{dataset.name}: no picture has a tag; there is nothing to learn from")
+        raise BoxlessError(f"{dataset.name}: no image has a tag; there is nothing to learn from")
     if len(dataset.classes) == 1 and not (targets == 0).any():
         raise BoxlessError(
-            f"{dataset.name}: every picture has the one tag '{dataset.classes[0]}': nothing tells it from its "
-            "background; add pictures without it"
+            f"{dataset.name}: every image has the one tag '{dataset.classes[0]}': nothing tells it from its "
+            "background; add images without it"
         )
 
 
@@ -342,7 +342,7 @@ def _check_boxes(dataset: Dataset) -> None:
     bare = [sample.path for sample in dataset.samples if sample.annotations is None]
     if bare:
         raise BoxlessError(
-            f"{dataset.name}: supervision=boxes needs boxes on every picture, and {len(bare)} of {len(dataset)} have "
+            f"{dataset.name}: supervision=boxes needs boxes on every image, and {len(bare)} of {len(dataset)} have "
             f"none, such as {bare[0]}; without this setting tags are enough"
         )
 
@@ -356,7 +356,7 @@ def _accelerator(training: TrainingConfig, run: Path, trackers: Sequence[str]) -
             gradient_accumulation_steps=training.accumulate,
             log_with=list(trackers) or None,
             project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
-            # The others wait while one process prepares the pictures, which may take hours.
+            # The others wait while one process prepares the images, which may take hours.
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))],
         )
     except ValueError as error:
@@ -373,7 +373,7 @@ def _manifest(ready: Prepared, config: Config, network: Network) -> dict[str, An
         "supervision": config.supervision,
         "seed": config.seed,
         "classes": list(dataset.classes),
-        "data": {"name": dataset.name, "pictures": len(dataset), "digest": dataset_digest(given, ready.keys)},
+        "data": {"name": dataset.name, "images": len(dataset), "digest": dataset_digest(given, ready.keys)},
         "skipped": {str(path): reason for path, reason in ready.skipped.items()},
         "weights": {
             "source": network.backbone.source,

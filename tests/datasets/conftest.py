@@ -1,4 +1,4 @@
-"""Small pictures for the tests of the layouts."""
+"""Small images for the tests of the layouts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-MakePicture = Callable[..., Path]
+MakeImage = Callable[..., Path]
 
 
 @pytest.fixture
-def picture() -> MakePicture:
-    """Writes a picture of a size, in folders made on the way."""
+def image() -> MakeImage:
+    """Writes an image of a size, in folders made on the way."""
 
     def write(path: Path, size: tuple[int, int] = (100, 80), orientation: int = 1) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

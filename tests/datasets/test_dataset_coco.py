@@ -44,11 +44,11 @@ def test_boxes_tags_and_crowds(tmp_path):
     assert first.annotations.difficult.tolist() == [False, True]
     assert (second.path, second.tags) == (file.parent / "sub" / "b c.jpg", {0})
     assert third.annotations.boxes.shape == (0, 4)
-    assert dataset.warnings == ("pictures without a tag, kept as negatives: 1 (3)",)
+    assert dataset.warnings == ("images without a tag, kept as negatives: 1 (3)",)
 
 
 @pytest.mark.parametrize("folder", ["", "annotations", "images/train2017", "train2017", "images"])
-def test_where_pictures_are_looked_for(tmp_path, folder):
+def test_where_images_are_looked_for(tmp_path, folder):
     write_coco(tmp_path / "annotations" / "instances_train2017.json", ["ä 1.jpg"], [box(1, 7, [1, 1, 2, 2])])
     touch(tmp_path / folder / "ä 1.jpg")
     assert load_dataset(tmp_path, "train2017").samples[0].path == tmp_path / folder / "ä 1.jpg"
@@ -104,8 +104,8 @@ def test_what_is_broken_is_counted_and_the_rest_goes_on(tmp_path):
         "images without `id` or `file_name`, left out: 2 ({'id': 9}, 5)",
         "annotations of a category that is not listed, left out: 1 (image 1)",
         "annotations of an image that is not listed, left out: 2 (image 55, image ?)",
-        "boxes that reach outside the picture, clipped: 1 (1)",
-        "boxes without area inside the picture, dropped (their tags stay): 1 (1)",
+        "boxes that reach outside the image, clipped: 1 (1)",
+        "boxes without area inside the image, dropped (their tags stay): 1 (1)",
         "boxes without numbers, dropped (their tags stay): 5 (1, 2)",
     ):
         assert line in warnings

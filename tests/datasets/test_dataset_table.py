@@ -6,9 +6,9 @@ from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 
 
-def write(file: Path, text: str, *pictures: str) -> Path:
+def write(file: Path, text: str, *images: str) -> Path:
     file.write_text(text, encoding="utf-8")
-    for name in pictures:
+    for name in images:
         (file.parent / name).parent.mkdir(parents=True, exist_ok=True)
         (file.parent / name).touch()
     return file
@@ -21,7 +21,7 @@ def test_a_column_of_tags(tmp_path):
     assert [(s.id, s.tags) for s in dataset.samples] == [("a.jpg", {0, 1}), ("sub/b, ü.jpg", {1}), ("c.jpg", set())]
     assert dataset.samples[1].path == tmp_path / "sub" / "b, ü.jpg"
     assert not dataset.has_boxes
-    assert dataset.warnings == ("pictures without a tag, kept as negatives: 1 (c.jpg)",)
+    assert dataset.warnings == ("images without a tag, kept as negatives: 1 (c.jpg)",)
 
 
 def test_a_column_a_class_in_the_order_of_the_columns(tmp_path):
@@ -31,7 +31,7 @@ def test_a_column_a_class_in_the_order_of_the_columns(tmp_path):
     assert [(s.id, s.tags, s.unsure) for s in dataset.samples] == [("a.jpg", {0}, {2}), ("b.jpg", {1, 2}, set())]
 
 
-def test_the_first_column_names_the_picture_if_no_name_says_so(tmp_path):
+def test_the_first_column_names_the_image_if_no_name_says_so(tmp_path):
     dataset = load_dataset(write(tmp_path / "t.csv", "id,dog\na.jpg,1\n", "a.jpg"))
     assert (dataset.classes, dataset.samples[0].id) == (("dog",), "a.jpg")
 
@@ -42,7 +42,7 @@ def test_a_column_without_a_name_is_an_index(tmp_path):
 
 
 def test_splits(tmp_path):
-    text = "picture,split,dog,cat\na.jpg,train,1,0\nb.jpg,val,1,0\nc.jpg,val,0,1\n"
+    text = "image,split,dog,cat\na.jpg,train,1,0\nb.jpg,val,1,0\nc.jpg,val,0,1\n"
     file = write(tmp_path / "t.csv", text, "a.jpg", "b.jpg", "c.jpg")
     assert (load_dataset(file).name, [s.id for s in load_dataset(file).samples]) == ("t train", ["a.jpg"])
     assert load_dataset(file).classes == ("dog", "cat")
@@ -53,12 +53,12 @@ def test_splits(tmp_path):
 
 def test_a_split_of_a_table_without_any_is_an_error(tmp_path):
     with pytest.raises(BoxlessError, match="has no splits"):
-        load_dataset(write(tmp_path / "t.csv", "picture,dog\na.jpg,1\n", "a.jpg"), "train")
+        load_dataset(write(tmp_path / "t.csv", "image,dog\na.jpg,1\n", "a.jpg"), "train")
 
 
 def test_what_is_broken_is_counted_and_the_rest_goes_on(tmp_path):
     rows = ["a.jpg,1,0,640", "./a.jpg,0,1,640", "gone.jpg,1,1,640", ",1,0,640", "b.jpg,x,1,640,7", "c.jpg,1"]
-    text = "picture,dog,cat,width\n" + "\n".join(rows)
+    text = "image,dog,cat,width\n" + "\n".join(rows)
     dataset = load_dataset(write(tmp_path / "t.csv", text, "a.jpg", "b.jpg", "c.jpg"))
     assert dataset.classes == ("dog", "cat")
     assert [(s.id, s.tags, s.unsure) for s in dataset.samples] == [
@@ -70,14 +70,14 @@ def test_what_is_broken_is_counted_and_the_rest_goes_on(tmp_path):
         "rows with more cells than columns, the rest is not read: 1 (row 6)",
         "columns that hold no 0 or 1, not taken as classes: 1 (width)",
         "cells that are not 1, 0, -1 or empty, taken as unsure: 1 (b.jpg dog=x)",
-        "pictures in more than one row, their tags joined: 1 (a.jpg)",
-        "rows whose picture is missing, left out: 1 (gone.jpg)",
-        "rows that name no picture, left out: 1 (dog)",
+        "images in more than one row, their tags joined: 1 (a.jpg)",
+        "rows whose image is missing, left out: 1 (gone.jpg)",
+        "rows that name no image, left out: 1 (dog)",
     )
 
 
 def test_of_several_rows_present_outweighs_unsure_and_unsure_outweighs_absent(tmp_path):
-    text = "picture,ant,bee,cow\na.jpg,-1,0,0\na.jpg,1,-1,0\n"
+    text = "image,ant,bee,cow\na.jpg,-1,0,0\na.jpg,1,-1,0\n"
     sample = load_dataset(write(tmp_path / "t.csv", text, "a.jpg")).samples[0]
     assert (sample.tags, sample.unsure) == ({0}, {1})
 
@@ -91,13 +91,13 @@ def test_a_row_a_tag(tmp_path):
     ("text", "message"),
     [
         ("", "needs a row of column names"),
-        ("picture,dog\n", "needs a row of column names"),
-        ("picture\na.jpg\n", "names no class"),
-        ("picture,tags\na.jpg,\n", "names no class"),
-        ("picture,size\na.jpg,640\n", "names no class"),
-        ("picture,dog,dog\na.jpg,1,0\n", "two columns are called dog"),
+        ("image,dog\n", "needs a row of column names"),
+        ("image\na.jpg\n", "names no class"),
+        ("image,tags\na.jpg,\n", "names no class"),
+        ("image,size\na.jpg,640\n", "names no class"),
+        ("image,dog,dog\na.jpg,1,0\n", "two columns are called dog"),
         ("a.jpg,dog\nb.jpg,cat\n", "first row must name the columns"),
-        ("picture,dog\ngone.jpg,1\n", r"no tag to learn from among 0(.|\n)*whose picture is missing.*gone.jpg"),
+        ("image,dog\ngone.jpg,1\n", r"no tag to learn from among 0(.|\n)*whose image is missing.*gone.jpg"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_an_error_that_names_it(tmp_path, text, message):
@@ -105,7 +105,7 @@ def test_a_table_that_cannot_be_used_is_an_error_that_names_it(tmp_path, text, m
         load_dataset(write(tmp_path / "t.csv", text, "a.jpg"))
 
 
-@pytest.mark.parametrize("content", [b"picture,tags\na.jpg,gr\xfcn\n", b"picture,tags\na.jpg,\x00\n\xff"])
+@pytest.mark.parametrize("content", [b"image,tags\na.jpg,gr\xfcn\n", b"image,tags\na.jpg,\x00\n\xff"])
 def test_a_table_in_another_encoding_is_an_error_that_says_so(tmp_path, content):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(BoxlessError, match="save it as CSV in UTF-8"):

@@ -18,7 +18,7 @@ def thing(name: str, box: tuple[object, ...] | None = (11, 21, 30, 40), difficul
 
 
 def write_year(year: Path, annotations: dict[str, str], split: str = "train", size: str = "") -> Path:
-    """A year folder with a picture file for every annotation; `annotations` maps ids to the inside of the XML."""
+    """A year folder with an image file for every annotation; `annotations` maps ids to the inside of the XML."""
     size = size or "<size><width>100</width><height>80</height></size>"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (year / folder).mkdir(parents=True, exist_ok=True)
@@ -49,8 +49,8 @@ def test_boxes_tags_and_unsure_of_a_year(tmp_path):
     assert first.annotations.difficult.tolist() == [False, True, True]
     assert (second.tags, second.unsure, second.annotations.boxes.shape) == (set(), set(), (0, 4))
     assert dataset.warnings == (
-        "pictures without a tag, kept as negatives: 1 (000002)",
-        "classes that no picture is tagged with: 1 (cat)",
+        "images without a tag, kept as negatives: 1 (000002)",
+        "classes that no image is tagged with: 1 (cat)",
     )
 
 
@@ -65,11 +65,11 @@ def test_parts_of_an_object_are_not_objects(tmp_path):
 @pytest.mark.parametrize(
     ("box", "kept", "warning"),
     [
-        ((0, -5, 120, 90), [[0, 0, 100, 80]], "boxes that reach outside the picture, clipped: 1 (a)"),
+        ((0, -5, 120, 90), [[0, 0, 100, 80]], "boxes that reach outside the image, clipped: 1 (a)"),
         ((1, 1, 1, 1), [[0, 0, 1, 1]], None),
         ((45.7, 21, 60.2, 40), [[44.7, 20, 60.2, 40]], None),
-        ((30, 21, 11, 40), None, "boxes without area inside the picture, dropped (their tags stay): 1 (a)"),
-        ((200, 200, 300, 300), None, "boxes without area inside the picture, dropped (their tags stay): 1 (a)"),
+        ((30, 21, 11, 40), None, "boxes without area inside the image, dropped (their tags stay): 1 (a)"),
+        ((200, 200, 300, 300), None, "boxes without area inside the image, dropped (their tags stay): 1 (a)"),
         (("nan", 1, 5, 5), None, "boxes without numbers, dropped (their tags stay): 1 (a)"),
         ((1, 1, "inf", 5), None, "boxes without numbers, dropped (their tags stay): 1 (a)"),
         (("left", 1, 5, 5), None, "boxes without numbers, dropped (their tags stay): 1 (a)"),
@@ -141,10 +141,10 @@ def test_broken_files_are_counted_and_the_rest_goes_on(tmp_path):
     dataset = load_dataset(year)
     assert [sample.id for sample in dataset.samples] == ["good"]
     assert dataset.warnings == (
-        "ids without a picture in JPEGImages, left out: 2 (gone, never)",
+        "ids without an image in JPEGImages, left out: 2 (gone, never)",
         "ids listed more than once, taken once: 1 (good)",
-        "annotations that are not valid VOC XML, their pictures left out: 3 (torn.xml, html.xml, bomb.xml)",
-        "pictures without an annotation, left out as their tags are unknown: 1 (bare.xml)",
+        "annotations that are not valid VOC XML, their images left out: 3 (torn.xml, html.xml, bomb.xml)",
+        "images without an annotation, left out as their tags are unknown: 1 (bare.xml)",
     )
 
 
@@ -234,7 +234,7 @@ def test_tags_alone_from_the_lists_of_classes(tmp_path):
     assert not dataset.has_boxes
     assert dataset.warnings == (
         "lines that are not `id 1`, `id -1` or `id 0`, left out: 1 (dog_train.txt)",
-        "ids without a picture in JPEGImages, left out: 1 (gone)",
+        "ids without an image in JPEGImages, left out: 1 (gone)",
     )
     with pytest.raises(BoxlessError, match="no split 'test'; it has: train, val"):
         load_dataset(year, "test")

@@ -20,10 +20,10 @@ def write_labels(file: Path, *lines: str) -> None:
     file.write_text("".join(f"{line}\n" for line in lines))
 
 
-def test_boxes_and_tags(tmp_path, picture):
+def test_boxes_and_tags(tmp_path, image):
     write_data(tmp_path)
-    picture(tmp_path / "images" / "train" / "a b.jpg", (200, 100))
-    picture(tmp_path / "images" / "train" / "bare.png")
+    image(tmp_path / "images" / "train" / "a b.jpg", (200, 100))
+    image(tmp_path / "images" / "train" / "bare.png")
     write_labels(tmp_path / "labels" / "train" / "a b.txt", "1 0.5 0.5 0.2 0.4", "0 0.1 0.1 0.1 0.1", "")
     dataset = load_dataset(tmp_path)
     assert (dataset.name, dataset.classes) == (f"{tmp_path.name} train", ("cat", "dog"))
@@ -32,21 +32,21 @@ def test_boxes_and_tags(tmp_path, picture):
     np.testing.assert_allclose(first.annotations.boxes, [[80, 30, 120, 70], [10, 5, 30, 15]], rtol=1e-6)
     assert first.annotations.labels.tolist() == [1, 0]
     assert (second.tags, len(second.annotations.boxes)) == (set(), 0)
-    assert dataset.warnings == ("pictures without a tag, kept as negatives: 1 (images/train/bare.png)",)
+    assert dataset.warnings == ("images without a tag, kept as negatives: 1 (images/train/bare.png)",)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_shares_are_of_the_displayed_picture(tmp_path, picture, orientation):
+def test_shares_are_of_the_displayed_image(tmp_path, image, orientation):
     write_data(tmp_path)
-    picture(tmp_path / "images" / "train" / "a.jpg", (200, 100), orientation)
+    image(tmp_path / "images" / "train" / "a.jpg", (200, 100), orientation)
     write_labels(tmp_path / "labels" / "train" / "a.txt", "0 0.5 0.5 1 1")
     size = [100, 200] if orientation >= 5 else [200, 100]
     assert load_dataset(tmp_path).samples[0].annotations.boxes.tolist() == [[0, 0, *size]]
 
 
-def test_a_polygon_becomes_its_bounding_box(tmp_path, picture):
+def test_a_polygon_becomes_its_bounding_box(tmp_path, image):
     write_data(tmp_path)
-    picture(tmp_path / "images" / "train" / "a.jpg", (100, 100))
+    image(tmp_path / "images" / "train" / "a.jpg", (100, 100))
     write_labels(
         tmp_path / "labels" / "train" / "a.txt", "0 0.5 0.1 0.9 0.4 0.2 0.8", "1 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.3"
     )
@@ -54,19 +54,19 @@ def test_a_polygon_becomes_its_bounding_box(tmp_path, picture):
     np.testing.assert_allclose(boxes, [[20, 10, 90, 80], [10, 10, 20, 30]], rtol=1e-6)
 
 
-def test_names_as_numbers_to_names(tmp_path, picture):
+def test_names_as_numbers_to_names(tmp_path, image):
     file = write_data(tmp_path, names={3: "owl", 1: "ant"})
-    picture(tmp_path / "images" / "train" / "a.jpg")
+    image(tmp_path / "images" / "train" / "a.jpg")
     write_labels(tmp_path / "labels" / "train" / "a.txt", "3 0.5 0.5 0.5 0.5", "0 0.5 0.5 0.5 0.5", "x 1 1 1 1")
     dataset = load_dataset(file)
     assert (dataset.classes, dataset.samples[0].tags) == (("ant", "owl"), {1})
     assert "labels whose class number data.yaml does not name, left out: 2 (images/train/a.jpg)" in dataset.warnings
 
 
-def test_bad_numbers_leave_the_tags_as_they_are(tmp_path, picture):
+def test_bad_numbers_leave_the_tags_as_they_are(tmp_path, image):
     write_data(tmp_path)
-    picture(tmp_path / "images" / "train" / "a.jpg", (100, 80))
-    picture(tmp_path / "images" / "train" / "b.jpg", (100, 80))
+    image(tmp_path / "images" / "train" / "a.jpg", (100, 80))
+    image(tmp_path / "images" / "train" / "b.jpg", (100, 80))
     lines = ["0", "0 nan 0.5 0.5 0.5", "0 a b c d", "0 0.5 0.5 0.5 0.5 0.9", "0 0.5 0.5 0 0.5", "0 2 2 0.1 0.1"]
     write_labels(tmp_path / "labels" / "train" / "a.txt", *lines)
     write_labels(tmp_path / "labels" / "train" / "b.txt", "1 0.5 0.5 2 1.0000001", "1 1e999 1 1 1")
@@ -76,38 +76,38 @@ def test_bad_numbers_leave_the_tags_as_they_are(tmp_path, picture):
     assert (second.tags, second.annotations.boxes.tolist()) == ({1}, [[0, 0, 100, 80]])
     assert dataset.warnings == (
         "boxes without numbers, dropped (their tags stay): 5 (images/train/a.jpg, images/train/b.jpg)",
-        "boxes without area inside the picture, dropped (their tags stay): 2 (images/train/a.jpg)",
-        "boxes that reach outside the picture, clipped: 1 (images/train/b.jpg)",
+        "boxes without area inside the image, dropped (their tags stay): 2 (images/train/a.jpg)",
+        "boxes that reach outside the image, clipped: 1 (images/train/b.jpg)",
     )
 
 
-def test_rounding_past_the_edge_is_no_warning(tmp_path, picture):
+def test_rounding_past_the_edge_is_no_warning(tmp_path, image):
     write_data(tmp_path, names=["cat"])
-    picture(tmp_path / "images" / "train" / "a.jpg", (100, 80))
+    image(tmp_path / "images" / "train" / "a.jpg", (100, 80))
     write_labels(tmp_path / "labels" / "train" / "a.txt", "0 0.500001 0.500001 1.000001 1.000001")
     dataset = load_dataset(tmp_path)
     assert dataset.warnings == ()
     assert dataset.samples[0].annotations.boxes.max() <= 100
 
 
-def test_a_picture_without_a_readable_size_keeps_its_tags(tmp_path, picture):
+def test_a_image_without_a_readable_size_keeps_its_tags(tmp_path, image):
     write_data(tmp_path)
-    picture(tmp_path / "images" / "train" / "a.jpg")
-    (tmp_path / "images" / "train" / "b.jpg").write_text("no picture")
+    image(tmp_path / "images" / "train" / "a.jpg")
+    (tmp_path / "images" / "train" / "b.jpg").write_text("no image")
     for name in "ab":
         write_labels(tmp_path / "labels" / "train" / f"{name}.txt", "1 0.5 0.5 0.5 0.5")
     dataset = load_dataset(tmp_path)
     assert [sample.tags for sample in dataset.samples] == [{1}, {1}]
     assert dataset.samples[1].annotations is None
     assert "size cannot be read, their boxes dropped (the tags stay): 1" in dataset.warnings[0]
-    assert "b.jpg: not a picture" in dataset.warnings[0]
+    assert "b.jpg: not an image" in dataset.warnings[0]
     assert len(dataset.warnings) == 2
 
 
-def test_a_label_file_that_cannot_be_read_leaves_its_picture_out(tmp_path, picture, monkeypatch):
+def test_a_label_file_that_cannot_be_read_leaves_its_image_out(tmp_path, image, monkeypatch):
     write_data(tmp_path)
     for name in "ab":
-        picture(tmp_path / "images" / "train" / f"{name}.jpg")
+        image(tmp_path / "images" / "train" / f"{name}.jpg")
         write_labels(tmp_path / "labels" / "train" / f"{name}.txt", "1 0.5 0.5 0.5 0.5")
     read_text = Path.read_text
 
@@ -119,14 +119,14 @@ def test_a_label_file_that_cannot_be_read_leaves_its_picture_out(tmp_path, pictu
     monkeypatch.setattr(Path, "read_text", refuse)
     dataset = load_dataset(tmp_path)
     assert [sample.id for sample in dataset.samples] == ["images/train/a.jpg"]
-    assert dataset.warnings[0].startswith("label files that cannot be read, their pictures left out: 1")
+    assert dataset.warnings[0].startswith("label files that cannot be read, their images left out: 1")
 
 
-def test_labels_lie_below_the_last_images_or_beside(tmp_path, picture):
+def test_labels_lie_below_the_last_images_or_beside(tmp_path, image):
     root = tmp_path / "images" / "set"
     write_data(root, train="images/images/deep", val="flat")
-    picture(root / "images" / "images" / "deep" / "a.jpg")
-    picture(root / "flat" / "b.jpg")
+    image(root / "images" / "images" / "deep" / "a.jpg")
+    image(root / "flat" / "b.jpg")
     write_labels(root / "images" / "labels" / "deep" / "a.txt", "0 0.5 0.5 1 1")
     write_labels(root / "flat" / "b.txt", "1 0.5 0.5 1 1")
     assert load_dataset(root, "train").samples[0].tags == {0}
@@ -142,24 +142,24 @@ def test_labels_lie_below_the_last_images_or_beside(tmp_path, picture):
         ({"train": ["one/images", "two/images"]}, "two/images"),
     ],
 )
-def test_where_pictures_are_looked_for(tmp_path, picture, content, where):
+def test_where_images_are_looked_for(tmp_path, image, content, where):
     root = tmp_path / "set"
     (root / "one" / "images").mkdir(parents=True)
     write_data(root, **content)
-    picture(root / where / "a.jpg")
+    image(root / where / "a.jpg")
     write_labels((root / where).parent / "labels" / "a.txt", "0 0.5 0.5 1 1")
     assert [sample.path for sample in load_dataset(root).samples] == [root / where / "a.jpg"]
 
 
-def test_pictures_from_a_list(tmp_path, picture):
+def test_images_from_a_list(tmp_path, image):
     write_data(tmp_path, path="data", train="train.txt")
-    picture(tmp_path / "data" / "images" / "a ü.jpg")
+    image(tmp_path / "data" / "images" / "a ü.jpg")
     write_labels(tmp_path / "data" / "labels" / "a ü.txt", "0 0.5 0.5 1 1")
     write_labels(tmp_path / "data" / "train.txt", "./images/a ü.jpg", "images/a ü.jpg", "images/gone.jpg")
     dataset = load_dataset(tmp_path)
     assert [sample.id for sample in dataset.samples] == ["data/images/a ü.jpg"]
-    assert dataset.warnings[0] == "pictures that are listed but missing, left out: 1 (images/gone.jpg)"
-    assert dataset.warnings[1].startswith("pictures listed more than once, taken once: 1")
+    assert dataset.warnings[0] == "images that are listed but missing, left out: 1 (images/gone.jpg)"
+    assert dataset.warnings[1].startswith("images listed more than once, taken once: 1")
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_a_data_file_that_does_not_fit_is_an_error_that_names_it(tmp_path, text,
         load_dataset(tmp_path)
 
 
-def test_no_labels_at_all_is_an_error(tmp_path, picture):
+def test_no_labels_at_all_is_an_error(tmp_path, image):
     write_data(tmp_path)
-    picture(tmp_path / "images" / "train" / "a.jpg")
-    with pytest.raises(BoxlessError, match="no tag to learn from among 1 usable pictures"):
+    image(tmp_path / "images" / "train" / "a.jpg")
+    with pytest.raises(BoxlessError, match="no tag to learn from among 1 usable images"):
         load_dataset(tmp_path)

@@ -41,7 +41,7 @@ def test_layout_is_vocs_and_whole(made: Path) -> None:
     assert [file.name for file in made.parent.iterdir()] == ["VOC-demo"]
 
 
-def test_boxes_lie_in_the_picture_and_every_class_is_in_each_split(made: Path) -> None:
+def test_boxes_lie_in_the_image_and_every_class_is_in_each_split(made: Path) -> None:
     for split in ("train", "val"):
         found = set()
         for name in (made / f"ImageSets/Main/{split}.txt").read_text().split():
@@ -58,7 +58,7 @@ def test_boxes_lie_in_the_picture_and_every_class_is_in_each_split(made: Path) -
         assert found == set(CLASSES)
 
 
-def test_same_seed_same_files_and_another_seed_other_pictures(made: Path, tmp_path: Path) -> None:
+def test_same_seed_same_files_and_another_seed_other_images(made: Path, tmp_path: Path) -> None:
     assert contents(make_demo(tmp_path / "again", seed=3, train=12, val=6)) == contents(made)
     other = make_demo(tmp_path / "other", seed=4, train=1, val=1)
     assert (other / "JPEGImages/000001.jpg").read_bytes() != (made / "JPEGImages/000001.jpg").read_bytes()
@@ -89,9 +89,9 @@ def test_a_painted_ball_is_a_disc_and_shows_where_its_cover_says() -> None:
 def test_shares_that_are_hidden_or_cut_off_make_an_object_difficult(tmp_path: Path) -> None:
     cover = np.zeros((40, 60), np.float32)
     cover[10:20, 0:30] = 1
-    picture = np.zeros((40, 60, 3), np.uint8)
+    image = np.zeros((40, 60, 3), np.uint8)
     things = [demo._Object("ball", cover, area) for area in (300.0, 500.0, 1000.0)]
-    demo._write_xml(tmp_path / "a.xml", "a", picture, things)
+    demo._write_xml(tmp_path / "a.xml", "a", image, things)
     flags = [
         (node.findtext("truncated"), node.findtext("difficult")) for node in ET.parse(tmp_path / "a.xml").iter("object")
     ]
@@ -144,5 +144,5 @@ def test_folder_that_cannot_be_written_and_empty_splits_are_told(tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(BoxlessError, match="cannot be written"):
         make_demo(tmp_path / "file", train=1, val=1)
-    with pytest.raises(BoxlessError, match="each split needs a picture"):
+    with pytest.raises(BoxlessError, match="each split needs an image"):
         make_demo(tmp_path, train=0)

@@ -20,7 +20,7 @@ XML = "<annotation><object><name>dog</name></object></annotation>"
 
 
 def tar(**ids_by_split: list[str]) -> bytes:
-    """A VOC2007 archive with 100 kB pictures of noise."""
+    """A VOC2007 archive with 100 kB images of noise."""
     members = {}
     for split, ids in ids_by_split.items():
         members[f"ImageSets/Main/{split}.txt"] = "".join(f"{id_}\n" for id_ in ids).encode()
@@ -200,7 +200,7 @@ def test_no_archive_at_all_under_a_right_checksum(server, tmp_path):
 
 def test_a_set_with_other_numbers_than_promised_never_takes_its_name(server, tmp_path):
     archive = replace(server.archive("a.tar", trainval=["1"]), splits={"trainval": 2, "test": 1})
-    message = "split trainval has 1 of 2 pictures; split test has 0 of 1 pictures"
+    message = "split trainval has 1 of 2 images; split test has 0 of 1 images"
     with pytest.raises(BoxlessError, match=message):
         download_voc("2007", tmp_path, [archive])
     assert not (tmp_path / "VOCdevkit").exists()

@@ -9,9 +9,9 @@ from boxless.errors import BoxlessError
 
 
 @pytest.fixture
-def folders(tmp_path, picture):
+def folders(tmp_path, image):
     for name in ("ant/1.jpg", "bee/1.jpg", "cow/1.jpg"):
-        picture(tmp_path / "set" / name)
+        image(tmp_path / "set" / name)
     return tmp_path / "set"
 
 
@@ -19,7 +19,7 @@ def test_classes_are_chosen_and_ordered_and_the_rest_are_negatives(folders):
     dataset = load_dataset(folders, classes=["cow", "ant"])
     assert dataset.classes == ("cow", "ant")
     assert [sample.tags for sample in dataset.samples] == [{1}, set(), {0}]
-    assert dataset.warnings == ("pictures without a tag, kept as negatives: 1 (bee/1.jpg)",)
+    assert dataset.warnings == ("images without a tag, kept as negatives: 1 (bee/1.jpg)",)
     with pytest.raises(BoxlessError, match="no class 'dog'; it has: ant, bee, cow"):
         load_dataset(folders, classes=["dog"])
 

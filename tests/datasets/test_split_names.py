@@ -12,29 +12,29 @@ def write(file, text=""):
     return file
 
 
-def make_table(root, picture):
+def make_table(root, image):
     for name in "abc":
-        picture(root / f"{name}.jpg")
-    return write(root / "t.csv", "picture,tags,split\na.jpg,x,train\nb.jpg,x,val\nc.jpg,x,\n")
+        image(root / f"{name}.jpg")
+    return write(root / "t.csv", "image,tags,split\na.jpg,x,train\nb.jpg,x,val\nc.jpg,x,\n")
 
 
-def make_voc(root, picture):
-    picture(root / "JPEGImages" / "a.jpg")
+def make_voc(root, image):
+    image(root / "JPEGImages" / "a.jpg")
     write(root / "Annotations" / "a.xml", "<annotation><object><name>x</name></object></annotation>")
     for name in ("train", "val", "x_train", "x_val"):
         write(root / "ImageSets" / "Main" / f"{name}.txt", "a\n")
     return root
 
 
-def make_voc_of_tags(root, picture):
-    picture(root / "JPEGImages" / "a.jpg")
+def make_voc_of_tags(root, image):
+    image(root / "JPEGImages" / "a.jpg")
     for name in ("x_train", "x_val"):
         write(root / "ImageSets" / "Main" / f"{name}.txt", "a 1\n")
     return root
 
 
-def make_coco(root, picture):
-    picture(root / "images" / "a.jpg")
+def make_coco(root, image):
+    image(root / "images" / "a.jpg")
     boxes = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}]
     images, classes = [{"id": 1, "file_name": "a.jpg"}], [{"id": 1, "name": "x"}]
     content = {"images": images, "annotations": boxes, "categories": classes}
@@ -43,22 +43,22 @@ def make_coco(root, picture):
     return root
 
 
-def make_yolo(root, picture):
+def make_yolo(root, image):
     for split in ("train", "val"):
-        picture(root / "images" / split / "a.jpg")
+        image(root / "images" / split / "a.jpg")
         write(root / "labels" / split / "a.txt", "0 0.5 0.5 0.2 0.2\n")
     return write(root / "data.yaml", "names: [x]\ntrain: images/train\nval: images/val\ntest:\n")
 
 
-def make_folders(root, picture):
+def make_folders(root, image):
     for split in ("train", "val"):
-        picture(root / split / "x" / "a.jpg")
+        image(root / split / "x" / "a.jpg")
     return root
 
 
 @pytest.mark.parametrize("make", [make_table, make_voc, make_voc_of_tags, make_coco, make_yolo, make_folders])
-def test_every_layout_names_the_splits_that_it_loads(tmp_path, picture, make):
-    data = make(tmp_path / "set", picture)
+def test_every_layout_names_the_splits_that_it_loads(tmp_path, image, make):
+    data = make(tmp_path / "set", image)
     assert split_names(data) == ("train", "val")
     for split in ("train", "val"):
         assert load_dataset(data, split).name.endswith(split)
@@ -66,10 +66,10 @@ def test_every_layout_names_the_splits_that_it_loads(tmp_path, picture, make):
         load_dataset(data, "test")
 
 
-def test_what_is_not_split_has_no_names(tmp_path, picture):
-    picture(tmp_path / "set" / "x" / "a.jpg")
+def test_what_is_not_split_has_no_names(tmp_path, image):
+    image(tmp_path / "set" / "x" / "a.jpg")
     assert split_names(tmp_path / "set") == ()
-    assert split_names(write(tmp_path / "set" / "t.csv", "picture,tags\nx/a.jpg,x\n")) == ()
+    assert split_names(write(tmp_path / "set" / "t.csv", "image,tags\nx/a.jpg,x\n")) == ()
 
 
 def test_where_nothing_is_there_is_an_error(tmp_path):

@@ -2,18 +2,18 @@ from pathlib import Path
 
 import pytest
 
+from boxless.doctor.images import Image, Look
 from boxless.doctor.names import check_names
-from boxless.doctor.pictures import Look, Picture
 
 
 def found(counts: dict[str, int], wanted: list[str] | None = None) -> list[list[str]]:
-    """The classes that are blamed when so many pictures have these tags."""
-    pictures = [
-        Picture("train", Path(f"{name}{number}.jpg"), Look("", 500, 0, 0), frozenset({name}), frozenset(), None)
+    """The classes that are blamed when so many images have these tags."""
+    images = [
+        Image("train", Path(f"{name}{number}.jpg"), Look("", 500, 0, 0), frozenset({name}), frozenset(), None)
         for name, count in counts.items()
         for number in range(count)
     ]
-    return [finding.classes for finding in check_names(pictures, list(counts), wanted or list(counts))]
+    return [finding.classes for finding in check_names(images, list(counts), wanted or list(counts))]
 
 
 @pytest.mark.parametrize(

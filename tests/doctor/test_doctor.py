@@ -19,7 +19,7 @@ import boxless
 from boxless.datasets import load_dataset
 from boxless.doctor.tags import Table, check_company
 from boxless.errors import BoxlessError
-from boxless.pictures import read_picture
+from boxless.images import read_image
 from boxless.structures import Annotations, Dataset
 
 CLASSES = ("bolt", "gear", "spring")
@@ -27,25 +27,25 @@ TRAIN, VAL = 60, 20
 
 
 class TagTable:
-    """Pictures of coloured clouds, no two alike, and their tags: `rows` maps a file's name to its split and tags."""
+    """Images of coloured clouds, no two alike, and their tags: `rows` maps a file's name to its split and tags."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.rows: dict[str, tuple[str, set[str]]] = {}
         root.mkdir()
 
-    def add(self, name: str, split: str, tags: set[str], picture: np.ndarray | None = None) -> Path:
-        """Write one more picture, a new one if none is given."""
+    def add(self, name: str, split: str, tags: set[str], image: np.ndarray | None = None) -> Path:
+        """Write one more image, a new one if none is given."""
         self.rows[name] = (split, tags)
-        Image.fromarray(draw(len(self.rows)) if picture is None else picture).save(self.root / name, quality=92)
+        Image.fromarray(draw(len(self.rows)) if image is None else image).save(self.root / name, quality=92)
         return self.root / name
 
     def of(self, split: str) -> list[str]:
-        """Names of the pictures of a split."""
+        """Names of the images of a split."""
         return [name for name, row in self.rows.items() if row[0] == split]
 
     def retag(self, change: Callable[[int, set[str]], set[str]], split: str | None = None) -> None:
-        """Give every picture (of a split) the tags that `change` makes of its number and its tags."""
+        """Give every image (of a split) the tags that `change` makes of its number and its tags."""
         for number, name in enumerate(self.of(split) if split else list(self.rows)):
             self.rows[name] = (self.rows[name][0], change(number, self.rows[name][1]))
 
@@ -53,20 +53,20 @@ class TagTable:
         """Write the table; returns its path."""
         with (self.root / "tags.csv").open("w", newline="", encoding="utf-8") as file:
             rows = [(name, ";".join(sorted(tags)), split) for name, (split, tags) in self.rows.items()]
-            csv.writer(file).writerows([("picture", "tags", "split"), *rows])
+            csv.writer(file).writerows([("image", "tags", "split"), *rows])
         return self.root / "tags.csv"
 
 
 def draw(seed: int, width: int = 160, height: int = 120) -> np.ndarray:
-    """A cloudy picture (height, width, 3) uint8; another seed, another one."""
+    """A cloudy image (height, width, 3) uint8; another seed, another one."""
     noise = np.random.default_rng(seed).uniform(0, 255, (24, 32, 3)).astype(np.float32)
     return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture
 def healthy(tmp_path: Path) -> TagTable:
-    """60 pictures in train, 20 in val; of three classes each is in half of them, in every company, and an eighth of the
-    pictures shows none."""
+    """60 images in train, 20 in val; of three classes each is in half of them, in every company, and an eighth of the
+    images shows none."""
     table = TagTable(tmp_path / "set")
     for number in range(TRAIN + VAL):
         tags = {name for bit, name in enumerate(CLASSES) if number >> bit & 1}
@@ -87,18 +87,18 @@ def blamed(report: dict[str, Any]) -> dict[str, tuple[str, list[str]]]:
 
 
 def files(finding: dict[str, Any]) -> list[list[str]]:
-    return [[Path(file).name for file in group] for group in finding["pictures"]]
+    return [[Path(file).name for file in group] for group in finding["images"]]
 
 
 def test_nothing_is_found_in_a_healthy_set(healthy: TagTable):
     report, faults = diagnose(healthy)
     assert faults == []
     assert blamed(report) == {}
-    assert (report["data"], report["judged"], report["pictures"]) == ("tags.csv", ["train"], 60)
+    assert (report["data"], report["judged"], report["images"]) == ("tags.csv", ["train"], 60)
     assert report["classes"]["bolt"] == {
         "verdict": "fine",
         "reasons": [],
-        "pictures": 30,
+        "images": 30,
         "negatives": 30,
         "unsure": 0,
         "company": {"class": "gear", "share": 0.5},
@@ -107,25 +107,25 @@ def test_nothing_is_found_in_a_healthy_set(healthy: TagTable):
 
 
 @pytest.mark.parametrize(("count", "verdict"), [(4, "hopeless"), (5, "weak"), (19, "weak"), (20, "fine")])
-def test_too_few_pictures(healthy: TagTable, count: int, verdict: str):
+def test_too_few_images(healthy: TagTable, count: int, verdict: str):
     healthy.retag(
         lambda number, tags: tags | ({"nut"} if number * count // 60 != (number - 1) * count // 60 else set())
     )
     report, faults = diagnose(healthy)
-    assert report["classes"]["nut"]["pictures"] == count
+    assert report["classes"]["nut"]["images"] == count
     if verdict == "fine":
         assert (faults, blamed(report)) == ([], {})
         return
-    assert faults == [("too few pictures", verdict, ["nut"])]
+    assert faults == [("too few images", verdict, ["nut"])]
     assert f"nut ({count})" in report["findings"][0]["what"]
-    assert blamed(report) == {"nut": (verdict, ["too few pictures"])}
+    assert blamed(report) == {"nut": (verdict, ["too few images"])}
 
 
 def test_a_class_that_training_never_sees_is_hopeless(healthy: TagTable):
     healthy.retag(lambda number, tags: tags | {"nut"}, split="val")
     report, faults = diagnose(healthy)
-    assert faults == [("too few pictures", "hopeless", ["nut"])]
-    assert report["classes"]["nut"]["pictures"] == 0
+    assert faults == [("too few images", "hopeless", ["nut"])]
+    assert report["classes"]["nut"]["images"] == 0
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_two_classes_that_always_come_together(healthy: TagTable):
     healthy.retag(lambda number, tags: tags | ({"washer"} if "bolt" in tags else set()))
     report, faults = diagnose(healthy)
     assert faults == [("always together", "hopeless", ["bolt", "washer"])]
-    assert "the same 30 pictures" in report["findings"][0]["what"]
+    assert "the same 30 images" in report["findings"][0]["what"]
     assert blamed(report) == dict.fromkeys(["bolt", "washer"], ("hopeless", ["always together"]))
 
 
@@ -159,12 +159,12 @@ def test_a_class_that_is_hardly_ever_without_another(healthy: TagTable, apart: i
     assert faults == ([("hardly apart", "weak", ["washer"])] if hardly else [])
     assert blamed(report) == ({"washer": ("weak", ["hardly apart"])} if hardly else {})
     if hardly:
-        assert f"24 of {24 + apart} pictures of washer show bolt" in report["findings"][0]["what"]
+        assert f"24 of {24 + apart} images of washer show bolt" in report["findings"][0]["what"]
 
 
 @pytest.mark.parametrize(("apart", "hardly"), [(3, True), (4, False)])
 def test_company_that_is_nearly_everywhere_is_no_surprise(apart: int, hardly: bool):
-    # Of 400 pictures 340 show a table: of 100 with a nut 15 would be without one by chance.
+    # Of 400 images 340 show a table: of 100 with a nut 15 would be without one by chance.
     tables = [True] * 340 + [False] * 60
     nuts = [number < 100 - apart or number >= 400 - apart for number in range(400)]
     present = np.array([tables, nuts]).T
@@ -172,10 +172,10 @@ def test_company_that_is_nearly_everywhere_is_no_surprise(apart: int, hardly: bo
     assert [finding.classes for finding in check_company(table, ["table", "nut"])] == ([["nut"]] if hardly else [])
 
 
-def test_few_pictures_are_not_blamed_for_their_company(healthy: TagTable):
+def test_few_images_are_not_blamed_for_their_company(healthy: TagTable):
     healthy.retag(lambda number, tags: tags | {"table", "floor"} | ({"nut", "screw"} if number < 4 else set()))
     assert diagnose(healthy)[1] == [
-        ("too few pictures", "hopeless", ["nut", "screw"]),
+        ("too few images", "hopeless", ["nut", "screw"]),
         ("too few negatives", "hopeless", ["floor", "table"]),
     ]
 
@@ -195,18 +195,18 @@ def test_a_slip_in_a_name(healthy: TagTable):
     assert blamed(report) == {"sprnig": ("weak", ["alike names"])}
 
 
-def test_broken_pictures(healthy: TagTable):
+def test_broken_images(healthy: TagTable):
     (healthy.root / "003.jpg").write_bytes((healthy.root / "003.jpg").read_bytes()[:900])
     (healthy.root / "070.jpg").write_bytes(b"")
     report, faults = diagnose(healthy)
     assert faults == [("broken", "weak", [])]
     assert files(report["findings"][0]) == [["003.jpg"], ["070.jpg"]]
     assert "003.jpg: cannot be decoded" in report["findings"][0]["what"]
-    assert (report["pictures"], report["classes"]["bolt"]["pictures"]) == (59, 29)
+    assert (report["images"], report["classes"]["bolt"]["images"]) == (59, 29)
     assert blamed(report) == {}
 
 
-def test_tiny_pictures(healthy: TagTable):
+def test_tiny_images(healthy: TagTable):
     Image.fromarray(draw(999, 95, 60)).save(healthy.root / "007.jpg")
     Image.fromarray(draw(998, 60, 96)).save(healthy.root / "008.jpg")
     report, faults = diagnose(healthy)
@@ -216,8 +216,8 @@ def test_tiny_pictures(healthy: TagTable):
 
 
 def smaller(path: Path) -> np.ndarray:
-    """The picture at three quarters of its size."""
-    return np.array(Image.fromarray(read_picture(path)).resize((120, 90)))
+    """The image at three quarters of its size."""
+    return np.array(Image.fromarray(read_image(path)).resize((120, 90)))
 
 
 @pytest.mark.parametrize("same_file", [True, False])
@@ -229,11 +229,11 @@ def test_copies_with_different_tags(healthy: TagTable, same_file: bool):
     assert faults == [("conflicting tags", "weak", [])]
     assert files(report["findings"][0]) == [["001.jpg", "copy.jpg"]]
     assert "bolt against gear" in report["findings"][0]["what"]
-    assert report["pictures"] == (60 if same_file else 61)
+    assert report["images"] == (60 if same_file else 61)
 
 
 @pytest.mark.parametrize("same_file", [True, False])
-def test_pictures_in_two_splits(healthy: TagTable, same_file: bool):
+def test_images_in_two_splits(healthy: TagTable, same_file: bool):
     for number in (1, 2, 5):
         name, tags = f"{number:03d}.jpg", healthy.rows[f"{number:03d}.jpg"][1]
         copy = healthy.add(f"copy{number}.jpg", "val", tags, smaller(healthy.root / name))
@@ -241,7 +241,7 @@ def test_pictures_in_two_splits(healthy: TagTable, same_file: bool):
             shutil.copy(healthy.root / name, copy)
     report, faults = diagnose(healthy)
     assert faults == [("leakage", "weak", [])]
-    assert "3 of 23 pictures of val are in train too" in report["findings"][0]["what"]
+    assert "3 of 23 images of val are in train too" in report["findings"][0]["what"]
     assert files(report["findings"][0]) == [[f"00{n}.jpg", f"copy{n}.jpg"] for n in (1, 2, 5)]
     assert diagnose(healthy, split="train")[1] == []
 
@@ -252,9 +252,9 @@ def test_copies_in_a_split(healthy: TagTable):
     report, faults = diagnose(healthy)
     assert faults == [("copies", "note", [])]
     assert files(report["findings"][0]) == [["001.jpg", "copy.jpg", "smaller.png"]]
-    assert report["findings"][0]["what"].startswith("2 picture(s)")
+    assert report["findings"][0]["what"].startswith("2 image(s)")
     # The same file counts once.
-    assert (report["pictures"], report["classes"]["bolt"]["pictures"]) == (61, 31)
+    assert (report["images"], report["classes"]["bolt"]["images"]) == (61, 31)
     assert blamed(report) == {}
 
 
@@ -267,7 +267,7 @@ def test_takes_of_one_scene_are_no_copies(healthy: TagTable):
     report, faults = diagnose(healthy)
     assert faults == [("one scene", "note", [])]
     assert len(files(report["findings"][0])[0]) == 8
-    assert "8 pictures look much like others; they are of 1 scene(s), 1 of them" in report["findings"][0]["what"]
+    assert "8 images look much like others; they are of 1 scene(s), 1 of them" in report["findings"][0]["what"]
 
 
 def test_a_fixed_camera_is_not_blamed_for_small_differences(healthy: TagTable):
@@ -280,7 +280,7 @@ def test_a_fixed_camera_is_not_blamed_for_small_differences(healthy: TagTable):
     assert diagnose(healthy)[1] == [("one scene", "note", [])]
 
 
-def test_many_pictures_without_a_tag(healthy: TagTable):
+def test_many_images_without_a_tag(healthy: TagTable):
     for number in range(60):
         healthy.add(f"bare{number}.jpg", "train", set())
     report, faults = diagnose(healthy)
@@ -288,19 +288,19 @@ def test_many_pictures_without_a_tag(healthy: TagTable):
     assert "67 of 120" not in report["findings"][0]["what"] and "68 of 120" in report["findings"][0]["what"]
 
 
-def test_one_tag_a_picture(healthy: TagTable):
+def test_one_tag_a_image(healthy: TagTable):
     healthy.retag(lambda number, tags: {CLASSES[number % 3]})
     report, faults = diagnose(healthy)
     assert faults == [("single tags", "note", [])]
     assert report["classes"]["gear"]["company"] is None
 
 
-def test_one_object_a_picture_is_seen_in_boxes_only(healthy: TagTable):
+def test_one_object_a_image_is_seen_in_boxes_only(healthy: TagTable):
     healthy.rows["000.jpg"] = ("train", {"weld"})
     dataset = load_dataset(healthy.write(), "train")
 
     def boxed(sample: Any) -> Any:
-        # Two gears a picture; two springs in one, and of one bolt no box.
+        # Two gears an image; two springs in one, and of one bolt no box.
         extra = {"004.jpg": [2], "001.jpg": []}.get(sample.id, [1] if 1 in sample.tags else [])
         labels = [] if sample.id == "001.jpg" else sorted(sample.tags) + extra
         boxes = np.tile(np.array([[0, 0, 9, 9]], np.float32), (len(labels), 1))
@@ -308,8 +308,8 @@ def test_one_object_a_picture_is_seen_in_boxes_only(healthy: TagTable):
 
     report = boxless.examine(replace(dataset, samples=tuple(map(boxed, dataset.samples))))
     assert [row["single_object"] for row in report["classes"].values()] == [round(29 / 30, 4), 0, round(27 / 28, 4), 1]
-    # One picture of a weld says little.
-    few = ("too few pictures", ["weld"])
+    # One image of a weld says little.
+    few = ("too few images", ["weld"])
     assert [(one["fault"], one["classes"]) for one in report["findings"]] == [
         few,
         ("single objects", ["bolt", "spring"]),
@@ -318,7 +318,7 @@ def test_one_object_a_picture_is_seen_in_boxes_only(healthy: TagTable):
 
 
 def unsure_of_bolts(dataset: Dataset) -> Dataset:
-    """The same, with the first ten pictures unsure of what they called a bolt."""
+    """The same, with the first ten images unsure of what they called a bolt."""
     bolt = {dataset.classes.index("bolt")}
     first = (replace(one, tags=one.tags - bolt, unsure=one.tags & bolt) for one in dataset.samples[:10])
     return replace(dataset, samples=(*first, *dataset.samples[10:]))
@@ -326,7 +326,7 @@ def unsure_of_bolts(dataset: Dataset) -> Dataset:
 
 def test_what_is_unsure_is_neither_with_nor_without(healthy: TagTable):
     row = boxless.examine(unsure_of_bolts(load_dataset(healthy.write(), "train")))["classes"]["bolt"]
-    assert (row["pictures"], row["negatives"], row["unsure"]) == (25, 30, 5)
+    assert (row["images"], row["negatives"], row["unsure"]) == (25, 30, 5)
 
 
 def test_being_unsure_does_not_contradict_a_copy(healthy: TagTable):
@@ -355,8 +355,8 @@ def test_classes_that_are_chosen_are_judged_in_the_company_of_all(healthy: TagTa
 
 def test_one_split_can_be_looked_at_alone(healthy: TagTable):
     report, faults = diagnose(healthy, split="val")
-    assert (report["judged"], report["pictures"]) == (["val"], 20)
-    assert faults == [("too few pictures", "weak", list(CLASSES)), ("too few negatives", "weak", list(CLASSES))]
+    assert (report["judged"], report["images"]) == (["val"], 20)
+    assert faults == [("too few images", "weak", list(CLASSES)), ("too few negatives", "weak", list(CLASSES))]
     with pytest.raises(BoxlessError, match="no split 'test'"):
         diagnose(healthy, split="test")
     with pytest.raises(BoxlessError, match="split=train names a part of a path"):
@@ -366,13 +366,13 @@ def test_one_split_can_be_looked_at_alone(healthy: TagTable):
 def test_splits_of_other_names_are_judged_together(healthy: TagTable):
     healthy.rows = {name: ("A" if split == "train" else "B", tags) for name, (split, tags) in healthy.rows.items()}
     report, faults = diagnose(healthy)
-    assert (report["judged"], report["pictures"], faults) == (["A", "B"], 80, [])
+    assert (report["judged"], report["images"], faults) == (["A", "B"], 80, [])
     report = boxless.examine(make_voc(healthy, {"A": healthy.of("A"), "B": healthy.of("B"), "all": list(healthy.rows)}))
-    assert (report["judged"], report["pictures"], report["findings"]) == (["A", "B"], 80, [])
+    assert (report["judged"], report["images"], report["findings"]) == (["A", "B"], 80, [])
 
 
 def make_voc(table: TagTable, lists: dict[str, list[str]]) -> Path:
-    """The pictures of a table as a VOC year, with these lists of pictures."""
+    """The images of a table as a VOC year, with these lists of images."""
     year = table.root / "VOC"
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (year / part).mkdir(parents=True)
@@ -388,10 +388,10 @@ def make_voc(table: TagTable, lists: dict[str, list[str]]) -> Path:
 def test_trainval_is_no_leakage(healthy: TagTable):
     train, val = healthy.of("train"), healthy.of("val")
     report = boxless.examine(make_voc(healthy, {"train": train, "val": val, "trainval": train + val}))
-    assert (report["judged"], report["pictures"], report["findings"]) == (["trainval"], 80, [])
+    assert (report["judged"], report["images"], report["findings"]) == (["trainval"], 80, [])
 
 
-def test_a_picture_in_two_lists_is_leakage_beside_trainval_too(healthy: TagTable):
+def test_a_image_in_two_lists_is_leakage_beside_trainval_too(healthy: TagTable):
     train, val = healthy.of("train"), [*healthy.of("val"), "001.jpg"]
     report = boxless.examine(make_voc(healthy, {"train": train, "val": val, "trainval": train + val[:-1]}))
     assert [finding["fault"] for finding in report["findings"]] == ["leakage"]
@@ -420,20 +420,20 @@ def test_a_split_that_training_needs_must_be_usable(healthy: TagTable):
     year = make_voc(healthy, {"train": healthy.of("train"), "val": healthy.of("val")})
     for name in healthy.of("train"):
         (year / "Annotations" / name).with_suffix(".xml").unlink()
-    with pytest.raises(BoxlessError, match="no tag to learn from among 0 usable pictures of VOC train"):
+    with pytest.raises(BoxlessError, match="no tag to learn from among 0 usable images of VOC train"):
         boxless.examine(year)
 
 
 def test_what_the_loader_put_aside_is_told(healthy: TagTable):
     (healthy.root / "000.jpg").unlink()
     report, _ = diagnose(healthy)
-    assert report["warnings"][0] == "train: rows whose picture is missing, left out: 1 (000.jpg)"
+    assert report["warnings"][0] == "train: rows whose image is missing, left out: 1 (000.jpg)"
 
 
-def test_a_set_of_broken_pictures_is_an_error(healthy: TagTable):
+def test_a_set_of_broken_images_is_an_error(healthy: TagTable):
     for name in healthy.rows:
         (healthy.root / name).write_bytes(b"")
-    with pytest.raises(BoxlessError, match=r"no picture can be read; the first: .*000.jpg: the file is empty"):
+    with pytest.raises(BoxlessError, match=r"no image can be read; the first: .*000.jpg: the file is empty"):
         diagnose(healthy)
 
 

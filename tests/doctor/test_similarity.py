@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxless.doctor.similarity import ALIKE, BITS, SAME, SCENE, group_alike, group_same, picture_hash, thumbnail
-from boxless.pictures import read_picture
+from boxless.doctor.similarity import ALIKE, BITS, SAME, SCENE, group_alike, group_same, image_hash, thumbnail
+from boxless.images import read_image
 
 
 def clouds(seed: int) -> np.ndarray:
@@ -14,50 +14,50 @@ def clouds(seed: int) -> np.ndarray:
     return cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
 
 
-def encoded(picture: np.ndarray, quality: int) -> np.ndarray:
+def encoded(image: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality)
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
     return np.array(Image.open(file))
 
 
 COPIES = {
-    "encoded": lambda picture: encoded(picture, 30),
-    "half": lambda picture: cv2.resize(picture, (160, 120), interpolation=cv2.INTER_AREA),
-    "stretched": lambda picture: cv2.resize(picture, (400, 400)),
-    "grey": lambda picture: np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2),
-    "darker": lambda picture: (picture * 0.6 + 20).astype(np.uint8),
+    "encoded": lambda image: encoded(image, 30),
+    "half": lambda image: cv2.resize(image, (160, 120), interpolation=cv2.INTER_AREA),
+    "stretched": lambda image: cv2.resize(image, (400, 400)),
+    "grey": lambda image: np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2),
+    "darker": lambda image: (image * 0.6 + 20).astype(np.uint8),
 }
 OTHERS = {
-    "mirrored": lambda picture: picture[:, ::-1].copy(),
-    "negative": lambda picture: 255 - picture,
-    "upside down": lambda picture: picture[::-1].copy(),
+    "mirrored": lambda image: image[:, ::-1].copy(),
+    "negative": lambda image: 255 - image,
+    "upside down": lambda image: image[::-1].copy(),
 }
 
 
-def groups(*pictures: np.ndarray) -> tuple[list[int], list[int]]:
-    thumbs = [thumbnail(picture) for picture in pictures]
-    alike = group_alike(np.array([picture_hash(thumb) for thumb in thumbs]))
+def groups(*images: np.ndarray) -> tuple[list[int], list[int]]:
+    thumbs = [thumbnail(image) for image in images]
+    alike = group_alike(np.array([image_hash(thumb) for thumb in thumbs]))
     return alike.tolist(), group_same(alike, thumbs).tolist()
 
 
 @pytest.mark.parametrize("copy", COPIES)
-def test_copies_are_the_same_picture(copy: str, demo):
-    photos = [read_picture(path) for path in sorted((demo / "JPEGImages").iterdir())[:4]]
-    for picture in [clouds(0), clouds(1), *photos]:
-        assert groups(clouds(9), picture, COPIES[copy](picture)) == ([0, 1, 1], [0, 1, 1])
+def test_copies_are_the_same_image(copy: str, demo):
+    photos = [read_image(path) for path in sorted((demo / "JPEGImages").iterdir())[:4]]
+    for image in [clouds(0), clouds(1), *photos]:
+        assert groups(clouds(9), image, COPIES[copy](image)) == ([0, 1, 1], [0, 1, 1])
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_other_pictures_are_not(other: str):
+def test_other_images_are_not(other: str):
     assert groups(clouds(0), OTHERS[other](clouds(0))) == ([0, 1], [0, 1])
 
 
-def test_drawn_pictures_are_all_different(demo):
-    pictures = [read_picture(path) for path in sorted((demo / "JPEGImages").iterdir())]
-    assert groups(*pictures)[0] == list(range(22))
+def test_drawn_images_are_all_different(demo):
+    images = [read_image(path) for path in sorted((demo / "JPEGImages").iterdir())]
+    assert groups(*images)[0] == list(range(22))
 
 
-def test_a_thing_in_another_place_is_another_picture_of_the_same_scene():
+def test_a_thing_in_another_place_is_another_image_of_the_same_scene():
     one, other = clouds(0), clouds(0)
     one[40:52, 50:62] = other[140:152, 200:212] = 255
     assert groups(one, other) == ([0, 0], [0, 1])
@@ -69,7 +69,7 @@ def test_a_scene_of_many_takes_has_no_copies():
     assert groups(*takes) == ([0] * (SCENE + 1), list(range(SCENE + 1)))
 
 
-def test_pictures_of_one_colour_are_the_same():
+def test_images_of_one_colour_are_the_same():
     assert groups(*(np.full((50, 60, 3), value, np.uint8) for value in (0, 128, 255))) == ([0, 0, 0], [0, 0, 0])
 
 

@@ -75,7 +75,7 @@ def test_coco_predictions_evaluate_perfectly_against_themselves(tmp_path: Path) 
     assert scores.stats[0] == pytest.approx(1)
 
 
-def test_coco_without_any_picture_is_valid(tmp_path: Path) -> None:
+def test_coco_without_any_image_is_valid(tmp_path: Path) -> None:
     content = json.loads(FORMATS["coco"](tmp_path, [], CLASSES, "first").read_text())
     assert content["images"] == [] and content["annotations"] == [] and len(content["categories"]) == 3
 
@@ -126,7 +126,7 @@ def test_csv_rows(tmp_path: Path) -> None:
     path = FORMATS["csv"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["picture"], row["class"]) for row in rows] == [
+    assert [(row["image"], row["class"]) for row in rows] == [
         ("a/one.jpg", "Kuh, groß"),
         ("a/one.jpg", "cat"),
         ("b/one.jpg", "sheep & <lamb>"),
@@ -136,9 +136,9 @@ def test_csv_rows(tmp_path: Path) -> None:
         assert [float(row[key]) for key in ("xmin", "ymin", "xmax", "ymax")] == pytest.approx(box, abs=0.01)
 
 
-def test_label_studio_tasks_hold_percents_of_the_picture(tmp_path: Path) -> None:
-    pictures = [*PREDICTIONS, (Path("/über all/x?&.jpg"), found([], (7, 9)))]
-    path = FORMATS["label-studio"](tmp_path, iter(pictures), CLASSES, "first")
+def test_label_studio_tasks_hold_percents_of_the_image(tmp_path: Path) -> None:
+    images = [*PREDICTIONS, (Path("/über all/x?&.jpg"), found([], (7, 9)))]
+    path = FORMATS["label-studio"](tmp_path, iter(images), CLASSES, "first")
     one, other, none, odd = json.loads(path.read_text())
     assert one["data"] == {"image": "/data/local-files/?d=a/one.jpg"}
     assert odd["data"] == {"image": "/data/local-files/?d=%C3%BCber%20all/x%3F%26.jpg"}
@@ -177,15 +177,15 @@ def test_the_labeling_config_fits_the_tasks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["voc", "yolo"])
 def test_names_stay_unique_whatever_collides(tmp_path: Path, name: str) -> None:
-    pictures = ["a/x.jpg", "b/x.jpg", "c/b/x.jpg", "a/x.png", "A/X.jpg", "x.jpg", "b-x.jpg"]
-    FORMATS[name](tmp_path, [(Path(p), found([], (9, 9))) for p in pictures], CLASSES, "first")
+    images = ["a/x.jpg", "b/x.jpg", "c/b/x.jpg", "a/x.png", "A/X.jpg", "x.jpg", "b-x.jpg"]
+    FORMATS[name](tmp_path, [(Path(p), found([], (9, 9))) for p in images], CLASSES, "first")
     stems = {file.stem.casefold() for file in tmp_path.rglob("*") if file.suffix in {".xml", ".txt"}}
-    assert len(stems) == len(pictures)
+    assert len(stems) == len(images)
     assert {"x", "b-x", "b-x-2", "a-x"} <= stems
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
-def test_pictures_are_taken_one_by_one_and_a_break_leaves_no_half_file(tmp_path: Path, name: str) -> None:
+def test_images_are_taken_one_by_one_and_a_break_leaves_no_half_file(tmp_path: Path, name: str) -> None:
     taken = []
 
     def stream() -> Iterator[tuple[Path, Detections]]:

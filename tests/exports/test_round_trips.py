@@ -14,8 +14,8 @@ NAMES = ("photos/one.jpg", "photos/more/one.jpg", "photos/none.png")
 SIZES = ((500, 333), (4000, 3000), (32, 16))
 
 
-def pictures() -> list[tuple[Path, Detections]]:
-    """Three pictures with 12, 12 and no boxes, at least two pixels wide and high."""
+def images() -> list[tuple[Path, Detections]]:
+    """Three images with 12, 12 and no boxes, at least two pixels wide and high."""
     rng = np.random.default_rng(0)
     found = []
     for name, size, count in zip(NAMES, SIZES, (12, 12, 0), strict=True):
@@ -37,9 +37,9 @@ def assert_same(boxes: list[list[float]], labels: list[str], scores: list[float]
 
 def test_pycocotools_reads_coco(tmp_path: Path) -> None:
     coco_api = pytest.importorskip("pycocotools.coco")
-    path = FORMATS["coco"](tmp_path, pictures(), CLASSES, "first")
+    path = FORMATS["coco"](tmp_path, images(), CLASSES, "first")
     coco = coco_api.COCO(str(path))
-    for (name, found), image in zip(pictures(), coco.imgs.values(), strict=True):
+    for (name, found), image in zip(images(), coco.imgs.values(), strict=True):
         assert (image["file_name"], image["width"], image["height"]) == (name.as_posix(), *found.size)
         rows = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
         boxes = [[x, y, x + w, y + h] for x, y, w, h in (row["bbox"] for row in rows)]
@@ -51,12 +51,12 @@ def test_datumaro_reads_coco_as_cvat_does(tmp_path: Path) -> None:
     """Datumaro is what CVAT imports "COCO 1.0" with; CVAT finds a frame by the item's id, its name without suffix."""
     datumaro = pytest.importorskip("datumaro")
     (tmp_path / "images").mkdir()  # CVAT's own build of it does not ask for one.
-    path = FORMATS["coco"](tmp_path / "annotations", pictures(), CLASSES, "first")
+    path = FORMATS["coco"](tmp_path / "annotations", images(), CLASSES, "first")
     data = datumaro.Dataset.import_from(str(path), "coco_instances")
     names = [label.name for label in data.categories()[datumaro.AnnotationType.label]]
     items = {item.id: item for item in data}
     assert items.keys() == {name.rsplit(".")[0] for name in NAMES}
-    for name, found in pictures():
+    for name, found in images():
         rows = sorted(items[name.with_suffix("").as_posix()].annotations, key=lambda row: row.id)
         assert all(row.type == datumaro.AnnotationType.bbox for row in rows)
         labels = [names[row.label] for row in rows]
@@ -67,7 +67,7 @@ def test_label_studio_takes_the_tasks(tmp_path: Path) -> None:
     """Its SDK finds nothing wrong; what a person accepts as it is, its converter exports as the same boxes."""
     interface = pytest.importorskip("label_studio_sdk.label_interface")
     converter = pytest.importorskip("label_studio_sdk.converter")
-    path = FORMATS["label-studio"](tmp_path / "in", pictures(), CLASSES, "first")
+    path = FORMATS["label-studio"](tmp_path / "in", images(), CLASSES, "first")
     config, tasks = (tmp_path / "in/labeling-config.xml").read_text(), json.loads(path.read_text())
     label_config = interface.LabelInterface(config)
     label_config.validate()
@@ -87,7 +87,7 @@ def test_label_studio_takes_the_tasks(tmp_path: Path) -> None:
     exporter.convert_to_coco(str(tmp_path / "accepted.json"), str(tmp_path / "out"), is_dir=False)
     coco = json.loads((tmp_path / "out/result.json").read_text())
     names = {row["id"]: row["name"] for row in coco["categories"]}
-    for number, (_, found) in enumerate(pictures()[:2]):
+    for number, (_, found) in enumerate(images()[:2]):
         rows = [row for row in coco["annotations"] if row["image_id"] == coco["images"][number]["id"]]
         boxes = [[x, y, x + w, y + h] for x, y, w, h in (row["bbox"] for row in rows)]
         assert_same(boxes, [names[row["category_id"]] for row in rows], None, found)
@@ -96,9 +96,9 @@ def test_label_studio_takes_the_tasks(tmp_path: Path) -> None:
 def test_supervision_reads_voc_and_yolo(tmp_path: Path) -> None:
     supervision = pytest.importorskip("supervision")
     image = pytest.importorskip("PIL.Image")
-    shots = tmp_path / "pictures"
+    shots = tmp_path / "images"
     shots.mkdir()
-    found = [(shots / f"{number}.png", found) for number, (_, found) in enumerate(pictures())]
+    found = [(shots / f"{number}.png", found) for number, (_, found) in enumerate(images())]
     for path, detections in found:
         image.new("RGB", detections.size).save(path)
     voc = FORMATS["voc"](tmp_path, found, CLASSES, "first")

@@ -8,7 +8,7 @@ from boxless.structures import Annotations, FloatArray
 
 
 def opinion(*rows: tuple[int, list[float]]) -> Annotations:
-    """Boxes of classes in one picture."""
+    """Boxes of classes in one image."""
     boxes = np.array([box for _, box in rows], np.float32).reshape(-1, 4)
     return Annotations(boxes, np.array([label for label, _ in rows], np.int64), np.zeros(len(rows), np.bool_))
 
@@ -20,7 +20,7 @@ def shifted(label: int, iou: float) -> tuple[tuple[int, list[float]], tuple[int,
 
 
 def merged(*overlaps: tuple[int, float], least: float = 0.7) -> list[tuple[bool, float]]:
-    """For pictures of one (class, IoU) each: whether the merged box teaches, and how far right it begins."""
+    """For images of one (class, IoU) each: whether the merged box teaches, and how far right it begins."""
     pairs = [shifted(*one) for one in overlaps]
     found = agreed([opinion(one) for one, _ in pairs], [opinion(other) for _, other in pairs], least)
     assert [row.labels.tolist() for row in found] == [[label] for label, _ in overlaps]
@@ -56,7 +56,7 @@ def test_the_best_quarter_of_every_class_teaches_however_poor():
     assert [left for _, left in found[3:11]] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_boxes_of_a_picture_are_judged_each_by_itself():
+def test_boxes_of_a_image_are_judged_each_by_itself():
     (one, near), (other, far) = shifted(2, 0.9), shifted(0, 0.2)
     rest = [shifted(0, 0.6) for _ in range(3)]
     first = [opinion(other, one), opinion(), *(opinion(a) for a, _ in rest)]

@@ -192,7 +192,7 @@ def sigmoid(value: Any) -> Any:
     return 1 / (1 + np.exp(-value))
 
 
-def test_scores_are_class_times_quality_times_a_root_of_what_is_in_the_picture_over_both_mirrorings():
+def test_scores_are_class_times_quality_times_a_root_of_what_is_in_the_image_over_both_mirrorings():
     model, row = make(), item()
     model.localizer.threshold.fill_(0.1)
     (found,) = evidence(model, row)
@@ -219,7 +219,7 @@ def test_scores_are_class_times_quality_times_a_root_of_what_is_in_the_picture_o
     assert different > 20
 
 
-def test_a_mirrored_picture_is_seen_alike():
+def test_a_mirrored_image_is_seen_alike():
     model, row = make(), item()
     (plain,), (mirrored,) = evidence(model, row), evidence(model, turned(row))
     assert plain.boxes is not None and mirrored.boxes is not None
@@ -232,7 +232,7 @@ def test_a_mirrored_picture_is_seen_alike():
     assert not torch.allclose(mirrored.proposal_scores, plain.proposal_scores, rtol=0.1)
 
 
-def test_a_picture_is_seen_the_same_in_a_batch_and_needs_no_proposals():
+def test_a_image_is_seen_the_same_in_a_batch_and_needs_no_proposals():
     model, row = make(), item()
     (alone,) = evidence(model, replace(row, boxes=None))
     in_batch = evidence(model, item(208, 160, seed=4), row)[1]
@@ -286,7 +286,7 @@ def slow_losses(model: DenseDetector, items: list[Item]) -> dict[str, float]:
             for row, logit in enumerate(logits):
                 likely = sigmoid(logit) if row == label else 1 - sigmoid(logit)
                 alpha = 0.25 if row == label else 0.75
-                # Of a class that is not in the picture no cell is one, whatever boxes say.
+                # Of a class that is not in the image no cell is one, whatever boxes say.
                 counted = 1 if one.target[row] == 0 else weight
                 classes += -alpha * (1 - likely) ** 2 * math.log(likely) * counted
             if goal is None:
@@ -327,14 +327,14 @@ def test_losses_equal_a_slow_computation(monkeypatch: pytest.MonkeyPatch, diffic
     assert found != pytest.approx(other, rel=1e-2)
 
 
-def test_pictures_are_mirrored_half_of_the_time_each_by_itself():
+def test_images_are_mirrored_half_of_the_time_each_by_itself():
     model, rows = make(), [item(seed=2), item(seed=3)]
     torch.manual_seed(0)
     assert len({round(losses(model, rows[:1])["boxes"], 4) for _ in range(20)}) == 2
     assert len({round(losses(model, rows)["boxes"], 4) for _ in range(40)}) == 4
 
 
-def test_a_picture_without_objects_teaches_background_alone():
+def test_a_image_without_objects_teaches_background_alone():
     model, row = make(), replace(item(), truth=truth_of())
     found = losses(model, [row])
     assert found["boxes"] == found["quality"] == 0

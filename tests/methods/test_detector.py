@@ -150,7 +150,7 @@ def test_scores_are_those_of_its_parts(name: str):
 
 @pytest.mark.parametrize("whole_cells", [False, True], ids=["all-cells", "whole-cells"])
 @pytest.mark.parametrize("name", ALL)
-def test_a_pictures_scores_do_not_depend_on_the_others_in_the_batch(name: str, whole_cells: bool):
+def test_a_images_scores_do_not_depend_on_the_others_in_the_batch(name: str, whole_cells: bool):
     model = make(ALL[name])
     for width, height in ((96, 64), (100, 70), (137, 72), (64, 64)):
         row, larger = (item(*size, whole_cells=whole_cells) for size in ((width, height), (200, 180)))
@@ -169,7 +169,7 @@ def test_the_loss_is_that_of_the_tags():
     torch.testing.assert_close(found["tags"], tag_loss(scores, batch.targets, logits=False))
 
 
-def test_the_spatial_regulariser_is_weighed_and_averaged_over_pictures():
+def test_the_spatial_regulariser_is_weighed_and_averaged_over_images():
     config = PLAIN.model_copy(update={"dropout": 0.0, "spatial_weight": 0.25})
     model, rows = make(config), [item(90, 70), item(60, 90, 12)]
     # Boxes that nearly fill the view: some of them are near the best.

@@ -125,7 +125,7 @@ def heads(model: FastRCNN, regions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("pool", [1, 2, 3, 4])
-def test_scores_are_the_classes_in_the_box_times_a_root_of_those_in_the_picture_over_both_mirrorings(pool: int):
+def test_scores_are_the_classes_in_the_box_times_a_root_of_those_in_the_image_over_both_mirrorings(pool: int):
     model, row = make(pool=pool), item(number=7)
     assert row.boxes is not None
     (found,) = evidence(model, row)
@@ -151,7 +151,7 @@ def test_scores_are_the_classes_in_the_box_times_a_root_of_those_in_the_picture_
     assert (found.proposal_scores <= seen.sqrt().sqrt()).all()
 
 
-def test_a_mirrored_picture_is_seen_alike():
+def test_a_mirrored_image_is_seen_alike():
     model, row = make(), item()
     (plain,), (mirrored,) = evidence(model, row), evidence(model, turned(row))
     assert plain.boxes is not None and mirrored.boxes is not None
@@ -180,7 +180,7 @@ def test_weights_that_have_changed_are_seen_at_once():
     assert torch.equal(again.proposal_scores, before.proposal_scores)  # type: ignore[arg-type]
 
 
-def test_a_picture_is_seen_the_same_in_a_batch_and_proposals_need_no_company():
+def test_a_image_is_seen_the_same_in_a_batch_and_proposals_need_no_company():
     model, row = make(), item()
     assert row.boxes is not None
     (alone,) = evidence(model, row)
@@ -192,7 +192,7 @@ def test_a_picture_is_seen_the_same_in_a_batch_and_proposals_need_no_company():
     torch.testing.assert_close(first.proposal_scores, alone.proposal_scores[:1], atol=1e-4, rtol=1e-4)
 
 
-def test_what_is_in_the_picture_is_the_localizers_word_and_not_learned():
+def test_what_is_in_the_image_is_the_localizers_word_and_not_learned():
     localizer = Localizer(nn.Sequential(), 6, LocalizerConfig(foreground=True), 3, early=4).eval()
     localizer.threshold.fill_(0.3)
     model, row = make(), item()
@@ -211,7 +211,7 @@ def test_what_is_in_the_picture_is_the_localizers_word_and_not_learned():
         assert parameter.requires_grad != name.startswith("localizer."), name
 
 
-def test_a_head_that_follows_another_describes_cells_and_sees_pictures_like_it():
+def test_a_head_that_follows_another_describes_cells_and_sees_images_like_it():
     leader, model = make(), make()
     model.fit_projections([random_map(5, 4, 30)])
     row = item()
@@ -334,14 +334,14 @@ def test_losses_equal_a_slow_computation(monkeypatch: pytest.MonkeyPatch, diffic
     assert wanted["boxes"] > 0.05 and wanted["absent"] > 0.05
 
 
-def test_pictures_are_mirrored_half_of_the_time_each_by_itself():
+def test_images_are_mirrored_half_of_the_time_each_by_itself():
     model, rows = make(), [item(seed=2), item(seed=3)]
     torch.manual_seed(0)
     assert len({round(losses(model, rows[:1])["classes"], 3) for _ in range(20)}) == 2
     assert len({round(losses(model, rows)["classes"], 3) for _ in range(40)}) == 4
 
 
-def test_a_picture_without_objects_is_all_background():
+def test_a_image_without_objects_is_all_background():
     model, row = make(), item()
     none = Truth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
     row = turned(replace(row, truth=none))
@@ -352,11 +352,11 @@ def test_a_picture_without_objects_is_all_background():
     assert min(abs(found["classes"] - candidate) for candidate in candidates) < 1e-3
 
 
-def test_a_picture_none_of_whose_proposals_may_teach_costs_nothing():
+def test_a_image_none_of_whose_proposals_may_teach_costs_nothing():
     model, row = make(), item(number=1)
     far = Truth(torch.tensor([[140.0, 90, 144, 96]]), torch.tensor([1]), torch.tensor([False]))
     row = replace(row, boxes=torch.tensor([[0.0, 0, 30, 30]]), truth=far)
-    # It may hold any class that is in the picture, or is not known not to be.
+    # It may hold any class that is in the image, or is not known not to be.
     row = replace(row, target=torch.tensor([1.0, 1, float("nan")]))
     assert losses(model, [row]) == {"classes": 0, "boxes": 0, "absent": 0}
     assert losses(model, [replace(row, target=torch.tensor([1.0, 1, 0]))])["absent"] > 0

@@ -62,7 +62,7 @@ def test_only_sure_places_of_any_class_teach():
         assert targets[row] == kind
 
 
-def test_a_picture_teaches_no_more_than_its_share_of_either_kind():
+def test_a_image_teaches_no_more_than_its_share_of_either_kind():
     early = torch.arange(2.0 * 20 * 20).reshape(2, 20, 20)
     heatmap = torch.zeros(1, 20, 20)
     heatmap[:, :, :8] = 1
@@ -85,7 +85,7 @@ def test_a_map_that_is_nowhere_positive_is_empty_all_over():
 
 def planted(number: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Early maps with a texture on objects, heatmaps that shine on a part of them, and where the objects are."""
-    random, pictures = torch.Generator().manual_seed(7), []
+    random, images = torch.Generator().manual_seed(7), []
     for row in range(number):
         early = torch.randn(6, 12, 12, generator=random)
         truth, heatmap = torch.zeros(12, 12, dtype=torch.bool), torch.full((1, 12, 12), 0.1)
@@ -95,18 +95,18 @@ def planted(number: int) -> list[tuple[Tensor, Tensor, Tensor]]:
         heatmap[0, 4:7, left + 1 : left + 4] = 1
         heatmap[0, :, left + 7 :] = 0
         heatmap[0, :2] = 0
-        pictures.append((early, heatmap, truth))
-    return pictures
+        images.append((early, heatmap, truth))
+    return images
 
 
 def test_a_texture_that_is_sure_in_places_is_found_all_over_the_object():
-    pictures = planted(410)
+    images = planted(410)
     model = made(6)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    fit_foreground(model, ((early, heatmap) for early, heatmap, _ in pictures[:400]), seed=3)
+    fit_foreground(model, ((early, heatmap) for early, heatmap, _ in images[:400]), seed=3)
     assert all(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with torch.inference_mode():
-        for early, _, truth in pictures[400:]:
+        for early, _, truth in images[400:]:
             # Without the smoothing, which washes the edges out.
             logits = model.cells(early.permute(1, 2, 0) / early.square().mean(0).sqrt()[..., None])[..., 0]
             assert ((logits > 0) == truth).float().mean() > 0.9
@@ -114,11 +114,11 @@ def test_a_texture_that_is_sure_in_places_is_found_all_over_the_object():
 
 
 def test_the_same_seed_fits_the_same_bits():
-    pictures = [(early, heatmap) for early, heatmap, _ in planted(6)]
+    images = [(early, heatmap) for early, heatmap, _ in planted(6)]
     models = [made(6) for _ in range(3)]
     for model, seed in zip(models, (1, 1, 2), strict=True):
         torch.rand(3)
-        fit_foreground(model, iter(pictures), seed)
+        fit_foreground(model, iter(images), seed)
     one, same, other = (list(model.state_dict().values()) for model in models)
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -224,7 +224,7 @@ def test_without_any_object_the_heatmap_decides():
 
 
 @pytest.mark.parametrize("value", [0.0, -0.3])
-def test_a_map_that_is_nowhere_positive_gives_the_whole_picture(value: float):
+def test_a_map_that_is_nowhere_positive_gives_the_whole_image(value: float):
     dark = np.full((3, 4), value, np.float32)
     assert foreground_box(dark, np.full((3, 4), 3, np.float32), (40, 31), 0.2).tolist() == [0, 0, 40, 31]
 

@@ -146,7 +146,7 @@ def test_the_loss_is_that_of_the_tags():
 @pytest.mark.parametrize(
     "config", [LocalizerConfig(), LocalizerConfig(pooling="max"), OQUAB], ids=["cam", "max", "oquab"]
 )
-def test_a_picture_alone_is_as_in_a_batch_with_larger_ones(config: LocalizerConfig, whole_cells: bool):
+def test_a_image_alone_is_as_in_a_batch_with_larger_ones(config: LocalizerConfig, whole_cells: bool):
     model = make(config)
     for width, height in ((50, 40), (64, 48), (100, 30), (33, 130)):
         row = item(width, height, whole_cells=whole_cells)

@@ -14,7 +14,7 @@ NAN = float("nan")
 # Tags.
 
 
-def test_the_tag_loss_is_summed_over_classes_and_averaged_over_pictures():
+def test_the_tag_loss_is_summed_over_classes_and_averaged_over_images():
     scores = torch.tensor([[0.8, 0.1, 0.5], [0.25, 0.9, 0.6]])
     targets = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
     wanted = -sum(map(math.log, (0.8, 0.9, 0.5, 0.75, 0.9, 0.4))) / 2
@@ -28,7 +28,7 @@ def test_unsure_entries_have_no_part_in_the_loss(logits: bool):
     targets = torch.tensor([[1.0, NAN, NAN], [NAN, 1, 0]])
     given = (scores.logit() if logits else scores).requires_grad_()
     loss = tag_loss(given, targets, logits=logits)
-    # Divided by the pictures all the same.
+    # Divided by the images all the same.
     assert loss.item() == pytest.approx(-sum(map(math.log, (0.8, 0.9, 0.4))) / 2, rel=1e-5)
     loss.backward()
     assert given.grad is not None
@@ -57,7 +57,7 @@ def test_the_gradient_of_a_score_is_that_of_its_logarithm():
     torch.testing.assert_close(scores.grad, torch.tensor([[-1 / 0.2, 1 / 0.8]]))
 
 
-# Classes that a picture does not have.
+# Classes that an image does not have.
 
 
 def test_the_absence_loss_by_hand():
@@ -146,6 +146,6 @@ def test_scores_weigh_and_are_not_pulled():
     assert scores.grad is None
 
 
-def test_a_picture_without_a_tag_is_not_regularised():
+def test_a_image_without_a_tag_is_not_regularised():
     loss = spatial_regulariser(torch.randn(8, 5), torch.rand(8, 2), crowd(8, 0), torch.tensor([0.0, NAN]))
     assert loss.item() == 0

@@ -51,15 +51,15 @@ def test_the_background_is_no_region():
 
 
 @pytest.mark.parametrize("value", [0.0, -0.3])
-def test_a_map_that_is_nowhere_positive_gives_the_whole_picture(value: float):
+def test_a_map_that_is_nowhere_positive_gives_the_whole_image(value: float):
     assert largest_component_box(np.full((3, 4), value, np.float32), (40, 31), 0.2).tolist() == [0, 0, 40, 31]
 
 
-def test_a_uniform_map_gives_the_whole_picture():
+def test_a_uniform_map_gives_the_whole_image():
     assert largest_component_box(np.full((3, 4), 0.7, np.float32), (40, 31), 0.2).tolist() == [0, 0, 40, 31]
 
 
-def test_boxes_are_in_pixels_of_the_picture():
+def test_boxes_are_in_pixels_of_the_image():
     heatmap = drawn_map("0000", "0990", "0990", "0000")
     left, top, right, bottom = largest_component_box(heatmap, (80, 40), 0.5)
     # Cells of 20 x 10 pixels; interpolation moves the edge by less than half a cell.

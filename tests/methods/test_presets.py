@@ -136,7 +136,7 @@ def test_boxes_are_voted_for_where_boxes_were_taught(name: str):
     assert resolve(preset(name)).inference.vote == (name in ("seeded", "student"))
 
 
-def test_oquabs_pictures_are_rescaled_by_seven_tenths_and_looked_at_as_they_are():
+def test_oquabs_images_are_rescaled_by_seven_tenths_and_looked_at_as_they_are():
     config = resolve(preset("oquab"))
     (tested,) = config.test_views.scales
     assert [scale / tested for scale in config.views.scales] == pytest.approx([0.7, 1], abs=0.01)

@@ -86,7 +86,7 @@ def test_proposals_take_the_class_of_the_pseudo_box_they_overlap_by_half():
     labels, weights, nearest = assign(BOXES, pseudo, 2, ignore=0.15)
     assert labels.tolist() == [1, 1, 0, 2, 2]
     assert nearest[:3].tolist() == [0, 0, 1]
-    # The whole picture has 0.2 with both and is background; the last has 0.143 and is ignored.
+    # The whole image has 0.2 with both and is background; the last has 0.143 and is ignored.
     torch.testing.assert_close(weights, torch.tensor([0.9, 0.9, 0.5, 0.9, 0.0]))
 
 
@@ -254,7 +254,7 @@ def test_every_head_learns_from_the_one_before():
 def test_difficult_objects_are_neither_taught_nor_background():
     truth = Truth(BOXES[[0, 2]], torch.tensor([1, 0]), torch.tensor([True, False]))
     labels, weights, _ = assign(BOXES, trust(truth), 2, ignore=0)
-    # The first two overlap the difficult one by half, the last a little; the whole picture has 0.2 with both.
+    # The first two overlap the difficult one by half, the last a little; the whole image has 0.2 with both.
     assert weights.tolist() == [0, 0, 1, 1, 0]
     assert labels[2:4].tolist() == [0, 2]
     # What overlaps nothing is background, whichever object comes first.
@@ -264,7 +264,7 @@ def test_difficult_objects_are_neither_taught_nor_background():
     assert assign(BOXES, none, 2, ignore=0.1)[0].tolist() == [2] * 5
 
 
-def test_pictures_without_tags_teach_background_only_and_the_mean_is_over_pictures():
+def test_images_without_tags_teach_background_only_and_the_mean_is_over_images():
     refinement, features = made(1), torch.randn(5, 6)
     nothing = torch.zeros(1, 2)
     alone = refinement.losses([features], [BOXES], nothing, [SCORES])

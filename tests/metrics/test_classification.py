@@ -11,13 +11,13 @@ def test_hand_worked_ranking():
     assert classification_ap(scores, np.array([[1], [1], [0]], np.float32))[0] == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
 
 
-def test_unsure_pictures_are_left_out():
+def test_unsure_images_are_left_out():
     scores = np.array([[0.9], [0.8], [0.7]], np.float32)
     assert classification_ap(scores, np.array([[np.nan], [1], [0]], np.float32))[0] == 1
     assert classification_ap(scores, np.array([[0], [1], [0]], np.float32))[0] == 0.5
 
 
-def test_a_class_in_no_picture_is_undefined():
+def test_a_class_in_no_image_is_undefined():
     targets = np.array([[0, np.nan, 1], [0, np.nan, 0]], np.float32)
     np.testing.assert_array_equal(classification_ap(np.ones((2, 3), np.float32), targets), [np.nan, np.nan, 1])
 
@@ -25,9 +25,9 @@ def test_a_class_in_no_picture_is_undefined():
 def test_equals_the_enveloped_area_under_scikit_learns_curve():
     random = np.random.default_rng(0)
     for _ in range(200):
-        pictures, classes = random.integers(1, 40), 3
-        scores = random.permuted(np.arange(pictures * classes)).reshape(pictures, classes) / 7
-        targets = random.choice([0, 1, np.nan], (pictures, classes), p=[0.6, 0.3, 0.1])
+        images, classes = random.integers(1, 40), 3
+        scores = random.permuted(np.arange(images * classes)).reshape(images, classes) / 7
+        targets = random.choice([0, 1, np.nan], (images, classes), p=[0.6, 0.3, 0.1])
         targets[0] = 1
         expected = []
         for label in range(classes):

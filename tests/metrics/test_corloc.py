@@ -43,20 +43,20 @@ def test_any_object_of_the_class_will_do_but_none_of_another():
     assert corloc([found((0, AWAY, 1), (1, OBJECT, 1))], [both], 2).tolist() == [1, 0]
 
 
-def test_is_the_share_of_the_pictures_that_show_the_class():
-    pictures = [
+def test_is_the_share_of_the_images_that_show_the_class():
+    images = [
         (found((0, OBJECT, 0.5)), truth((0, OBJECT, False))),
         (found((0, AWAY, 0.5)), truth((0, OBJECT, False))),
         (found(), truth((0, OBJECT, False))),
         (found((1, OBJECT, 0.5)), truth((0, OBJECT, False))),
         (found((0, OBJECT, 0.5)), truth()),
     ]
-    shares = corloc([f for f, _ in pictures], [t for _, t in pictures], 2)
+    shares = corloc([f for f, _ in images], [t for _, t in images], 2)
     assert shares[0] == 1 / 4
     assert np.isnan(shares[1])
 
 
-def test_difficult_objects_are_hits_but_do_not_make_a_picture_count():
+def test_difficult_objects_are_hits_but_do_not_make_a_image_count():
     beside = truth((0, OBJECT, False), (0, AWAY, True))
     alone = truth((0, AWAY, True))
     assert corloc([found((0, AWAY, 1)), found()], [beside, alone], 2)[0] == 1

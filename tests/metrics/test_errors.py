@@ -39,11 +39,11 @@ def samples(*annotations: Annotations | None) -> list[Sample]:
     return [Sample(str(i), Path(f"{i}.jpg"), frozenset(), annotations=truth) for i, truth in enumerate(annotations)]
 
 
-def outcomes_in(picture: Annotations, *boxes: Box) -> list[str]:
-    """What cats detected in a picture are, best first; nine cats elsewhere let all of them be judged."""
+def outcomes_in(image: Annotations, *boxes: Box) -> list[str]:
+    """What cats detected in an image are, best first; nine cats elsewhere let all of them be judged."""
     detections = found(*((CAT, box, 1 - i / 100) for i, box in enumerate(boxes)))
     elsewhere = truth(*[(CAT, HERE)] * 9)
-    return judge([detections, found()], [picture, elsewhere], CAT)[0]
+    return judge([detections, found()], [image, elsewhere], CAT)[0]
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_the_own_class_is_asked_first():
 
 
 def test_detections_on_difficult_objects_leave_their_place_to_the_next():
-    pictures = [truth((CAT, HERE, True), (CAT, THERE))]
-    outcomes, taken, _ = judge([found((CAT, HERE, 0.9), (CAT, THERE, 0.8), (CAT, THERE, 0.7))], pictures, CAT)
+    images = [truth((CAT, HERE, True), (CAT, THERE))]
+    outcomes, taken, _ = judge([found((CAT, HERE, 0.9), (CAT, THERE, 0.8), (CAT, THERE, 0.7))], images, CAT)
     assert outcomes == ["correct"]
     assert taken[0].tolist() == [False, True]
 
@@ -170,20 +170,20 @@ def test_of_a_found_and_a_difficult_object_the_better_fit_decides():
     assert outcomes_in(both, (100, 130, 200, 230)) == ["correct"]
 
 
-def test_as_many_are_judged_as_there_are_objects_the_best_over_all_pictures():
+def test_as_many_are_judged_as_there_are_objects_the_best_over_all_images():
     detections = [
         found((CAT, THERE, 0.3), (DOG, HERE, 1.0)),
         found((CAT, HERE, 0.9), (CAT, (0, 0, 10, 10), 0.5)),
         found((CAT, HERE, 0.4)),
     ]
-    pictures = [truth(), truth((CAT, HERE)), truth((CAT, HERE))]
+    images = [truth(), truth((CAT, HERE)), truth((CAT, HERE))]
     # The third best would be correct.
-    outcomes, taken, places = judge(detections, pictures, CAT)
+    outcomes, taken, places = judge(detections, images, CAT)
     assert outcomes == ["correct", "background"]
     assert places == [(1, 0), (1, 1)]
     # Its row counts boxes of other classes too.
     assert judge([found((DOG, HERE, 1.0), (CAT, HERE, 0.9))], [truth((CAT, HERE))], CAT)[2] == [(0, 1)]
-    assert [picture.tolist() for picture in taken] == [[], [True], [False]]
+    assert [image.tolist() for image in taken] == [[], [True], [False]]
 
 
 def test_equal_scores_come_in_the_order_given():
@@ -192,7 +192,7 @@ def test_equal_scores_come_in_the_order_given():
     assert judge([found((CAT, HERE, 0.5), (CAT, THERE, 0.5))], [one_cat], CAT)[0] == ["correct"]
     assert judge([found((CAT, THERE, 0.5)), found((CAT, HERE, 0.5))], [truth(), one_cat], CAT)[0] == ["background"]
     many = [found((CAT, THERE, 0.5 + i % 2 / 10)) for i in range(40)]
-    # The ten best of equal score are those of pictures 1, 3 ... 19.
+    # The ten best of equal score are those of images 1, 3 ... 19.
     ten = [truth((CAT, THERE)) if i in range(1, 20, 2) else truth() for i in range(40)]
     assert judge(many, ten, CAT)[0] == ["correct"] * 10
 
@@ -203,7 +203,7 @@ def test_detections_and_annotations_must_pair_up():
 
 
 def test_every_number_is_the_hand_worked_one():
-    pictures = samples(
+    images = samples(
         truth((CAT, HERE), (CAT, THERE), (CAT, (0, 0, 10, 10)), (DOG, THERE)),
         truth((CAT, HERE)),
         truth((DOG, HERE), (DOG, THERE, True)),
@@ -216,10 +216,10 @@ def test_every_number_is_the_hand_worked_one():
         # On a difficult dog; in its place the next.
         found((DOG, THERE, 0.9), (DOG, (0, 0, 300, 300), 0.7)),
         found((DOG, HERE, 0.8), (CAT, HERE, 0.6)),
-        # Nobody knows what is in the last picture.
+        # Nobody knows what is in the last image.
         found((CAT, HERE, 1.0), (DOG, HERE, 1.0)),
     ]
-    result = diagnose_detections(detections, pictures, CLASSES)
+    result = diagnose_detections(detections, images, CLASSES)
 
     cat, dog, owl = (result["classes"][name] for name in CLASSES)
     assert cat["outcomes"] == dict.fromkeys(OUTCOMES, 0) | {"correct": 2, "part": 1, "background": 1}
@@ -270,7 +270,7 @@ def test_sizes_of_objects(side: int, size: str, fraction: str):
 
 
 @pytest.mark.parametrize(("number", "bin"), [(1, "1"), (2, "2"), (3, "3-4"), (4, "3-4"), (5, "5+"), (9, "5+")])
-def test_objects_of_a_class_in_a_picture(number: int, bin: str):
+def test_objects_of_a_class_in_a_image(number: int, bin: str):
     cats = [(CAT, (50 * i, 0, 50 * i + 40, 40)) for i in range(number)]
     hits = found(*((CAT, box, 0.5) for _, box in cats[1:]), (DOG, HERE, 0.5))
     # Neither the dogs nor the difficult cat count.
@@ -281,7 +281,7 @@ def test_objects_of_a_class_in_a_picture(number: int, bin: str):
     assert row["recall_further"] == (None if number == 1 else max(number - 2, 0) / (number - 1))
 
 
-def test_whatever_the_picture_the_numbers_agree():
+def test_whatever_the_image_the_numbers_agree():
     random = np.random.default_rng(0)
 
     def boxes(count: int) -> list[Box]:
@@ -290,7 +290,7 @@ def test_whatever_the_picture_the_numbers_agree():
 
     seen = set()
     for _ in range(30):
-        pictures = samples(
+        images = samples(
             *(
                 truth(*((int(random.integers(3)), box, *[True] * (random.random() < 0.2)) for box in boxes(6)))
                 for _ in range(8)
@@ -298,9 +298,9 @@ def test_whatever_the_picture_the_numbers_agree():
         )
         detections = [
             found(*((int(random.integers(3)), box, random.integers(5) / 5) for box in boxes(8)), size=(120, 120))
-            for _ in pictures
+            for _ in images
         ]
-        result = diagnose_detections(detections, pictures, CLASSES)
+        result = diagnose_detections(detections, images, CLASSES)
         assert json.loads(json.dumps(result, allow_nan=False)) == result
         for row in (result, *result["classes"].values()):
             seen |= {outcome for outcome, number in row["outcomes"].items() if number}
@@ -323,9 +323,9 @@ def test_every_key_has_its_convention():
 
 
 def test_what_does_not_fit_together_is_refused():
-    with pytest.raises(BoxlessError, match="no picture has boxes"):
+    with pytest.raises(BoxlessError, match="no image has boxes"):
         diagnose_detections([found()], samples(None), CLASSES)
-    with pytest.raises(BoxlessError, match="1 detections for 2 pictures"):
+    with pytest.raises(BoxlessError, match="1 detections for 2 images"):
         diagnose_detections([found()], samples(truth(), truth()), CLASSES)
     with pytest.raises(BoxlessError, match="detected with classes cat, dog"):
         diagnose_detections([replace(found(), classes=("cat", "dog"))], samples(truth()), CLASSES)

@@ -39,16 +39,16 @@ def test_a_point_is_right_inside_the_box_grown_by_18_pixels(point: tuple[float, 
 
 
 def test_hand_worked_ranking():
-    # By falling score: right; class absent; wrong point; right. Three pictures show the class.
+    # By falling score: right; class absent; wrong point; right. Three images show the class.
     points = [(120, 230), (120, 230), NEVER, (120, 230)]
     annotations = [truth((0, BOX, False)), truth(), truth((0, BOX, False)), truth((0, BOX, False))]
     # Precision 1 at recall 1/3, then 2/4 at recall 2/3; recall 1 is never reached.
     assert one_class(points, [0.9, 0.8, 0.7, 0.6], annotations) == pytest.approx(1 / 3 + 1 / 3 * 2 / 4)
-    # Ranked last, the picture without the class and the wrong point cost no precision.
+    # Ranked last, the image without the class and the wrong point cost no precision.
     assert one_class(points, [0.9, 0.1, 0.2, 0.6], annotations) == pytest.approx(2 / 3)
 
 
-def test_pictures_with_only_difficult_objects_are_left_out():
+def test_images_with_only_difficult_objects_are_left_out():
     inside = [(120.0, 230.0)] * 2
     annotations = [truth((0, BOX, True)), truth((0, BOX, False))]
     assert one_class(inside, [0.9, 0.1], annotations) == 1
@@ -68,6 +68,6 @@ def test_each_class_has_its_own_point_and_score():
     np.testing.assert_allclose(pointing_ap(points, scores, annotations), [0.5, 0.5, np.nan])
 
 
-def test_a_picture_without_a_point_is_wrong():
+def test_a_image_without_a_point_is_wrong():
     annotations = [truth((0, BOX, False)), truth((0, BOX, False))]
     assert one_class([(np.nan, np.nan), (120, 230)], [0.1, 0.9], annotations) == 0.5

@@ -62,7 +62,7 @@ def test_every_number_is_the_hand_worked_one():
         "mAP_11point": 4 / 11 * 1 / 2,
         "mAP_area": 1 / 3 * 1 / 2,
         "CorLoc": 1 / 2,
-        # Picture a is left out; present, absent, present.
+        # Image a is left out; present, absent, present.
         "classification_mAP": 1 / 2 + 1 / 2 * 2 / 3,
         "pointing_mAP": 1 / 2 + 1 / 2 * 2 / 3,
         "images": 2,
@@ -108,8 +108,8 @@ def test_without_points_only_pointing_is_missing():
     assert all(result[key] is not None for key in METRICS if key != "pointing_mAP")
 
 
-def test_pictures_whose_boxes_nobody_knows_do_not_count_against_boxes():
-    # Its false alarms would cost precision if it counted as a picture without objects.
+def test_images_whose_boxes_nobody_knows_do_not_count_against_boxes():
+    # Its false alarms would cost precision if it counted as an image without objects.
     unknown = replace(sample("e", {1}, []), annotations=None)
     alarms = detections([(0, CAT, 1.0), (1, DOG, 1.0)], (0.0, 1.0, 0.0))
     result = evaluate_detections([alarms, *FOUND], np.concatenate([POINTS[:1], POINTS]), [unknown, *SAMPLES], CLASSES)
@@ -118,14 +118,14 @@ def test_pictures_whose_boxes_nobody_knows_do_not_count_against_boxes():
         assert (result[metric] == known[metric]) == (metric != "classification_mAP"), metric
 
 
-def test_no_pictures_measure_nothing():
+def test_no_images_measure_nothing():
     result = evaluate_detections([], None, [], CLASSES)
     assert [result[key] for key in METRICS] == [None] * 5
     assert result["images"] == 0
 
 
 def test_what_does_not_fit_together_is_refused():
-    with pytest.raises(BoxlessError, match="3 detections for 4 pictures"):
+    with pytest.raises(BoxlessError, match="3 detections for 4 images"):
         evaluate_detections(FOUND[:3], POINTS, SAMPLES, CLASSES)
     with pytest.raises(BoxlessError, match=r"points have shape \(3, 3, 2\)"):
         evaluate_detections(FOUND, POINTS[:3], SAMPLES, CLASSES)

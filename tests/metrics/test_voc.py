@@ -14,7 +14,7 @@ CLASSES = ("cat", "dog", "owl")
 
 
 @dataclass
-class VocPicture:
+class VocImage:
     """VOC's own terms: corners 1-based and inclusive."""
 
     truth: list[tuple[int, tuple[int, int, int, int], bool]] = field(default_factory=list)
@@ -51,13 +51,13 @@ def inclusive_iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) ->
     return width * height / (both - width * height)
 
 
-def devkit(pictures: list[VocPicture], label: int, threshold: float, seen: Counter[str]) -> tuple[float, float]:
+def devkit(images: list[VocImage], label: int, threshold: float, seen: Counter[str]) -> tuple[float, float]:
     """(11-point, area) AP, one step at a time; counts in `seen` what came up."""
-    positives = sum(cls == label and not difficult for p in pictures for cls, _, difficult in p.truth)
+    positives = sum(cls == label and not difficult for p in images for cls, _, difficult in p.truth)
     if positives == 0:
         seen["nothing to find"] += 1
         return math.nan, math.nan
-    entries = [(score, i, box) for i, p in enumerate(pictures) for cls, box, score in p.found if cls == label]
+    entries = [(score, i, box) for i, p in enumerate(images) for cls, box, score in p.found if cls == label]
     seen["nothing found"] += not entries
     seen["ties"] += len({score for score, _, _ in entries}) < len(entries)
     entries.sort(key=lambda entry: entry[0], reverse=True)
@@ -66,7 +66,7 @@ def devkit(pictures: list[VocPicture], label: int, threshold: float, seen: Count
     curve: list[tuple[float, float]] = []
     for _, i, box in entries:
         best, best_at, best_difficult = -math.inf, -1, False
-        for j, (cls, true_box, difficult) in enumerate(pictures[i].truth):
+        for j, (cls, true_box, difficult) in enumerate(images[i].truth):
             if cls == label and inclusive_iou(box, true_box) > best:
                 best, best_at, best_difficult = inclusive_iou(box, true_box), j, difficult
         if best >= threshold and best_difficult:
@@ -98,34 +98,34 @@ def random_box(random: np.random.Generator) -> tuple[int, int, int, int]:
     return int(x), int(y), int(x + w), int(y + h)
 
 
-def random_pictures(random: np.random.Generator) -> list[VocPicture]:
-    pictures = []
+def random_images(random: np.random.Generator) -> list[VocImage]:
+    images = []
     most_truth, most_found = random.choice([1, 4, 9]), random.choice([0, 4, 12, 12])
     for _ in range(random.integers(1, 7)):
-        picture = VocPicture()
+        image = VocImage()
         for _ in range(random.integers(0, most_truth + 1)):
-            picture.truth.append((int(random.integers(2)), random_box(random), bool(random.random() < 0.25)))
+            image.truth.append((int(random.integers(2)), random_box(random), bool(random.random() < 0.25)))
         for _ in range(random.integers(0, most_found + 1)):
             label, box = int(random.integers(2)), random_box(random)
-            if picture.truth and random.random() < 0.7:
-                label, near, _ = picture.truth[random.integers(len(picture.truth))]
+            if image.truth and random.random() < 0.7:
+                label, near, _ = image.truth[random.integers(len(image.truth))]
                 nudge = random.integers(-1, 2, 2) * int(random.integers(2))
                 box = (near[0], near[1], max(near[0], near[2] + int(nudge[0])), max(near[1], near[3] + int(nudge[1])))
             # Few and exactly representable scores, so that ties abound and float32 is not in question.
-            picture.found.append((label, box, int(random.integers(1, 9)) / 8))
-        pictures.append(picture)
-    return pictures
+            image.found.append((label, box, int(random.integers(1, 9)) / 8))
+        images.append(image)
+    return images
 
 
 def test_agrees_with_the_devkit_on_random_cases():
     random = np.random.default_rng(2007)
     seen: Counter[str] = Counter()
     for case in range(1500):
-        pictures = random_pictures(random)
+        images = random_images(random)
         threshold = float(random.choice([0.25, 0.5, 0.5, 0.75]))
         for label in (0, 1):
-            expected = devkit(pictures, label, threshold, seen)
-            ours = voc_ap([p.detections() for p in pictures], [p.annotations() for p in pictures], label, threshold)
+            expected = devkit(images, label, threshold, seen)
+            ours = voc_ap([p.detections() for p in images], [p.annotations() for p in images], label, threshold)
             np.testing.assert_allclose(
                 [ours["11point"], ours["area"]], expected, atol=1e-6, rtol=0, err_msg=f"case {case}, class {label}"
             )
@@ -134,41 +134,41 @@ def test_agrees_with_the_devkit_on_random_cases():
 
 
 def test_a_perfect_detector_has_one():
-    pictures = [VocPicture([(0, (1, 1, 9, 9), False), (0, (20, 20, 30, 30), False)]), VocPicture()]
-    pictures[0].found = [(0, box, 0.5) for _, box, _ in pictures[0].truth]
-    ap = voc_ap([p.detections() for p in pictures], [p.annotations() for p in pictures], 0)
+    images = [VocImage([(0, (1, 1, 9, 9), False), (0, (20, 20, 30, 30), False)]), VocImage()]
+    images[0].found = [(0, box, 0.5) for _, box, _ in images[0].truth]
+    ap = voc_ap([p.detections() for p in images], [p.annotations() for p in images], 0)
     assert ap == {"11point": pytest.approx(1), "area": pytest.approx(1)}
 
 
 def test_a_box_takes_its_best_match_even_if_another_is_free():
     # The second box overlaps the free object by 0.5 and more, but the taken one by more still.
-    picture = VocPicture([(0, (1, 1, 10, 10), False), (0, (1, 1, 10, 14), False)])
-    picture.found = [(0, (1, 1, 10, 10), 0.9), (0, (1, 1, 10, 11), 0.8)]
-    ap = voc_ap([picture.detections()], [picture.annotations()], 0)
+    image = VocImage([(0, (1, 1, 10, 10), False), (0, (1, 1, 10, 14), False)])
+    image.found = [(0, (1, 1, 10, 10), 0.9), (0, (1, 1, 10, 11), 0.8)]
+    ap = voc_ap([image.detections()], [image.annotations()], 0)
     assert ap["area"] == pytest.approx(0.5)
 
 
 def test_equal_scores_are_taken_in_the_order_given():
-    miss_first = VocPicture([(0, (1, 1, 10, 10), False)], [(0, (20, 20, 30, 30), 0.5), (0, (1, 1, 10, 10), 0.5)])
-    hit_first = VocPicture(miss_first.truth, miss_first.found[::-1])
+    miss_first = VocImage([(0, (1, 1, 10, 10), False)], [(0, (20, 20, 30, 30), 0.5), (0, (1, 1, 10, 10), 0.5)])
+    hit_first = VocImage(miss_first.truth, miss_first.found[::-1])
     assert voc_ap([miss_first.detections()], [miss_first.annotations()], 0)["area"] == pytest.approx(0.5)
     assert voc_ap([hit_first.detections()], [hit_first.annotations()], 0)["area"] == pytest.approx(1)
 
 
 def test_only_difficult_objects_leave_the_class_undefined():
-    picture = VocPicture([(0, (1, 1, 9, 9), True)], [(0, (1, 1, 9, 9), 0.9)])
-    ap = voc_ap([picture.detections()], [picture.annotations()], 0)
+    image = VocImage([(0, (1, 1, 9, 9), True)], [(0, (1, 1, 9, 9), 0.9)])
+    ap = voc_ap([image.detections()], [image.annotations()], 0)
     assert math.isnan(ap["11point"])
     assert math.isnan(ap["area"])
 
 
-def test_no_pictures_leave_the_class_undefined():
+def test_no_images_leave_the_class_undefined():
     assert math.isnan(voc_ap([], [], 0)["area"])
 
 
 def test_detections_and_annotations_must_pair_up():
     with pytest.raises(ValueError, match="zip"):
-        voc_ap([VocPicture().detections()], [], 0)
+        voc_ap([VocImage().detections()], [], 0)
 
 
 def test_hand_computed_curve():
@@ -204,8 +204,8 @@ def test_one_hit_of_three_has_a_third_of_the_area():
 
 
 def test_a_ranking_and_its_curve_by_hand():
-    difficult = VocPicture(truth=[(0, (1, 1, 10, 10), True)], found=[(0, (1, 1, 10, 10), 0.9)])
-    twice = VocPicture(
+    difficult = VocImage(truth=[(0, (1, 1, 10, 10), True)], found=[(0, (1, 1, 10, 10), 0.9)])
+    twice = VocImage(
         truth=[(0, (1, 1, 10, 10), False), (0, (21, 21, 30, 30), False), (1, (31, 31, 40, 40), False)],
         found=[(0, (1, 1, 10, 10), 0.4), (0, (1, 1, 10, 9), 0.3), (0, (31, 31, 40, 40), 0.8), (1, (1, 1, 9, 9), 1.0)],
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from boxless.config import ProposalConfig
 from boxless.datasets import load_dataset
-from boxless.pictures import read_picture
+from boxless.images import read_image
 from boxless.proposals import propose
 from boxless.proposals.generate import generate, select
 from boxless.structures import FloatArray
@@ -28,9 +28,9 @@ FRESH = """
 import hashlib, sys
 from pathlib import Path
 from boxless.config import ProposalConfig
-from boxless.pictures import read_picture
+from boxless.images import read_image
 from boxless.proposals import propose
-boxes = propose(read_picture(Path(sys.argv[1])), ProposalConfig.model_validate_json(sys.argv[2]))
+boxes = propose(read_image(Path(sys.argv[1])), ProposalConfig.model_validate_json(sys.argv[2]))
 print(hashlib.sha256(boxes.tobytes()).hexdigest(), "torch" in sys.modules)
 """
 
@@ -44,7 +44,7 @@ def noise(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def assert_sound(boxes: FloatArray, width: int, height: int) -> None:
-    """Everything that `propose` promises of any picture."""
+    """Everything that `propose` promises of any image."""
     assert boxes.dtype == np.float32
     assert boxes.ndim == 2
     assert boxes.shape[1] == 4
@@ -57,12 +57,12 @@ def assert_sound(boxes: FloatArray, width: int, height: int) -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=named)
-def test_the_same_picture_gives_the_same_bits_in_every_process(demo: Path, config: ProposalConfig):
+def test_the_same_image_gives_the_same_bits_in_every_process(demo: Path, config: ProposalConfig):
     path = load_dataset(demo, "train").samples[0].path
-    picture = read_picture(path)
-    first = propose(picture, config)
+    image = read_image(path)
+    first = propose(image, config)
     assert len(first) > 20
-    assert propose(picture, config).tobytes() == first.tobytes()
+    assert propose(image, config).tobytes() == first.tobytes()
     run = subprocess.run(
         [sys.executable, "-c", FRESH, str(path), config.model_dump_json()], capture_output=True, text=True, check=True
     )
@@ -73,20 +73,20 @@ def test_the_same_picture_gives_the_same_bits_in_every_process(demo: Path, confi
 @pytest.mark.parametrize("config", CONFIGS, ids=named)
 @pytest.mark.parametrize(("width", "height"), [(8, 8), (3000, 20), (20, 3000), (8, 2000), (96, 64), (401, 401)])
 def test_any_shape_has_sound_proposals(config: ProposalConfig, width: int, height: int):
-    for picture in (np.full((height, width, 3), 77, np.uint8), noise(width, height)):
-        assert_sound(generate(picture, config), width, height)
-        assert_sound(propose(picture, config), width, height)
+    for image in (np.full((height, width, 3), 77, np.uint8), noise(width, height)):
+        assert_sound(generate(image, config), width, height)
+        assert_sound(propose(image, config), width, height)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=named)
 def test_photos_have_sound_proposals(demo: Path, config: ProposalConfig):
     for sample in load_dataset(demo, "val").samples[:3]:
-        picture = read_picture(sample.path)
-        assert_sound(propose(picture, config), picture.shape[1], picture.shape[0])
+        image = read_image(sample.path)
+        assert_sound(propose(image, config), image.shape[1], image.shape[0])
 
 
 @pytest.mark.parametrize("generator", ["grouping", "selective_search"])
-def test_a_uniform_picture_has_one_proposal(generator: Literal["grouping", "selective_search"]):
+def test_a_uniform_image_has_one_proposal(generator: Literal["grouping", "selective_search"]):
     boxes = generate(np.full((60, 80, 3), 200, np.uint8), ProposalConfig(generator=generator))
     assert boxes.tolist() == [[0, 0, 80, 60]]
 
@@ -94,7 +94,7 @@ def test_a_uniform_picture_has_one_proposal(generator: Literal["grouping", "sele
 def test_select_drops_short_sides_and_small_areas():
     boxes = np.array(
         [
-            [0, 0, 200, 100],  # the whole picture
+            [0, 0, 200, 100],  # the whole image
             [0, 0, 19, 100],  # a side of 19
             [0, 0, 20, 100],  # a side of 20, a tenth of the area
             [0, 0, 40, 49],  # an area of 1960
@@ -109,7 +109,7 @@ def test_select_drops_short_sides_and_small_areas():
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=named)
-def test_the_whole_picture_stays_however_small_it_is(config: ProposalConfig):
+def test_the_whole_image_stays_however_small_it_is(config: ProposalConfig):
     strict = config.model_copy(update={"min_side": 500, "min_area": 0.99})
     assert propose(noise(96, 64), strict).tolist() == [[0, 0, 96, 64]]
 
@@ -134,11 +134,11 @@ def test_select_keeps_exactly_the_large_enough(corners: list[tuple[int, ...]], m
 
 @pytest.mark.parametrize("config", CONFIGS, ids=named)
 def test_propose_is_generate_then_select(demo: Path, config: ProposalConfig):
-    picture = read_picture(load_dataset(demo, "train").samples[1].path)
-    everything = generate(picture, config)
-    few = propose(picture, config.model_copy(update={"min_side": 60}))
+    image = read_image(load_dataset(demo, "train").samples[1].path)
+    everything = generate(image, config)
+    few = propose(image, config.model_copy(update={"min_side": 60}))
     sides = everything[:, 2:] - everything[:, :2]
-    area = picture.shape[0] * picture.shape[1]
+    area = image.shape[0] * image.shape[1]
     large = (sides.min(axis=1) >= 60) & (sides.prod(axis=1) >= 0.01 * area)
     assert 0 < large.sum() < len(everything)
     assert few.tolist() == everything[large].tolist()

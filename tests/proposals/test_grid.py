@@ -8,11 +8,11 @@ from boxless.structures import FloatArray
 SHAPES = [(500, 375), (375, 500), (500, 500), (640, 360), (1000, 300), (64, 96)]
 
 WORST = np.array([[311.3, 154.6, 473.5, 220.4], [211.0, 149.3, 333.3, 225.3]], np.float32)
-"""The least covered boxes of over 5 % and over 2 % that a search found in a picture of 500 x 375."""
+"""The least covered boxes of over 5 % and over 2 % that a search found in an image of 500 x 375."""
 
 
 def drawn_boxes(width: int, height: int, number: int) -> FloatArray:
-    """Boxes at random inside a picture: at least 5 % of its area, no side over three times the other."""
+    """Boxes at random inside an image: at least 5 % of its area, no side over three times the other."""
     rng = np.random.default_rng(7)
     areas = np.exp(rng.uniform(np.log(0.05), 0, number)) * width * height
     ratios = np.exp(rng.uniform(-np.log(3), np.log(3), number))

@@ -207,20 +207,20 @@ def test_suppression_keeps_the_first_of_near_repeats():
 def test_flat_rectangles_are_all_found():
     boxes = [(20, 20, 90, 120), (110, 15, 300, 60), (150, 80, 260, 200), (180, 110, 230, 160), (10, 150, 120, 220)]
     colours = [(200, 40, 40), (40, 60, 200), (230, 220, 60), (20, 20, 20), (240, 240, 240)]
-    picture = np.full((240, 320, 3), (40, 150, 70), np.uint8)
+    image = np.full((240, 320, 3), (40, 150, 70), np.uint8)
     for (left, top, right, bottom), colour in zip(boxes, colours, strict=True):
-        picture[top:bottom, left:right] = colour
-    assert (iou(np.array(boxes, np.float32), grouping(picture, 320)).max(axis=1) > 0.9).all()
-    # At half the size, and in pixels of the picture all the same.
-    assert (iou(np.array(boxes, np.float32), grouping(picture, 160)).max(axis=1) > 0.8).all()
+        image[top:bottom, left:right] = colour
+    assert (iou(np.array(boxes, np.float32), grouping(image, 320)).max(axis=1) > 0.9).all()
+    # At half the size, and in pixels of the image all the same.
+    assert (iou(np.array(boxes, np.float32), grouping(image, 160)).max(axis=1) > 0.8).all()
 
 
 @pytest.mark.parametrize(
     ("width", "height"), [(1, 1), (1, 2), (2, 1), (3, 3), (1, 2000), (2000, 1), (5, 700), (4000, 3000), (401, 300)]
 )
 def test_any_shape_has_boxes_inside_and_none_twice(width: int, height: int):
-    for picture in (noise(width, height), noise(width, height, 1), np.full((height, width, 3), 90, np.uint8)):
-        boxes = grouping(picture, 120)
+    for image in (noise(width, height), noise(width, height, 1), np.full((height, width, 3), 90, np.uint8)):
+        boxes = grouping(image, 120)
         assert boxes.dtype == np.float32
         assert boxes.shape[1:] == (4,)
         assert 1 <= len(boxes) <= MOST
@@ -255,10 +255,10 @@ def test_noise_at_a_large_size_stays_within_its_regions(monkeypatch: pytest.Monk
 
 
 def test_every_thread_gives_the_same_bits():
-    pictures = [blocks(5, 7, 12, seed) for seed in range(4)]
-    first = [grouping(picture, 400).tobytes() for picture in pictures]
+    images = [blocks(5, 7, 12, seed) for seed in range(4)]
+    first = [grouping(image, 400).tobytes() for image in images]
     with ThreadPoolExecutor(4) as pool:
-        again = list(pool.map(lambda picture: grouping(picture, 400).tobytes(), pictures * 4))
+        again = list(pool.map(lambda image: grouping(image, 400).tobytes(), images * 4))
     assert again == first * 4
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from boxless.config import ProposalConfig
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
-from boxless.pictures import content_keys, read_picture, write_picture
+from boxless.images import content_keys, read_image, write_image
 from boxless.proposals import ProposalStore, propose, store
 from boxless.structures import FloatArray
 
@@ -17,20 +17,20 @@ CONFIG = ProposalConfig(size=96)
 
 
 @pytest.fixture
-def pictures(demo: Path) -> dict[str, Path]:
-    """Content key -> file of four pictures."""
+def images(demo: Path) -> dict[str, Path]:
+    """Content key -> file of four images."""
     return keyed(sample.path for sample in load_dataset(demo, "train").samples[:4])
 
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.uint8]]:
-    """Takes up every picture whose proposals are really computed."""
+    """Takes up every image whose proposals are really computed."""
     done: list[NDArray[np.uint8]] = []
     generate: Callable[..., FloatArray] = store.generate
 
-    def noted(picture: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
-        done.append(picture)
-        return generate(picture, config)
+    def noted(image: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
+        done.append(image)
+        return generate(image, config)
 
     monkeypatch.setattr(store, "generate", noted)
     return done
@@ -43,49 +43,49 @@ def keyed(paths: object) -> dict[str, Path]:
     return {key: path for path, key in keys.items()}
 
 
-def test_what_is_stored_is_what_propose_gives(pictures: dict[str, Path], cache: Path):
+def test_what_is_stored_is_what_propose_gives(images: dict[str, Path], cache: Path):
     proposals = ProposalStore(CONFIG)
-    assert proposals.compute(pictures) == {}
-    for key, path in pictures.items():
+    assert proposals.compute(images) == {}
+    for key, path in images.items():
         stored = proposals.load(key)
         assert stored.dtype == np.float32
-        assert stored.tobytes() == propose(read_picture(path), CONFIG).tobytes()
+        assert stored.tobytes() == propose(read_image(path), CONFIG).tobytes()
 
 
-def test_a_second_call_computes_nothing(pictures: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]]):
-    ProposalStore(CONFIG).compute(pictures)
+def test_a_second_call_computes_nothing(images: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]]):
+    ProposalStore(CONFIG).compute(images)
     assert len(work) == 4
     written = {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy")}
-    ProposalStore(CONFIG).compute(pictures)
+    ProposalStore(CONFIG).compute(images)
     assert len(work) == 4
     assert {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy")} == written
 
 
 def test_a_stopped_call_is_resumed_where_it_stopped(
-    pictures: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch, work: list[NDArray[np.uint8]]
+    images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch, work: list[NDArray[np.uint8]]
 ):
     noted = store.generate
 
-    def interrupted(picture: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
+    def interrupted(image: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
         if len(work) >= 2:
             raise KeyboardInterrupt
-        return noted(picture, config)
+        return noted(image, config)
 
     # One thread, so that what is done when it stops is known.
     monkeypatch.setattr("boxless.progress.os.cpu_count", lambda: 1)
     monkeypatch.setattr(store, "generate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        ProposalStore(CONFIG).compute(pictures)
+        ProposalStore(CONFIG).compute(images)
     assert len(list(cache.rglob("*.npy"))) == 2
     monkeypatch.setattr(store, "generate", noted)
-    ProposalStore(CONFIG).compute(pictures)
+    ProposalStore(CONFIG).compute(images)
     assert len(work) == 4
-    for key, path in pictures.items():
-        assert ProposalStore(CONFIG).load(key).tobytes() == propose(read_picture(path), CONFIG).tobytes()
+    for key, path in images.items():
+        assert ProposalStore(CONFIG).load(key).tobytes() == propose(read_image(path), CONFIG).tobytes()
 
 
 def test_what_is_half_written_is_not_taken_for_whole(
-    pictures: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+    images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def torn(file: object, array: object, **_: object) -> None:
         file.write(b"\x93NUMPY")  # type: ignore[attr-defined]
@@ -94,61 +94,61 @@ def test_what_is_half_written_is_not_taken_for_whole(
     with monkeypatch.context() as patch:
         patch.setattr(np.lib.format, "write_array", torn)
         with pytest.raises(KeyboardInterrupt):
-            ProposalStore(CONFIG).compute(pictures)
+            ProposalStore(CONFIG).compute(images)
     assert [file for file in cache.rglob("*") if file.is_file() and file.name != "settings.json"] == []
-    key = next(iter(pictures))
+    key = next(iter(images))
     with pytest.raises(BoxlessError, match=key):
         ProposalStore(CONFIG).load(key)
-    assert ProposalStore(CONFIG).compute(pictures) == {}
+    assert ProposalStore(CONFIG).compute(images) == {}
     assert len(ProposalStore(CONFIG).load(key)) > 1
 
 
-def test_broken_pictures_are_reported_and_the_others_done(pictures: dict[str, Path], cache: Path, tmp_path: Path):
+def test_broken_images_are_reported_and_the_others_done(images: dict[str, Path], cache: Path, tmp_path: Path):
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
-    broken.write_bytes(next(iter(pictures.values())).read_bytes()[:500])
+    broken.write_bytes(next(iter(images.values())).read_bytes()[:500])
     empty.write_bytes(b"")
     proposals = ProposalStore(CONFIG)
-    skipped = proposals.compute(keyed([broken]) | pictures | keyed([empty]))
+    skipped = proposals.compute(keyed([broken]) | images | keyed([empty]))
     assert skipped.keys() == {broken, empty}
     for path, reason in skipped.items():
         assert str(path) in reason
-    assert all(len(proposals.load(key)) for key in pictures)
+    assert all(len(proposals.load(key)) for key in images)
 
 
 def test_a_copy_under_another_name_shares_the_entry(
-    pictures: dict[str, Path], cache: Path, tmp_path: Path, work: list[NDArray[np.uint8]]
+    images: dict[str, Path], cache: Path, tmp_path: Path, work: list[NDArray[np.uint8]]
 ):
-    ProposalStore(CONFIG).compute(pictures)
-    key, original = next(iter(pictures.items()))
+    ProposalStore(CONFIG).compute(images)
+    key, original = next(iter(images.items()))
     copy = tmp_path / "elsewhere" / "other.jpg"
     copy.parent.mkdir()
     shutil.copy(original, copy)
     assert keyed([copy]) == {key: copy}
     ProposalStore(CONFIG).compute({key: copy})
     assert len(work) == 4
-    # Another picture under an old name is another picture.
-    write_picture(copy, np.full((40, 40, 3), 9, np.uint8))
+    # Another image under an old name is another image.
+    write_image(copy, np.full((40, 40, 3), 9, np.uint8))
     ProposalStore(CONFIG).compute(keyed([copy]))
     assert len(work) == 5
 
 
 @pytest.mark.parametrize("other", [{"size": 64}, {"mode": "quality"}, {"generator": "grid"}])
 def test_another_generator_or_setting_has_its_own_entries(
-    pictures: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]], other: dict[str, object]
+    images: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]], other: dict[str, object]
 ):
-    ProposalStore(CONFIG).compute(pictures)
+    ProposalStore(CONFIG).compute(images)
     config = CONFIG.model_copy(update=other)
-    ProposalStore(config).compute(pictures)
+    ProposalStore(config).compute(images)
     assert len(work) == 8
     assert len(list(cache.rglob("settings.json"))) == 2
-    for key, path in pictures.items():
-        assert ProposalStore(CONFIG).load(key).tobytes() == propose(read_picture(path), CONFIG).tobytes()
-        assert ProposalStore(config).load(key).tobytes() == propose(read_picture(path), config).tobytes()
+    for key, path in images.items():
+        assert ProposalStore(CONFIG).load(key).tobytes() == propose(read_image(path), CONFIG).tobytes()
+        assert ProposalStore(config).load(key).tobytes() == propose(read_image(path), config).tobytes()
 
 
 @pytest.mark.parametrize(("generator", "again"), [("grouping", 4), ("grid", 0)])
 def test_boxes_of_an_older_revision_are_not_taken(
-    pictures: dict[str, Path],
+    images: dict[str, Path],
     cache: Path,
     work: list[NDArray[np.uint8]],
     monkeypatch: pytest.MonkeyPatch,
@@ -156,18 +156,18 @@ def test_boxes_of_an_older_revision_are_not_taken(
     again: int,
 ):
     config = CONFIG.model_copy(update={"generator": generator})
-    ProposalStore(config).compute(pictures)
+    ProposalStore(config).compute(images)
     monkeypatch.setattr("boxless.proposals.store.REVISION", 0)
-    ProposalStore(config).compute(pictures)
+    ProposalStore(config).compute(images)
     assert len(work) == 4 + again
 
 
-def test_another_filter_computes_nothing(pictures: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]]):
-    ProposalStore(CONFIG).compute(pictures)
+def test_another_filter_computes_nothing(images: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]]):
+    ProposalStore(CONFIG).compute(images)
     strict = CONFIG.model_copy(update={"min_side": 60, "min_area": 0.1})
-    ProposalStore(strict).compute(pictures)
+    ProposalStore(strict).compute(images)
     assert len(work) == 4
-    for key, path in pictures.items():
+    for key, path in images.items():
         few = ProposalStore(strict).load(key)
-        assert few.tobytes() == propose(read_picture(path), strict).tobytes()
+        assert few.tobytes() == propose(read_image(path), strict).tobytes()
         assert 0 < len(few) < len(ProposalStore(CONFIG).load(key))

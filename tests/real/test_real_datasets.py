@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from boxless.datasets import load_dataset
-from boxless.pictures import picture_size, read_picture
+from boxless.images import image_size, read_image
 
 pytestmark = pytest.mark.skipif("BOXLESS_DATA" not in os.environ, reason="set BOXLESS_DATA to the folder of real data")
 
@@ -30,10 +30,10 @@ def test_voc2012_animals_have_the_official_tags_and_boxes(data, split, count):
         )
 
 
-def test_boxes_lie_in_the_displayed_picture(data):
+def test_boxes_lie_in_the_displayed_image(data):
     for sample in load_dataset(data / "voc2012-animals", "val").samples[::20]:
-        height, width = read_picture(sample.path).shape[:2]
-        assert picture_size(sample.path) == (width, height)
+        height, width = read_image(sample.path).shape[:2]
+        assert image_size(sample.path) == (width, height)
         assert (sample.annotations.boxes >= 0).all()
         assert (sample.annotations.boxes <= np.array([width, height, width, height])).all()
 

@@ -18,9 +18,9 @@ SIZE = (500, 500)
 @pytest.fixture(scope="module")
 def voc2007_test() -> tuple[list[Sample], tuple[str, ...]]:
     path = Path(os.environ["BOXLESS_DATA"]) / "voc_official_boxes.json"
-    pictures = json.loads(path.read_text())["voc2007_test"]
-    classes = tuple(sorted({name for objects in pictures.values() for name, *_ in objects}))
-    return [_sample(name, objects, classes) for name, objects in pictures.items()], classes
+    images = json.loads(path.read_text())["voc2007_test"]
+    classes = tuple(sorted({name for objects in images.values() for name, *_ in objects}))
+    return [_sample(name, objects, classes) for name, objects in images.items()], classes
 
 
 def _sample(name: str, objects: list[list], classes: tuple[str, ...]) -> Sample:
@@ -56,7 +56,7 @@ def test_the_true_boxes_are_a_perfect_detector(voc2007_test: tuple[list[Sample],
     result = evaluate_detections(found, _centres(samples, classes, shift=0), samples, classes)
 
     assert len(classes) == 20
-    # VOC2007 test has 4,952 pictures and, as VOC's own statistics say, 12,032 objects that are not difficult.
+    # VOC2007 test has 4,952 images and, as VOC's own statistics say, 12,032 objects that are not difficult.
     assert result["images"] == 4952
     assert sum(row["objects"] for row in result["classes"].values()) == 12032
     for metric in ("mAP_11point", "mAP_area", "CorLoc", "classification_mAP", "pointing_mAP"):

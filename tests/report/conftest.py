@@ -32,7 +32,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 @pytest.fixture(scope="session")
 def data(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo set as COCO, three of its classes under hostile names, one picture too, and one broken in val."""
+    """The demo set as COCO, three of its classes under hostile names, one image too, and one broken in val."""
     root = tmp_path_factory.mktemp("data") / "hostile"
     for split in ("train", "val"):
         dataset = load_dataset(demo, split)

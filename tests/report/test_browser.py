@@ -98,7 +98,7 @@ def test_the_headline_comes_first_and_hostile_names_are_text(report: Path, visit
     names = page.locator("#scores tbody th").all_inner_texts()
     assert sorted(names) == sorted(told["manifest"]["classes"])
     assert sum("<" in name for name in names) == 2
-    # A picture of a hostile name would be an element by now.
+    # An image of a hostile name would be an element by now.
     assert page.locator("img:not([src^='data:image/jpeg'])").count() == 0
     assert page.locator("script").count() == 2
     assert page.locator("#data .findings").inner_text().count("broken") >= 1 and page.get_by_text("val 1.jpg").count()
@@ -109,7 +109,7 @@ def test_the_slider_takes_boxes_away(report: Path, visit: Open, told: dict[str, 
     for stop in (0, len(threshold["stops"]) // 2, len(threshold["stops"]) - 1):
         slide(page, stop)
         least = threshold["stops"][stop]
-        wanted = sum(box[4] >= least for picture in told["gallery"]["pictures"] for box in picture["boxes"])
+        wanted = sum(box[4] >= least for image in told["gallery"]["images"] for box in image["boxes"])
         counted = sum(rows[stop][0] for rows in threshold["counts"])
         assert boxes(page) == wanted == counted
         assert re.search(rf": {wanted} box(es)?;", page.locator("#threshold-says").inner_text())
@@ -129,23 +129,22 @@ def test_right_and_found_are_those_of_the_curve(report: Path, visit: Open, told:
     assert said.endswith(f"{precision:.0%} right, {recall:.0%} of objects found".replace("%", " %"))
 
 
-def test_classes_and_kinds_choose_pictures_and_boxes(report: Path, visit: Open, told: dict[str, Any]) -> None:
-    page, pictures = visit(report), told["gallery"]["pictures"]
-    label = pictures[0]["tags"][0]
+def test_classes_and_kinds_choose_images_and_boxes(report: Path, visit: Open, told: dict[str, Any]) -> None:
+    page, images = visit(report), told["gallery"]["images"]
+    label = images[0]["tags"][0]
     name = told["manifest"]["classes"][label]
     slide(page, len(told["gallery"]["threshold"]["stops"]) - 1)
     page.locator("#class").select_option(label=name)
     shown = page.locator(".card").count()
-    best = max(box[4] for picture in pictures for box in picture["boxes"])
+    best = max(box[4] for image in images for box in image["boxes"])
     assert shown == sum(
-        label in picture["tags"] or any(b[4] >= best and b[5] == label for b in picture["boxes"])
-        for picture in pictures
+        label in image["tags"] or any(b[4] >= best and b[5] == label for b in image["boxes"]) for image in images
     )
-    assert 0 < shown < len(pictures)
+    assert 0 < shown < len(images)
     slide(page, 0)
     assert set(page.locator(".grid .box").all_inner_texts()) == {name}
     # Back to all, by the button of a kind.
-    kinds = [box[6] for picture in pictures for box in picture["boxes"] if box[6]]
+    kinds = [box[6] for image in images for box in image["boxes"] if box[6]]
     kind = next(kind for kind in kinds if kind != "correct")
     page.locator(f"[data-kind='{kind}']").click()
     assert page.locator(f"[data-kind='{kind}']").get_attribute("aria-pressed") == "true"
@@ -154,9 +153,9 @@ def test_classes_and_kinds_choose_pictures_and_boxes(report: Path, visit: Open, 
     assert boxes(page) == kinds.count(kind)
 
 
-def test_a_picture_opens_by_keyboard_and_closes_again(report: Path, visit: Open, told: dict[str, Any]) -> None:
+def test_a_image_opens_by_keyboard_and_closes_again(report: Path, visit: Open, told: dict[str, Any]) -> None:
     page = visit(report)
-    names = [told["gallery"]["pictures"][row]["name"] for row in told["gallery"]["orders"]["confident"][""]]
+    names = [told["gallery"]["images"][row]["name"] for row in told["gallery"]["orders"]["confident"][""]]
     page.locator(".card").first.focus()
     page.keyboard.press("Enter")
     heading = page.locator("dialog h2")
@@ -183,22 +182,22 @@ def test_a_picture_opens_by_keyboard_and_closes_again(report: Path, visit: Open,
     page.wait_for_function(there, arg=names[-1], timeout=5000)
 
 
-def test_heatmaps_lie_over_the_pictures_brightest_where_the_map_is(
+def test_heatmaps_lie_over_the_images_brightest_where_the_map_is(
     report: Path, visit: Open, told: dict[str, Any]
 ) -> None:
-    page, count = visit(report), len(told["gallery"]["pictures"])
+    page, count = visit(report), len(told["gallery"]["images"])
     assert page.locator(".grid canvas").count() == 0
     page.locator("label", has_text="heatmaps").click()
     assert page.locator(".grid canvas").count() == count
     page.locator(".card").first.click()
-    canvas, image = page.locator("dialog canvas").bounding_box(), page.locator("dialog img").nth(1).bounding_box()
-    assert canvas == image
+    canvas, shown = page.locator("dialog canvas").bounding_box(), page.locator("dialog img").nth(1).bounding_box()
+    assert canvas == shown
     brightest, greatest = page.evaluate(
         """() => {
           const canvas = document.querySelector("dialog canvas");
           const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
           const sums = Array.from({ length: pixels.length / 4 }, (_, i) => pixels[4 * i] + pixels[4 * i + 1]);
-          const values = [...atob(gallery.pictures[state.open].maps[state.map])].map((c) => c.charCodeAt(0));
+          const values = [...atob(gallery.images[state.open].maps[state.map])].map((c) => c.charCodeAt(0));
           return [sums.indexOf(Math.max(...sums)), values.indexOf(Math.max(...values))];
         }"""
     )
@@ -208,12 +207,12 @@ def test_heatmaps_lie_over_the_pictures_brightest_where_the_map_is(
 def test_true_boxes_lie_where_they_are(report: Path, visit: Open, told: dict[str, Any]) -> None:
     page = visit(report)
     page.locator(".card").first.click()
-    picture = told["gallery"]["pictures"][told["gallery"]["orders"]["confident"][""][0]]
-    image, true = page.locator("dialog img").first.bounding_box(), page.locator("dialog .true").first.bounding_box()
-    assert image is not None and true is not None
-    scale = image["width"] / picture["size"][0]
-    x1, y1, x2, y2 = picture["truth"][0][:4]
-    wanted = [image["x"] + scale * x1, image["y"] + scale * y1, scale * (x2 - x1), scale * (y2 - y1)]
+    image = told["gallery"]["images"][told["gallery"]["orders"]["confident"][""][0]]
+    shown, true = page.locator("dialog img").first.bounding_box(), page.locator("dialog .true").first.bounding_box()
+    assert shown is not None and true is not None
+    scale = shown["width"] / image["size"][0]
+    x1, y1, x2, y2 = image["truth"][0][:4]
+    wanted = [shown["x"] + scale * x1, shown["y"] + scale * y1, scale * (x2 - x1), scale * (y2 - y1)]
     assert [true[key] for key in ("x", "y", "width", "height")] == pytest.approx(wanted, abs=1)
     page.keyboard.press("Escape")
     assert page.locator(".grid .true").count() > 0
@@ -258,7 +257,7 @@ def test_without_data_there_is_no_gallery_and_no_complaint(run: Path, visit: Ope
     assert page.locator(".card").count() == 0
 
 
-def test_what_an_earlier_evaluation_left_is_shown_without_pictures(
+def test_what_an_earlier_evaluation_left_is_shown_without_images(
     run: Path, data: Path, report: Path, told: dict[str, Any], visit: Open, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
@@ -274,11 +273,11 @@ def test_what_an_earlier_evaluation_left_is_shown_without_pictures(
 
 def test_tags_only_say_so(run: Path, data: Path, visit: Open, tmp_path: Path) -> None:
     rows = "".join(f"{data}/images/train {i}.jpg,{name}\n" for i, name in enumerate(["gift", "ladybird"] * 3))
-    (tmp_path / "tags.csv").write_text(f"picture,tags\n{rows}")
+    (tmp_path / "tags.csv").write_text(f"image,tags\n{rows}")
     write_report(run, tmp_path / "tags.html", tmp_path / "tags.csv")
     page = visit(tmp_path / "tags.html")
     assert page.get_by_text("boxes were not measured").count() == 1
-    assert page.locator("nav a").all_inner_texts() == ["Scores", "Pictures", "Data", "Training", "Manifest"]
+    assert page.locator("nav a").all_inner_texts() == ["Scores", "Images", "Data", "Training", "Manifest"]
     assert page.locator("input[name=order]").count() == 2
     assert page.locator(".tile").count() == 1
     assert re.fullmatch(r"score ≥ \S+ \d+ box(es)?", page.locator("#threshold-says").inner_text())

@@ -32,10 +32,10 @@ def test_it_says_what_evaluate_diagnose_and_doctor_say(report: Path, run: Path, 
     assert (contents["evaluations"][0]["images"], contents["evaluations"][0]["skipped"]) == (5, 1)
     assert [line.split(":")[0] for line in contents["skipped"]] == ["images/val 1.jpg"]
     assert set(contents["doctor"]["classes"]) == set(detector.classes)
-    assert ["images/val 1.jpg"] in [f["pictures"] for f in contents["doctor"]["findings"] if f["fault"] == "broken"]
+    assert ["images/val 1.jpg"] in [f["images"] for f in contents["doctor"]["findings"] if f["fault"] == "broken"]
     assert contents["manifest"] == json.loads((run / "manifest.json").read_text())
     assert [row["epoch"] for row in contents["history"][""]] == list(range(1, 16))
-    assert {picture["name"] for picture in contents["gallery"]["pictures"]} == {
+    assert {image["name"] for image in contents["gallery"]["images"]} == {
         f"images/{file.name}" for file in (data / "images").glob("*.jpg") if not re.match("train|val 1", file.name)
     }
 
@@ -72,7 +72,7 @@ def test_a_curve_has_its_hits_and_its_end() -> None:
     assert (long[0], long[-1]) == ([0.001, 1.0], [0.9, 0.5])
 
 
-def test_pictures_are_decided_once(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decided_once(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decide, calls = Detector.decide, []
     monkeypatch.setattr(Detector, "decide", lambda self, *given: calls.append(1) or decide(self, *given))
     write_report(run, tmp_path / "report.html", data, "val")
@@ -100,14 +100,14 @@ def test_without_data_it_shows_what_the_run_folder_holds(
 
 
 def test_data_with_tags_only_says_that_boxes_were_not_measured(run: Path, data: Path, tmp_path: Path) -> None:
-    pictures = sorted((data / "images").glob("train*.jpg"))[:4]
-    rows = "".join(f"{picture},{name}\n" for picture, name in zip(pictures, ["gift", "ladybird"] * 2, strict=True))
-    (tmp_path / "tags.csv").write_text(f"picture,tags\n{rows}")
+    images = sorted((data / "images").glob("train*.jpg"))[:4]
+    rows = "".join(f"{image},{name}\n" for image, name in zip(images, ["gift", "ladybird"] * 2, strict=True))
+    (tmp_path / "tags.csv").write_text(f"image,tags\n{rows}")
     contents = write_report(run, tmp_path / "report.html", tmp_path / "tags.csv")
     assert (contents["diagnoses"], contents["curves"]) == ([], None)
     assert list(contents["gallery"]["orders"]) == ["confident", "uncertain"]
     assert "has tags only, so whether boxes are right was not measured" in contents["verdict"][0]
-    assert {picture["truth"] for picture in contents["gallery"]["pictures"]} == {None}
+    assert {image["truth"] for image in contents["gallery"]["images"]} == {None}
 
 
 def test_the_verdict_is_what_matters() -> None:
@@ -132,10 +132,10 @@ def test_the_verdict_is_what_matters() -> None:
         *said,
     ]
     assert said == [
-        "zoo val: in 55 % of the pictures of a class, its best box lies on an object.",
+        "zoo val: in 55 % of the images of a class, its best box lies on an object.",
         "30 % of 10 confident detections are correct; most frequent error: part (60 %).",
         "Boxes are best for cat (AP 0.60), weakest for cow (AP 0.12).",
-        "Which classes a picture shows it tells with a mAP of 0.96; 1 is perfect.",
+        "Which classes an image shows it tells with a mAP of 0.96; 1 is perfect.",
         "The tags themselves, by class: 2 fine, 1 weak.",
     ]
 

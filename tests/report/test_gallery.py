@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from boxless.evaluation import Decisions
-from boxless.pictures import write_picture
+from boxless.images import write_image
 from boxless.report import gallery as module
 from boxless.report.gallery import BYTES, SIDE, gallery, small_maps, thresholds, thumbnail
 from boxless.structures import Annotations, Dataset, Detections, Heatmaps, Sample
@@ -37,7 +37,7 @@ def truth(*objects: tuple[int, tuple[int, int, int, int]]) -> Annotations:
 
 @pytest.fixture
 def decided(tmp_path: Path) -> Decisions:
-    """Four pictures: a sure hit, a sure miss, a doubtful hit, and one whose objects nobody knows."""
+    """Four images: a sure hit, a sure miss, a doubtful hit, and one whose objects nobody knows."""
     rows = [
         (truth((CAT, HERE)), detections((0.9, 0.1), (CAT, HERE, 0.9), (DOG, AWAY, 0.02))),
         (truth((CAT, THERE), (DOG, HERE)), detections((0.8, 0.6), (CAT, AWAY, 0.95), (DOG, HERE, 0.6))),
@@ -46,7 +46,7 @@ def decided(tmp_path: Path) -> Decisions:
     ]
     samples = []
     for i, (annotations, _) in enumerate(rows):
-        write_picture(tmp_path / f"{i}.jpg", np.zeros((50, 60, 3), np.uint8))
+        write_image(tmp_path / f"{i}.jpg", np.zeros((50, 60, 3), np.uint8))
         tags = frozenset({CAT}) if annotations is None else frozenset(annotations.labels.tolist())
         samples.append(Sample(str(i), tmp_path / f"{i}.jpg", tags, annotations=annotations))
     dataset = Dataset("four", CLASSES, tuple(samples))
@@ -57,7 +57,7 @@ def maps(count: int) -> list[dict[int, np.ndarray]]:
     return [{CAT: np.array([[0, 255], [7, 9], [1, 2]], np.uint8)}] * count
 
 
-def test_pictures_come_in_the_order_that_is_worth_looking_at(decided: Decisions, tmp_path: Path) -> None:
+def test_images_come_in_the_order_that_is_worth_looking_at(decided: Decisions, tmp_path: Path) -> None:
     told = gallery(decided, maps(4), tmp_path)
     # The likeliest class of all, or the class itself.
     assert told["orders"]["confident"] == {"": [3, 0, 1, 2], "0": [3, 0, 1, 2], "1": [1, 3, 2, 0]}
@@ -74,7 +74,7 @@ def test_worst_is_by_the_surest_wrong_box(decided: Decisions, tmp_path: Path) ->
         dataset=replace(decided.dataset, samples=decided.dataset.samples[::-1]),
         detections=decided.detections[::-1],
     )
-    # The picture whose objects nobody knows now comes first.
+    # The image whose objects nobody knows now comes first.
     assert gallery(turned, maps(4), tmp_path)["orders"]["worst"] == {"": [2], "0": [2], "1": []}
     wrong = [detections((0.9, 0), (CAT, AWAY, 0.8)), detections((0.9, 0), (CAT, AWAY, 0.9), (CAT, AWAY, 0.7))]
     both = Decisions(
@@ -90,21 +90,21 @@ def test_worst_is_by_the_surest_wrong_box(decided: Decisions, tmp_path: Path) ->
     assert gallery(both, maps(2), tmp_path)["orders"]["worst"]["0"] == [1, 0]
 
 
-def test_a_picture_carries_all_that_is_drawn(decided: Decisions, tmp_path: Path) -> None:
-    picture = gallery(decided, maps(4), tmp_path)["pictures"][1]
-    assert picture["boxes"] == [[*AWAY, 0.95, CAT, "background"], [*HERE, 0.6, DOG, "correct"]]
-    assert picture["truth"] == [[*THERE, CAT, False], [*HERE, DOG, False]]
-    assert (picture["name"], picture["size"], picture["tags"]) == ("1.jpg", [60, 50], [CAT, DOG])
-    assert (picture["scores"], picture["grid"]) == ([0.8, 0.6], [2, 3])
-    assert list(base64.b64decode(picture["maps"]["0"])) == [0, 255, 7, 9, 1, 2]
+def test_a_image_carries_all_that_is_drawn(decided: Decisions, tmp_path: Path) -> None:
+    image = gallery(decided, maps(4), tmp_path)["images"][1]
+    assert image["boxes"] == [[*AWAY, 0.95, CAT, "background"], [*HERE, 0.6, DOG, "correct"]]
+    assert image["truth"] == [[*THERE, CAT, False], [*HERE, DOG, False]]
+    assert (image["name"], image["size"], image["tags"]) == ("1.jpg", [60, 50], [CAT, DOG])
+    assert (image["scores"], image["grid"]) == ([0.8, 0.6], [2, 3])
+    assert list(base64.b64decode(image["maps"]["0"])) == [0, 255, 7, 9, 1, 2]
 
 
-def test_of_many_pictures_the_first_of_every_order_are_shown(
+def test_of_many_images_the_first_of_every_order_are_shown(
     decided: Decisions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PICTURES", 3)
+    monkeypatch.setattr(module, "IMAGES", 3)
     told = gallery(decided, maps(4), tmp_path)
-    assert [picture["name"] for picture in told["pictures"]] == ["1.jpg", "2.jpg", "3.jpg"]
+    assert [image["name"] for image in told["images"]] == ["1.jpg", "2.jpg", "3.jpg"]
     assert told["orders"]["confident"][""] == [2, 0, 1]
     assert told["orders"]["worst"] == {"": [0], "0": [0], "1": []}
     assert told["of"] == 4
@@ -114,10 +114,10 @@ def test_thresholds_count_boxes_and_hits(decided: Decisions) -> None:
     told = thresholds(decided)
     assert told["stops"] == [0.02, 0.3, 0.6, 0.9, 0.95, 0.97]
     cats, dogs = told["counts"]
-    # Boxes of all pictures; judged and right those of the three whose objects are known.
+    # Boxes of all images; judged and right those of the three whose objects are known.
     assert cats == [[4, 3, 2], [4, 3, 2], [3, 2, 1], [3, 2, 1], [2, 1, 0], [1, 0, 0]]
     assert dogs == [[2, 2, 1], [1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
-    # Five boxes are confident: every picture's cat, and a dog.
+    # Five boxes are confident: every image's cat, and a dog.
     assert told["start"] == 1
 
 

@@ -29,15 +29,15 @@ def found(
     )
 
 
-def painted(picture: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
-    return (picture == class_colour(label)).all(axis=2)
+def painted(image: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
+    return (image == class_colour(label)).all(axis=2)
 
 
 def test_outline_lies_on_the_first_and_last_pixels_of_the_box() -> None:
-    picture = ground()
-    drawn = draw_boxes(picture, found([(50, 100, 200, 180)], [1]))
-    assert drawn.shape == picture.shape and drawn.dtype == np.uint8
-    assert (picture == GREY).all()
+    image = ground()
+    drawn = draw_boxes(image, found([(50, 100, 200, 180)], [1]))
+    assert drawn.shape == image.shape and drawn.dtype == np.uint8
+    assert (image == GREY).all()
     line = painted(drawn, 1)[101:]  # the label stands above
     rows, columns = np.nonzero(line)
     assert (columns.min(), columns.max(), rows.max() + 101) == (50, 199, 179)
@@ -64,7 +64,7 @@ def test_colours_follow_the_class_index_and_repeat_late() -> None:
     assert painted(one, 2)[179, 120] and painted(two, 2)[179, 120]
 
 
-def test_lines_and_labels_grow_with_the_picture() -> None:
+def test_lines_and_labels_grow_with_the_image() -> None:
     def measure(scale: int) -> tuple[int, int]:
         size = 320 * scale, 240 * scale
         boxes = [(50.0 * scale, 100.0 * scale, 200.0 * scale, 180.0 * scale)]
@@ -79,7 +79,7 @@ def test_lines_and_labels_grow_with_the_picture() -> None:
 
 
 @pytest.mark.parametrize("size", [(320, 240), (40, 300), (12, 9)])
-def test_labels_stay_inside_the_picture(size: tuple[int, int]) -> None:
+def test_labels_stay_inside_the_image(size: tuple[int, int]) -> None:
     width, height = size
     rng = np.random.default_rng(0)
     for _ in range(100):

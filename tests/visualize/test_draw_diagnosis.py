@@ -14,7 +14,7 @@ OBJECT, PART, AWAY = (0, 0, 100, 100), (10, 10, 20, 20), (300, 300, 350, 350)
 
 
 def diagnosis(classes: tuple[str, ...], *boxes: tuple[int, int, int, int]) -> dict[str, Any]:
-    """Of these boxes of the first class, one a picture, where each picture shows one object of it."""
+    """Of these boxes of the first class, one an image, where each image shows one object of it."""
     samples, detections = [], []
     for i, box in enumerate(boxes):
         truth = Annotations(np.array([OBJECT], np.float32), np.zeros(1, np.int64), np.zeros(1, np.bool_))

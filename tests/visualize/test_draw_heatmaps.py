@@ -7,25 +7,25 @@ from boxless.visualize import draw_heatmap, heatmap_panel
 
 
 def test_jet_goes_from_dark_blue_to_dark_red_whatever_the_values() -> None:
-    picture = np.zeros((4, 6, 3), np.uint8)
+    image = np.zeros((4, 6, 3), np.uint8)
     ramp = np.tile(np.linspace(-7, 30, 6, dtype=np.float32), (4, 1))
-    drawn = draw_heatmap(picture, ramp, alpha=1)
+    drawn = draw_heatmap(image, ramp, alpha=1)
     assert drawn.shape == (4, 6, 3) and drawn.dtype == np.uint8
     np.testing.assert_allclose(drawn[:, 0], np.tile([0, 0, 127.5], (4, 1)), atol=0.51)
     np.testing.assert_allclose(drawn[:, -1], np.tile([127.5, 0, 0], (4, 1)), atol=0.51)
 
 
-def test_alpha_mixes_picture_and_colour() -> None:
-    picture = np.full((8, 8, 3), 200, np.uint8)
+def test_alpha_mixes_image_and_colour() -> None:
+    image = np.full((8, 8, 3), 200, np.uint8)
     ramp = np.tile(np.linspace(0, 1, 8, dtype=np.float32), (8, 1))
-    np.testing.assert_array_equal(draw_heatmap(picture, ramp, alpha=0), picture)
-    quarter = draw_heatmap(picture, ramp, "gray", alpha=0.25)
+    np.testing.assert_array_equal(draw_heatmap(image, ramp, alpha=0), image)
+    quarter = draw_heatmap(image, ramp, "gray", alpha=0.25)
     assert quarter[3, 0].tolist() == [150] * 3
     assert quarter[3, 7].tolist() == [214] * 3
-    assert (picture == 200).all()
+    assert (image == 200).all()
 
 
-def test_map_spans_the_whole_picture_and_is_enlarged_smoothly() -> None:
+def test_map_spans_the_whole_image_and_is_enlarged_smoothly() -> None:
     heat = np.array([[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]], np.float32)
     drawn = draw_heatmap(np.zeros((90, 120, 3), np.uint8), heat, "gray", alpha=1)[..., 0].astype(int)
     # The cell of row 1, column 2 covers rows 30 to 60, columns 60 to 90.
@@ -58,28 +58,28 @@ def tiles(panel: np.ndarray, count: int, width: int, height: int) -> list[np.nda
     return [panel[-height:, i * (width + 4) : i * (width + 4) + width] for i in range(count)]
 
 
-def test_panel_shows_the_picture_and_the_likeliest_classes_in_order() -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (80, 100, 3)).astype(np.uint8)
+def test_panel_shows_the_image_and_the_likeliest_classes_in_order() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (80, 100, 3)).astype(np.uint8)
     heatmaps = panel_heatmaps()
-    first, second, third = tiles(heatmap_panel(picture, heatmaps, most=2), 3, 100, 80)
-    np.testing.assert_array_equal(first, picture)
-    np.testing.assert_array_equal(second, draw_heatmap(picture, heatmaps.maps[1]))
-    np.testing.assert_array_equal(third, draw_heatmap(picture, heatmaps.maps[2]))
+    first, second, third = tiles(heatmap_panel(image, heatmaps, most=2), 3, 100, 80)
+    np.testing.assert_array_equal(first, image)
+    np.testing.assert_array_equal(second, draw_heatmap(image, heatmaps.maps[1]))
+    np.testing.assert_array_equal(third, draw_heatmap(image, heatmaps.maps[2]))
 
 
 def test_panel_orders_by_given_scores_and_writes_captions() -> None:
-    picture = np.zeros((80, 100, 3), np.uint8)
+    image = np.zeros((80, 100, 3), np.uint8)
     heatmaps = panel_heatmaps()
-    one = heatmap_panel(picture, heatmaps, np.array([0.7, 0.1, 0.2], np.float32), most=1)
-    np.testing.assert_array_equal(tiles(one, 2, 100, 80)[1], draw_heatmap(picture, heatmaps.maps[0]))
+    one = heatmap_panel(image, heatmaps, np.array([0.7, 0.1, 0.2], np.float32), most=1)
+    np.testing.assert_array_equal(tiles(one, 2, 100, 80)[1], draw_heatmap(image, heatmaps.maps[0]))
     strip = one[:-80]
     assert strip.shape[0] >= 16 and (strip[:, :100] < 100).any() and (strip[:, 104:] < 100).any()
-    other = heatmap_panel(picture, heatmaps, np.array([0.8, 0.1, 0.2], np.float32), most=1)
+    other = heatmap_panel(image, heatmaps, np.array([0.8, 0.1, 0.2], np.float32), most=1)
     changed = (one != other).any(axis=2)
     assert changed[:-80, 104:].any() and not changed[-80:].any() and not changed[:, :104].any()
 
 
-def test_panel_of_a_large_picture_is_scaled_down_in_proportion() -> None:
+def test_panel_of_a_large_image_is_scaled_down_in_proportion() -> None:
     panel = heatmap_panel(np.zeros((1440, 720, 3), np.uint8), panel_heatmaps())
     assert panel.shape[1] == 4 * 180 + 3 * 4
     assert 360 < panel.shape[0] < 400

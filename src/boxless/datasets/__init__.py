@@ -1,4 +1,4 @@
-"""Where pictures and tags come from: one loader for the layouts in common use."""
+"""Where images and tags come from: one loader for the layouts in common use."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -23,14 +23,14 @@ _LAYOUTS = """Boxless reads
   COCO        a .json file, or a folder with annotations/*.json or <split>/_annotations.coco.json
   YOLO        a data.yaml, or the folder it is in
   folders     <class>/*.jpg or <split>/<class>/*.jpg
-  table       a .csv or .tsv file: `picture,tags` (tags parted by ;), or `picture` and a column of 0 and 1 a class"""
+  table       a .csv or .tsv file: `image,tags` (tags parted by ;), or `image` and a column of 0 and 1 a class"""
 
 
 def load_dataset(path: str | PathLike[str], split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
-    """Read pictures with their tags, and boxes where there are any, from a layout recognised by its files.
+    """Read images with their tags, and boxes where there are any, from a layout recognised by its files.
 
     PASCAL VOC, COCO, YOLO, folders named after classes, and tables; each module of this package describes its layout.
-    What is broken in single pictures ends up in `Dataset.warnings`, and the rest goes on. Pictures are not opened; for
+    What is broken in single images ends up in `Dataset.warnings`, and the rest goes on. Images are not opened; for
     YOLO, their headers are read.
 
     Args:
@@ -39,7 +39,7 @@ def load_dataset(path: str | PathLike[str], split: str | None = None, classes: S
         classes: keep only these, in this order (see `Dataset.with_classes`); None keeps all.
 
     Returns:
-        The dataset; boxes are xyxy in pixels of the displayed picture, right and bottom exclusive. A picture whose
+        The dataset; boxes are xyxy in pixels of the displayed image, right and bottom exclusive. An image whose
         boxes are not known has `annotations` None; one that is known to show nothing has empty ones.
 
     Raises:
@@ -51,7 +51,7 @@ def load_dataset(path: str | PathLike[str], split: str | None = None, classes: S
     if not any(sample.tags or sample.unsure for sample in dataset.samples):
         reasons = "".join(f"\n  {line}" for line in dataset.warnings)
         raise BoxlessError(
-            f"{root}: no tag to learn from among {len(dataset)} usable pictures of {dataset.name}{reasons}"
+            f"{root}: no tag to learn from among {len(dataset)} usable images of {dataset.name}{reasons}"
         )
     if not any(sample.annotations is not None and len(sample.annotations.boxes) for sample in dataset.samples):
         dataset = dataset.tags_only()
@@ -87,8 +87,8 @@ def _recognise(root: Path) -> _Layout:
         return _Layout(files.keys, partial(load_coco, files, root=root))
     if data_file := find_yolo(root):
         return _Layout(partial(yolo_splits, data_file), partial(load_yolo, data_file))
-    if pictures := find_in_folders(root):
-        return _Layout(partial(folder_splits, pictures), partial(load_folders, root, pictures))
+    if images := find_in_folders(root):
+        return _Layout(partial(folder_splits, images), partial(load_folders, root, images))
     raise BoxlessError(f"{root} {_describe(root)}. {_LAYOUTS}")
 
 
@@ -107,8 +107,8 @@ def _remarks(dataset: Dataset) -> tuple[str, ...]:
     for sample in dataset.samples:
         seen |= sample.tags
         if not sample.tags and not sample.unsure:
-            problems.add("pictures without a tag, kept as negatives", sample.id)
+            problems.add("images without a tag, kept as negatives", sample.id)
     for label, name in enumerate(dataset.classes):
         if label not in seen:
-            problems.add("classes that no picture is tagged with", name)
+            problems.add("classes that no image is tagged with", name)
     return problems.lines()

@@ -15,10 +15,10 @@ Box = tuple[float, float, float, float]
 """xyxy in pixels, right and bottom exclusive."""
 
 _ROUNDING = 0.5
-"""Pixels by which a box may leave its picture without a word: normalised and shortened numbers come back inexact."""
+"""Pixels by which a box may leave its image without a word: normalised and shortened numbers come back inexact."""
 
 _LARGEST_SIDE = 10**6
-"""Pixels; what claims more is not believed, and a picture of unknown size is taken to have as many."""
+"""Pixels; what claims more is not believed, and an image of unknown size is taken to have as many."""
 
 
 class Problems:
@@ -43,7 +43,7 @@ def _first(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Object:
-    """One object that a picture is said to show; `box` is None where its numbers cannot be read."""
+    """One object that an image is said to show; `box` is None where its numbers cannot be read."""
 
     name: str
     box: Box | None
@@ -58,9 +58,9 @@ def boxed_sample(
     size: tuple[int, int] | None,
     problems: Problems,
 ) -> Sample:
-    """Turn a picture's objects into a sample.
+    """Turn an image's objects into a sample.
 
-    Tags follow from names and difficult flags alone, whatever the boxes hold. Boxes are clipped to the picture; those
+    Tags follow from names and difficult flags alone, whatever the boxes hold. Boxes are clipped to the image; those
     without numbers or area are dropped. Where objects are named and no box is left, `annotations` is None: an empty
     one would claim that nothing is there.
 
@@ -89,10 +89,10 @@ def _clipped(box: Box | None, size: tuple[int, int], name: str, problems: Proble
     x1, y1, x2, y2 = box
     clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
     if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
-        problems.add("boxes without area inside the picture, dropped (their tags stay)", name)
+        problems.add("boxes without area inside the image, dropped (their tags stay)", name)
         return None
     if any(abs(new - old) > _ROUNDING for new, old in zip(clipped, box, strict=True)):
-        problems.add("boxes that reach outside the picture, clipped", name)
+        problems.add("boxes that reach outside the image, clipped", name)
     return clipped
 
 
@@ -122,7 +122,7 @@ def choose_split(split: str | None, found: Collection[str], where: Path) -> str:
     """
     names = ", ".join(sorted(found))
     if not found:
-        raise BoxlessError(f"{where} lists no split: nothing says which pictures belong to it")
+        raise BoxlessError(f"{where} lists no split: nothing says which images belong to it")
     if split is not None:
         if split not in found:
             raise BoxlessError(f"{where} has no split {split!r}; it has: {names}")

@@ -46,7 +46,7 @@ def load_coco(files: Mapping[str, Path], split: str | None, root: Path) -> Datas
     """Read one split.
 
     Classes stand in the order of their category ids, sample ids are the image ids. Boxes (x, y, width, height) become
-    xyxy; `iscrowd` counts as difficult. Pictures are looked for beside the JSON file, and below `root` in
+    xyxy; `iscrowd` counts as difficult. Images are looked for beside the JSON file, and below `root` in
     images/<split>, <split>, images, and `root` itself.
 
     Args:
@@ -94,7 +94,7 @@ def _categories(items: list[Any], file: Path) -> dict[int, str]:
 
 
 _Image = tuple[Path | None, tuple[int, int] | None]
-"""The file of a picture, None if it is missing, and its width and height, None if unknown."""
+"""The file of an image, None if it is missing, and its width and height, None if unknown."""
 
 
 def _images(items: list[Any], folders: tuple[Path, ...], problems: Problems) -> dict[str, _Image]:

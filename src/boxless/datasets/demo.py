@@ -25,7 +25,7 @@ from boxless.structures import FloatArray
 CLASSES = tuple(KINDS)
 FOLDER = "VOC-demo"
 VERSION = 1
-"""Goes up whenever the same seed gives other pictures."""
+"""Goes up whenever the same seed gives other images."""
 
 _SIZES = ((320, 240), (320, 240), (240, 320), (304, 224), (256, 256), (320, 208))
 
@@ -42,15 +42,15 @@ class _Object:
 def make_demo(root: Path, seed: int = 0, train: int = 240, val: int = 80) -> Path:
     """Draw the demo data set, or find it there.
 
-    One to four objects of one or two classes a picture, of varied size, turn, tint and light; boxes are the exact
+    One to four objects of one or two classes an image, of varied size, turn, tint and light; boxes are the exact
     extent of what can be seen of an object. What is mostly hidden or cut off is flagged difficult. The same seed gives
     the same files, bit for bit, with the same versions of numpy and Pillow. The folder takes its name only when whole.
 
     Args:
         root: the folder in which `VOC-demo` is made.
-        seed: another seed, other pictures.
-        train: how many pictures the split `train` has.
-        val: how many pictures the split `val` has.
+        seed: another seed, other images.
+        train: how many images the split `train` has.
+        val: how many images the split `val` has.
 
     Returns:
         The folder of the set, as `load_dataset` takes it: JPEGImages, Annotations, ImageSets/Main/{train,val}.txt.
@@ -59,7 +59,7 @@ def make_demo(root: Path, seed: int = 0, train: int = 240, val: int = 80) -> Pat
         BoxlessError: a split would be empty, or the folder holds something else or cannot be written.
     """
     if train < 1 or val < 1 or seed < 0:
-        raise BoxlessError(f"train={train}, val={val}, seed={seed}: each split needs a picture, the seed be 0 or more")
+        raise BoxlessError(f"train={train}, val={val}, seed={seed}: each split needs an image, the seed be 0 or more")
     target = root / FOLDER
     settings = {"version": VERSION, "seed": seed, "train": train, "val": val}
     if _is_there(target, settings):
@@ -100,15 +100,15 @@ def _draw_all(folder: Path, settings: dict[str, int]) -> None:
         ids = [f"{first + i + 1:06d}" for i in range(settings[split])]
         (folder / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{i}\n" for i in ids), encoding="utf-8")
         for index, name in enumerate(ids, first):
-            picture, objects = draw_scene(seed=settings["seed"], index=index)
-            Image.fromarray(picture).save(folder / "JPEGImages" / f"{name}.jpg", quality=90)
-            _write_xml(folder / "Annotations" / f"{name}.xml", name, picture, objects)
+            image, objects = draw_scene(seed=settings["seed"], index=index)
+            Image.fromarray(image).save(folder / "JPEGImages" / f"{name}.jpg", quality=90)
+            _write_xml(folder / "Annotations" / f"{name}.xml", name, image, objects)
         first += len(ids)
     (folder / "demo.json").write_text(json.dumps(settings) + "\n", encoding="utf-8")
 
 
-def _write_xml(path: Path, name: str, picture: NDArray[np.uint8], objects: list[_Object]) -> None:
-    height, width, depth = picture.shape
+def _write_xml(path: Path, name: str, image: NDArray[np.uint8], objects: list[_Object]) -> None:
+    height, width, depth = image.shape
     root = ET.Element("annotation")
     ET.SubElement(root, "folder").text = FOLDER
     ET.SubElement(root, "filename").text = f"{name}.jpg"
@@ -131,7 +131,7 @@ def _write_xml(path: Path, name: str, picture: NDArray[np.uint8], objects: list[
 
 
 def draw_scene(seed: int, index: int) -> tuple[NDArray[np.uint8], list[_Object]]:
-    """One picture, (h, w, 3) uint8, and its objects, the nearest last."""
+    """One image, (h, w, 3) uint8, and its objects, the nearest last."""
     rng = np.random.default_rng([VERSION, seed, index])
     width, height = _SIZES[rng.integers(len(_SIZES))]
     scene = GROUNDS[rng.integers(len(GROUNDS))](rng, height, width).astype(np.float32)
@@ -140,7 +140,7 @@ def draw_scene(seed: int, index: int) -> tuple[NDArray[np.uint8], list[_Object]]
     for _ in range(rng.integers(0, 5)):
         thing = _paint(DISTRACTORS[rng.integers(len(DISTRACTORS))], rng, rng.uniform(0.08, 0.3) * height, light)
         _lay(scene, *_shifted(thing, scene.shape, rng, cut=False), light)
-    # Each class leads every sixth picture, so that all are about equally many.
+    # Each class leads every sixth image, so that all are about equally many.
     names = [CLASSES[index % len(CLASSES)]]
     if rng.uniform() < 0.4:
         names.append(CLASSES[(index + rng.integers(1, len(CLASSES))) % len(CLASSES)])
@@ -151,7 +151,7 @@ def draw_scene(seed: int, index: int) -> tuple[NDArray[np.uint8], list[_Object]]
         size = min(height, width) * math.exp(rng.uniform(math.log(0.26), math.log(longest)))
         _add(scene, objects, names[k % len(names)], rng, size, light, cut=False)
     if count < 4 and rng.uniform() < 0.12:
-        # Another class than the picture's shows what becomes of one that is only there as difficult: it is unsure.
+        # Another class than the image's shows what becomes of one that is only there as difficult: it is unsure.
         name = names[1] if len(names) > 1 else CLASSES[rng.integers(len(CLASSES))]
         _add(scene, objects, name, rng, 0.4 * height, light, cut=True)
     return _developed(scene, rng), objects
@@ -162,7 +162,7 @@ def _add(
 ) -> None:
     """Paint one more object where it hides little of the others; leave it out where there is no room.
 
-    With `cut` it lies across the picture's border.
+    With `cut` it lies across the image's border.
     """
     patch = _paint(KINDS[name], rng, size, light)
     area = float(patch[..., 3].sum())
@@ -214,7 +214,7 @@ def _lit(canvas: Canvas, light: FloatArray) -> Array:
 
 
 def _shifted(patch: FloatArray, shape: tuple[int, ...], rng: Generator, cut: bool) -> tuple[FloatArray, FloatArray]:
-    """Colour (H, W, 3) and cover (H, W) of the patch somewhere in a picture of `shape`."""
+    """Colour (H, W, 3) and cover (H, W) of the patch somewhere in an image of `shape`."""
     height, width = shape[:2]
     h, w = patch.shape[:2]
     top = int(rng.uniform(-0.1 * h, max(height - 0.9 * h, 0)))
@@ -248,8 +248,8 @@ def _developed(scene: FloatArray, rng: Generator) -> NDArray[np.uint8]:
     light = 1 + 0.16 * noise(rng, (height, width), 0.6 * height)
     tint = rng.normal(1, 0.035, 3).astype(np.float32) * rng.uniform(0.82, 1.12)
     grain = rng.standard_normal((height, width), np.float32) * rng.uniform(0.004, 0.022)
-    picture = scene * light[..., None] * tint + grain[..., None]
-    return np.asarray(np.clip(picture, 0, 1) * 255 + 0.5, np.uint8)
+    image = scene * light[..., None] * tint + grain[..., None]
+    return np.asarray(np.clip(image, 0, 1) * 255 + 0.5, np.uint8)
 
 
 def _extent(cover: FloatArray) -> tuple[int, int, int, int]:

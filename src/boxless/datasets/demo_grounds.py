@@ -22,7 +22,7 @@ def meadow(rng: Generator, height: int, width: int) -> Array:
         )
         for _ in range(64)
     ]
-    # The nearer blades stand lower in the picture and hide those behind.
+    # The nearer blades stand lower in the image and hide those behind.
     feet = np.sort(rng.uniform(0, 2.25 * height, 800)).tolist()
     for i, y in enumerate(feet):
         x, lean, reach = rng.uniform(0, 2 * width), rng.normal(0, 14), rng.uniform(25, 70)

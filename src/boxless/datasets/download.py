@@ -32,7 +32,7 @@ class Archive:
         name: its file name.
         url: where it is.
         md5: its checksum, hexadecimal.
-        splits: how many pictures each split has that it brings.
+        splits: how many images each split has that it brings.
     """
 
     name: str
@@ -113,7 +113,7 @@ def download_voc(year: Literal["2007", "2012"], root: Path, archives: Sequence[A
 def _require_whole(year: Path, archives: Sequence[Archive]) -> None:
     lists = {file.stem: read_lines(file) for file in (year / "ImageSets" / "Main").glob("*.txt")}
     complaints = [
-        f"split {split} has {len(lists.get(split, []))} of {count} pictures"
+        f"split {split} has {len(lists.get(split, []))} of {count} images"
         for archive in archives
         for split, count in archive.splits.items()
         if len(lists.get(split, [])) != count

@@ -1,4 +1,4 @@
-"""Tables: a .csv or .tsv file with a picture a row and its tags in one column, or a column of 0 and 1 a class."""
+"""Tables: a .csv or .tsv file with an image a row and its tags in one column, or a column of 0 and 1 a class."""
 
 import csv
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from boxless.structures import Dataset, Sample
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """The suffixes of tables, and what parts their columns."""
 
-_PICTURE = {"picture", "image", "file", "filename", "path"}
+_IMAGE = {"image", "file", "filename", "path"}
 _TAGS = {"tags", "labels", "tag", "label"}
 _SPLIT = {"split"}
 
@@ -40,10 +40,10 @@ def table_splits(file: Path) -> set[str]:
 def load_table(file: Path, split: str | None) -> Dataset:
     """Read a table, or the rows of one split.
 
-    The picture stands in the column picture, image, file, filename or path, else in the first one, relative to the
+    The image stands in the column image, file, filename or path, else in the first one, relative to the
     table's folder. Tags stand in the column tags or labels, parted by semicolons (classes: all that are named, sorted);
     without one, each other column is a class (in the order of the columns) that holds 1, 0 or nothing for absent, -1
-    for unsure. Several rows of one picture are joined: what one of them calls present is present.
+    for unsure. Several rows of one image are joined: what one of them calls present is present.
 
     Args:
         file: .csv (commas) or .tsv (tabs), UTF-8, quoted as Python's `csv` module does it.
@@ -60,18 +60,18 @@ def load_table(file: Path, split: str | None) -> Dataset:
     else:
         split = choose_split(split, _values(rows, split_column), file)
         rows = [row for row in rows if row[split_column] == split]
-    picture_column = _find_column(header, _PICTURE) or header[0]
+    image_column = _find_column(header, _IMAGE) or header[0]
     tags_column = _find_column(header, _TAGS)
     if tags_column is not None:
         tags = [_Tags({tag.strip() for tag in row[tags_column].split(";")} - {""}, set()) for row in rows]
         classes = sorted({name for one in tags for name in one.present})
     else:
-        others = [name for name in header if name not in (picture_column, split_column, "")]
+        others = [name for name in header if name not in (image_column, split_column, "")]
         classes = [name for name in others if _is_class(name, rows, problems)]
-        tags = [_from_cells(row, classes, row[picture_column], problems) for row in rows]
+        tags = [_from_cells(row, classes, row[image_column], problems) for row in rows]
     if not classes:
         raise BoxlessError(f"{file} names no class: add a column `tags`, or one of 0 and 1 for each class")
-    samples = _join([row[picture_column] for row in rows], tags, file.parent, classes, problems)
+    samples = _join([row[image_column] for row in rows], tags, file.parent, classes, problems)
     return Dataset(dataset_name(file.with_suffix(""), split), tuple(classes), tuple(samples), problems.lines())
 
 
@@ -82,13 +82,13 @@ def _read(file: Path, problems: Problems) -> tuple[list[str], list[dict[str, str
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BoxlessError(f"{file}: cannot be read as a table ({error}); save it as CSV in UTF-8") from error
     if len(lines) < 2:
-        raise BoxlessError(f"{file}: a table needs a row of column names and a row for each picture")
+        raise BoxlessError(f"{file}: a table needs a row of column names and a row for each image")
     header = [cell.strip() for cell in lines[0]]
     twice = {name for name in header if name and header.count(name) > 1}
     if twice:
         raise BoxlessError(f"{file}: two columns are called {', '.join(sorted(twice))}; rename one")
     if header[0] and first_path([file.parent / header[0]]):
-        raise BoxlessError(f"{file}: the first row must name the columns, for one `picture,tags`; it names a picture")
+        raise BoxlessError(f"{file}: the first row must name the columns, for one `image,tags`; it names an image")
     rows = []
     for number, line in enumerate(lines[1:], 2):
         if len(line) > len(header):
@@ -114,28 +114,28 @@ def _is_class(column: str, rows: Sequence[dict[str, str]], problems: Problems) -
     return False
 
 
-def _from_cells(row: dict[str, str], classes: Sequence[str], picture: str, problems: Problems) -> _Tags:
+def _from_cells(row: dict[str, str], classes: Sequence[str], image: str, problems: Problems) -> _Tags:
     present = {name for name in classes if row[name].lower() in _PRESENT}
     unsure = {name for name in classes if row[name].lower() not in _PRESENT | _ABSENT}
     for name in unsure:
         if row[name].lower() not in _UNSURE:
-            problems.add("cells that are not 1, 0, -1 or empty, taken as unsure", f"{picture} {name}={row[name]}")
+            problems.add("cells that are not 1, 0, -1 or empty, taken as unsure", f"{image} {name}={row[name]}")
     return _Tags(present, unsure)
 
 
 def _join(
-    pictures: Sequence[str], tags: Sequence[_Tags], folder: Path, classes: Sequence[str], problems: Problems
+    images: Sequence[str], tags: Sequence[_Tags], folder: Path, classes: Sequence[str], problems: Problems
 ) -> list[Sample]:
     joined: dict[str, _Tags] = {}
-    for picture, found in zip(pictures, tags, strict=True):
-        id_ = PurePath(picture).as_posix()
-        if not picture:
-            problems.add("rows that name no picture, left out", ";".join(sorted(found.present)) or "no tags")
+    for image, found in zip(images, tags, strict=True):
+        id_ = PurePath(image).as_posix()
+        if not image:
+            problems.add("rows that name no image, left out", ";".join(sorted(found.present)) or "no tags")
         elif id_ in joined:
-            problems.add("pictures in more than one row, their tags joined", id_)
+            problems.add("images in more than one row, their tags joined", id_)
             joined[id_] = _Tags(joined[id_].present | found.present, joined[id_].unsure | found.unsure)
         elif first_path([folder / id_]) is None:
-            problems.add("rows whose picture is missing, left out", id_)
+            problems.add("rows whose image is missing, left out", id_)
         else:
             joined[id_] = found
     index = {name: label for label, name in enumerate(classes)}

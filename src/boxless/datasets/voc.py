@@ -21,7 +21,7 @@ from boxless.datasets._shared import (
     to_size,
 )
 from boxless.errors import BoxlessError
-from boxless.pictures import find_pictures
+from boxless.images import find_images
 from boxless.structures import Dataset, Sample
 
 
@@ -35,9 +35,9 @@ def find_years(path: Path) -> list[Path]:
 
 
 def voc_splits(year: Path) -> set[str]:
-    """The splits of a year folder: its lists of pictures, or without annotations what its lists of classes end in."""
+    """The splits of a year folder: its lists of images, or without annotations what its lists of classes end in."""
     if (year / "Annotations").is_dir():
-        return _lists_of_pictures(year, None)
+        return _lists_of_images(year, None)
     return {stem.rpartition("_")[2] for stem in _list_stems(year) if "_" in stem}
 
 
@@ -64,20 +64,20 @@ def load_voc(year: Path, split: str | None) -> Dataset:
 
 
 def _with_annotations(year: Path, split: str | None, problems: Problems) -> tuple[str, list[str], list[Sample]]:
-    split = choose_split(split, _lists_of_pictures(year, split), year)
+    split = choose_split(split, _lists_of_images(year, split), year)
     ids = read_lines(year / "ImageSets" / "Main" / f"{split}.txt")
-    pictures = _known_pictures(year, ids, problems)
-    read = {id_: _read_annotation(year / "Annotations" / f"{id_}.xml", problems) for id_ in pictures}
+    images = _known_images(year, ids, problems)
+    read = {id_: _read_annotation(year / "Annotations" / f"{id_}.xml", problems) for id_ in images}
     known = {id_: annotation for id_, annotation in read.items() if annotation is not None}
     classes = sorted({thing.name for annotation in known.values() for thing in annotation.objects})
     samples = [
-        boxed_sample(id_, pictures[id_], annotation.objects, classes, annotation.size, problems)
+        boxed_sample(id_, images[id_], annotation.objects, classes, annotation.size, problems)
         for id_, annotation in known.items()
     ]
     return split, classes, samples
 
 
-def _lists_of_pictures(year: Path, asked: str | None) -> set[str]:
+def _lists_of_images(year: Path, asked: str | None) -> set[str]:
     """The splits; a <class>_<split>.txt is one only if it is asked for by its name."""
     stems = _list_stems(year)
     return {stem for stem in stems if stem == asked or not any(stem.endswith(f"_{other}") for other in stems - {stem})}
@@ -87,9 +87,9 @@ def _list_stems(year: Path) -> set[str]:
     return {file.stem for file in (year / "ImageSets" / "Main").glob("*.txt")}
 
 
-def _known_pictures(year: Path, ids: list[str], problems: Problems) -> dict[str, Path]:
+def _known_images(year: Path, ids: list[str], problems: Problems) -> dict[str, Path]:
     folder = year / "JPEGImages"
-    files = {file.relative_to(folder).with_suffix("").as_posix(): file for file in find_pictures(folder)}
+    files = {file.relative_to(folder).with_suffix("").as_posix(): file for file in find_images(folder)}
     known: dict[str, Path] = {}
     for id_ in ids:
         if id_ in known:
@@ -97,7 +97,7 @@ def _known_pictures(year: Path, ids: list[str], problems: Problems) -> dict[str,
         elif id_ in files:
             known[id_] = files[id_]
         else:
-            problems.add("ids without a picture in JPEGImages, left out", id_)
+            problems.add("ids without an image in JPEGImages, left out", id_)
     return known
 
 
@@ -107,16 +107,16 @@ class _Annotation(NamedTuple):
 
 
 def _read_annotation(file: Path, problems: Problems) -> _Annotation | None:
-    """None where the picture's tags stay unknown, which is not the same as none."""
+    """None where the image's tags stay unknown, which is not the same as none."""
     try:
         root = ElementTree.parse(file).getroot()
     except FileNotFoundError:
-        problems.add("pictures without an annotation, left out as their tags are unknown", file.name)
+        problems.add("images without an annotation, left out as their tags are unknown", file.name)
         return None
     except (ParseError, ValueError, LookupError, OSError):
         root = None  # defusedxml's refusals are ValueErrors, an unheard-of encoding is a LookupError.
     if root is None or root.tag != "annotation":
-        problems.add("annotations that are not valid VOC XML, their pictures left out", file.name)
+        problems.add("annotations that are not valid VOC XML, their images left out", file.name)
         return None
     objects = []
     for node in root.findall("object"):
@@ -157,7 +157,7 @@ def _from_class_lists(year: Path, split: str | None, problems: Problems) -> tupl
             else:
                 values.setdefault(id_.strip(), {})[label] = value
     samples = []
-    for id_, path in _known_pictures(year, list(values), problems).items():
+    for id_, path in _known_images(year, list(values), problems).items():
         tags, unsure = ({label for label, value in values[id_].items() if value == wanted} for wanted in ("1", "0"))
         samples.append(Sample(id_, path, frozenset(tags), frozenset(unsure)))
     return split, classes, samples

@@ -1,4 +1,4 @@
-"""YOLO: a data.yaml that names classes and folders of pictures, and a text file of boxes a picture.
+"""YOLO: a data.yaml that names classes and folders of images, and a text file of boxes an image.
 
 Source: https://docs.ultralytics.com/datasets/detect/ and /segment/
 """
@@ -22,8 +22,8 @@ from boxless.datasets._shared import (
     read_lines,
     to_floats,
 )
-from boxless.errors import BoxlessError, PictureError
-from boxless.pictures import find_pictures, picture_size
+from boxless.errors import BoxlessError, ImageError
+from boxless.images import find_images, image_size
 from boxless.structures import Dataset, Sample
 
 
@@ -45,17 +45,17 @@ def yolo_splits(file: Path) -> list[str]:
 def load_yolo(file: Path, split: str | None) -> Dataset:
     """Read one split.
 
-    Classes stand in the order of their numbers; sample ids are paths relative to the folder of `file`. A picture's
+    Classes stand in the order of their numbers; sample ids are paths relative to the folder of `file`. An image's
     labels lie where the last folder `images` of its path is replaced by `labels`, or beside it; lines are
-    `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...`, as shares of the displayed picture. Of a polygon, the
-    bounding box is taken. A picture without labels has no tags.
+    `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...`, as shares of the displayed image. Of a polygon, the
+    bounding box is taken. An image without labels has no tags.
 
     Args:
         file: the data.yaml.
         split: one of its train, val, test; None for train, else the only one.
 
     Raises:
-        BoxlessError: the YAML does not fit, there is no such split, or its pictures are not where it says.
+        BoxlessError: the YAML does not fit, there is no such split, or its images are not where it says.
     """
     content = _read_yaml(file)
     names = _names(content.get("names"), file)
@@ -63,7 +63,7 @@ def load_yolo(file: Path, split: str | None) -> Dataset:
     problems = Problems()
     classes = merge_names(names)
     samples = (
-        _sample(picture, file.parent, names, classes, problems) for picture in _pictures(content, split, file, problems)
+        _sample(image, file.parent, names, classes, problems) for image in _images(content, split, file, problems)
     )
     kept = tuple(sample for sample in samples if sample is not None)
     return Dataset(dataset_name(file.parent, split), classes, kept, problems.lines())
@@ -94,19 +94,19 @@ def _names(value: Any, file: Path) -> dict[int, str]:
     return names
 
 
-def _pictures(content: Mapping[str, Any], split: str, file: Path, problems: Problems) -> list[Path]:
+def _images(content: Mapping[str, Any], split: str, file: Path, problems: Problems) -> list[Path]:
     base = file.parent / str(content.get("path") or "")
     entries = content[split] if isinstance(content[split], list) else [content[split]]
-    pictures: list[Path] = []
+    images: list[Path] = []
     for entry in map(str, entries):
         source = _existing(entry, (base, file.parent))
         if source is None:
             raise BoxlessError(f"{file}: `{split}: {entry}` is neither at {base / entry} nor at {file.parent / entry}")
-        pictures += _listed(source, base, problems) if source.suffix.lower() == ".txt" else find_pictures(source)
-    counts = Counter(pictures)
-    for picture, count in counts.items():
+        images += _listed(source, base, problems) if source.suffix.lower() == ".txt" else find_images(source)
+    counts = Counter(images)
+    for image, count in counts.items():
         if count > 1:
-            problems.add("pictures listed more than once, taken once", str(picture))
+            problems.add("images listed more than once, taken once", str(image))
     return list(counts)
 
 
@@ -117,48 +117,48 @@ def _existing(entry: str, bases: tuple[Path, ...]) -> Path | None:
 
 
 def _listed(file: Path, base: Path, problems: Problems) -> list[Path]:
-    pictures = []
+    images = []
     for line in read_lines(file):
-        picture = first_path(folder / line for folder in (file.parent, base))
-        if picture is None:
-            problems.add("pictures that are listed but missing, left out", line)
+        image = first_path(folder / line for folder in (file.parent, base))
+        if image is None:
+            problems.add("images that are listed but missing, left out", line)
         else:
-            pictures.append(picture)
-    return pictures
+            images.append(image)
+    return images
 
 
 def _sample(
-    picture: Path, root: Path, names: Mapping[int, str], classes: tuple[str, ...], problems: Problems
+    image: Path, root: Path, names: Mapping[int, str], classes: tuple[str, ...], problems: Problems
 ) -> Sample | None:
     """None where the tags stay unknown, which is not the same as none."""
-    id_ = picture.relative_to(root).as_posix() if picture.is_relative_to(root) else picture.as_posix()
-    labels = _label_file(picture)
+    id_ = image.relative_to(root).as_posix() if image.is_relative_to(root) else image.as_posix()
+    labels = _label_file(image)
     try:
         lines = [] if labels is None else read_lines(labels)
     except BoxlessError:
-        problems.add("label files that cannot be read, their pictures left out", str(labels))
+        problems.add("label files that cannot be read, their images left out", str(labels))
         return None
     shares = [found for line in lines if (found := _parse(line, names, id_, problems)) is not None]
     if not shares:
-        return boxed_sample(id_, picture, [], classes, None, problems)
+        return boxed_sample(id_, image, [], classes, None, problems)
     try:
-        size = picture_size(picture)
-    except PictureError as error:
-        problems.add("pictures whose size cannot be read, their boxes dropped (the tags stay)", str(error))
-        return boxed_sample(id_, picture, [Object(name, None) for name, _ in shares], classes, None, Problems())
+        size = image_size(image)
+    except ImageError as error:
+        problems.add("images whose size cannot be read, their boxes dropped (the tags stay)", str(error))
+        return boxed_sample(id_, image, [Object(name, None) for name, _ in shares], classes, None, Problems())
     objects = [Object(name, _to_pixels(box, size)) for name, box in shares]
-    return boxed_sample(id_, picture, objects, classes, size, problems)
+    return boxed_sample(id_, image, objects, classes, size, problems)
 
 
-def _label_file(picture: Path) -> Path | None:
-    parts = list(picture.parts)
+def _label_file(image: Path) -> Path | None:
+    parts = list(image.parts)
     if "images" in parts[:-1]:
         parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-    return first_path((Path(*parts).with_suffix(".txt"), picture.with_suffix(".txt")))
+    return first_path((Path(*parts).with_suffix(".txt"), image.with_suffix(".txt")))
 
 
 def _parse(line: str, names: Mapping[int, str], id_: str, problems: Problems) -> tuple[str, Box | None] | None:
-    """The class and the box in shares of the picture."""
+    """The class and the box in shares of the image."""
     number, *rest = line.split()
     key = to_floats([number])
     if key is None or key[0] not in names:

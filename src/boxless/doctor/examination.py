@@ -9,8 +9,8 @@ from typing import Any
 from boxless.datasets import load_dataset, split_names
 from boxless.doctor.files import check_copies, check_files
 from boxless.doctor.finding import Finding
+from boxless.doctor.images import images_of, look_at
 from boxless.doctor.names import check_names
-from boxless.doctor.pictures import look_at, pictures_of
 from boxless.doctor.tags import Table, check_company, check_counts, check_objects, check_tagging, class_row
 from boxless.errors import BoxlessError
 from boxless.progress import announce
@@ -23,14 +23,14 @@ _USUAL = ("trainval", "train")
 def examine(
     data: Dataset | str | os.PathLike[str], split: str | None = None, classes: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Say of each class whether it can be learned from these tags, and what is wrong with tags and pictures.
+    """Say of each class whether it can be learned from these tags, and what is wrong with tags and images.
 
-    Judged are the pictures that training would take: those of `trainval`, else of `train`, else all. Where no split is
-    named, the others are looked at too: for pictures that lie in two splits, for broken and tiny ones, copies, and
+    Judged are the images that training would take: those of `trainval`, else of `train`, else all. Where no split is
+    named, the others are looked at too: for images that lie in two splits, for broken and tiny ones, copies, and
     class names. A split that is others put together, as VOC's trainval is, is not held against them.
 
     A fine class is one that nothing in the data stands in the way of; how good its boxes get depends on more than
-    that. Tags are enough. Boxes, where there are any, serve to count objects and nothing else: whether a picture shows
+    that. Tags are enough. Boxes, where there are any, serve to count objects and nothing else: whether an image shows
     one dog or three, tags cannot tell. Copies of a file are judged once.
 
     Args:
@@ -39,14 +39,14 @@ def examine(
         classes: judge these only; other tags still count as company, for the network sees what they stand for.
 
     Returns:
-        JSON-able: `data` (its name); `judged` (splits); `pictures` (how many were judged); `warnings` of the loader;
-        `classes`, for each its `verdict` (fine, weak, hopeless) and `reasons` (names of faults), `pictures` that show
+        JSON-able: `data` (its name); `judged` (splits); `images` (how many were judged); `warnings` of the loader;
+        `classes`, for each its `verdict` (fine, weak, hopeless) and `reasons` (names of faults), `images` that show
         it, `negatives` that do not, `unsure` ones, `company` (the class most often beside it and its `share` of the
-        pictures; None where it is always alone) and `single_object` (share of its pictures with exactly one of it;
+        images; None where it is always alone) and `single_object` (share of its images with exactly one of it;
         None without boxes); `findings`, the gravest first, each as `Finding` describes it.
 
     Raises:
-        BoxlessError: the data cannot be loaded, no picture can be read, or a class does not exist.
+        BoxlessError: the data cannot be loaded, no image can be read, or a class does not exist.
     """
     splits, unusable = _load(data, split)
     parts = _without_unions(splits)
@@ -56,20 +56,20 @@ def examine(
         raise BoxlessError(f"there is no class {', '.join(map(repr, unknown))}; there are: {', '.join(names)}")
     warnings = [f"{name}: {line}" for name in parts for line in announce(splits[name]).warnings]
     looks, broken = look_at(dict.fromkeys(sample.path for dataset in splits.values() for sample in dataset.samples))
-    pictures = pictures_of(parts, looks)
+    images = images_of(parts, looks)
     judged = next(([usual] for usual in _USUAL if usual in splits), list(parts))
-    once = list({p.look.key: p for p in pictures_of({name: splits[name] for name in judged}, looks)}.values())
+    once = list({p.look.key: p for p in images_of({name: splits[name] for name in judged}, looks)}.values())
     if not once:
-        raise BoxlessError(f"no picture can be read; the first: {next(iter(broken.values()), 'none there')}")
+        raise BoxlessError(f"no image can be read; the first: {next(iter(broken.values()), 'none there')}")
     table = Table.of(once, names)
-    misnamed = check_names(pictures, names, wanted)
+    misnamed = check_names(images, names, wanted)
     findings = [
         *unusable,
         *check_counts(table, wanted, misnamed),
         *check_company(table, wanted),
         *misnamed,
-        *check_files(pictures, broken),
-        *check_copies(pictures),
+        *check_files(images, broken),
+        *check_copies(images),
         *check_tagging(once),
         *check_objects(once, wanted),
     ]
@@ -77,7 +77,7 @@ def examine(
     return {
         "data": data.name if isinstance(data, Dataset) else Path(data).expanduser().resolve().name,
         "judged": judged,
-        "pictures": len(once),
+        "images": len(once),
         "warnings": warnings,
         "classes": {name: class_row(name, table, once, findings) for name in wanted},
         "findings": [asdict(finding) for finding in findings],

@@ -1,11 +1,11 @@
-"""One fault of a set of tags or pictures."""
+"""One fault of a set of tags or images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from boxless.pictures import below
+from boxless.images import below
 
 Level = Literal["hopeless", "weak", "note"]
 """`hopeless` and `weak` are a class's verdict, or what to mend in the whole set; a `note` is good to know."""
@@ -21,7 +21,7 @@ class Finding:
         what: what was found, with numbers.
         mend: what to do.
         classes: whose verdict it decides, or whom a note is about; none if it is of the whole set.
-        pictures: the files it is about, those that show the same in one group.
+        images: the files it is about, those that show the same in one group.
     """
 
     fault: str
@@ -29,11 +29,11 @@ class Finding:
     what: str
     mend: str
     classes: list[str] = field(default_factory=list)
-    pictures: list[list[str]] = field(default_factory=list)
+    images: list[list[str]] = field(default_factory=list)
 
 
 def name_files(groups: Sequence[Sequence[str]], data: Path) -> list[str]:
-    """A finding's pictures for people to read: a line a group, as seen from the data, and the first few only."""
+    """A finding's images for people to read: a line a group, as seen from the data, and the first few only."""
     return _few([", ".join(_few([below(data, file) for file in group])) for group in groups])
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from boxless.doctor.finding import Finding
-from boxless.doctor.pictures import Picture
+from boxless.doctor.images import Image
 
 
-def check_names(pictures: Sequence[Picture], names: Sequence[str], wanted: Sequence[str]) -> list[Finding]:
-    """Names that may stand for one class; blamed are those that miss a tenth of their pictures by it, or more."""
-    counts = Counter(tag for picture in pictures for tag in picture.tags)
+def check_names(images: Sequence[Image], names: Sequence[str], wanted: Sequence[str]) -> list[Finding]:
+    """Names that may stand for one class; blamed are those that miss a tenth of their images by it, or more."""
+    counts = Counter(tag for image in images for tag in image.tags)
     keys, words = {name: _key(name) for name in names}, {name: _words(name) for name in names}
     findings = []
     for pair in combinations(names, 2):
@@ -21,8 +21,8 @@ def check_names(pictures: Sequence[Picture], names: Sequence[str], wanted: Seque
         alike = _same_but_for_plural(keys[rare], keys[common]) or (alone and _misspelt(words[rare], words[common]))
         if not alike or not set(pair) & set(wanted):
             continue
-        what = f"{rare!r} ({counts[rare]} pictures) and {common!r} ({counts[common]}) look like one class, spelt twice"
-        mend = f"if they are, rename {rare!r}: pictures of the one now teach that the other is not there"
+        what = f"{rare!r} ({counts[rare]} images) and {common!r} ({counts[common]}) look like one class, spelt twice"
+        mend = f"if they are, rename {rare!r}: images of the one now teach that the other is not there"
         findings.append(Finding("alike names", "weak", what, mend, [rare] if alone else [rare, common]))
     return findings
 

@@ -1,4 +1,4 @@
-"""Which pictures are the same to the eye, and which are of one scene: a perceptual hash and a closer look.
+"""Which images are the same to the eye, and which are of one scene: a perceptual hash and a closer look.
 
 Mirrored, turned and much cropped copies are not found.
 """
@@ -15,9 +15,9 @@ from boxless.structures import BoolArray, FloatArray, IntArray
 BITS = 255
 """Length of a hash."""
 ALIKE = 32
-"""Most bits in which pictures of one scene differ.
+"""Most bits in which images of one scene differ.
 
-Measured on the animals benchmark and the playing cards, 70 pictures each: copies that were re-encoded, scaled or
+Measured on the animals benchmark and the playing cards, 70 images each: copies that were re-encoded, scaled or
 blurred differ in at most 14 bits; those brightened, or cropped by 1 % on each side, in 8 and 14 at the median and 34 at
 most; cards photographed twice, a moment apart, in 10 to 20. The likest of all 4 million pairs of different VOC
 photographs differ in 86, another card laid on the same spot of the same carpet in 52.
@@ -25,29 +25,29 @@ photographs differ in 86, another card laid on the same spot of the same carpet 
 SAME = 12
 """Most grey levels by which copies differ anywhere.
 
-19 of 20 copies of those pictures differ by less than 3 if re-encoded or blurred, 7 at half and 11 at a quarter of the
-size; the cards photographed twice by 16 and more; a disk a twentieth of the picture wide, in two places, by 17.
+19 of 20 copies of those images differ by less than 3 if re-encoded or blurred, 7 at half and 11 at a quarter of the
+size; the cards photographed twice by 16 and more; a disk a twentieth of the image wide, in two places, by 17.
 """
 SCENE = 10
 """Most files of a scene that are compared for copies.
 
-Where more look alike it is a fixed camera's scene, whose pictures differ in small things that matter.
+Where more look alike it is a fixed camera's scene, whose images differ in small things that matter.
 """
 _BLOCK = 1024
 
 
-def thumbnail(picture: NDArray[np.uint8]) -> FloatArray:
-    """The picture in grey, blurred against aliasing and scaled to (32, 32) float32, 0 to 255.
+def thumbnail(image: NDArray[np.uint8]) -> FloatArray:
+    """The image in grey, blurred against aliasing and scaled to (32, 32) float32, 0 to 255.
 
     Args:
-        picture: (h, w, 3) uint8, RGB.
+        image: (h, w, 3) uint8, RGB.
     """
-    grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (128, 128), interpolation=cv2.INTER_AREA)
+    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (128, 128), interpolation=cv2.INTER_AREA)
     blurred = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 4)
     return np.asarray(cv2.resize(blurred, (32, 32), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def picture_hash(thumb: FloatArray) -> BoolArray:
+def image_hash(thumb: FloatArray) -> BoolArray:
     """Which of the 255 lowest frequencies of a thumbnail, without its mean, are above their median: (255,) bool.
 
     Source: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2.1 (DCT),
@@ -58,30 +58,30 @@ def picture_hash(thumb: FloatArray) -> BoolArray:
 
 
 def group_alike(hashes: BoolArray) -> IntArray:
-    """Put pictures whose hashes differ in at most `ALIKE` bits into one group.
+    """Put images whose hashes differ in at most `ALIKE` bits into one group.
 
-    All pairs are compared, in blocks of a matrix product: of 10,000 pictures in a second or two, a small part of the
+    All pairs are compared, in blocks of a matrix product: of 10,000 images in a second or two, a small part of the
     time it takes to read them.
 
     Args:
         hashes: (N, 255) bool.
 
     Returns:
-        (N,) int64: for each picture the row of its group's first one, which is its own row where it is alone.
+        (N,) int64: for each image the row of its group's first one, which is its own row where it is alone.
     """
     groups = np.arange(len(hashes))
     signs = np.where(hashes, np.float32(1), np.float32(-1))
     for start in range(0, len(hashes), _BLOCK):
         rows = signs[start : start + _BLOCK]
         distances = (BITS - rows @ signs[: start + _BLOCK].T) / 2
-        # The first picture that is alike comes at the latest with the row itself, so its group is known by then.
+        # The first image that is alike comes at the latest with the row itself, so its group is known by then.
         for row, first in enumerate((distances <= ALIKE).argmax(axis=1), start):
             groups[row] = groups[first]
     return groups
 
 
 def group_same(alike: IntArray, thumbs: Sequence[FloatArray]) -> IntArray:
-    """Split groups of pictures that look alike into those that show the same, but for a change of light.
+    """Split groups of images that look alike into those that show the same, but for a change of light.
 
     Args:
         alike: (N,) int64, from `group_alike`.

@@ -1,7 +1,7 @@
 """Detections as files that other programs read.
 
-Every writer has the same signature: a folder, a stream of (picture, its detections), the class names, the detector's
-name for formats that keep it; it returns what it wrote. Pictures are taken one by one, so the stream may be longer than
+Every writer has the same signature: a folder, a stream of (image, its detections), the class names, the detector's
+name for formats that keep it; it returns what it wrote. Images are taken one by one, so the stream may be longer than
 memory. `Detections.labels` index the class names.
 """
 

@@ -18,11 +18,11 @@ def write_coco(out: Path, predictions: Iterable[tuple[Path, Detections]], classe
 
     Ids of images, annotations and categories count from 1, categories in the order of `classes`; bbox is x, y, width,
     height in pixels; segmentations are empty, as CVAT's importer takes none without. `file_name` is the path as given,
-    since names alone may repeat. Of the pictures only names and sizes are held in memory.
+    since names alone may repeat. Of the images only names and sizes are held in memory.
 
     Args:
         out: the folder of the file.
-        predictions: pictures and what was found in them.
+        predictions: images and what was found in them.
         classes: class names.
         model: the description in `info`.
 
@@ -39,9 +39,9 @@ def write_coco(out: Path, predictions: Iterable[tuple[Path, Detections]], classe
     with write_whole(path) as file:
         file.write(b'{"info": ' + json.dumps({"description": model}).encode() + b",\n")
         file.write(b'"categories": ' + json.dumps(categories).encode() + b',\n"annotations": [')
-        for image_id, (picture, found) in enumerate(predictions, 1):
+        for image_id, (path, found) in enumerate(predictions, 1):
             width, height = found.size
-            images.append({"id": image_id, "file_name": picture.as_posix(), "width": width, "height": height})
+            images.append({"id": image_id, "file_name": path.as_posix(), "width": width, "height": height})
             for label, score, (x1, y1, x2, y2) in rows(found):
                 count += 1
                 w, h = round(x2 - x1, 2), round(y2 - y1, 2)

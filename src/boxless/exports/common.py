@@ -14,16 +14,16 @@ def rows(found: Detections) -> Iterator[tuple[int, float, tuple[float, float, fl
 
 
 class Names:
-    """Names for the pictures' files: the stem, else with the folder before it, else with a number behind it."""
+    """Names for the images' files: the stem, else with the folder before it, else with a number behind it."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
-    def name(self, picture: Path) -> str:
-        """A name that no picture before had, also where upper and lower case are the same."""
-        name, number = picture.stem, 1
-        if name.casefold() in self._taken and picture.parent.name:
-            name = f"{picture.parent.name}-{picture.stem}"
+    def name(self, image: Path) -> str:
+        """A name that no image before had, also where upper and lower case are the same."""
+        name, number = image.stem, 1
+        if name.casefold() in self._taken and image.parent.name:
+            name = f"{image.parent.name}-{image.stem}"
         base = name
         while name.casefold() in self._taken:
             number += 1

@@ -26,7 +26,7 @@ class Control:
     Args:
         name: of the RectangleLabels.
         image: name of the Image.
-        key: of the picture in a task's data.
+        key: of the image in a task's data.
         labels: what a box may be called.
     """
 
@@ -41,13 +41,13 @@ def write_label_studio(
 ) -> Path:
     """Write `tasks.json`, whole or not at all, and beside it `labeling-config.xml` for the project.
 
-    A task's picture is `/data/local-files/?d=<path as given>`: Label Studio serves it from below its
-    LOCAL_FILES_DOCUMENT_ROOT. Boxes are shares of the picture in percent; a task's score is that of its likeliest
+    A task's image is `/data/local-files/?d=<path as given>`: Label Studio serves it from below its
+    LOCAL_FILES_DOCUMENT_ROOT. Boxes are shares of the image in percent; a task's score is that of its likeliest
     class, so that the Data Manager can sort by it.
 
     Args:
         out: the folder of both files.
-        predictions: pictures and what was found in them.
+        predictions: images and what was found in them.
         classes: class names.
         model: `model_version` of the predictions.
 
@@ -61,8 +61,8 @@ def write_label_studio(
     path = out / "tasks.json"
     with write_whole(path) as file:
         file.write(b"[")
-        for number, (picture, found) in enumerate(predictions):
-            address = f"/data/local-files/?d={quote(picture.as_posix().lstrip('/'))}"
+        for number, (path, found) in enumerate(predictions):
+            address = f"/data/local-files/?d={quote(path.as_posix().lstrip('/'))}"
             task = {"data": {control.key: address}, "predictions": [prediction(found, control, model)]}
             file.write((b",\n" if number else b"\n") + json.dumps(task).encode())
         file.write(b"]\n")
@@ -113,7 +113,7 @@ def labeling_config(control: Control) -> str:
 
 
 def prediction(found: Detections, control: Control, model: str) -> dict[str, Any]:
-    """One picture's boxes as a Label Studio prediction; boxes of classes that the control does not offer are left out.
+    """One image's boxes as a Label Studio prediction; boxes of classes that the control does not offer are left out.
 
     Args:
         found: boxes in pixels.

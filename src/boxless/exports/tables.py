@@ -11,14 +11,14 @@ from boxless.structures import Detections
 
 
 def write_csv(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str], model: str) -> Path:
-    """Write `predictions.csv`, whole or not at all: picture, class, score, xmin, ymin, xmax, ymax.
+    """Write `predictions.csv`, whole or not at all: image, class, score, xmin, ymin, xmax, ymax.
 
-    Boxes are in pixels, right and bottom exclusive; `picture` is the path as given. A picture in which nothing was
+    Boxes are in pixels, right and bottom exclusive; `image` is the path as given. An image in which nothing was
     found has no row.
 
     Args:
         out: the folder of the file.
-        predictions: pictures and what was found in them.
+        predictions: images and what was found in them.
         classes: class names.
         model: the format has no place for it.
 
@@ -32,9 +32,9 @@ def write_csv(out: Path, predictions: Iterable[tuple[Path, Detections]], classes
     with write_whole(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(("picture", "class", "score", "xmin", "ymin", "xmax", "ymax"))
-        for picture, found in predictions:
+        table.writerow(("image", "class", "score", "xmin", "ymin", "xmax", "ymax"))
+        for image, found in predictions:
             for label, score, box in rows(found):
-                table.writerow((picture.as_posix(), classes[label], score, *box))
+                table.writerow((image.as_posix(), classes[label], score, *box))
         text.detach()
     return path

@@ -1,4 +1,4 @@
-"""PASCAL VOC: one XML file a picture, with a score for every object.
+"""PASCAL VOC: one XML file an image, with a score for every object.
 
 Source: the annotations of http://host.robots.ox.ac.uk/pascal/VOC/voc2012/
 """
@@ -13,14 +13,14 @@ from boxless.structures import Detections
 
 
 def write_voc(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str], model: str) -> Path:
-    """Write `Annotations/<picture>.xml`, each whole or not at all.
+    """Write `Annotations/<image>.xml`, each whole or not at all.
 
-    Boxes are VOC's: whole pixels counted from 1, the last included; at least one pixel wide and high. Pictures of the
+    Boxes are VOC's: whole pixels counted from 1, the last included; at least one pixel wide and high. Images of the
     same name get their folder's name before it; <path> tells which is meant.
 
     Args:
         out: the folder of `Annotations`.
-        predictions: pictures and what was found in them.
+        predictions: images and what was found in them.
         classes: class names.
         model: the source of the annotation.
 
@@ -31,17 +31,17 @@ def write_voc(out: Path, predictions: Iterable[tuple[Path, Detections]], classes
         BoxlessError: a file cannot be written.
     """
     folder, names = out / "Annotations", Names()
-    for picture, found in predictions:
-        root = _annotation(picture, found, classes, model)
-        with write_whole(folder / f"{names.name(picture)}.xml") as file:
+    for image, found in predictions:
+        root = _annotation(image, found, classes, model)
+        with write_whole(folder / f"{names.name(image)}.xml") as file:
             file.write(ET.tostring(root, encoding="utf-8") + b"\n")
     return folder
 
 
-def _annotation(picture: Path, found: Detections, classes: Sequence[str], model: str) -> ET.Element:
+def _annotation(image: Path, found: Detections, classes: Sequence[str], model: str) -> ET.Element:
     width, height = found.size
     root = ET.Element("annotation")
-    _fill(root, folder=picture.parent.name, filename=picture.name, path=picture.as_posix())
+    _fill(root, folder=image.parent.name, filename=image.name, path=image.as_posix())
     _fill(ET.SubElement(root, "source"), annotation=model)
     _fill(ET.SubElement(root, "size"), width=width, height=height, depth=3)
     for label, score, (x1, y1, x2, y2) in rows(found):

@@ -1,4 +1,4 @@
-"""YOLO: one text file of boxes a picture, and a data.yaml with the class names.
+"""YOLO: one text file of boxes an image, and a data.yaml with the class names.
 
 Source: https://docs.ultralytics.com/datasets/detect/
 """
@@ -14,14 +14,14 @@ from boxless.structures import Detections
 
 
 def write_yolo(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str], model: str) -> Path:
-    """Write `labels/<picture>.txt`, each whole or not at all, and `data.yaml` when all are there.
+    """Write `labels/<image>.txt`, each whole or not at all, and `data.yaml` when all are there.
 
-    A line is `class cx cy w h`: the class counted from 0, centre and size as shares of the picture. Nothing
-    found is an empty file. Pictures of the same name get their folder's name before it.
+    A line is `class cx cy w h`: the class counted from 0, centre and size as shares of the image. Nothing
+    found is an empty file. Images of the same name get their folder's name before it.
 
     Args:
         out: the folder of `labels` and `data.yaml`.
-        predictions: pictures and what was found in them.
+        predictions: images and what was found in them.
         classes: class names.
         model: the format has no place for it.
 
@@ -32,9 +32,9 @@ def write_yolo(out: Path, predictions: Iterable[tuple[Path, Detections]], classe
         BoxlessError: a file cannot be written.
     """
     names = Names()
-    for picture, found in predictions:
+    for image, found in predictions:
         width, height = found.size
-        with write_whole(out / "labels" / f"{names.name(picture)}.txt") as file:
+        with write_whole(out / "labels" / f"{names.name(image)}.txt") as file:
             for label, _, (x1, y1, x2, y2) in rows(found):
                 shares = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
                 file.write(f"{label} {' '.join(f'{share:.6f}' for share in shares)}\n".encode())

@@ -13,19 +13,19 @@ QUARTER = 0.75
 
 
 def agreed(first: Sequence[Annotations], second: Sequence[Annotations], least: float) -> list[Annotations]:
-    """Merge two opinions on where the objects of every picture are.
+    """Merge two opinions on where the objects of every image are.
 
     Where both have nearly the same box, their mean is kept. Where they differ the second one's box is marked difficult:
     something of the class is there, but nobody can say how far it reaches. Of a class on which they hardly ever agree
     the first one's boxes are kept where they agree best: without them it would not be learned at all.
 
     Args:
-        first: for each picture the boxes of the classes in it.
+        first: for each image the boxes of the classes in it.
         second: the same classes in the same order, boxes found by other means.
         least: IoU of the two boxes from which on they agree.
 
     Returns:
-        One a picture, the same classes in the same order.
+        One an image, the same classes in the same order.
     """
     overlaps = [_overlaps(one, other) for one, other in zip(first, second, strict=True)]
     labels: IntArray = np.concatenate([one.labels for one in first])

@@ -30,7 +30,7 @@ class DenseDetector(TaughtDetector):
 
     FCOS's head (section 3.1) on one level; the quality that stands beside the class is the IoU of the predicted box
     (Wu, Li, Wang, Image and Vision Computing 2020) instead of centre-ness. A box scores how likely the class is in the
-    cell times its quality, times how likely the class is in the picture to the power of `SEEN` (before heatmaps have
+    cell times its quality, times how likely the class is in the image to the power of `SEEN` (before heatmaps have
     their say: `Detector.decide`).
 
     Args:
@@ -75,13 +75,13 @@ class DenseDetector(TaughtDetector):
         }
 
     def _lesson(self, view: Tensor, truth: Truth, size: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        """What one picture says, cell by cell, and what it is to say: labels, weights (cells, classes) and boxes."""
+        """What one image says, cell by cell, and what it is to say: labels, weights (cells, classes) and boxes."""
         logits, quality, boxes = self._look(view, mirrored=bool(torch.rand(()) < 0.5))
         labels, weights, nearest = assign_cells(
             _centres(view, self.stride), truth, size, self.classes, self.config.far_weight
         )
         goals = truth.boxes[nearest] if len(truth.boxes) else boxes.detach()
-        # However little boxes say about a cell, of classes that are not in the picture it is none.
+        # However little boxes say about a cell, of classes that are not in the image it is none.
         return logits, quality, boxes, labels, torch.where(target == 0, 1.0, weights[:, None]), goals
 
     def _evidence(self, view: Tensor, size: Tensor, first: Evidence) -> Evidence:

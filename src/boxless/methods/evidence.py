@@ -1,4 +1,4 @@
-"""What a method says of one view of a picture, before views are merged and boxes are chosen."""
+"""What a method says of one view of an image, before views are merged and boxes are chosen."""
 
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ class Evidence:
     """A method's output in evaluation mode.
 
     Args:
-        image_scores: (classes,) in [0, 1], how sure the method is that each class is in the picture.
+        image_scores: (classes,) in [0, 1], how sure the method is that each class is in the image.
         proposal_scores: (N, classes), one row a proposal in the order given, or a cell of the map row by row; None for
             methods whose evidence is in heatmaps alone.
         maps: (classes, h, w) class heatmaps of the view; None for methods whose evidence is in boxes alone.

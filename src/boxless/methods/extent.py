@@ -21,10 +21,10 @@ SHARPNESS = 50
 def agreement(boxes: FloatArray, others: FloatArray) -> float:
     """Mean IoU of pairs beyond what chance brings, relative to what is possible beyond it (Cohen's kappa).
 
-    A threshold that lets every box fill the picture makes all agree, and one picture's box with any other's.
+    A threshold that lets every box fill the image makes all agree, and one image's box with any other's.
 
     Args:
-        boxes: (N, 4), xyxy in fractions of the picture, N at least 2.
+        boxes: (N, 4), xyxy in fractions of the image, N at least 2.
         others: (N, 4), of the same objects.
     """
     overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(others)).double().numpy()

@@ -25,7 +25,7 @@ from boxless.methods.mining import assign, balance, draw, trust
 from boxless.methods.taught import SEEN, TaughtDetector
 
 OBJECTS = 0.33
-"""Share of the proposals on objects in a picture's loss."""
+"""Share of the proposals on objects in an image's loss."""
 IGNORE = 0.1
 """Proposals that overlap no box by this much are not background: they may hold an object that nobody has found."""
 ROWS = 128
@@ -52,7 +52,7 @@ class FastRCNN(TaughtDetector):
     Differs from the paper so that a laptop can do it: the network below is frozen, and as nothing of it is trained,
     regions are means over exact cells of a grid (integral maps), whose mirror images cost nothing. Proposals that boxes
     say nothing about learn from the tags which classes they are not. A box scores how likely the class is in it times
-    how likely it is in the picture to the power of `SEEN` (before heatmaps have their say: `Detector.decide`).
+    how likely it is in the image to the power of `SEEN` (before heatmaps have their say: `Detector.decide`).
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
@@ -87,8 +87,8 @@ class FastRCNN(TaughtDetector):
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.boxes is not None and batch.truth is not None and batch.targets is not None
         maps = [self.describe(view) for view in batch.own(batch.maps)]
-        pictures = zip(maps, batch.boxes, batch.truth, batch.sizes, batch.targets, strict=True)
-        rows = [self._lesson(*picture) for picture in pictures]
+        images = zip(maps, batch.boxes, batch.truth, batch.sizes, batch.targets, strict=True)
+        rows = [self._lesson(*image) for image in images]
         regions, labels, weights, goals, absent = (torch.cat(parts) for parts in zip(*rows, strict=True))
         number, taught = len(labels), weights > 0
         held = (labels < self.classes) & taught
@@ -103,11 +103,11 @@ class FastRCNN(TaughtDetector):
     def _lesson(
         self, view: Tensor, proposals: Tensor, truth: Truth, size: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
-        """What one picture teaches.
+        """What one image teaches.
 
         Returns:
             Regions (R, D), their labels (R,), weights (R,), where they move (R, 4), and which classes they are not
-            (R, classes): of those without weight, which may be anything that is in the picture, nothing else is known.
+            (R, classes): of those without weight, which may be anything that is in the image, nothing else is known.
         """
         taught = trust(truth)
         labels, weights, nearest = assign(proposals, taught, self.classes, IGNORE)

@@ -11,7 +11,7 @@ from boxless.methods.heads import equalise
 SURE, EMPTY = 0.25, 0.02
 """A place of at least `SURE` times a heatmap's maximum is on an object, one below `EMPTY` times it is not."""
 PLACES = 60
-"""Most places of either kind that one picture teaches."""
+"""Most places of either kind that one image teaches."""
 
 
 class Foreground(nn.Module):
@@ -36,7 +36,7 @@ class Foreground(nn.Module):
 
 
 def sure_places(early: Tensor, heatmaps: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Cells of one picture that its heatmaps are sure of.
+    """Cells of one image that its heatmaps are sure of.
 
     Args:
         early: (C, h, w).
@@ -53,16 +53,16 @@ def sure_places(early: Tensor, heatmaps: Tensor, random: np.random.Generator) ->
     return cells, torch.cat([cells.new_ones(len(on)), cells.new_zeros(len(off))])
 
 
-def fit_foreground(foreground: Foreground, pictures: Iterable[tuple[Tensor, Tensor]], seed: int) -> None:
-    """Train on the sure places of pictures: three passes of AdamW over all their cells.
+def fit_foreground(foreground: Foreground, images: Iterable[tuple[Tensor, Tensor]], seed: int) -> None:
+    """Train on the sure places of images: three passes of AdamW over all their cells.
 
     Args:
         foreground: is trained in place and left in evaluation mode.
-        pictures: for each its early map (C, h, w) and the heatmaps (N, h, w) of the classes present.
+        images: for each its early map (C, h, w) and the heatmaps (N, h, w) of the classes present.
         seed: of the places, their order and the dropout.
     """
     random = np.random.default_rng(seed)
-    places = [sure_places(early, heatmaps, random) for early, heatmaps in pictures]
+    places = [sure_places(early, heatmaps, random) for early, heatmaps in images]
     cells, targets = (torch.cat(parts) for parts in zip(*places, strict=True))
     optimizer = torch.optim.AdamW(foreground.parameters(), 1e-3)
     foreground.train().requires_grad_(True)

@@ -20,7 +20,7 @@ class Localizer(nn.Module):
 
     With `average` pooling and no hidden layer this is a linear classifier on globally averaged features, and its maps
     are class activation maps (Zhou et al., equation 2). With `max` pooling it is Oquab's network: the score of a class
-    is that of its best place (section 3). A maximum teaches one place a picture and class; with `sharpness` training
+    is that of its best place (section 3). A maximum teaches one place an image and class; with `sharpness` training
     begins near the average of all places and ends near the maximum.
 
     Args:
@@ -58,7 +58,7 @@ class Localizer(nn.Module):
 
     @property
     def needs_averages_only(self) -> bool:
-        """Whether a picture's averaged feature map gives the same losses as the map itself."""
+        """Whether an image's averaged feature map gives the same losses as the map itself."""
         return self.pooling == "average" and len(self.head) == 1 and len(self.tail) == 0
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:

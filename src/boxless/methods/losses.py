@@ -6,7 +6,7 @@ from torchvision.ops import box_iou
 
 
 def tag_loss(scores: Tensor, targets: Tensor, *, logits: bool) -> Tensor:
-    """Binary log losses, summed over classes, averaged over pictures (Oquab et al. 2015, section 3; WSDDN, 3.3).
+    """Binary log losses, summed over classes, averaged over images (Oquab et al. 2015, section 3; WSDDN, 3.3).
 
     Args:
         scores: (B, classes), probabilities or logits.
@@ -24,7 +24,7 @@ def tag_loss(scores: Tensor, targets: Tensor, *, logits: bool) -> Tensor:
 
 
 def spatial_regulariser(features: Tensor, scores: Tensor, boxes: Tensor, target: Tensor) -> Tensor:
-    """WSDDN's spatial regulariser (section 3.4) for one picture: boxes around the best one should have its features.
+    """WSDDN's spatial regulariser (section 3.4) for one image: boxes around the best one should have its features.
 
     For each class that is present, of its ten best proposals those with IoU over 0.6 to the best are compared with it:
     half the sum of score^2 * |feature - feature of the best|^2. Scores weigh and are not themselves pulled.
@@ -45,7 +45,7 @@ def spatial_regulariser(features: Tensor, scores: Tensor, boxes: Tensor, target:
 
 
 def refinement_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Weighted cross entropy over the proposals of one picture (OICR; Tang et al., CVPR 2017, equation 4).
+    """Weighted cross entropy over the proposals of one image (OICR; Tang et al., CVPR 2017, equation 4).
 
     Args:
         logits: (N, classes + 1), the last is background.
@@ -58,14 +58,14 @@ def refinement_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def absence_loss(logits: Tensor, absent: Tensor) -> Tensor:
-    """Minus the log of how unlikely the classes are that a picture does not have, averaged over proposals.
+    """Minus the log of how unlikely the classes are that an image does not have, averaged over proposals.
 
     Whatever a proposal holds, of these it is none (negative learning; Kim et al., ICCV 2019, equation 2, of several
     complementary labels at once).
 
     Args:
         logits: (N, classes + 1), the last is background.
-        absent: (N, classes) bool, the classes that a proposal's picture does not have.
+        absent: (N, classes) bool, the classes that a proposal's image does not have.
     """
     # The logarithm of all other probabilities together, which is exact where they are next to nothing.
     others = logits.masked_fill(nn.functional.pad(absent, (0, 1)), -torch.inf)
@@ -74,7 +74,7 @@ def absence_loss(logits: Tensor, absent: Tensor) -> Tensor:
 
 
 def cluster_loss(logits: Tensor, labels: Tensor, weights: Tensor, nearest: Tensor) -> Tensor:
-    """The loss over proposal clusters of one picture (PCL; Tang et al., PAMI 2018, section 3.5).
+    """The loss over proposal clusters of one image (PCL; Tang et al., PAMI 2018, section 3.5).
 
     A cluster, the proposals of one pseudo box, is a bag: the logarithm of the mean probability of its class over its
     members, times the sum of their weights (the number of members times the cluster's confidence). One member may

@@ -16,7 +16,7 @@ from boxless.structures import FloatArray
 
 @dataclass(frozen=True)
 class PseudoBoxes:
-    """What a picture's proposals are taught to find.
+    """What an image's proposals are taught to find.
 
     Args:
         boxes: (M, 4), xyxy pixels of the view.
@@ -81,7 +81,7 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, rows: Tensor | None = No
 
 
 def snap(boxes: FloatArray, proposals: FloatArray) -> FloatArray:
-    """Boxes moved onto edges that are in the picture: for each the mean of the proposals near it.
+    """Boxes moved onto edges that are in the image: for each the mean of the proposals near it.
 
     Pseudo boxes are right about where an object is and wrong about where it ends; proposals end at real edges
     (docs/experiments.md). Proposals of IoU `NEAR` or more count, weighted by the eighth power of it; a box without any
@@ -89,7 +89,7 @@ def snap(boxes: FloatArray, proposals: FloatArray) -> FloatArray:
 
     Args:
         boxes: (M, 4), xyxy pixels.
-        proposals: (N, 4), xyxy pixels, of the same picture.
+        proposals: (N, 4), xyxy pixels, of the same image.
 
     Returns:
         (M, 4) float32, xyxy pixels.
@@ -215,7 +215,7 @@ def assign(boxes: Tensor, pseudo: PseudoBoxes, background: int, ignore: float) -
 
     Args:
         boxes: (N, 4), xyxy.
-        pseudo: of the same picture; without any, all is background.
+        pseudo: of the same image; without any, all is background.
         background: label of what is no object.
         ignore: proposals whose best IoU is below have weight zero: they may hold an object that was not found.
 
@@ -231,7 +231,7 @@ def assign(boxes: Tensor, pseudo: PseudoBoxes, background: int, ignore: float) -
 
 
 def draw(labels: Tensor, weights: Tensor, background: int, most: tuple[int, int, int]) -> Tensor:
-    """Rows of the proposals that one picture shows a training step, drawn at random (Fast R-CNN, section 2.3).
+    """Rows of the proposals that one image shows a training step, drawn at random (Fast R-CNN, section 2.3).
 
     Args:
         labels: (N,) int64, as `assign` gives them.
@@ -255,7 +255,7 @@ def balance(labels: Tensor, weights: Tensor, background: int, share: float) -> T
         labels: (N,) int64, as `assign` gives them.
         weights: (N,); a weight of zero has no part.
         background: label of what is no object.
-        share: of the objects in the loss; where a picture has none, weights stay as they are.
+        share: of the objects in the loss; where an image has none, weights stay as they are.
     """
     objects = (labels != background) & (weights > 0)
     rest = (labels == background) & (weights > 0)
@@ -268,12 +268,12 @@ def balance(labels: Tensor, weights: Tensor, background: int, share: float) -> T
 def largest_component_box(heatmap: FloatArray, size: tuple[int, int], threshold: float) -> FloatArray:
     """The box around a heatmap's largest bright region (CAM; Zhou et al., CVPR 2016, section 3.2).
 
-    The map is enlarged to the picture; of the pixels of at least `threshold` times its maximum the largest 8-connected
-    component is taken. A map that is nowhere positive gives the whole picture.
+    The map is enlarged to the image; of the pixels of at least `threshold` times its maximum the largest 8-connected
+    component is taken. A map that is nowhere positive gives the whole image.
 
     Args:
-        heatmap: (h, w), spans the whole picture; what is below zero speaks against the class.
-        size: width and height of the picture in pixels.
+        heatmap: (h, w), spans the whole image; what is below zero speaks against the class.
+        size: width and height of the image in pixels.
         threshold: in (0, 1).
 
     Returns:
@@ -296,9 +296,9 @@ def foreground_box(heatmap: FloatArray, foreground: FloatArray, size: tuple[int,
     largest sum of the heatmap is taken; without any the box is that of `largest_component_box`.
 
     Args:
-        heatmap: (h, w), spans the whole picture; what is below zero speaks against the class.
+        heatmap: (h, w), spans the whole image; what is below zero speaks against the class.
         foreground: (h, w), log odds that a place is on an object of any class.
-        size: width and height of the picture in pixels.
+        size: width and height of the image in pixels.
         threshold: in (0, 1).
 
     Returns:
@@ -324,7 +324,7 @@ HEATMAP_SAYS = 1.0
 
 
 def enlarge(heatmap: FloatArray, size: tuple[int, int]) -> FloatArray:
-    """Bilinear interpolation of a map (h, w) that spans the picture to `size` (width, height)."""
+    """Bilinear interpolation of a map (h, w) that spans the image to `size` (width, height)."""
     return np.asarray(cv2.resize(heatmap, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
@@ -334,7 +334,7 @@ def proposal_heatmap(boxes: FloatArray, scores: FloatArray, size: tuple[int, int
     Args:
         boxes: (N, 4), xyxy pixels.
         scores: (N, classes).
-        size: width and height of the picture in pixels.
+        size: width and height of the image in pixels.
         cell: side of a cell in pixels.
 
     Returns:

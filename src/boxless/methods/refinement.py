@@ -14,7 +14,7 @@ from boxless.methods.mining import PseudoBoxes, assign, mine_clusters, mine_spre
 Mining = Callable[[Tensor, Tensor, Tensor], PseudoBoxes]
 
 MINING: dict[str, Mining] = {"top": mine_top, "clusters": mine_clusters, "spread": mine_spread}
-"""From one picture's boxes (N, 4), scores (N, at least classes) and target (classes,) to pseudo boxes, by name."""
+"""From one image's boxes (N, 4), scores (N, at least classes) and target (classes,) to pseudo boxes, by name."""
 
 
 def mining(name: str) -> Mining:
@@ -67,21 +67,21 @@ class Refinement(nn.Module):
         targets: Tensor,
         first: Sequence[Tensor],
     ) -> dict[str, Tensor]:
-        """Losses over a batch, the mean over its pictures.
+        """Losses over a batch, the mean over its images.
 
         Args:
-            features: for each picture (N, D).
+            features: for each image (N, D).
             proposals: for each (N, 4), xyxy pixels of the view.
             targets: (B, classes).
             first: for each the scores (N, classes) that the first head's pseudo boxes are mined from.
         """
         sums: dict[str, list[Tensor]] = {}
         for row, scores in enumerate(first):
-            for name, loss in self._picture(features[row], proposals[row], targets[row], scores).items():
+            for name, loss in self._image(features[row], proposals[row], targets[row], scores).items():
                 sums.setdefault(name, []).append(loss)
         return {name: torch.stack(values).mean() for name, values in sums.items()}
 
-    def _picture(self, features: Tensor, boxes: Tensor, target: Tensor, scores: Tensor) -> dict[str, Tensor]:
+    def _image(self, features: Tensor, boxes: Tensor, target: Tensor, scores: Tensor) -> dict[str, Tensor]:
         mine = mining(self.config.mining)
         losses = {}
         moves = []

@@ -1,4 +1,4 @@
-"""What detectors that boxes teach have in common: what describes a cell, and who says what is in a picture."""
+"""What detectors that boxes teach have in common: what describes a cell, and who says what is in an image."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,7 +13,7 @@ from boxless.methods.heads import equalise, magnitudes
 from boxless.methods.localizer import Localizer
 
 SEEN = 0.25
-"""Power of how likely the class is in the picture: of few pictures the localizer learns the tags by heart, and the head
+"""Power of how likely the class is in the image: of few images the localizer learns the tags by heart, and the head
 is the better judge of others (docs/experiments.md)."""
 
 
@@ -56,7 +56,7 @@ class TaughtDetector(nn.Module):
     """The part of a detector that is the same whichever head the boxes teach.
 
     The network below is frozen, so all that is learned beside the head is learned before it: a localizer that says how
-    likely each class is in the picture and has its heatmap, and the principal components of the cells of hypercolumns.
+    likely each class is in the image and has its heatmap, and the principal components of the cells of hypercolumns.
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
@@ -80,7 +80,7 @@ class TaughtDetector(nn.Module):
         return len(self.last.components) + len(self.earlier.components)
 
     def start_from(self, localizer: Localizer) -> None:
-        """Take over a trained localizer, which says what is in a picture and where; it is not trained on."""
+        """Take over a trained localizer, which says what is in an image and where; it is not trained on."""
         self.localizer.load_state_dict(localizer.state_dict())
         self.localizer.requires_grad_(False)
 

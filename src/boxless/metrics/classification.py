@@ -1,4 +1,4 @@
-"""Is the class in the picture at all?"""
+"""Is the class in the image at all?"""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from boxless.metrics.voc import ranked_ap
 def classification_ap(scores: NDArray[np.floating[Any]], targets: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Image classification AP of every class, as in VOC's classification task from 2010 on (VOCevalcls.m).
 
-    Pictures are ranked by the class's score, equal scores in the order given; AP is VOC's area convention, that is the
+    Images are ranked by the class's score, equal scores in the order given; AP is VOC's area convention, that is the
     area under the enveloped curve, which is never below scikit-learn's `average_precision_score`.
 
     Args:
-        scores: (N, classes), how sure the class is in the picture.
+        scores: (N, classes), how sure the class is in the image.
         targets: (N, classes), 1 present, 0 absent, NaN left out (VOC: only difficult objects of the class).
 
     Returns:
-        (classes,) float64 in [0, 1]; NaN where no picture shows the class.
+        (classes,) float64 in [0, 1]; NaN where no image shows the class.
     """
     known = ~np.isnan(targets)
     return np.array(

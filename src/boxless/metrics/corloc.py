@@ -1,4 +1,4 @@
-"""Correct localisation: does the best box of a class lie on an object, in the pictures that show the class?"""
+"""Correct localisation: does the best box of a class lie on an object, in the images that show the class?"""
 
 from collections.abc import Sequence
 
@@ -12,20 +12,20 @@ from boxless.structures import Annotations, Detections
 def corloc(detections: Sequence[Detections], annotations: Sequence[Annotations], classes: int) -> NDArray[np.float64]:
     """CorLoc of every class (Deselaers, Alexe, Ferrari, IJCV 2012).
 
-    In every picture that shows the class, its best-scoring box is right if its IoU with any true box of the class is at
-    least 0.5; a picture without a box of the class is wrong. Of equal scores the first given is the best.
+    In every image that shows the class, its best-scoring box is right if its IoU with any true box of the class is at
+    least 0.5; an image without a box of the class is wrong. Of equal scores the first given is the best.
 
-    Difficult objects: a picture whose only objects of the class are difficult is left out, as Deselaers et al. do (they
+    Difficult objects: an image whose only objects of the class are difficult is left out, as Deselaers et al. do (they
     leave out the truncated as well); in the others every true box counts, difficult or not, as in their definition.
-    OICR's code counts every box too, but leaves no picture out.
+    OICR's code counts every box too, but leaves no image out.
 
     Args:
-        detections: what was found, one per picture.
+        detections: what was found, one per image.
         annotations: the true boxes, in the same order.
         classes: how many classes there are.
 
     Returns:
-        (classes,) float64 in [0, 1]; NaN where no picture shows the class.
+        (classes,) float64 in [0, 1]; NaN where no image shows the class.
 
     Raises:
         ValueError: `detections` and `annotations` differ in length.

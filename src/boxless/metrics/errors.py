@@ -30,10 +30,10 @@ BINS: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
 }
 """Objects are sorted by a value into named bins; an edge belongs to the bin above it."""
 ORDER = ("first", "further")
-"""The objects of a class in a picture: one, and those beyond it."""
+"""The objects of a class in an image: one, and those beyond it."""
 
 CONVENTIONS = {
-    "confident": "Hoiem et al. 2012: judged are the K best-scored detections of each class over all pictures that have "
+    "confident": "Hoiem et al. 2012: judged are the K best-scored detections of each class over all images that have "
     "annotations, K being the number of its objects that are not difficult; so methods whose scores have different "
     "units compare, and a class without objects has no detection judged.",
     "correct": "IoU of 0.5 or more with an object of the class that no better-scored detection has found; of several "
@@ -53,19 +53,19 @@ CONVENTIONS = {
     "weigh more.",
     "recall": "Share of the objects that correct detections find; difficult objects count nowhere but in what is wrong "
     "with a detection. Over all classes that of the pooled objects.",
-    "size": "COCO's, by the area of the true box in pixels of the picture: small below 32 x 32, large from "
+    "size": "COCO's, by the area of the true box in pixels of the image: small below 32 x 32, large from "
     "96 x 96 on; recall_small is the recall of the small ones.",
-    "fraction": "By the area of the true box as a share of the picture's.",
-    "count": "By how many objects of the same class are in the picture, difficult ones not counted.",
-    "order": "recall_first: share of the pictures showing a class in which one of its objects or more is found. "
-    "recall_further: of the objects beyond one of the same class in a picture, the share found beyond one.",
+    "fraction": "By the area of the true box as a share of the image's.",
+    "count": "By how many objects of the same class are in the image, difficult ones not counted.",
+    "order": "recall_first: share of the images showing a class in which one of its objects or more is found. "
+    "recall_further: of the objects beyond one of the same class in an image, the share found beyond one.",
 }
 
 
 def diagnose_detections(
     detections: Sequence[Detections], samples: Sequence[Sample], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Tell where a detector is right and wrong on pictures whose objects are known.
+    """Tell where a detector is right and wrong on images whose objects are known.
 
     Terms and thresholds follow Hoiem, Chodpathumwan, Dai, "Diagnosing Error in Object Detectors", ECCV 2012, and Bolya,
     Foley, Hays, Hoffman, "TIDE", ECCV 2020; their localisation error is told apart into what detectors learned from
@@ -73,7 +73,7 @@ def diagnose_detections(
 
     Args:
         detections: what was found, one per sample and in the same order.
-        samples: the pictures; those whose annotations are None are left out.
+        samples: the images; those whose annotations are None are left out.
         classes: class names, as the samples' labels index them.
 
     Returns:
@@ -83,7 +83,7 @@ def diagnose_detections(
         `recall`, `recall_small`, `recall_first`, `recall_further`: in [0, 1];
         `recall_by`: `size`, `fraction`, `count`, `order` -> bin -> `objects`, `found` and `recall`;
         `classes`: by class name the same keys;
-        `images`: number of pictures with annotations;
+        `images`: number of images with annotations;
         `conventions`: what each of it means, a sentence or two each.
         Rates and recalls are None where there is nothing to take a share of.
 
@@ -93,7 +93,7 @@ def diagnose_detections(
     check_fit(detections, None, samples, classes)
     known = [row for row, sample in enumerate(samples) if sample.annotations is not None]
     if not known:
-        raise BoxlessError("no picture has boxes: a diagnosis needs to know where the objects are")
+        raise BoxlessError("no image has boxes: a diagnosis needs to know where the objects are")
     found = [detections[row] for row in known]
     truth = [sample.annotations for sample in samples if sample.annotations is not None]
     tallies = [_tally(found, truth, label) for label in range(len(classes))]
@@ -110,48 +110,48 @@ def judge(
 ) -> tuple[list[Outcome], list[BoolArray], list[tuple[int, int]]]:
     """What the confident detections of one class are, and which objects they find; see `CONVENTIONS`.
 
-    Detections are taken by falling score over all pictures, equal scores in the order given (picture by picture,
-    within a picture as in its `Detections`).
+    Detections are taken by falling score over all images, equal scores in the order given (image by image,
+    within an image as in its `Detections`).
 
     Args:
-        detections: what was found, one per picture.
+        detections: what was found, one per image.
         annotations: the true boxes, in the same order.
         label: the class, as both index it.
 
     Returns:
-        The outcome of every detection judged, best first; for every picture (objects,) bool, the objects found (those
-        of other classes and difficult ones never are); and of every detection judged the picture and its row in that
-        picture's `Detections`.
+        The outcome of every detection judged, best first; for every image (objects,) bool, the objects found (those
+        of other classes and difficult ones never are); and of every detection judged the image and its row in that
+        image's `Detections`.
 
     Raises:
         ValueError: `detections` and `annotations` differ in length.
     """
-    pictures, rows = _ranked(detections, label)
+    images, rows = _ranked(detections, label)
     wanted = sum(int(_counting(truth, label).sum()) for truth in annotations)
     found = [np.zeros(len(truth.labels), np.bool_) for _, truth in zip(detections, annotations, strict=True)]
     outcomes: list[Outcome] = []
     places: list[tuple[int, int]] = []
-    for picture, row in zip(pictures.tolist(), rows.tolist(), strict=True):
+    for image, row in zip(images.tolist(), rows.tolist(), strict=True):
         if len(outcomes) == wanted:
             break
-        outcome = _outcome(detections[picture].boxes[[row]], annotations[picture], label, found[picture])
+        outcome = _outcome(detections[image].boxes[[row]], annotations[image], label, found[image])
         if outcome is not None:
             outcomes.append(outcome)
-            places.append((picture, row))
+            places.append((image, row))
     return outcomes, found, places
 
 
 def _ranked(detections: Sequence[Detections], label: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Picture of every detection of a class and its row there, best first."""
-    # The empty first entries let concatenation serve where there is no picture at all.
-    pictures, rows, scores = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)], [np.zeros(0, np.float32)]
-    for picture, found in enumerate(detections):
+    """Image of every detection of a class and its row there, best first."""
+    # The empty first entries let concatenation serve where there is no image at all.
+    images, rows, scores = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)], [np.zeros(0, np.float32)]
+    for image, found in enumerate(detections):
         of_class = np.flatnonzero(found.labels == label)
-        pictures.append(np.full(len(of_class), picture))
+        images.append(np.full(len(of_class), image))
         rows.append(of_class)
         scores.append(found.scores[of_class])
     order = np.argsort(-np.concatenate(scores), kind="stable")
-    return np.concatenate(pictures)[order], np.concatenate(rows)[order]
+    return np.concatenate(images)[order], np.concatenate(rows)[order]
 
 
 def _counting(truth: Annotations, label: int) -> BoolArray:

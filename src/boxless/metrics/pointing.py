@@ -18,22 +18,22 @@ def pointing_ap(
 ) -> NDArray[np.float64]:
     """Localisation AP of every class (Oquab, Bottou, Laptev, Sivic, CVPR 2015).
 
-    Every picture casts one point per class, ranked by the class's score. It is right if it lies in a true box of the
+    Every image casts one point per class, ranked by the class's score. It is right if it lies in a true box of the
     class, difficult or not, grown by `TOLERANCE` on each side. A point elsewhere is a false positive, whether the
-    picture shows the class or not, and an object picture missed lowers the recall. Recall counts the pictures that
+    image shows the class or not, and an object image missed lowers the recall. Recall counts the images that
     show the class; those whose only objects of it are difficult are left out. AP is VOC's area convention.
 
     Args:
-        points: (N, classes, 2), x and y of the pixel where each class's map, scaled to the picture, is highest; NaN
+        points: (N, classes, 2), x and y of the pixel where each class's map, scaled to the image, is highest; NaN
             points at nothing.
-        scores: (N, classes), how sure the class is in the picture.
-        annotations: true boxes of the N pictures.
+        scores: (N, classes), how sure the class is in the image.
+        annotations: true boxes of the N images.
 
     Returns:
-        (classes,) float64 in [0, 1]; NaN where no picture shows the class.
+        (classes,) float64 in [0, 1]; NaN where no image shows the class.
 
     Raises:
-        ValueError: the arguments differ in the number of pictures.
+        ValueError: the arguments differ in the number of images.
     """
     right, shown, named = (np.zeros(scores.shape, np.bool_) for _ in range(3))
     for row, (truth, peaks) in enumerate(zip(annotations, points, strict=True)):

@@ -19,19 +19,19 @@ CONVENTIONS = {
     "difficult boxes are neither hit nor miss; mean over the classes that have boxes.",
     "mAP_area": "VOC 2010 on: AP at IoU 0.5 as the area under the enveloped precision-recall curve; "
     "difficult boxes are neither hit nor miss; mean over the classes that have boxes.",
-    "CorLoc": "Deselaers et al. 2012: share of the pictures showing a class whose best box of it has IoU 0.5 or more "
-    "with any of its boxes, difficult or not; pictures where all are difficult are left out; mean over classes.",
-    "classification_mAP": "VOC 2010 on: area under the enveloped precision-recall curve of the pictures ranked by "
-    "class score; pictures where all objects of a class are difficult are left out for it; mean over classes.",
-    "pointing_mAP": f"Oquab et al. 2015: one point per picture and class, right inside a box grown by {TOLERANCE} px; "
-    "area under the enveloped precision-recall curve of the pictures ranked by class score; mean over classes.",
+    "CorLoc": "Deselaers et al. 2012: share of the images showing a class whose best box of it has IoU 0.5 or more "
+    "with any of its boxes, difficult or not; images where all are difficult are left out; mean over classes.",
+    "classification_mAP": "VOC 2010 on: area under the enveloped precision-recall curve of the images ranked by "
+    "class score; images where all objects of a class are difficult are left out for it; mean over classes.",
+    "pointing_mAP": f"Oquab et al. 2015: one point per image and class, right inside a box grown by {TOLERANCE} px; "
+    "area under the enveloped precision-recall curve of the images ranked by class score; mean over classes.",
 }
 
 
 def evaluate_detections(
     detections: Sequence[Detections], points: FloatArray | None, samples: Sequence[Sample], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Measure a detector on pictures whose truth is known.
+    """Measure a detector on images whose truth is known.
 
     Metrics that need boxes are taken over the samples that have annotations (an empty `Annotations` says that nothing
     is there, None that nobody knows), classification over all.
@@ -39,13 +39,13 @@ def evaluate_detections(
     Args:
         detections: what was found, one per sample and in the same order.
         points: (samples, classes, 2) float32, x and y in pixels, see `pointing_ap`; None if there are no maps.
-        samples: the pictures.
+        samples: the images.
         classes: class names, as the samples' tags and labels index them.
 
     Returns:
         `mAP_11point`, `mAP_area`, `CorLoc`, `classification_mAP`, `pointing_mAP`: in [0, 1], the mean over the classes
         for which it is defined, or None where there is none;
-        `classes`: by class name the same keys, `images` (pictures tagged with the class) and `objects` (true boxes not
+        `classes`: by class name the same keys, `images` (images tagged with the class) and `objects` (true boxes not
         difficult; None where no sample has annotations);
         `images`: number of samples;
         `conventions`: what each metric means, a sentence each.
@@ -80,10 +80,10 @@ def check_fit(
         BoxlessError: they do not.
     """
     if len(detections) != len(samples):
-        raise BoxlessError(f"{len(detections)} detections for {len(samples)} pictures: give one per picture, in order")
+        raise BoxlessError(f"{len(detections)} detections for {len(samples)} images: give one per image, in order")
     expected = (len(samples), len(classes), 2)
     if points is not None and points.shape != expected:
-        raise BoxlessError(f"points have shape {points.shape}: (pictures, classes, 2) is {expected} here")
+        raise BoxlessError(f"points have shape {points.shape}: (images, classes, 2) is {expected} here")
     for found, sample in zip(detections, samples, strict=True):
         if found.classes != tuple(classes):
             raise BoxlessError(

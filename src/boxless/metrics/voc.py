@@ -18,10 +18,10 @@ _LEVELS = np.array([0, 0.1, 0.2, 3 * 0.1, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1])
 def voc_ap(
     detections: Sequence[Detections], annotations: Sequence[Annotations], label: int, iou_threshold: float = 0.5
 ) -> dict[Convention, float]:
-    """Average precision of one class over many pictures, in both conventions.
+    """Average precision of one class over many images, in both conventions.
 
     Args:
-        detections: what was found, one per picture.
+        detections: what was found, one per image.
         annotations: the true boxes, in the same order.
         label: the class, as both index it.
         iou_threshold: the least IoU of a match, in (0, 1].
@@ -38,15 +38,15 @@ def voc_ap(
 def ranking(
     detections: Sequence[Detections], annotations: Sequence[Annotations], label: int, iou_threshold: float = 0.5
 ) -> tuple[FloatArray, BoolArray, int]:
-    """The boxes of one class over many pictures, best first, and which of them are right.
+    """The boxes of one class over many images, best first, and which of them are right.
 
-    As VOCevaldet.m: boxes are taken by falling score over all pictures, equal scores in the order given (picture by
-    picture, within a picture as in its `Detections`). Each takes the true box of highest IoU *before* asking whether
+    As VOCevaldet.m: boxes are taken by falling score over all images, equal scores in the order given (image by
+    image, within an image as in its `Detections`). Each takes the true box of highest IoU *before* asking whether
     that one is still free. Reaching the threshold, it is a hit where the true box is free, a miss where it is taken,
     and neither where it is difficult; below the threshold it is a miss. Recall counts the boxes not difficult.
 
     Args:
-        detections: what was found, one per picture.
+        detections: what was found, one per image.
         annotations: the true boxes, in the same order.
         label: the class, as both index it.
         iou_threshold: the least IoU of a match, in (0, 1].
@@ -58,7 +58,7 @@ def ranking(
     Raises:
         ValueError: `detections` and `annotations` differ in length.
     """
-    # The empty first entries let concatenation serve where there is no picture at all.
+    # The empty first entries let concatenation serve where there is no image at all.
     scores, taken, difficult = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
     offset = 0
     for found, truth in zip(detections, annotations, strict=True):

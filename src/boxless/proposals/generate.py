@@ -10,22 +10,22 @@ from boxless.proposals.selective_search import selective_search
 from boxless.structures import FloatArray
 
 
-def generate(picture: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
-    """All boxes of a generator and the whole picture, unfiltered, the same at every call.
+def generate(image: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
+    """All boxes of a generator and the whole image, unfiltered, the same at every call.
 
     Args:
-        picture: (h, w, 3) uint8, RGB.
+        image: (h, w, 3) uint8, RGB.
         config: which generator, and its settings.
 
     Returns:
         (N, 4) float32, xyxy pixels, N >= 1, no two the same.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     match config.generator:
         case "grouping":
-            boxes = grouping(picture, config.size)
+            boxes = grouping(image, config.size)
         case "selective_search":
-            boxes = selective_search(picture, config.size, config.mode)
+            boxes = selective_search(image, config.size, config.mode)
         case "grid":
             boxes = grid(width, height)
     whole = np.array([[0, 0, width, height]], np.float32)
@@ -35,11 +35,11 @@ def generate(picture: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
 def select(boxes: FloatArray, config: ProposalConfig) -> FloatArray:
     """The boxes that are large enough: WSDDN drops sides under 20 px; tiny areas feed part detectors.
 
-    The whole picture always stays, so that no picture is without a proposal.
+    The whole image always stays, so that no image is without a proposal.
 
     Args:
         boxes: (N, 4) float32, xyxy pixels, as `generate` gives them.
-        config: `min_side` in pixels, `min_area` as a fraction of the picture.
+        config: `min_side` in pixels, `min_area` as a fraction of the image.
     """
     size = boxes[:, 2:].max(axis=0)
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -48,6 +48,6 @@ def select(boxes: FloatArray, config: ProposalConfig) -> FloatArray:
     return kept
 
 
-def propose(picture: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
-    """Proposals of one picture: `generate`, then `select`."""
-    return select(generate(picture, config), config)
+def propose(image: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
+    """Proposals of one image: `generate`, then `select`."""
+    return select(generate(image, config), config)

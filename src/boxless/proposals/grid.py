@@ -7,7 +7,7 @@ import numpy as np
 from boxless.structures import FloatArray
 
 SCALES = (0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.0)
-"""Square root of a box's area over that of the picture; a factor of 1.4 keeps the IoU of neighbours at a half."""
+"""Square root of a box's area over that of the image; a factor of 1.4 keeps the IoU of neighbours at a half."""
 RATIOS = (1 / 3, 1 / 2, 2 / 3, 1.0, 3 / 2, 2.0, 3.0)
 """Width over height."""
 STEP = 0.4
@@ -18,8 +18,8 @@ def grid(width: int, height: int) -> FloatArray:
     """Boxes of every scale and ratio that fit, spread evenly from edge to edge.
 
     Args:
-        width: of the picture, pixels.
-        height: of the picture, pixels.
+        width: of the image, pixels.
+        height: of the image, pixels.
 
     Returns:
         (N, 4) float32, xyxy pixels.

@@ -7,8 +7,8 @@ import numpy as np
 
 from boxless.config import ProposalConfig
 from boxless.errors import BoxlessError
+from boxless.images import content_keys, skip_copies
 from boxless.metrics import iou
-from boxless.pictures import content_keys, skip_copies
 from boxless.progress import report_skipped
 from boxless.proposals.store import ProposalStore
 from boxless.structures import Dataset
@@ -22,12 +22,12 @@ def report_proposals(dataset: Dataset, config: ProposalConfig) -> dict[str, floa
         config: generator and filters.
 
     Returns:
-        `pictures`; `proposals per picture`; `seconds` this call took (none where all were in the cache); and over all
+        `images`; `proposals per image`; `seconds` this call took (none where all were in the cache); and over all
         boxes that are not difficult `recall@0.5`, `recall@0.7` (share with a proposal of that IoU) and `mean best
         overlap` (MABO of Uijlings et al., IJCV 2013, section 5.1, but over boxes instead of classes).
 
     Raises:
-        BoxlessError: no picture can be read, or the cache folder cannot be written.
+        BoxlessError: no image can be read, or the cache folder cannot be written.
     """
     start = time.perf_counter()
     skipped: dict[Path, str] = {}
@@ -47,8 +47,8 @@ def report_proposals(dataset: Dataset, config: ProposalConfig) -> dict[str, floa
             true = sample.annotations.boxes[~sample.annotations.difficult]
             best.append(iou(true, boxes).max(axis=1))
     if not counts:
-        raise BoxlessError(f"{dataset.name}: no picture can be read; see the reasons above")
-    report = {"pictures": len(counts), "proposals per picture": float(np.mean(counts)), "seconds": seconds}
+        raise BoxlessError(f"{dataset.name}: no image can be read; see the reasons above")
+    report = {"images": len(counts), "proposals per image": float(np.mean(counts)), "seconds": seconds}
     overlaps = np.concatenate(best) if best else np.empty(0)
     if len(overlaps):
         report |= {f"recall@{level}": float((overlaps >= level).mean()) for level in (0.5, 0.7)}

@@ -7,27 +7,27 @@ from numpy.typing import NDArray
 from boxless.errors import BoxlessError
 from boxless.structures import FloatArray
 
-# The caller spreads pictures over the cores; OpenCV's own threads would only get in their way.
+# The caller spreads images over the cores; OpenCV's own threads would only get in their way.
 cv2.setNumThreads(1)
 
 
-def selective_search(picture: NDArray[np.uint8], size: int, mode: str) -> FloatArray:
+def selective_search(image: NDArray[np.uint8], size: int, mode: str) -> FloatArray:
     """Proposals of OpenCV's Selective Search, in a fixed order.
 
     OpenCV draws the order of its proposals at random; the set is the same at every call, so it is sorted.
 
     Args:
-        picture: (h, w, 3) uint8, RGB.
-        size: longest side in pixels at which regions are grouped; smaller pictures are not enlarged.
+        image: (h, w, 3) uint8, RGB.
+        size: longest side in pixels at which regions are grouped; smaller images are not enlarged.
         mode: `fast` or `quality`.
 
     Returns:
-        (N, 4) float32, xyxy pixels of the picture.
+        (N, 4) float32, xyxy pixels of the image.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     factor = min(1.0, size / max(height, width))
     small_width, small_height = max(1, round(width * factor)), max(1, round(height * factor))
-    small = cv2.resize(picture, (small_width, small_height), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image, (small_width, small_height), interpolation=cv2.INTER_AREA)
     if not hasattr(cv2, "ximgproc"):
         raise BoxlessError(
             "OpenCV came without its contrib modules, as another OpenCV package took its place: "

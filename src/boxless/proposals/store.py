@@ -8,15 +8,15 @@ import numpy as np
 
 from boxless.cache import entry, load_array, open_store, save_array
 from boxless.config import ProposalConfig
-from boxless.pictures import read_picture
-from boxless.progress import track_pictures
+from boxless.images import read_image
+from boxless.progress import track_images
 from boxless.proposals.generate import generate, select
 from boxless.proposals.grouping import REVISION
 from boxless.structures import FloatArray
 
 
 class ProposalStore:
-    """Proposals of many pictures, keyed by the pictures' content and the settings.
+    """Proposals of many images, keyed by the images' content and the settings.
 
     Args:
         config: generator and filters.
@@ -33,23 +33,23 @@ class ProposalStore:
         self._folder = open_store("proposals", {**settings, "opencv": cv2.__version__, **made_by})
 
     def load(self, key: str) -> FloatArray:
-        """Proposals of the picture with this content key: (N, 4) float32, xyxy pixels."""
+        """Proposals of the image with this content key: (N, 4) float32, xyxy pixels."""
         return select(np.array(load_array(entry(self._folder, key))), self.config)
 
-    def compute(self, pictures: Mapping[str, Path]) -> dict[Path, str]:
-        """Compute what is not there yet, a picture a core.
+    def compute(self, images: Mapping[str, Path]) -> dict[Path, str]:
+        """Compute what is not there yet, an image a core.
 
         Threads serve, as all generators let go of Python's lock while they work.
 
         Args:
-            pictures: content key -> file.
+            images: content key -> file.
 
         Returns:
-            Pictures that could not be read -> reason.
+            Images that could not be read -> reason.
         """
-        missing = {key: path for key, path in pictures.items() if not entry(self._folder, key).exists()}
+        missing = {key: path for key, path in images.items() if not entry(self._folder, key).exists()}
 
         def work(key: str, path: Path) -> None:
-            save_array(entry(self._folder, key), generate(read_picture(path), self.config))
+            save_array(entry(self._folder, key), generate(read_image(path), self.config))
 
-        return track_pictures(work, missing, "Proposals", None)
+        return track_images(work, missing, "Proposals", None)

@@ -1,4 +1,4 @@
-"""A run told on one page: how good it is, where it is wrong, and the pictures to see it in."""
+"""A run told on one page: how good it is, where it is wrong, and the images to see it in."""
 
 from boxless.report.contents import write_report
 

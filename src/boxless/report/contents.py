@@ -1,4 +1,4 @@
-"""What a report tells of a run, gathered once: numbers, curves, pictures, the data's health, and what made it."""
+"""What a report tells of a run, gathered once: numbers, curves, images, the data's health, and what made it."""
 
 import json
 import os
@@ -14,9 +14,9 @@ from boxless.doctor import examine
 from boxless.doctor.finding import name_files
 from boxless.errors import BoxlessError
 from boxless.evaluation import Decisions, decide_all, matched
+from boxless.images import below
 from boxless.inference import Detector
 from boxless.metrics import precision_recall, ranking
-from boxless.pictures import below
 from boxless.progress import announce, console
 from boxless.report.gallery import Maps, gallery, small_maps
 from boxless.report.page import render_page
@@ -42,7 +42,7 @@ def write_report(
     Args:
         run: the run folder.
         out: the file.
-        data: a path that `load_dataset` takes, to evaluate the run on and to show pictures of. With None the report
+        data: a path that `load_dataset` takes, to evaluate the run on and to show images of. With None the report
             has what lies in the run folder: history, manifest, and what `evaluate` and `diagnose` left there.
         split: of the data.
 
@@ -50,7 +50,7 @@ def write_report(
         What the page shows, as in the JSON within it.
 
     Raises:
-        BoxlessError: the run or the data cannot be read, no picture is readable, or `out` cannot be written.
+        BoxlessError: the run or the data cannot be read, no image is readable, or `out` cannot be written.
     """
     if data is None and split is not None:
         raise BoxlessError(f"split={split} names a part of the data, and none is given: name the data too")
@@ -81,7 +81,7 @@ def verdict(contents: dict[str, Any]) -> list[str]:
     for scores in contents["evaluations"]:
         if scores["CorLoc"] is not None:
             share = f"{100 * scores['CorLoc']:.0f} %"
-            said.append(f"{scores['data']}: in {share} of the pictures of a class, its best box lies on an object.")
+            said.append(f"{scores['data']}: in {share} of the images of a class, its best box lies on an object.")
         else:
             said.append(f"{scores['data']} has tags only, so whether boxes are right was not measured.")
     said += [f"{headline(diagnosis)}." for diagnosis in contents["diagnoses"]]
@@ -92,13 +92,13 @@ def verdict(contents: dict[str, Any]) -> list[str]:
             said.append(f"Boxes are best for {best} (AP {aps[best]:.2f}), weakest for {least} (AP {aps[least]:.2f}).")
         if scores["classification_mAP"] is not None:
             share = f"{scores['classification_mAP']:.2f}"
-            said.append(f"Which classes a picture shows it tells with a mAP of {share}; 1 is perfect.")
+            said.append(f"Which classes an image shows it tells with a mAP of {share}; 1 is perfect.")
     if contents["doctor"]:
         verdicts = [row["verdict"] for row in contents["doctor"]["classes"].values()]
         counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("fine", "weak", "hopeless") if v in verdicts)
         said.append(f"The tags themselves, by class: {counts}.")
     if not contents["evaluations"]:
-        said.append("It was not evaluated yet: give the report data, and it shows scores and pictures.")
+        said.append("It was not evaluated yet: give the report data, and it shows scores and images.")
     return said
 
 
@@ -163,7 +163,7 @@ def _examined(data: Path, classes: list[str]) -> dict[str, Any] | None:
         # What training would take may not be there any more; what was asked about is, and was looked at.
         console.print(f"The doctor is left out of the report: {error}", style="yellow", markup=False, highlight=False)
         return None
-    findings = [finding | {"pictures": name_files(finding["pictures"], data)} for finding in report["findings"]]
+    findings = [finding | {"images": name_files(finding["images"], data)} for finding in report["findings"]]
     return report | {"findings": findings}
 
 

@@ -1,4 +1,4 @@
-"""Pictures for the page, small enough to lie in it: thumbnails, boxes, heatmaps, and what is worth looking at first."""
+"""Images for the page, small enough to lie in it: thumbnails, boxes, heatmaps, and what is worth looking at first."""
 
 import base64
 import io
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxless.evaluation import Decisions
+from boxless.images import below, read_image
 from boxless.inference import confident
 from boxless.metrics import judge, ranking
 from boxless.metrics.errors import Outcome
-from boxless.pictures import below, read_picture
 from boxless.structures import BoolArray, Detections, FloatArray, Heatmaps, Sample
 
-PICTURES = 400
-"""Most pictures on a page; of more, those that come first in one of the orders are shown. Numbers are of all."""
+IMAGES = 400
+"""Most images on a page; of more, those that come first in one of the orders are shown. Numbers are of all."""
 SIDE = 384
 """Longest side of a thumbnail in pixels."""
 BYTES = 24_000
@@ -30,7 +30,7 @@ QUALITIES = (80, 65, 50, 35, 20)
 MAP_SIDE = 32
 """Longest side of a heatmap in cells; a finer one is averaged."""
 MAPS = 6
-"""Most heatmaps of one picture."""
+"""Most heatmaps of one image."""
 STOPS = 100
 """Thresholds that the slider has, at most."""
 
@@ -38,10 +38,10 @@ Maps = dict[int, NDArray[np.uint8]]
 
 
 def small_maps(sample: Sample, detections: Detections, heatmaps: Heatmaps) -> Maps:
-    """The heatmaps of a picture that are worth a look, in 8 bits.
+    """The heatmaps of an image that are worth a look, in 8 bits.
 
     Args:
-        sample: the picture; its tags are looked at first.
+        sample: the image; its tags are looked at first.
         detections: what was found; classes whose boxes are shown come next, then the likeliest.
         heatmaps: of all classes.
 
@@ -61,18 +61,18 @@ def small_maps(sample: Sample, detections: Detections, heatmaps: Heatmaps) -> Ma
 
 
 def gallery(decisions: Decisions, maps: Sequence[Maps], data: Path) -> dict[str, Any]:
-    """What the page needs to show pictures.
+    """What the page needs to show images.
 
     Args:
         decisions: of a detector on a dataset.
-        maps: of every picture, see `small_maps`.
+        maps: of every image, see `small_maps`.
         data: the path the dataset came from; file names are shown as seen from it.
 
     Returns:
-        JSON-able: `pictures`, each with `name`, `src` (a data URI), `size`, `tags` and `scores` (of classes), `boxes`
+        JSON-able: `images`, each with `name`, `src` (a data URI), `size`, `tags` and `scores` (of classes), `boxes`
         ([x1, y1, x2, y2, score, label, outcome or None]), `truth` ([x1, y1, x2, y2, label, difficult], or None) and
-        `maps` (by class, base64) with their `grid`; `orders`, by name and class ("" for all) rows of `pictures`;
-        `threshold`, see `thresholds`; `of`, how many pictures there are.
+        `maps` (by class, base64) with their `grid`; `orders`, by name and class ("" for all) rows of `images`;
+        `threshold`, see `thresholds`; `of`, how many images there are.
     """
     outcomes = _outcomes(decisions)
     orders = {
@@ -80,14 +80,14 @@ def gallery(decisions: Decisions, maps: Sequence[Maps], data: Path) -> dict[str,
         for name, by_class in _orders(decisions, outcomes).items()
     }
     turns = chain.from_iterable(zip_longest(*(order[""] for order in orders.values())))
-    chosen = sorted(islice(dict.fromkeys(row for row in turns if row is not None), PICTURES))
+    chosen = sorted(islice(dict.fromkeys(row for row in turns if row is not None), IMAGES))
     place = {row: i for i, row in enumerate(chosen)}
     shown = {
         name: {label: [place[row] for row in rows if row in place] for label, rows in by_class.items()}
         for name, by_class in orders.items()
     }
     return {
-        "pictures": [_picture(row, decisions, maps[row], outcomes, data) for row in chosen],
+        "images": [_image(row, decisions, maps[row], outcomes, data) for row in chosen],
         "orders": shown,
         "threshold": thresholds(decisions),
         "of": len(decisions.detections),
@@ -95,12 +95,12 @@ def gallery(decisions: Decisions, maps: Sequence[Maps], data: Path) -> dict[str,
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> str:
-    """A picture (h, w, 3) uint8, RGB, as the data URI of a JPEG of about `BYTES` at most."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    """An image (h, w, 3) uint8, RGB, as the data URI of a JPEG of about `BYTES` at most."""
+    pil = Image.fromarray(pixels)
+    pil.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     for quality in QUALITIES:
         file = io.BytesIO()
-        image.save(file, "JPEG", quality=quality, optimize=True)
+        pil.save(file, "JPEG", quality=quality, optimize=True)
         if file.tell() <= BYTES:
             break
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
@@ -109,13 +109,13 @@ def thumbnail(pixels: NDArray[np.uint8]) -> str:
 def thresholds(decisions: Decisions) -> dict[str, Any]:
     """Score thresholds and how many boxes reach each.
 
-    Scores of some methods share one unit among all boxes of a picture, so the thresholds are spaced by how many boxes
+    Scores of some methods share one unit among all boxes of an image, so the thresholds are spaced by how many boxes
     they leave: from all to one, by equal factors.
 
     Returns:
         `stops`: rising scores; `start`: index of the one that leaves about as many boxes as `confident` chooses;
         `counts`: for every class and stop [boxes, boxes judged, right ones], the latter two as in VOC's average
-        precision, over the pictures with annotations.
+        precision, over the images with annotations.
     """
     detections, samples = decisions.detections, decisions.dataset.samples
     scores = -np.sort(-rounded(np.concatenate([found.scores for found in detections])))
@@ -142,7 +142,7 @@ def rounded(values: FloatArray) -> NDArray[np.float64]:
 
 
 Outcomes = dict[tuple[int, int], tuple[Outcome, float]]
-"""By picture and row in its detections: what a confident box is, and its place among those of its class, 0 first."""
+"""By image and row in its detections: what a confident box is, and its place among those of its class, 0 first."""
 
 
 def _outcomes(decisions: Decisions) -> Outcomes:
@@ -152,24 +152,24 @@ def _outcomes(decisions: Decisions) -> Outcomes:
     outcomes: Outcomes = {}
     for label in range(len(decisions.dataset.classes)):
         named, _, places = judge(found, truth, label)
-        for i, (outcome, (picture, row)) in enumerate(zip(named, places, strict=True)):
-            outcomes[known[picture], row] = outcome, i / len(named)
+        for i, (outcome, (image, row)) in enumerate(zip(named, places, strict=True)):
+            outcomes[known[image], row] = outcome, i / len(named)
     return outcomes
 
 
 def _orders(decisions: Decisions, outcomes: Outcomes) -> dict[str, Iterator[tuple[int | None, list[int]]]]:
-    """The orders in which pictures are looked at, for all classes (None) and for each: rows, first to last.
+    """The orders in which images are looked at, for all classes (None) and for each: rows, first to last.
 
     `confident`: the likeliest class first. `uncertain`: the class scores nearest to one half first. `worst`: the surest
-    wrong box first, counted within its class as scores compare within one only; pictures without one are left out.
+    wrong box first, counted within its class as scores compare within one only; images without one are left out.
     """
     scores = np.array([found.image_scores for found in decisions.detections], np.float32)
     labels = [None, *range(len(decisions.dataset.classes))]
     wrong: dict[int | None, dict[int, float]] = {label: {} for label in labels}
-    for (picture, row), (outcome, place) in outcomes.items():
+    for (image, row), (outcome, place) in outcomes.items():
         if outcome != "correct":
-            for label in (None, int(decisions.detections[picture].labels[row])):
-                wrong[label][picture] = min(place, wrong[label].get(picture, 1.0))
+            for label in (None, int(decisions.detections[image].labels[row])):
+                wrong[label][image] = min(place, wrong[label].get(image, 1.0))
 
     def columns(values: FloatArray, label: int | None) -> FloatArray:
         return np.asarray(values.max(axis=1) if label is None else values[:, label])
@@ -183,14 +183,14 @@ def _orders(decisions: Decisions, outcomes: Outcomes) -> dict[str, Iterator[tupl
     return orders
 
 
-def _picture(row: int, decisions: Decisions, maps: Maps, outcomes: Outcomes, data: Path) -> dict[str, Any]:
+def _image(row: int, decisions: Decisions, maps: Maps, outcomes: Outcomes, data: Path) -> dict[str, Any]:
     sample, found = decisions.dataset.samples[row], decisions.detections[row]
     truth = sample.annotations
     scores = rounded(found.scores).tolist()
     grid = next(iter(maps.values())).shape
     return {
         "name": below(data, sample.path),
-        "src": thumbnail(read_picture(sample.path)),
+        "src": thumbnail(read_image(sample.path)),
         "size": list(found.size),
         "tags": sorted(sample.tags),
         "scores": rounded(found.image_scores).tolist(),

@@ -51,10 +51,10 @@ function table(heads, rows, foot) {
 // Numbers.
 
 const METRICS = {
-  CorLoc: ["CorLoc", "pictures of a class in which its best box lies on an object"],
+  CorLoc: ["CorLoc", "images of a class in which its best box lies on an object"],
   mAP_area: ["mAP, area", "objects found, and sure boxes right (VOC 2010)"],
   mAP_11point: ["mAP, 11-point", "the same by the rule of VOC 2007"],
-  classification_mAP: ["Classification mAP", "which classes a picture shows at all"],
+  classification_mAP: ["Classification mAP", "which classes an image shows at all"],
   pointing_mAP: ["Pointing mAP", "the brightest place of the heatmap lies on an object"],
 };
 
@@ -72,11 +72,11 @@ function scoresSection(scores, id) {
     bar(row[main], fixed(row[main])), ...others.map((key) => fixed(row[key])), row.images, row.objects ?? "–",
   ]);
   return section(id, `Scores on ${scores.data}`,
-    make("p", { class: "faint" }, `${plural(scores.images, "picture")}${scores.skipped ? `; ${scores.skipped} more could not be read` : ""}. Each score lies between 0 and 1, higher is better; means are over the classes.`,
+    make("p", { class: "faint" }, `${plural(scores.images, "image")}${scores.skipped ? `; ${scores.skipped} more could not be read` : ""}. Each score lies between 0 and 1, higher is better; means are over the classes.`,
       scores.mAP_area === null ? " This data has tags only: boxes were not measured." : ""),
     make("div", { class: "tiles" }, tiles),
     scroller("Scores of every class", table(
-      ["class", one(main), ...others.map(one), "pictures", "objects"], body,
+      ["class", one(main), ...others.map(one), "images", "objects"], body,
       ["mean", bar(scores[main], fixed(scores[main])), ...others.map((key) => fixed(scores[key])), "", ""])));
 }
 
@@ -108,7 +108,7 @@ function diagnosisSection(diagnosis, id) {
       bar(bin.recall, bin.objects ? `${percent(bin.recall)} of ${bin.objects}` : "none there")]))));
   return section(id, "Where it is right and wrong",
     make("p", { class: "faint" }, `The surest boxes of ${diagnosis.data}, as many of each class as it has objects (in brackets), in per cent.`,
-      gallery ? " Choose a kind to see its pictures." : ""),
+      gallery ? " Choose a kind to see its images." : ""),
     make("div", { class: "stack" }, stack), make("ul", { class: "legend" }, entries),
     make("h3", {}, `Objects found: ${percent(diagnosis.recall)} of ${diagnosis.objects}`),
     make("div", { class: "recalls" }, recalls), conventions(diagnosis.conventions));
@@ -189,23 +189,23 @@ function trainingSection() {
 function doctorSection() {
   const { doctor } = data;
   const rows = Object.entries(doctor.classes).map(([name, row]) => [name,
-    make("span", { class: `level ${row.verdict}` }, row.verdict), row.reasons.join(", ") || "–", row.pictures, row.negatives,
+    make("span", { class: `level ${row.verdict}` }, row.verdict), row.reasons.join(", ") || "–", row.images, row.negatives,
     row.company ? `${row.company.class} ${percent(row.company.share)}` : "–", percent(row.single_object)]);
   const findings = doctor.findings.map((finding) => make("li", {},
     make("span", { class: `level ${finding.level}` }, finding.level), ` ${finding.fault}: ${finding.what}`,
-    finding.pictures.map((line) => make("div", { class: "faint" }, line)), make("div", {}, `Mend: ${finding.mend}`)));
+    finding.images.map((line) => make("div", { class: "faint" }, line)), make("div", {}, `Mend: ${finding.mend}`)));
   const skipped = data.skipped.map((line) => make("li", {}, line));
   return section("data", "Can these tags work?",
-    make("p", { class: "faint" }, `What boxless doctor says of ${doctor.data} (${doctor.judged.join(", ")}): ${plural(doctor.pictures, "picture")}.`),
+    make("p", { class: "faint" }, `What boxless doctor says of ${doctor.data} (${doctor.judged.join(", ")}): ${plural(doctor.images, "image")}.`),
     scroller("Verdict on every class", table(
-      ["class", "verdict", "why", "pictures", "without it", "most often with", "one object"], rows)),
+      ["class", "verdict", "why", "images", "without it", "most often with", "one object"], rows)),
     findings.length ? make("ul", { class: "findings" }, findings) : make("p", {}, "Nothing stands in the way."),
-    skipped.length ? make("details", { open: true }, make("summary", {}, `${plural(skipped.length, "picture")} skipped, which could not be read`), make("ul", {}, skipped)) : null);
+    skipped.length ? make("details", { open: true }, make("summary", {}, `${plural(skipped.length, "image")} skipped, which could not be read`), make("ul", {}, skipped)) : null);
 }
 
 function manifestSection() {
   const { manifest } = data;
-  const facts = { method: manifest.method, "learned from": manifest.supervision, data: `${manifest.data.name}, ${plural(manifest.data.pictures, "picture")}`,
+  const facts = { method: manifest.method, "learned from": manifest.supervision, data: `${manifest.data.name}, ${plural(manifest.data.images, "image")}`,
     classes: manifest.classes.join(", "), "backbone's weights": `${manifest.weights.source} (${manifest.weights.licence})`,
     seed: String(manifest.seed), command: manifest.command, Boxless: manifest.versions.boxless };
   return section("manifest", "What made it",
@@ -213,7 +213,7 @@ function manifestSection() {
     make("details", {}, make("summary", {}, "the whole manifest"), make("pre", { tabindex: 0 }, JSON.stringify(manifest, null, 1))));
 }
 
-// Pictures.
+// Images.
 
 const threshold = () => gallery.threshold.stops[state.stop];
 const isShown = (box) => box[4] >= threshold() && (state.label === "" || box[5] === Number(state.label))
@@ -224,21 +224,21 @@ function place([x1, y1, x2, y2], [width, height]) {
     width: `${100 * (x2 - x1) / width}%`, height: `${100 * (y2 - y1) / height}%` };
 }
 
-function paint(overlay, picture, named) {
-  const truth = state.truth && picture.truth ? picture.truth.filter((row) => state.label === "" || row[4] === Number(state.label)) : [];
-  const boxes = picture.boxes.filter(isShown).map((box) => {
+function paint(overlay, image, named) {
+  const truth = state.truth && image.truth ? image.truth.filter((row) => state.label === "" || row[4] === Number(state.label)) : [];
+  const boxes = image.boxes.filter(isShown).map((box) => {
     const { name, colour, ink } = classes[box[5]];
     const text = named ? `${name} ${score(box[4])}` : name;
-    return make("span", { class: "box", style: { ...place(box, picture.size), borderColor: colour } },
+    return make("span", { class: "box", style: { ...place(box, image.size), borderColor: colour } },
       make("span", { style: { background: colour, color: ink } }, text));
   });
   // The surest come last, so that they lie on top.
-  overlay.replaceChildren(...truth.map((row) => make("span", { class: "true", style: place(row, picture.size) })), ...boxes.reverse());
+  overlay.replaceChildren(...truth.map((row) => make("span", { class: "true", style: place(row, image.size) })), ...boxes.reverse());
 }
 
-function heatmap(picture, label) {
-  const values = atob(picture.maps[label]);
-  const [width, height] = picture.grid;
+function heatmap(image, label) {
+  const values = atob(image.maps[label]);
+  const [width, height] = image.grid;
   const pixels = new ImageData(width, height);
   for (let i = 0; i < values.length; i += 1) {
     const value = values.charCodeAt(i);
@@ -249,26 +249,26 @@ function heatmap(picture, label) {
   return canvas;
 }
 
-function likeliest(picture) {
+function likeliest(image) {
   if (state.label !== "") return Number(state.label);
-  return picture.scores.indexOf(Math.max(...picture.scores));
+  return image.scores.indexOf(Math.max(...image.scores));
 }
 
-function frame(picture, overlay, map, whole) {
-  const image = make("img", { src: picture.src, alt: "", width: picture.size[0], height: picture.size[1] });
-  // A whole picture is seen without scrolling.
-  const style = whole ? { maxWidth: `calc(68dvh * ${picture.size[0] / picture.size[1]})` } : {};
-  return make("span", { class: "frame", style }, image, map !== null && map in picture.maps ? heatmap(picture, map) : null, overlay);
+function frame(image, overlay, map, whole) {
+  const img = make("img", { src: image.src, alt: "", width: image.size[0], height: image.size[1] });
+  // A whole image is seen without scrolling.
+  const style = whole ? { maxWidth: `calc(68dvh * ${image.size[0] / image.size[1]})` } : {};
+  return make("span", { class: "frame", style }, img, map !== null && map in image.maps ? heatmap(image, map) : null, overlay);
 }
 
-const tagsOf = (picture) => picture.tags.map((tag) => classes[tag].name).join(", ") || "none";
+const tagsOf = (image) => image.tags.map((tag) => classes[tag].name).join(", ") || "none";
 
-function caption(picture) {
-  const label = likeliest(picture);
-  const sees = `${classes[label].name} ${sure(picture.scores[label])}`;
-  const wrong = picture.boxes.find((box) => box[6] && box[6] !== "correct" && (state.label === "" || box[5] === label));
+function caption(image) {
+  const label = likeliest(image);
+  const sees = `${classes[label].name} ${sure(image.scores[label])}`;
+  const wrong = image.boxes.find((box) => box[6] && box[6] !== "correct" && (state.label === "" || box[5] === label));
   return state.order === "worst" && wrong
-    ? `${classes[wrong[5]].name} ${score(wrong[4])}: ${spaced(wrong[6])}; tags: ${tagsOf(picture)}` : `${sees}; tags: ${tagsOf(picture)}`;
+    ? `${classes[wrong[5]].name} ${score(wrong[4])}: ${spaced(wrong[6])}; tags: ${tagsOf(image)}` : `${sees}; tags: ${tagsOf(image)}`;
 }
 
 const grid = make("div", { class: "grid" });
@@ -276,32 +276,32 @@ const status = make("p", { class: "faint", role: "status" });
 const more = make("button", { class: "more", onclick: () => { const first = state.shown; state.shown += PAGE; fillGrid(); grid.children[first]?.querySelector("button").focus(); } }, "Show more");
 let overlays = [];
 
-function matches(picture) {
-  if (state.kind !== "") return picture.boxes.some(isShown);
+function matches(image) {
+  if (state.kind !== "") return image.boxes.some(isShown);
   if (state.label === "") return true;
-  return picture.tags.includes(Number(state.label)) || picture.boxes.some(isShown);
+  return image.tags.includes(Number(state.label)) || image.boxes.some(isShown);
 }
 
 function fillGrid() {
-  state.rows = (gallery.orders[state.order][state.label] || []).filter((row) => matches(gallery.pictures[row]));
+  state.rows = (gallery.orders[state.order][state.label] || []).filter((row) => matches(gallery.images[row]));
   overlays = [];
   const cards = state.rows.slice(0, state.shown).map((row) => {
-    const picture = gallery.pictures[row];
+    const image = gallery.images[row];
     const overlay = make("span", { class: "overlay" });
-    overlays.push([overlay, picture]);
-    const text = caption(picture);
-    return make("div", {}, make("button", { class: "card", "data-row": row, "aria-label": `${picture.name}: ${text}`, onclick: () => openPicture(row) },
-      frame(picture, overlay, state.heat ? likeliest(picture) : null, false), make("span", { class: "caption" }, text)));
+    overlays.push([overlay, image]);
+    const text = caption(image);
+    return make("div", {}, make("button", { class: "card", "data-row": row, "aria-label": `${image.name}: ${text}`, onclick: () => openImage(row) },
+      frame(image, overlay, state.heat ? likeliest(image) : null, false), make("span", { class: "caption" }, text)));
   });
   grid.replaceChildren(...cards);
   more.hidden = state.rows.length <= state.shown;
-  const rest = gallery.pictures.length < gallery.of ? ` (${gallery.pictures.length} of ${gallery.of} lie in this page)` : "";
-  status.textContent = `${Math.min(state.shown, state.rows.length)} of ${plural(state.rows.length, "picture")} shown${rest}. Choose one to see its heatmaps.`;
+  const rest = gallery.images.length < gallery.of ? ` (${gallery.images.length} of ${gallery.of} lie in this page)` : "";
+  status.textContent = `${Math.min(state.shown, state.rows.length)} of ${plural(state.rows.length, "image")} shown${rest}. Choose one to see its heatmaps.`;
   repaint();
 }
 
 function repaint() {
-  for (const [overlay, picture] of overlays) paint(overlay, picture, false);
+  for (const [overlay, image] of overlays) paint(overlay, image, false);
   for (const control of thresholds) control();
   const { counts } = gallery.threshold;
   for (const { label, move, objects } of marks) {
@@ -358,7 +358,7 @@ function change(what) {
 function look(what) {
   const order = what.kind && what.kind !== "correct" ? "worst" : "confident";
   change({ label: "", kind: "", order, ...what });
-  document.getElementById("pictures").scrollIntoView();
+  document.getElementById("images").scrollIntoView();
   document.getElementById("class").focus({ preventScroll: true });
 }
 
@@ -369,12 +369,12 @@ const TOLD = {
   worst: "Worst: the surest wrong box first.",
 };
 
-function picturesSection() {
+function imagesSection() {
   const orders = Object.keys(gallery.orders);
   const radios = orders.map((order) => make("label", {}, make("input", { type: "radio", name: "order", value: order, checked: order === state.order,
     onchange: () => change({ order }) }), ORDERS[order]));
   const boxes = data.diagnoses.length > 0;
-  return section("pictures", "Pictures",
+  return section("images", "Images",
     make("p", { class: "faint" }, orders.map((order) => TOLD[order]).join(" "),
       boxes ? ` Dashed: the true boxes${data.manifest.supervision === "tags" ? ", which training never saw" : ""}.` : "", " Scores rank boxes of a class; how much a number says depends on the method."),
     make("div", { class: "controls" }, make("fieldset", { class: "segments" }, make("legend", {}, "Order"), radios),
@@ -384,39 +384,39 @@ function picturesSection() {
     status, grid, more);
 }
 
-// One picture.
+// One image.
 
-const title = make("h2", { id: "picture-name" });
+const title = make("h2", { id: "image-name" });
 const body = make("div");
 const found = make("div");
 const close = make("button", { onclick: () => dialog.close() }, "Close");
-const dialog = make("dialog", { "aria-labelledby": "picture-name", onclose: closePicture, onkeydown: turn },
+const dialog = make("dialog", { "aria-labelledby": "image-name", onclose: closeImage, onkeydown: turn },
   make("div", { class: "dialog-head" }, title,
-    make("button", { onclick: () => step(-1), "aria-label": "previous picture" }, "←"),
-    make("button", { onclick: () => step(1), "aria-label": "next picture" }, "→"),
+    make("button", { onclick: () => step(-1), "aria-label": "previous image" }, "←"),
+    make("button", { onclick: () => step(1), "aria-label": "next image" }, "→"),
     close),
   gallery ? make("div", { class: "controls" }, thresholdControl("threshold-open")) : null, body, found);
 let openOverlays = [];
 
-function openPicture(row) {
+function openImage(row) {
   state.open = row;
-  const picture = gallery.pictures[row];
-  const maps = Object.keys(picture.maps).map(Number).sort((a, b) => picture.scores[b] - picture.scores[a]);
-  if (!maps.includes(state.map)) state.map = maps.includes(likeliest(picture)) ? likeliest(picture) : maps[0];
-  title.textContent = picture.name;
+  const image = gallery.images[row];
+  const maps = Object.keys(image.maps).map(Number).sort((a, b) => image.scores[b] - image.scores[a]);
+  if (!maps.includes(state.map)) state.map = maps.includes(likeliest(image)) ? likeliest(image) : maps[0];
+  title.textContent = image.name;
   const radios = maps.map((label) => make("label", {}, make("input", { type: "radio", name: "map", value: label, checked: label === state.map,
-    onchange: () => { state.map = label; showMap(); } }), `${classes[label].name} ${sure(picture.scores[label])}`));
+    onchange: () => { state.map = label; showMap(); } }), `${classes[label].name} ${sure(image.scores[label])}`));
   const [boxes, heat] = [make("span", { class: "overlay" }), make("div")];
   const showMap = () => {
     const overlay = make("span", { class: "overlay" });
     openOverlays = [boxes, overlay];
-    heat.replaceChildren(frame(picture, overlay, state.map, true));
+    heat.replaceChildren(frame(image, overlay, state.map, true));
     paintOpen();
   };
   body.replaceChildren(make("div", { class: "pair" },
-    make("figure", {}, frame(picture, boxes, null, true), make("figcaption", {}, `Tags: ${tagsOf(picture)}`)),
+    make("figure", {}, frame(image, boxes, null, true), make("figcaption", {}, `Tags: ${tagsOf(image)}`)),
     make("figure", {}, heat, make("figcaption", {}, "Bright: where the network sees the class."),
-      make("fieldset", { class: "segments" }, make("legend", {}, "Heatmap of a class, and how sure it is that the picture shows it"), radios))));
+      make("fieldset", { class: "segments" }, make("legend", {}, "Heatmap of a class, and how sure it is that the image shows it"), radios))));
   showMap();
   repaint();
   if (dialog.open) return;
@@ -426,18 +426,18 @@ function openPicture(row) {
 }
 
 function paintOpen() {
-  const picture = gallery.pictures[state.open];
-  paint(openOverlays[0], picture, true);
+  const image = gallery.images[state.open];
+  paint(openOverlays[0], image, true);
   // Over the heatmap only what belongs to its class.
   const own = (rows, at) => rows && rows.filter((row) => row[at] === state.map);
-  paint(openOverlays[1], { ...picture, boxes: own(picture.boxes, 5), truth: own(picture.truth, 4) }, false);
-  const rows = picture.boxes.filter(isShown).map((box) => [classes[box[5]].name, score(box[4]), box[6] ? spaced(box[6]) : "–"]);
+  paint(openOverlays[1], { ...image, boxes: own(image.boxes, 5), truth: own(image.truth, 4) }, false);
+  const rows = image.boxes.filter(isShown).map((box) => [classes[box[5]].name, score(box[4]), box[6] ? spaced(box[6]) : "–"]);
   found.replaceChildren(rows.length ? table(["box", "score", "kind"], rows) : make("p", { class: "faint" }, "No box reaches the threshold."));
 }
 
 function step(by) {
   const rows = state.rows;
-  if (rows.length) openPicture(rows[(rows.indexOf(state.open) + by + rows.length) % rows.length]);
+  if (rows.length) openImage(rows[(rows.indexOf(state.open) + by + rows.length) % rows.length]);
 }
 
 function turn(event) {
@@ -446,7 +446,7 @@ function turn(event) {
   if (event.key === "ArrowRight") step(1);
 }
 
-function closePicture() {
+function closeImage() {
   const row = state.open;
   state.open = null;
   grid.querySelector(`[data-row="${row}"]`)?.focus();
@@ -459,7 +459,7 @@ function build() {
   const parts = [
     ...data.evaluations.map((scores, i) => [scoresSection(scores, i ? `scores-${i}` : "scores"), many ? `Scores: ${scores.data}` : "Scores"]),
     ...data.diagnoses.map((diagnosis, i) => [diagnosisSection(diagnosis, i ? `errors-${i}` : "errors"), data.diagnoses.length > 1 ? `Errors: ${diagnosis.data}` : "Errors"]),
-    gallery ? [picturesSection(), "Pictures"] : null,
+    gallery ? [imagesSection(), "Images"] : null,
     data.curves ? [curvesSection(), "Curves"] : null,
     data.doctor ? [doctorSection(), "Data"] : null,
     [trainingSection(), "Training"],

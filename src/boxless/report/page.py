@@ -1,4 +1,4 @@
-"""One HTML file that holds all it shows: style, script, pictures and numbers."""
+"""One HTML file that holds all it shows: style, script, images and numbers."""
 
 import base64
 import hashlib

@@ -23,7 +23,7 @@ from boxless.progress import console
 from boxless.server.guard import Guard, Limits
 from boxless.server.messages import Look, Model, Prediction, Problem, Project, Tasks
 from boxless.server.service import Service
-from boxless.server.uploads import kind, task_picture, uploaded
+from boxless.server.uploads import kind, task_image, uploaded
 
 
 def serve(run: Path, host: str, port: int) -> None:
@@ -75,7 +75,7 @@ def create_app(detector: Detector, limits: Limits | None = None, host: str = "12
     """The server's ASGI application.
 
     Args:
-        detector: what looks at the pictures.
+        detector: what looks at the images.
         limits: what it takes on.
         host: a name under which it may be asked, beside `localhost` and any address.
     """
@@ -127,7 +127,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
     @app.post("/look", responses=_ANSWERS, openapi_extra=_body(_FORM))
     async def look(request: Request) -> Look:
-        """All boxes and the heatmap of every class of an uploaded picture."""
+        """All boxes and the heatmap of every class of an uploaded image."""
         content = await uploaded(request)
         return await service.do(lambda: service.look(content))
 
@@ -137,7 +137,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         openapi_extra=_body(_FORM | {"application/json": {"schema": Tasks.model_json_schema()}}),
     )
     async def predict(request: Request, min_score: float | None = None) -> Prediction | dict[str, Any]:
-        """The boxes of an uploaded picture: the confident ones, or all from `min_score` on.
+        """The boxes of an uploaded image: the confident ones, or all from `min_score` on.
 
         Label Studio asks here too, in JSON; it gets its own predictions.
         """
@@ -166,10 +166,10 @@ async def _predict_tasks(service: Service, body: bytes) -> dict[str, Any]:
     classes = service.detector.classes
     control = read_labeling_config(asked.label_config, classes) if asked.label_config else own_control(classes)
     names = [f"task {number}" for number in range(1, len(asked.tasks) + 1)]
-    pictures = [task_picture(task, control.key, name) for task, name in zip(asked.tasks, names, strict=True)]
+    images = [task_image(task, control.key, name) for task, name in zip(asked.tasks, names, strict=True)]
     results = [
         await service.do(partial(service.task, content, name, control))
-        for content, name in zip(pictures, names, strict=True)
+        for content, name in zip(images, names, strict=True)
     ]
     return {"results": results, "model_version": service.detector.name}
 

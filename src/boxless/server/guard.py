@@ -21,7 +21,7 @@ class Limits:
 
     Args:
         size: bytes of a request.
-        pixels: of a picture.
+        pixels: of an image.
         tasks: of a Label Studio request.
         waiting: requests with a body that are in memory at once; more are told to come back.
         seconds: to send a request, and to wait for a turn.
@@ -107,7 +107,7 @@ class Guard:
     async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
         """The whole body; None where the client went away."""
         limit, body = self._limits.size, bytearray()
-        too_large = HTTPException(413, f"more than {limit:,} bytes; scale the picture down")
+        too_large = HTTPException(413, f"more than {limit:,} bytes; scale the image down")
         if int(headers.get("content-length", "0")) > limit:
             raise too_large
         try:

@@ -14,7 +14,7 @@ class Detection(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What was found in a picture, best first; `image_scores` tell how sure it is that a class is there at all."""
+    """What was found in an image, best first; `image_scores` tell how sure it is that a class is there at all."""
 
     model_version: str
     width: int
@@ -30,17 +30,17 @@ class MarkedDetection(Detection):
 
 
 class ClassView(BaseModel):
-    """A class's colour (#rrggbb) and its heatmap, a JPEG data URI that spans the picture."""
+    """A class's colour (#rrggbb) and its heatmap, a JPEG data URI that spans the image."""
 
     colour: str
     heatmap: str
 
 
 class Look(Prediction):
-    """All boxes, the picture as it was read (a JPEG data URI), and every class's heatmap."""
+    """All boxes, the image as it was read (a JPEG data URI), and every class's heatmap."""
 
     detections: list[MarkedDetection]  # type: ignore[assignment]
-    picture: str
+    image: str
     classes: dict[str, ClassView]
 
 
@@ -62,7 +62,7 @@ class Problem(BaseModel):
 
 
 class Tasks(BaseModel):
-    """Label Studio's request: pictures are data URIs in the tasks' data."""
+    """Label Studio's request: images are data URIs in the tasks' data."""
 
     tasks: list[dict[str, Any]]
     label_config: str | None = None

@@ -13,8 +13,8 @@ from PIL import Image
 
 from boxless.exports.common import rows
 from boxless.exports.label_studio import Control, labeling_config, own_control, prediction
+from boxless.images import decode_image
 from boxless.inference import Detector, confident
-from boxless.pictures import decode_picture
 from boxless.server.guard import Limits
 from boxless.server.messages import ClassView, Detection, Look, MarkedDetection, Model, Prediction
 from boxless.structures import Detections, FloatArray, Heatmaps
@@ -23,12 +23,12 @@ from boxless.visualize.boxes import class_colour
 
 T = TypeVar("T")
 
-PICTURE, HEATMAP = 1600, 320
+IMAGE, HEATMAP = 1600, 320
 """Longest sides, in pixels, of what the page gets to show."""
 
 
 class Service:
-    """The detector, looking at one picture at a time."""
+    """The detector, looking at one image at a time."""
 
     def __init__(self, detector: Detector, limits: Limits) -> None:
         self.detector, self.limits = detector, limits
@@ -47,15 +47,15 @@ class Service:
             self._turn.release()
 
     def predict(self, content: bytes, min_score: float | None) -> Prediction:
-        """The boxes of a picture file: those that score enough, or the confident ones."""
-        found, _ = self.detector.look(decode_picture(content, "the picture", self.limits.pixels))
+        """The boxes of an image file: those that score enough, or the confident ones."""
+        found, _ = self.detector.look(decode_image(content, "the image", self.limits.pixels))
         found = confident(found) if min_score is None else found.above(min_score)
         return Prediction(**self._head(found), detections=[_detection(found, *row) for row in rows(found)])
 
     def look(self, content: bytes) -> Look:
-        """All there is to see in a picture file."""
-        picture = decode_picture(content, "the picture", self.limits.pixels)
-        found, heat = self.detector.look(picture)
+        """All there is to see in an image file."""
+        image = decode_image(content, "the image", self.limits.pixels)
+        found, heat = self.detector.look(image)
         shown = set(rows(confident(found)))
         detections = [
             MarkedDetection(**_detection(found, *row).model_dump(), confident=row in shown) for row in rows(found)
@@ -64,11 +64,11 @@ class Service:
             name: ClassView(colour="#{:02x}{:02x}{:02x}".format(*class_colour(label)), heatmap=_heatmap(heat, label))
             for label, name in enumerate(found.classes)
         }
-        return Look(**self._head(found), detections=detections, picture=_data_uri(picture, PICTURE), classes=classes)
+        return Look(**self._head(found), detections=detections, image=_data_uri(image, IMAGE), classes=classes)
 
     def task(self, content: bytes, name: str, control: Control) -> dict[str, Any]:
-        """A Label Studio prediction for a picture file."""
-        found, _ = self.detector.look(decode_picture(content, name, self.limits.pixels))
+        """A Label Studio prediction for an image file."""
+        found, _ = self.detector.look(decode_image(content, name, self.limits.pixels))
         return prediction(confident(found), control, self.detector.name)
 
     def model(self) -> Model:
@@ -99,8 +99,8 @@ def _heatmap(heat: Heatmaps, label: int) -> str:
     return _data_uri(draw_heatmap(np.zeros((height, width, 3), np.uint8), heatmap, alpha=1), HEATMAP)
 
 
-def _data_uri(picture: NDArray[np.uint8], longest: int) -> str:
-    image, file = Image.fromarray(picture), BytesIO()
-    image.thumbnail((longest, longest))
-    image.save(file, "JPEG", quality=88)
+def _data_uri(image: NDArray[np.uint8], longest: int) -> str:
+    pil, file = Image.fromarray(image), BytesIO()
+    pil.thumbnail((longest, longest))
+    pil.save(file, "JPEG", quality=88)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

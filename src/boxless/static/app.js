@@ -57,8 +57,8 @@ function show(found, name) {
   shown.threshold = null;
   shown.heat = null;
   $("status").textContent = `${name}, ${look.width} × ${look.height} pixels`;
-  $("picture").src = look.picture;
-  $("picture").parentElement.style.setProperty("--ratio", look.width / look.height);
+  $("image").src = look.image;
+  $("image").parentElement.style.setProperty("--ratio", look.width / look.height);
   $("boxes").setAttribute("viewBox", `0 0 ${look.width} ${look.height}`);
   $("boxes").setAttribute("preserveAspectRatio", "none");
   $("threshold").value = 0;
@@ -76,12 +76,12 @@ function fillClasses() {
       draw();
     });
     const tile = element("button", { type: "button", className: "tile", value: name, ariaLabel: `Heatmap of ${name}` },
-      element("img", { src: look.picture, alt: "" }), element("img", { src: look.classes[name].heatmap, alt: "" }));
+      element("img", { src: look.image, alt: "" }), element("img", { src: look.classes[name].heatmap, alt: "" }));
     tile.addEventListener("click", () => {
       shown.heat = shown.heat === name ? null : name;
       draw();
     });
-    const score = element("span", { className: "score", title: "how sure it is that the class is in the picture" },
+    const score = element("span", { className: "score", title: "how sure it is that the class is in the image" },
       look.image_scores[name].toFixed(2));
     return element("li", {}, tile, element("label", {}, box, swatch(name), name, score));
   }));

@@ -1,4 +1,4 @@
-"""Boxes over a picture, readable at a glance."""
+"""Boxes over an image, readable at a glance."""
 
 from dataclasses import dataclass
 
@@ -27,35 +27,35 @@ def class_colour(label: int) -> Colour:
 
 
 def draw_boxes(
-    picture: NDArray[np.uint8], detections: Detections, annotations: Annotations | None = None, max_boxes: int = 20
+    image: NDArray[np.uint8], detections: Detections, annotations: Annotations | None = None, max_boxes: int = 20
 ) -> NDArray[np.uint8]:
-    """Draw boxes with class and score; the surer ones lie on top, labels stay inside the picture and apart.
+    """Draw boxes with class and score; the surer ones lie on top, labels stay inside the image and apart.
 
     Args:
-        picture: (h, w, 3) uint8, RGB; it is not changed.
-        detections: boxes in pixels of this picture, best first.
+        image: (h, w, 3) uint8, RGB; it is not changed.
+        detections: boxes in pixels of this image, best first.
         annotations: true boxes, drawn as thin dashed white lines.
         max_boxes: how many detections are drawn, from the best on.
 
     Returns:
         (h, w, 3) uint8.
     """
-    image = Image.fromarray(picture)
-    draw = ImageDraw.Draw(image)
-    line = max(2, round(max(image.size) / 170))
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    line = max(2, round(max(canvas.size) / 170))
     count = min(len(detections), max_boxes)
-    boxes = [_pixels(box, image.size) for box in detections.boxes[:count].tolist()]
+    boxes = [_pixels(box, canvas.size) for box in detections.boxes[:count].tolist()]
     colours = [class_colour(label) for label in detections.labels[:count].tolist()]
     for box, colour in zip(reversed(boxes), reversed(colours), strict=True):
         draw.rectangle(box, outline=colour, width=line)
     for box in annotations.boxes.tolist() if annotations is not None else []:
-        _draw_dashed(draw, _pixels(box, image.size), max(1, line // 2))
+        _draw_dashed(draw, _pixels(box, canvas.size), max(1, line // 2))
     tags: list[_Tag] = []
     for i, box in enumerate(boxes):
-        tags.append(_tag(detections.names[i], float(detections.scores[i]), box, colours[i], image.size, tags))
+        tags.append(_tag(detections.names[i], float(detections.scores[i]), box, colours[i], canvas.size, tags))
     for tag in reversed(tags):
         tag.draw(draw)
-    return np.asarray(image).copy()
+    return np.asarray(canvas).copy()
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _meet(a: Rectangle, b: Rectangle) -> bool:
 
 
 def _pixels(box: list[float], size: tuple[int, int]) -> Rectangle:
-    """The first and last pixels of a box within the picture."""
+    """The first and last pixels of a box within the image."""
     (width, height), (x1, y1, x2, y2) = size, (round(side) for side in box)
     left, top = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
     return left, top, max(min(x2, width) - 1, left), max(min(y2, height) - 1, top)

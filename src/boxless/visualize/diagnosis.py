@@ -26,9 +26,9 @@ LEGEND: dict[Outcome, tuple[Colour, str]] = {
 """Colour of every outcome and what it says."""
 KINDS = {
     "size": "by size of the object (COCO)",
-    "fraction": "by share of the picture",
-    "count": "by objects of its class in the picture",
-    "order": "first of its class in the picture, or further",
+    "fraction": "by share of the image",
+    "count": "by objects of its class in the image",
+    "order": "first of its class in the image, or further",
 }
 """What objects are sorted by."""
 # Inches, as all lengths here.
@@ -54,7 +54,7 @@ def draw_diagnosis(diagnosis: dict[str, Any]) -> NDArray[np.uint8]:
     height = 1.5 + max(bars + legend, recalls)
     figure = Figure((_WIDTH, height), dpi=_DPI)
     figure.text(0.3 / _WIDTH, 1 - 0.4 / height, headline(diagnosis), fontsize=15, weight="bold")
-    beside = f"{diagnosis['data']}, {diagnosis['images']} pictures with boxes{ceiling(diagnosis)}"
+    beside = f"{diagnosis['data']}, {diagnosis['images']} images with boxes{ceiling(diagnosis)}"
     figure.text(0.3 / _WIDTH, 1 - 0.65 / height, beside, fontsize=11, color="0.4", parse_math=False)
 
     def axes(left: float, top: float, width: float, high: float) -> Axes:

@@ -1,4 +1,4 @@
-"""Class heatmaps over a picture."""
+"""Class heatmaps over an image."""
 
 import matplotlib
 import numpy as np
@@ -10,20 +10,20 @@ from boxless.structures import FloatArray, Heatmaps
 from boxless.visualize.text import font_of, height_of, shortened
 
 _TILE = 360
-"""Longest side of a panel's tiles in pixels; smaller pictures keep their size."""
+"""Longest side of a panel's tiles in pixels; smaller images keep their size."""
 
 
 def draw_heatmap(
-    picture: NDArray[np.uint8], heatmap: FloatArray, colormap: str = "jet", alpha: float = 0.5
+    image: NDArray[np.uint8], heatmap: FloatArray, colormap: str = "jet", alpha: float = 0.5
 ) -> NDArray[np.uint8]:
-    """Lay a heatmap over a picture.
+    """Lay a heatmap over an image.
 
     The map's greatest value gets the colormap's last colour; zero and what speaks against the class, below it, get the
     first. Jet is the colormap of Oquab et al., "Is object localization for free?", CVPR 2015.
 
     Args:
-        picture: (H, W, 3) uint8, RGB; it is not changed.
-        heatmap: (h, w) float32, of any resolution; it spans the whole picture and is enlarged smoothly.
+        image: (H, W, 3) uint8, RGB; it is not changed.
+        heatmap: (h, w) float32, of any resolution; it spans the whole image and is enlarged smoothly.
         colormap: any of matplotlib's.
         alpha: share of the map's colour, 0 to 1.
 
@@ -33,29 +33,29 @@ def draw_heatmap(
     Raises:
         BoxlessError: matplotlib has no such colormap.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scaled = np.maximum(heatmap.astype(np.float32), 0) / max(float(heatmap.max()), 1e-12)
     enlarged = np.asarray(Image.fromarray(scaled).resize((width, height), Image.Resampling.BICUBIC))
     colours = _colormap(colormap)(np.clip(enlarged, 0, 1))[..., :3] * 255
-    mixed = picture * (1 - alpha) + colours * alpha
+    mixed = image * (1 - alpha) + colours * alpha
     return np.asarray(np.rint(mixed), np.uint8)
 
 
 def heatmap_panel(
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     heatmaps: Heatmaps,
     scores: FloatArray | None = None,
     most: int = 4,
     colormap: str = "jet",
     alpha: float = 0.5,
 ) -> NDArray[np.uint8]:
-    """The picture and its likeliest classes' heatmaps side by side, each under its class name and score.
+    """The image and its likeliest classes' heatmaps side by side, each under its class name and score.
 
     Every map is scaled from zero to its greatest value, so that its colours tell where, and the score tells how sure.
 
     Args:
-        picture: (h, w, 3) uint8, RGB.
-        heatmaps: of this picture.
+        image: (h, w, 3) uint8, RGB.
+        heatmaps: of this image.
         scores: (classes,) float32, what is written beside the names and decides the order; None takes each map's
             greatest value.
         most: how many classes are shown.
@@ -70,11 +70,11 @@ def heatmap_panel(
     """
     if scores is None:
         scores = heatmaps.maps.max(axis=(1, 2))
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     shrink = min(1, _TILE / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
-    small = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
-    tiles = [_captioned(small, "picture", "")]
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    tiles = [_captioned(small, "image", "")]
     for label in np.argsort(-scores, kind="stable")[:most]:
         drawn = draw_heatmap(small, heatmaps.maps[label], colormap, alpha)
         tiles.append(_captioned(drawn, heatmaps.classes[label], f" {scores[label]:.2f}"))
@@ -86,10 +86,10 @@ def _captioned(tile: NDArray[np.uint8], name: str, score: str) -> NDArray[np.uin
     height, width = tile.shape[:2]
     font = font_of(16)
     strip = height_of(font) + 6
-    image = Image.new("RGB", (width, height + strip), "white")
-    image.paste(Image.fromarray(tile), (0, strip))
-    ImageDraw.Draw(image).text((3, 3), shortened(name, score, width - 6, font), fill="black", font=font)
-    return np.asarray(image).copy()
+    canvas = Image.new("RGB", (width, height + strip), "white")
+    canvas.paste(Image.fromarray(tile), (0, strip))
+    ImageDraw.Draw(canvas).text((3, 3), shortened(name, score, width - 6, font), fill="black", font=font)
+    return np.asarray(canvas).copy()
 
 
 def _colormap(name: str) -> matplotlib.colors.Colormap:
