@@ -19,11 +19,11 @@ import typer
 from _shared import machine
 
 from boxless import Detector, load_dataset
-from boxless.fitting import tagged
-from boxless.methods.extent import agreement
-from boxless.prepare import prepare
-from boxless.pseudo_boxes import located
+from boxless.cached_dataset import prepare
+from boxless.methods.cam_threshold import agreement
+from boxless.pseudo_labels.recipe import located
 from boxless.structures import Dataset, FloatArray
+from boxless.training.fitting import tagged
 
 
 def main(

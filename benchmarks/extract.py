@@ -34,7 +34,7 @@ from boxless.config import Config, resolve
 from boxless.features import FeatureStore, Item, View, collate, to_pixels, views_of
 from boxless.images import content_keys, image_size, read_image
 from boxless.methods.presets import DEFAULT_METHOD, preset
-from boxless.runs import Network, build_network
+from boxless.run_folder import Network, build_network
 
 BATCH, WORKERS = 8, 2
 SIDE = 4096

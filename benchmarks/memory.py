@@ -30,7 +30,7 @@ import typer
 from _shared import machine
 
 import boxless
-from boxless.runs import read_manifest, write_json
+from boxless.run_folder import read_manifest, write_json
 from boxless.structures import Dataset
 
 MEMORY = ("resident", "anonymous")

@@ -20,7 +20,7 @@ from _shared import machine, spread
 import boxless
 from boxless.evaluation import decide_all, matched
 from boxless.methods import PRESETS
-from boxless.runs import read_manifest, write_json
+from boxless.run_folder import read_manifest, write_json
 
 CEILING = "ceiling"
 SCORES = ("mAP_11point", "mAP_area", "CorLoc", "classification_mAP", "pointing_mAP")

@@ -18,9 +18,9 @@ import typer
 from _shared import machine, spread
 
 import boxless
+from boxless.detector import Detector, confident
 from boxless.devices import full_width, one_thread_a_image
 from boxless.images import read_image, write_image
-from boxless.inference import Detector, confident
 from boxless.proposals import propose
 from boxless.results import predict
 from boxless.visualize import draw_boxes

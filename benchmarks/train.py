@@ -21,13 +21,13 @@ import typer
 from _shared import machine, spread
 
 import boxless
+from boxless.cached_dataset import prepare
 from boxless.config import Config, resolve
 from boxless.features import Batch, FeatureStore, collate, views_of
-from boxless.loop import TrainingViews, optimizer_for
 from boxless.methods.presets import preset
-from boxless.prepare import prepare
-from boxless.runs import build_network
+from boxless.run_folder import build_network
 from boxless.structures import Dataset
+from boxless.training.engine import TrainingViews, optimizer_for
 
 VGG16 = Path(__file__).parent.parent / "configs" / "voc2007" / "wsddn_vgg16.yaml"
 SINGLE_SCALE = ("views.scales=[512]", "views.flips=false", "inference.views=null", "backbone.weights=none")

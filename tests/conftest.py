@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from boxless.datasets.demo import make_demo
+from boxless.demo.data import make_demo
 
 CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROME_ARGS = (
@@ -44,9 +44,9 @@ def short_localizer() -> Iterator[None]:
     """For tests that do not look at what the localizer within a run learns, and let it learn next to nothing; few
     images are enough for mosaics."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("boxless.loop.EPOCHS", 2)
-        patch.setattr("boxless.fitting.SCALED", 2)
-        patch.setattr("boxless.mosaics.SHARE", 1)
+        patch.setattr("boxless.training.engine.EPOCHS", 2)
+        patch.setattr("boxless.training.fitting.SCALED", 2)
+        patch.setattr("boxless.pseudo_labels.mosaic.SHARE", 1)
         yield
 
 

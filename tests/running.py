@@ -41,8 +41,8 @@ def assert_same_bits(first: Path, second: Path) -> None:
 
 
 TRAIN = """
-import sys, boxless, boxless.fitting, boxless.loop, boxless.mosaics
-boxless.loop.EPOCHS, boxless.fitting.SCALED, boxless.mosaics.SHARE = 2, 2, 1
+import sys, boxless, boxless.training.fitting, boxless.training.engine, boxless.pseudo_labels.mosaic
+boxless.training.engine.EPOCHS, boxless.training.fitting.SCALED, boxless.pseudo_labels.mosaic.SHARE = 2, 2, 1
 boxless.train(sys.argv[1], sys.argv[2], method=sys.argv[3], split="train", options=sys.argv[4:], seed=1)
 """
 

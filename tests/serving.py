@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from boxless.backbones import Backbone
 from boxless.config import Config, InferenceConfig, LocalizerConfig, ViewConfig
+from boxless.detector import Detector
 from boxless.features import Batch
-from boxless.inference import Detector
 from boxless.methods import Evidence, Localizer
-from boxless.runs import Network
+from boxless.run_folder import Network
 from boxless.server import Limits, build_server, create_app
 
 CLASSES = ("cat", "dog", "owl")

@@ -165,7 +165,7 @@ Path(out).mkdir()
 (Path(out) / "manifest.json").write_text(json.dumps({"format": %d, "seconds": {"a": 3 * images}}))
 assert (command, option) == ("train", "seed=1")
 """
-    monkeypatch.setattr(memory, "TRAIN", code % boxless.runs.FORMAT)
+    monkeypatch.setattr(memory, "TRAIN", code % boxless.run_folder.FORMAT)
     clock = chain([0, 60, 0, 120], repeat(0))
     monkeypatch.setattr(memory, "time", SimpleNamespace(sleep=time.sleep, perf_counter=lambda: next(clock)))
     memory.main(demo, ["seed=1"], sizes="12,18", out=tmp_path / "out")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boxless.datasets import load_dataset
+    from boxless.detector import Detector, confident
     from boxless.doctor import examine
     from boxless.errors import BoxlessError, ImageError
     from boxless.evaluation import diagnose, evaluate
-    from boxless.inference import Detector, confident
     from boxless.structures import Annotations, Dataset, Detections, Heatmaps, Sample
-    from boxless.training import train
+    from boxless.training.train import train
 
 _HOMES = {
     "load_dataset": "datasets",
@@ -25,14 +25,14 @@ _HOMES = {
     "ImageError": "errors",
     "diagnose": "evaluation",
     "evaluate": "evaluation",
-    "Detector": "inference",
-    "confident": "inference",
+    "Detector": "detector",
+    "confident": "detector",
     "Annotations": "structures",
     "Dataset": "structures",
     "Detections": "structures",
     "Heatmaps": "structures",
     "Sample": "structures",
-    "train": "training",
+    "train": "training.train",
 }
 
 __all__ = [

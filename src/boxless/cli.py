@@ -58,7 +58,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 0,
 ) -> None:
     """Draw a data set, train on its tags, print the scores, write images and a report: the whole way in minutes."""
-    from boxless.demo import run_demo
+    from boxless.demo.run import run_demo
 
     scores, page = run_demo(out, seed)
     _print_scores(scores)
@@ -85,7 +85,7 @@ def doctor(
 
     report = examine(data, split, _names(classes))
     if json_file:
-        from boxless.runs import write_json  # It brings torch, which nothing else here needs.
+        from boxless.run_folder import write_json  # It brings torch, which nothing else here needs.
 
         write_json(json_file, report)
     _print_examination(report, data)
@@ -123,7 +123,7 @@ def train(
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb; may be given twice.")] = None,
 ) -> None:
     """Train a detector from image-level tags; boxes are not looked at, unless with supervision=boxes (the ceiling)."""
-    from boxless.training import train
+    from boxless.training.train import train
 
     train(
         data,
@@ -152,9 +152,9 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all scores to this file.")] = None,
 ) -> None:
     """Score a detector: VOC mAP, CorLoc, classification and pointing mAP."""
+    from boxless.detector import Detector
     from boxless.evaluation import evaluate
-    from boxless.inference import Detector
-    from boxless.runs import write_json
+    from boxless.run_folder import write_json
 
     detector = Detector.load(run)
     scores = evaluate(detector, data, split)
@@ -172,10 +172,10 @@ def diagnose(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
 ) -> None:
     """Tell where a detector is right and wrong: kinds of errors, and which objects are found, as a chart and JSON."""
+    from boxless.detector import Detector
     from boxless.evaluation import diagnose
     from boxless.images import write_image
-    from boxless.inference import Detector
-    from boxless.runs import write_json
+    from boxless.run_folder import write_json
     from boxless.visualize import draw_diagnosis
 
     detector = Detector.load(run)
@@ -217,7 +217,7 @@ def predict(
     ] = None,
 ) -> None:
     """Find objects in images: overlays to look at, beside a file for programs."""
-    from boxless.inference import Detector
+    from boxless.detector import Detector
     from boxless.results import predict
 
     report_skipped(predict(Detector.load(run), images, out, format, min_score))
@@ -233,7 +233,7 @@ def heatmap(
     colormap: Annotated[str, typer.Option(help="Any matplotlib colormap.")] = "jet",
 ) -> None:
     """Show where each class is: overlays to look at, beside the maps as .npy arrays."""
-    from boxless.inference import Detector
+    from boxless.detector import Detector
     from boxless.results import heatmaps
 
     report_skipped(heatmaps(Detector.load(run), images, out, class_name, colormap))

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from boxless.cached_dataset import prepare
 from boxless.datasets import load_dataset
+from boxless.detector import Detector, points_of
 from boxless.devices import full_width, one_thread_a_image
 from boxless.errors import BoxlessError
-from boxless.inference import Detector, points_of
 from boxless.metrics import diagnose_detections, evaluate_detections
-from boxless.prepare import prepare
 from boxless.progress import announce, track_threads
 from boxless.structures import Dataset, Detections, FloatArray, Heatmaps, Sample
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxless.cache import save_array, write_text
+from boxless.detector import Detector, confident
 from boxless.errors import BoxlessError
-from boxless.exports import FORMATS
-from boxless.exports.common import Names
+from boxless.export import FORMATS
+from boxless.export.common import Names
 from boxless.images import find_images, write_image
-from boxless.inference import Detector, confident
 from boxless.structures import Detections
 from boxless.visualize import contact_sheet, draw_boxes, draw_heatmap, heatmap_panel
 

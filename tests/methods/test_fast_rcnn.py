@@ -4,17 +4,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from box_supervision import CHANNELS, described, evidence, item, network, random_map, turned, warm
 from sklearn.decomposition import PCA
-from teaching import CHANNELS, described, evidence, item, network, random_map, turned, warm
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from boxless.config import FastRCNNConfig, LocalizerConfig
 from boxless.features import Item, Truth, collate
 from boxless.methods import FastRCNN, Localizer
+from boxless.methods.box_supervised import Projection
 from boxless.methods.heads import decode, equalise
 from boxless.methods.losses import refinement_loss
-from boxless.methods.taught import Projection
 
 SMALL: dict[str, Any] = {
     "components": (4, 3),

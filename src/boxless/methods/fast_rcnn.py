@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from boxless.backbones import Backbone
 from boxless.config import FastRCNNConfig
 from boxless.features import Batch, Truth
-from boxless.methods.evidence import Evidence
+from boxless.methods.box_supervised import SEEN, TaughtDetector
 from boxless.methods.heads import (
     average_regions,
     decode,
@@ -22,7 +22,7 @@ from boxless.methods.heads import (
 )
 from boxless.methods.losses import absence_loss, box_loss, refinement_loss
 from boxless.methods.mining import assign, balance, draw, trust
-from boxless.methods.taught import SEEN, TaughtDetector
+from boxless.methods.outputs import Evidence
 
 OBJECTS = 0.33
 """Share of the proposals on objects in an image's loss."""

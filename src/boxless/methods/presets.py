@@ -7,10 +7,10 @@ from torch import nn
 from boxless.backbones import Backbone
 from boxless.config import Config, DenseConfig, FastRCNNConfig, LocalizerConfig
 from boxless.errors import BoxlessError
-from boxless.methods.dense import DenseDetector
-from boxless.methods.detector import WeakDetector
+from boxless.methods.cam import Localizer
 from boxless.methods.fast_rcnn import FastRCNN
-from boxless.methods.localizer import Localizer
+from boxless.methods.fcos import DenseDetector
+from boxless.methods.mil import WeakDetector
 
 Model = Localizer | WeakDetector | FastRCNN | DenseDetector
 

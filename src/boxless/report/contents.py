@@ -10,17 +10,17 @@ import numpy as np
 
 from boxless.cache import write_text
 from boxless.datasets import load_dataset
+from boxless.detector import Detector
 from boxless.doctor import examine
 from boxless.doctor.finding import name_files
 from boxless.errors import BoxlessError
 from boxless.evaluation import Decisions, decide_all, matched
 from boxless.images import below
-from boxless.inference import Detector
 from boxless.metrics import precision_recall, ranking
 from boxless.progress import announce, console
 from boxless.report.gallery import Maps, gallery, small_maps
 from boxless.report.page import render_page
-from boxless.runs import LOCALIZER, read_history, read_manifest
+from boxless.run_folder import LOCALIZER, read_history, read_manifest
 from boxless.visualize.boxes import class_colour
 from boxless.visualize.colours import Colour, ink_on
 from boxless.visualize.diagnosis import KINDS, LEGEND, headline

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from boxless.detector import confident
 from boxless.evaluation import Decisions
 from boxless.images import below, read_image
-from boxless.inference import confident
 from boxless.metrics import judge, ranking
 from boxless.metrics.errors import Outcome
 from boxless.structures import BoolArray, Detections, FloatArray, Heatmaps, Sample

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp
 
+from boxless.detector import Detector
 from boxless.errors import BoxlessError
-from boxless.exports.label_studio import own_control, read_labeling_config
-from boxless.inference import Detector
+from boxless.export.label_studio import own_control, read_labeling_config
 from boxless.progress import console
 from boxless.server.guard import Guard, Limits
 from boxless.server.messages import Look, Model, Prediction, Problem, Project, Tasks

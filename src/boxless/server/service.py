@@ -11,10 +11,10 @@ from fastapi import HTTPException
 from numpy.typing import NDArray
 from PIL import Image
 
-from boxless.exports.common import rows
-from boxless.exports.label_studio import Control, labeling_config, own_control, prediction
+from boxless.detector import Detector, confident
+from boxless.export.common import rows
+from boxless.export.label_studio import Control, labeling_config, own_control, prediction
 from boxless.images import decode_image
-from boxless.inference import Detector, confident
 from boxless.server.guard import Limits
 from boxless.server.messages import ClassView, Detection, Look, MarkedDetection, Model, Prediction
 from boxless.structures import Detections, FloatArray, Heatmaps

@@ -1,0 +1,1 @@
+"""The drawn demo data set, and the whole way on it."""

@@ -1,0 +1,151 @@
+"""Label Studio: tasks with pre-annotations, which a person corrects, and the labeling config that they fit.
+
+Source: https://labelstud.io/guide/predictions
+"""
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from defusedxml.ElementTree import fromstring
+
+from boxless.cache import write_whole
+from boxless.errors import BoxlessError
+from boxless.export.common import rows
+from boxless.structures import Detections
+
+
+@dataclass(frozen=True)
+class Control:
+    """Where boxes go in a labeling config: its RectangleLabels, and the Image that these are drawn on.
+
+    Args:
+        name: of the RectangleLabels.
+        image: name of the Image.
+        key: of the image in a task's data.
+        labels: what a box may be called.
+    """
+
+    name: str
+    image: str
+    key: str
+    labels: Collection[str]
+
+
+def write_label_studio(
+    out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str], model: str
+) -> Path:
+    """Write `tasks.json`, whole or not at all, and beside it `labeling-config.xml` for the project.
+
+    A task's image is `/data/local-files/?d=<path as given>`: Label Studio serves it from below its
+    LOCAL_FILES_DOCUMENT_ROOT. Boxes are shares of the image in percent; a task's score is that of its likeliest
+    class, so that the Data Manager can sort by it.
+
+    Args:
+        out: the folder of both files.
+        predictions: images and what was found in them.
+        classes: class names.
+        model: `model_version` of the predictions.
+
+    Returns:
+        The file `tasks.json`.
+
+    Raises:
+        BoxlessError: a file cannot be written.
+    """
+    control = own_control(classes)
+    path = out / "tasks.json"
+    with write_whole(path) as file:
+        file.write(b"[")
+        for number, (path, found) in enumerate(predictions):
+            address = f"/data/local-files/?d={quote(path.as_posix().lstrip('/'))}"
+            task = {"data": {control.key: address}, "predictions": [prediction(found, control, model)]}
+            file.write((b",\n" if number else b"\n") + json.dumps(task).encode())
+        file.write(b"]\n")
+    with write_whole(out / "labeling-config.xml") as file:
+        file.write(labeling_config(control).encode())
+    return path
+
+
+def own_control(classes: Collection[str]) -> Control:
+    """The control of the labeling configs that are written here."""
+    return Control("label", "image", "image", classes)
+
+
+def read_labeling_config(config: str, classes: Collection[str]) -> Control:
+    """The first control of somebody's labeling config that takes boxes of any of these classes.
+
+    Args:
+        config: XML.
+        classes: of the detector.
+
+    Raises:
+        BoxlessError: it is no XML, or has no such control.
+    """
+    try:
+        view = fromstring(config)
+    except (ET.ParseError, ValueError) as error:
+        raise BoxlessError(f"the labeling config is no XML ({error}); mend it in the project's settings") from None
+    keys = {image.get("name", ""): image.get("value", "").removeprefix("$") for image in view.iter("Image")}
+    for control in view.iter("RectangleLabels"):
+        image, labels = control.get("toName", ""), {label.get("value", "") for label in control.iter("Label")}
+        if image in keys and not labels.isdisjoint(classes):
+            return Control(control.get("name", ""), image, keys[image], labels)
+    raise BoxlessError(
+        f"the labeling config has no RectangleLabels on an Image with one of the labels {', '.join(classes)}; "
+        "take the one that boxless predict --format label-studio writes"
+    )
+
+
+def labeling_config(control: Control) -> str:
+    """The smallest labeling config with this control, as XML."""
+    view = ET.Element("View")
+    ET.SubElement(view, "Image", name=control.image, value=f"${control.key}")
+    rectangles = ET.SubElement(view, "RectangleLabels", name=control.name, toName=control.image)
+    for label in control.labels:
+        ET.SubElement(rectangles, "Label", value=label)
+    ET.indent(view)
+    return ET.tostring(view, encoding="unicode") + "\n"
+
+
+def prediction(found: Detections, control: Control, model: str) -> dict[str, Any]:
+    """One image's boxes as a Label Studio prediction; boxes of classes that the control does not offer are left out.
+
+    Args:
+        found: boxes in pixels.
+        control: where they go.
+        model: `model_version`.
+    """
+    width, height = found.size
+    result = [
+        {
+            "id": f"box-{number}",
+            "from_name": control.name,
+            "to_name": control.image,
+            "type": "rectanglelabels",
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "value": {
+                "x": _percent(x1, width),
+                "y": _percent(y1, height),
+                "width": _percent(x2 - x1, width),
+                "height": _percent(y2 - y1, height),
+                "rotation": 0,
+                "rectanglelabels": [found.classes[label]],
+            },
+            "score": score,
+        }
+        for number, (label, score, (x1, y1, x2, y2)) in enumerate(rows(found), 1)
+        if found.classes[label] in control.labels
+    ]
+    return {"model_version": model, "score": round(float(found.image_scores.max()), 6), "result": result}
+
+
+def _percent(pixels: float, side: int) -> float:
+    # A hundredth of a pixel, as `rows` gives them, at any size that can be decoded.
+    return round(100 * pixels / side, 6)

@@ -1,0 +1,1 @@
+"""How image tags become boxes to train on: `recipe` has the steps in order."""
