@@ -21,7 +21,7 @@ from _shared import machine
 from boxless import Detector, load_dataset
 from boxless.cached_dataset import prepare
 from boxless.methods.cam_threshold import agreement
-from boxless.pseudo_labels.recipe import located
+from boxless.pseudo_labels.recipe import boxes_for_tags
 from boxless.structures import Dataset, FloatArray
 from boxless.training.fitting import tagged
 
@@ -39,22 +39,27 @@ def main(
     scores = {
         name: json.loads((run / f"benchmark-{report}.json").read_text(encoding="utf-8"))
         for name, run in folders.items()
-        if name != "ceiling"
+        if name != "upper_bound"
     }
     detectors = {name: Detector.load(folders[name]) for name in scores}
     everything = load_dataset(data, train, next(iter(detectors.values())).classes).tags_only()
     rows = tagged(everything, seed, images)
     dataset = replace(everything, samples=tuple(everything.samples[row] for row in rows))
     boxes = {name: tag_boxes(detector, dataset, name) for name, detector in detectors.items()}
-    agreed = {
+    consensus = {
         name: float(np.mean([agreement(own, other) for rival, other in boxes.items() if rival != name]))
         for name, own in boxes.items()
     }
     print(f"{data.name}, {machine()}, seed {seed}, {len(dataset)} images\n")
     print("| method | agreement with the others | mAP_11point | CorLoc |\n|---|---|---|---|")
-    for name in sorted(agreed, key=agreed.__getitem__, reverse=True):
-        print(f"| `{name}` | {agreed[name]:.3f} | {scores[name]['mAP_11point']:.3f} | {scores[name]['CorLoc']:.3f} |")
-    chosen, best = max(agreed, key=agreed.__getitem__), max(scores, key=lambda name: float(scores[name]["mAP_11point"]))
+    for name in sorted(consensus, key=consensus.__getitem__, reverse=True):
+        print(
+            f"| `{name}` | {consensus[name]:.3f} | {scores[name]['mAP_11point']:.3f} | {scores[name]['CorLoc']:.3f} |"
+        )
+    chosen, best = (
+        max(consensus, key=consensus.__getitem__),
+        max(scores, key=lambda name: float(scores[name]["mAP_11point"])),
+    )
     cost = scores[best]["mAP_11point"] - scores[chosen]["mAP_11point"]
     print(f"\nChosen without boxes: {chosen}; with the boxes of {report}: {best}; that costs {cost:.3f} mAP")
 
@@ -62,7 +67,7 @@ def main(
 def tag_boxes(detector: Detector, dataset: Dataset, name: str) -> FloatArray:
     """The likeliest box of every tag of every image: (tags, 4), xyxy in fractions of the image."""
     ready = prepare(dataset, detector.features, detector.views, detector.proposals)
-    found = zip(located(detector, ready, range(len(ready.keys)), name), ready.sizes, strict=True)
+    found = zip(boxes_for_tags(detector, ready, range(len(ready.keys)), name), ready.sizes, strict=True)
     return np.concatenate([own.boxes / np.array([*size] * 2, np.float32) for own, size in found])
 
 

@@ -3,7 +3,7 @@
     python benchmarks/methods.py VOCdevkit/VOC2012 --classes cat,cow,dog,horse,sheep --seeds 0,1,2
     python benchmarks/methods.py playing-cards --report test --seeds 0,1,2
 
-Prints a Markdown table, mean and range over the seeds, and the machine it ran on. `ceiling` is `seeded` taught by true
+Prints a Markdown table, mean and range over the seeds, and the machine it ran on. `upper_bound` is `seeded` taught by true
 boxes (`supervision=boxes`); `weak/full` is mAP (11-point) over the ceiling's. Minutes are those of training with
 proposals and feature maps in the caches. A run that stands in `--out` is not trained again, so methods and seeds can be
 added call by call.
@@ -18,11 +18,11 @@ import typer
 from _shared import machine, spread
 
 import boxless
-from boxless.evaluation import decide_all, matched
+from boxless.evaluation import matched, predict_dataset
 from boxless.methods import PRESETS
 from boxless.run_folder import read_manifest, write_json
 
-CEILING = "ceiling"
+CEILING = "upper_bound"
 SCORES = ("mAP_11point", "mAP_area", "CorLoc", "classification_mAP", "pointing_mAP")
 DIAGNOSIS = ("part_rate", "group_rate", "background_rate", "recall_small", "recall_first", "recall_further")
 COLUMNS = (*SCORES, *DIAGNOSIS, "minutes")
@@ -69,7 +69,7 @@ def measured(
     )
     known = run / f"benchmark-{report}.json"
     if not known.exists():
-        decisions = decide_all(detector, matched(detector, data, report), "Evaluate")
+        decisions = predict_dataset(detector, matched(detector, data, report), "Evaluate")
         scores, diagnosis = decisions.scores(), decisions.diagnosis()
         seconds = read_manifest(run)["seconds"]
         training = sum(spent for stage, spent in seconds.items() if stage not in ("proposals", "features"))

@@ -59,7 +59,7 @@ def main(
     for sample in track(samples[:images], "Images", min(images, len(samples))):
         assert sample.annotations is not None
         image = read_image(sample.path)
-        truths.append(sample.annotations.boxes[~sample.annotations.difficult])
+        truths.append(sample.annotations.boxes[~sample.annotations.ignore])
         shapes.append(image.shape[:2])
         for repeat in range(repeats):
             for column, (mode, size) in enumerate(rows):

@@ -17,7 +17,7 @@ from boxless.backbones import Backbone
 from boxless.config import Config, InferenceConfig, LocalizerConfig, ViewConfig
 from boxless.detector import Detector
 from boxless.features import Batch
-from boxless.methods import Evidence, Localizer
+from boxless.methods import Localizer, ViewOutput
 from boxless.run_folder import Network
 from boxless.server import Limits, build_server, create_app
 
@@ -34,14 +34,14 @@ class Quarters(Localizer):
         super().__init__(nn.Sequential(), 3, LocalizerConfig(threshold=0.5), len(CLASSES))
         self.seconds = seconds
 
-    def forward(self, batch: Batch) -> list[Evidence]:
+    def forward(self, batch: Batch) -> list[ViewOutput]:
         time.sleep(self.seconds)
         _, height, width = batch.maps[0].shape
         heat = torch.zeros(3, height, width)
         heat[0, : height // 2, : width // 2] = 0.8
         heat[1, height // 2 :] = 0.6
         heat[2, 0, -1] = 0.1
-        return [Evidence(Tensor([SCORES[name] for name in CLASSES]), maps=heat)]
+        return [ViewOutput(Tensor([SCORES[name] for name in CLASSES]), maps=heat)]
 
 
 def known_detector(seconds: float = 0) -> Detector:

@@ -88,15 +88,15 @@ def test_methods_are_compared_and_one_is_chosen_without_boxes(
     wanted = boxless.evaluate(boxless.Detector.load(tmp_path / demo.name / "cam-3"), demo, "val")
     for name in methods.SCORES:
         assert scores[name] == f"{wanted[name]:.3f}", name
-    assert [row[0] for row in rows] == ["`cam`", "`wsddn`", "`ceiling`"]
-    known = [tmp_path / demo.name / f"{name}-3" / "benchmark-val.json" for name in ("cam", "wsddn", "ceiling")]
+    assert [row[0] for row in rows] == ["`cam`", "`wsddn`", "`upper_bound`"]
+    known = [tmp_path / demo.name / f"{name}-3" / "benchmark-val.json" for name in ("cam", "wsddn", "upper_bound")]
     reached = [json.loads(path.read_text(encoding="utf-8"))["mAP_11point"] for path in known]
     assert [row[-1] for row in rows] == [f"{score / reached[2]:.2f}" for score in reached]
     # The ceiling has no vote, so two opinions are left, which agree with each other equally well.
     choosing.main(demo, tmp_path / demo.name, seed=3, images=5)
     text = capsys.readouterr().out
-    (name, agreed, score, _), (_, other, _, _) = table(text, "method")
-    assert agreed == other and score == rows[["`cam`", "`wsddn`"].index(name)][1]
+    (name, consensus, score, _), (_, other, _, _) = table(text, "method")
+    assert consensus == other and score == rows[["`cam`", "`wsddn`"].index(name)][1]
     assert f"Chosen without boxes: {name.strip('`')}; " in text and "5 images" in text
 
 

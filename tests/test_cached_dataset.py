@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from boxless.backbones import Backbone
-from boxless.cached_dataset import Prepared, prepare
+from boxless.cached_dataset import CachedDataset, prepare
 from boxless.config import BackboneConfig, ProposalConfig
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
@@ -52,7 +52,7 @@ def broken_files(demo: Path, tmp_path: Path) -> tuple[Path, ...]:
     return broken, copy, empty, tmp_path / "missing.jpg"
 
 
-def ids(prepared: Prepared) -> list[str]:
+def ids(prepared: CachedDataset) -> list[str]:
     return [sample.id for sample in prepared.dataset.samples]
 
 

@@ -103,7 +103,7 @@ def test_maps_of_several_stages_need_all_of_them_frozen(freeze: str) -> None:
         assert resolve(preset(name)).hypercolumns
         with pytest.raises(BoxlessError, match=rf"backbone\.freeze={freeze}: {name} reads the maps of several stages"):
             resolve(preset(name), options=[f"backbone.freeze={freeze}"])
-    plain = resolve(preset("cam"), options=[f"backbone.freeze={freeze}", "head.foreground=false"])
+    plain = resolve(preset("cam"), options=[f"backbone.freeze={freeze}", "head.objectness=false"])
     assert not plain.hypercolumns
     assert not any(resolve(preset(name)).hypercolumns for name in set(PRESETS) - {"cam", "seeded", "student"})
 
@@ -111,8 +111,8 @@ def test_maps_of_several_stages_need_all_of_them_frozen(freeze: str) -> None:
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [
-        ("pseudo_boxes.folds=1", "pseudo_boxes.folds: Input should be greater than or equal to 2"),
-        ("pseudo_boxes.agreement=1", "pseudo_boxes.agreement: Input should be less than 1"),
+        ("pseudo_labels.folds=1", "pseudo_labels.folds: Input should be greater than or equal to 2"),
+        ("pseudo_labels.agreement=1", "pseudo_labels.agreement: Input should be less than 1"),
         ("head.hidden=[]", "head.hidden"),
         ("head.components=[0, 4]", "head.components"),
         ("head.reduce=8", "head.reduce: no such setting; there are kind, components, pool"),

@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 
 import boxless
 from boxless.cli import app
-from boxless.config import DetectorConfig, Section, parse_proposals, resolve
+from boxless.config import MILConfig, Section, parse_proposals, resolve
 from boxless.methods import PRESETS, preset
 from boxless.methods.presets import DEFAULT_METHOD
 from boxless.methods.refinement import MINING
@@ -167,8 +167,8 @@ def test_the_composition_of_the_worked_example_trains(demo: Path, tmp_path: Path
     (tmp_path / "clusters.yaml").write_text(text)
     detector = boxless.train(demo, tmp_path / "run", config=tmp_path / "clusters.yaml", split="train", options=QUICK)
     head = detector.config.head
-    assert isinstance(head, DetectorConfig) and head.refinement is not None
-    assert (head.equalise, head.refinement.mining, head.refinement.stages) == (True, "clusters", 3)
+    assert isinstance(head, MILConfig) and head.refinement is not None
+    assert (head.unit_rms, head.refinement.mining, head.refinement.stages) == (True, "clusters", 3)
     assert '"boxes"' in (tmp_path / "run" / "history.jsonl").read_text()
 
 

@@ -157,7 +157,7 @@ def test_collate_pads_with_zeros_and_keeps_values(monkeypatch: pytest.MonkeyPatc
     assert batch.extents.tolist() == [[2, 3], [4, 2]]
     assert batch.boxes is not None
     assert all(torch.equal(one, other) for one, other in zip(batch.boxes, boxes, strict=True))
-    torch.testing.assert_close(batch.targets, torch.stack(targets), equal_nan=True)
+    torch.testing.assert_close(batch.image_labels, torch.stack(targets), equal_nan=True)
 
 
 def test_collate_pads_a_map_that_is_smaller_both_ways(monkeypatch: pytest.MonkeyPatch):
@@ -185,7 +185,7 @@ def test_collate_keeps_the_precision_of_stored_maps():
 def test_collate_without_boxes_and_targets():
     batch = collate([Item(torch.ones(1, 2, 2), (32, 32))])
     assert batch.boxes is None
-    assert batch.targets is None
+    assert batch.image_labels is None
 
 
 def test_a_batch_moves_as_a_whole():
@@ -197,11 +197,11 @@ def test_a_batch_moves_as_a_whole():
     assert moved.extents.is_meta
     assert moved.boxes is not None
     assert moved.boxes[0].is_meta
-    assert moved.targets is not None
-    assert moved.targets.is_meta
-    bare = replace(batch, boxes=None, targets=None).to(CPU)
+    assert moved.image_labels is not None
+    assert moved.image_labels.is_meta
+    bare = replace(batch, boxes=None, image_labels=None).to(CPU)
     assert bare.boxes is None
-    assert bare.targets is None
+    assert bare.image_labels is None
 
 
 # The store.

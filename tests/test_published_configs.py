@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
 import boxless
-from boxless.config import Config, DetectorConfig, read_yaml, resolve
+from boxless.config import Config, MILConfig, read_yaml, resolve
 from boxless.methods import preset
 
 FOLDER = Path(__file__).parents[1] / "configs" / "voc2007"
@@ -37,7 +37,7 @@ def test_a_published_protocol_is_told_in_full(file: Path):
         assert word in text
     training = config.training
     assert (training.batch_size, training.optimizer, training.schedule) == (1, "sgd", "step")
-    if isinstance(config.head, DetectorConfig):
+    if isinstance(config.head, MILConfig):
         assert (config.head.hidden, config.head.reduce, config.head.sample) == ("backbone", None, None)
         assert (config.backbone.freeze, config.proposals.generator, config.proposals.min_area) == (
             "none",

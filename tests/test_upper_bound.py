@@ -15,7 +15,7 @@ import boxless
 from boxless.cli import main
 from boxless.errors import BoxlessError
 from boxless.evaluation import diagnose
-from boxless.features import Item, Truth, collate
+from boxless.features import Item, Targets, collate
 from boxless.methods import PRESETS
 from boxless.structures import Annotations, Dataset
 
@@ -47,8 +47,8 @@ def dataset(demo: Path) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def ceiling(dataset: Dataset, short_localizer: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("runs") / "ceiling"
+def upper_bound(dataset: Dataset, short_localizer: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "upper_bound"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         boxless.train(dataset, run, method="seeded", options=BOXES, seed=1)
@@ -57,33 +57,45 @@ def ceiling(dataset: Dataset, short_localizer: None, tmp_path_factory: pytest.Te
 
 @pytest.mark.parametrize("change", [moved, difficult])
 def test_other_boxes_give_other_heads_and_the_same_localizer(
-    dataset: Dataset, ceiling: Path, tmp_path: Path, change: Callable[[Annotations], Annotations]
+    dataset: Dataset, upper_bound: Path, tmp_path: Path, change: Callable[[Annotations], Annotations]
 ) -> None:
     boxless.train(with_annotations(dataset, change), tmp_path / "run", method="seeded", options=BOXES, seed=1)
-    one, other = (load_file(run / "weights.safetensors") for run in (ceiling, tmp_path / "run"))
+    one, other = (load_file(run / "weights.safetensors") for run in (upper_bound, tmp_path / "run"))
     heads = [name for name in one if name.startswith(("model.trunk.", "model.classify.", "model.regress."))]
     assert len(heads) == 6
     for name in heads:
         assert not torch.equal(one[name], other[name]), name
     for part in ("", "localizer"):
-        one, other = (load_file(run / part / "weights.safetensors") for run in (ceiling, tmp_path / "run"))
+        one, other = (load_file(run / part / "weights.safetensors") for run in (upper_bound, tmp_path / "run"))
         for name in one:
             assert (part == "" and name in heads) or torch.equal(one[name], other[name]), name
 
 
-def test_the_run_says_what_it_learned_from(ceiling: Path) -> None:
-    assert json.loads((ceiling / "manifest.json").read_text())["supervision"] == "boxes"
-    assert json.loads((ceiling / "localizer" / "manifest.json").read_text())["supervision"] == "tags"
-    assert "supervision: boxes" in (ceiling / "config.yaml").read_text()
+def test_the_run_says_what_it_learned_from(upper_bound: Path) -> None:
+    assert json.loads((upper_bound / "manifest.json").read_text())["supervision"] == "boxes"
+    assert json.loads((upper_bound / "localizer" / "manifest.json").read_text())["supervision"] == "tags"
+    assert "supervision: boxes" in (upper_bound / "config.yaml").read_text()
     # True boxes need no second opinion.
-    assert {file.name for file in ceiling.iterdir() if file.is_dir()} == {"localizer", "mosaics"}
+    assert {file.name for file in upper_bound.iterdir() if file.is_dir()} == {"localizer", "mosaics"}
 
 
 def test_a_warning_comes_first_and_evaluation_says_it_again(
-    demo: Path, ceiling: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    demo: Path, upper_bound: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", str(demo), "--split", "train", "--method", "seeded", "--seed", "1", "--out", str(ceiling), *BOXES]
-    for arguments in (words, ["evaluate", str(ceiling), str(demo), "--split", "val"]):
+    words = [
+        "train",
+        str(demo),
+        "--split",
+        "train",
+        "--method",
+        "seeded",
+        "--seed",
+        "1",
+        "--out",
+        str(upper_bound),
+        *BOXES,
+    ]
+    for arguments in (words, ["evaluate", str(upper_bound), str(demo), "--split", "val"]):
         monkeypatch.setattr(sys, "argv", ["boxless", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
@@ -91,16 +103,16 @@ def test_a_warning_comes_first_and_evaluation_says_it_again(
     said = capsys.readouterr()
     assert "Trained with true boxes (supervision=boxes)" in " ".join(said.err.split())
     assert "trained with true boxes" in " ".join(said.out.split())
-    assert json.loads((ceiling / "metrics-VOC-demo-val.json").read_text())["supervision"] == "boxes"
-    assert diagnose(boxless.Detector.load(ceiling), demo, "val")["supervision"] == "boxes"
+    assert json.loads((upper_bound / "metrics-VOC-demo-val.json").read_text())["supervision"] == "boxes"
+    assert diagnose(boxless.Detector.load(upper_bound), demo, "val")["supervision"] == "boxes"
 
 
-def test_boxes_belong_to_what_a_run_was_begun_on(dataset: Dataset, ceiling: Path) -> None:
+def test_boxes_belong_to_what_a_run_was_begun_on(dataset: Dataset, upper_bound: Path) -> None:
     with pytest.raises(BoxlessError, match="begun on other images or boxes"):
-        boxless.train(with_annotations(dataset, moved), ceiling, method="seeded", options=BOXES, seed=1)
+        boxless.train(with_annotations(dataset, moved), upper_bound, method="seeded", options=BOXES, seed=1)
     tags = [option for option in BOXES if "supervision" not in option]
     with pytest.raises(BoxlessError, match=r"begun with other settings: supervision \(boxes there, tags now\)"):
-        boxless.train(dataset, ceiling, method="seeded", options=tags, seed=1)
+        boxless.train(dataset, upper_bound, method="seeded", options=tags, seed=1)
 
 
 @pytest.mark.parametrize("method", sorted(set(PRESETS) - {"seeded", "student"}))
@@ -125,11 +137,11 @@ def test_images_without_boxes_are_refused_and_named(
 
 
 def test_true_boxes_stay_with_their_view_and_move_with_the_batch() -> None:
-    one = Truth(torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([1]), torch.tensor([False]))
-    other = Truth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
-    items = [Item(torch.ones(1, 2, 2), (32, 32), truth=truth) for truth in (one, other)]
+    one = Targets(torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([1]), torch.tensor([False]))
+    other = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+    items = [Item(torch.ones(1, 2, 2), (32, 32), targets=targets) for targets in (one, other)]
     batch = collate(items).to(torch.device("meta"))
-    assert batch.truth is not None
-    assert [len(view.boxes) for view in batch.truth] == [1, 0]
-    assert all(part.device.type == "meta" for view in batch.truth for part in view)
-    assert collate([Item(torch.ones(1, 2, 2), (32, 32))]).truth is None
+    assert batch.targets is not None
+    assert [len(view.boxes) for view in batch.targets] == [1, 0]
+    assert all(part.device.type == "meta" for view in batch.targets for part in view)
+    assert collate([Item(torch.ones(1, 2, 2), (32, 32))]).targets is None

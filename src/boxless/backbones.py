@@ -70,7 +70,7 @@ class Backbone:
         if not self.levels:
             raise BoxlessError(
                 "this backbone gives one map only, and the method reads those of earlier stages too; choose another "
-                "backbone, or --method cam head.foreground=false"
+                "backbone, or --method cam head.objectness=false"
             )
         return Hypercolumns(self.stages, self.levels)
 

@@ -17,7 +17,7 @@ from boxless.structures import Annotations, Dataset, FloatArray
 
 
 @dataclass(frozen=True)
-class Prepared:
+class CachedDataset:
     """A dataset whose images are all readable, with proposals and feature maps computed.
 
     Args:
@@ -38,7 +38,7 @@ class Prepared:
     skipped: dict[Path, str]
     seconds: dict[str, float]
 
-    def part(self, rows: Sequence[int], boxes: Sequence[Annotations] | None = None) -> "Prepared":
+    def part(self, rows: Sequence[int], boxes: Sequence[Annotations] | None = None) -> "CachedDataset":
         """Some of the images, of which none had to be skipped or prepared.
 
         Args:
@@ -66,7 +66,7 @@ class Prepared:
         assert self.proposals is not None
         return self.proposals.load(self.keys[row])
 
-    def joined(self, other: "Prepared") -> "Prepared":
+    def joined(self, other: "CachedDataset") -> "CachedDataset":
         """These images and others of the same classes, prepared alike."""
         return replace(
             self,
@@ -79,7 +79,7 @@ class Prepared:
 
 def prepare(
     dataset: Dataset, features: FeatureStore, views: Sequence[View], proposals: ProposalConfig | None
-) -> Prepared:
+) -> CachedDataset:
     """Compute the proposals and feature maps that are missing; images that cannot be read are left out and reported.
 
     Args:
@@ -111,7 +111,7 @@ def prepare(
         raise BoxlessError(
             f"{dataset.name}: no image can be read; the first: {next(iter(skipped.values()), 'none there')}"
         )
-    return Prepared(
+    return CachedDataset(
         dataset=replace(dataset, samples=kept),
         keys=tuple(keys[sample.path] for sample in kept),
         sizes=tuple(image_size(sample.path) for sample in kept),

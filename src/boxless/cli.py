@@ -176,13 +176,13 @@ def diagnose(
     from boxless.evaluation import diagnose
     from boxless.images import write_image
     from boxless.run_folder import write_json
-    from boxless.visualize import draw_diagnosis
+    from boxless.visualize import plot_diagnosis
 
     detector = Detector.load(run)
     diagnosis = diagnose(detector, data, split)
     chart = run / f"diagnosis-{diagnosis['data'].replace(' ', '-')}.png"
     write_json(chart.with_suffix(".json"), diagnosis)
-    write_image(chart, draw_diagnosis(diagnosis))
+    write_image(chart, plot_diagnosis(diagnosis))
     if json_file:
         write_json(json_file, diagnosis)
     _print_diagnosis(diagnosis)
@@ -259,9 +259,9 @@ def _names(classes: str | None) -> list[str] | None:
 
 
 def _print_scores(scores: dict[str, Any]) -> None:
-    from boxless.metrics.summary import CONVENTIONS, ceiling
+    from boxless.metrics.summary import CONVENTIONS, upper_bound
 
-    title = f"{scores['data']}: {scores['images']} images{ceiling(scores)}"
+    title = f"{scores['data']}: {scores['images']} images{upper_bound(scores)}"
     # Names of classes and data are no markup.
     table = Table("class", "images", "objects", title=Text(title))
     for key in CONVENTIONS:
@@ -277,10 +277,10 @@ def _print_scores(scores: dict[str, Any]) -> None:
 
 def _print_diagnosis(diagnosis: dict[str, Any]) -> None:
     from boxless.metrics.errors import OUTCOMES
-    from boxless.metrics.summary import ceiling
+    from boxless.metrics.summary import upper_bound
 
     # Ten columns fit into eighty letters without padding only.
-    title = f"{diagnosis['data']}: the confident detections, in %{ceiling(diagnosis)}"
+    title = f"{diagnosis['data']}: the confident detections, in %{upper_bound(diagnosis)}"
     judged = Table("class", "judged", title=Text(title), padding=0)
     objects = Table("class", "objects", title=Text(f"{diagnosis['data']}: the objects found, in %"), padding=0)
     recalls = ("recall", "recall_small", "recall_first", "recall_further")

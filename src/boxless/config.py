@@ -86,7 +86,7 @@ class LocalizerConfig(Section):
             first and at the last step; null trains the maximum itself. Needs `pooling=max`.
         threshold: places of at least this fraction of a map's maximum belong to the object; null finds out, by how well
             the boxes of two scales agree (`methods/extent.py`).
-        foreground: whether what is an object at all, whatever its class, is learned from the places that the maps are
+        objectness: whether what is an object at all, whatever its class, is learned from the places that the maps are
             sure of, and has a say in where the object ends (`methods/foreground.py`); needs `backbone.freeze=all`.
     """
 
@@ -97,7 +97,7 @@ class LocalizerConfig(Section):
     pooling: Literal["max", "average"] = "average"
     sharpness: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
-    foreground: bool = False
+    objectness: bool = False
 
     @model_validator(mode="after")
     def _layers_fit(self) -> Self:
@@ -129,12 +129,12 @@ class RefinementConfig(Section):
     regress: Literal["last", "all"] | None = None
 
 
-class DetectorConfig(Section):
+class MILConfig(Section):
     """A detector over proposals that learns which of them hold a class by multiple-instance learning.
 
     Args:
         reduce: channels of the 1x1 convolution before pooling; null pools the backbone's own channels.
-        equalise: whether every map cell is scaled to the same magnitude first, which keeps deep maps from peaking on
+        unit_rms: whether every map cell is scaled to the same magnitude first, which keeps deep maps from peaking on
             parts.
         pooling: `max` (RoIPool, as WSDDN) or `average` (over the exact box, on a grid of one cell).
         pool: cells a side of the RoI-pooled grid.
@@ -154,7 +154,7 @@ class DetectorConfig(Section):
 
     kind: Literal["detector"] = "detector"
     reduce: Annotated[int, Field(ge=1)] | None = 128
-    equalise: bool = False
+    unit_rms: bool = False
     pooling: Literal["max", "average"] = "max"
     pool: int = Field(3, ge=1)
     hidden: tuple[Annotated[int, Field(ge=1)], ...] | Literal["backbone"] = (512, 512)
@@ -199,7 +199,7 @@ class FastRCNNConfig(Section):
     elsewhere: int = Field(16, ge=0)
 
 
-class DenseConfig(Section):
+class FCOSConfig(Section):
     """A detector without proposals that is taught by boxes (FCOS; Tian et al., ICCV 2019): pseudo boxes, or true ones.
 
     Args:
@@ -216,7 +216,7 @@ class DenseConfig(Section):
     far_weight: float = Field(0.3, ge=0, le=1)
 
 
-class PseudoBoxConfig(Section):
+class PseudoLabelConfig(Section):
     """How tags become the boxes that teach `fast_rcnn` and `dense` heads.
 
     Args:
@@ -311,8 +311,8 @@ class Config(Section):
     backbone: BackboneConfig = BackboneConfig()
     proposals: ProposalConfig = ProposalConfig()
     views: ViewConfig = ViewConfig()
-    pseudo_boxes: PseudoBoxConfig = PseudoBoxConfig()
-    head: Annotated[LocalizerConfig | DetectorConfig | FastRCNNConfig | DenseConfig, Field(discriminator="kind")]
+    pseudo_labels: PseudoLabelConfig = PseudoLabelConfig()
+    head: Annotated[LocalizerConfig | MILConfig | FastRCNNConfig | FCOSConfig, Field(discriminator="kind")]
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
 
@@ -337,14 +337,14 @@ class Config(Section):
         if self.hypercolumns and self.backbone.freeze != "all":
             raise ValueError(
                 f"backbone.freeze={self.backbone.freeze}: {self.method} reads the maps of several stages, which are "
-                "computed once; it needs backbone.freeze=all (cam also goes with head.foreground=false)"
+                "computed once; it needs backbone.freeze=all (cam also goes with head.objectness=false)"
             )
         return self
 
     @model_validator(mode="after")
     def _test_views_fit(self) -> Self:
         scales = self.test_views.scales
-        if isinstance(self.head, DenseConfig) and (len(scales) > 1 or self.test_views.flips):
+        if isinstance(self.head, FCOSConfig) and (len(scales) > 1 or self.test_views.flips):
             raise ValueError(
                 f"inference.views: {self.method} gives a box for every cell of one view, and the cells of several do "
                 f"not match; give it one: inference.views.scales=[{max(scales)}] inference.views.flips=false"
@@ -354,7 +354,7 @@ class Config(Section):
     @property
     def taught(self) -> bool:
         """Whether boxes teach the head."""
-        return isinstance(self.head, FastRCNNConfig | DenseConfig)
+        return isinstance(self.head, FastRCNNConfig | FCOSConfig)
 
     @property
     def pseudo(self) -> bool:
@@ -364,13 +364,13 @@ class Config(Section):
     @property
     def reads_proposals(self) -> bool:
         """Whether the head scores proposals, at inference too."""
-        return isinstance(self.head, DetectorConfig | FastRCNNConfig)
+        return isinstance(self.head, MILConfig | FastRCNNConfig)
 
     @property
     def hypercolumns(self) -> bool:
         """Whether the maps of earlier stages are needed beside the last."""
-        foreground = isinstance(self.head, LocalizerConfig) and self.head.foreground
-        return foreground or self.taught
+        objectness = isinstance(self.head, LocalizerConfig) and self.head.objectness
+        return objectness or self.taught
 
     @property
     def test_views(self) -> ViewConfig:
@@ -466,7 +466,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _complaint(location: tuple[int | str, ...], message: str, kind: str) -> str:
     # For a head pydantic's location also names its kind, which is no part of the key that a person writes.
-    kinds = (LocalizerConfig, DetectorConfig, FastRCNNConfig, DenseConfig)
+    kinds = (LocalizerConfig, MILConfig, FastRCNNConfig, FCOSConfig)
     heads = {kind.model_fields["kind"].default: kind for kind in kinds}
     key = ".".join(str(part) for part in location if part not in heads) or "configuration"
     if kind != "extra_forbidden":

@@ -19,10 +19,10 @@ from boxless.devices import full_width, one_thread_a_image
 from boxless.errors import ImageError
 from boxless.features import Batch, FeatureStore, Item, View, collate, views_of
 from boxless.images import read_image, to_array
-from boxless.methods import Evidence, FastRCNN, Localizer, TaughtDetector
-from boxless.methods.cam_threshold import UNFITTED
+from boxless.methods import BoxSupervisedDetector, FastRCNN, Localizer, ViewOutput
+from boxless.methods.cam_threshold import DEFAULT_THRESHOLD
 from boxless.methods.heads import paired_iou
-from boxless.methods.mining import enlarge, foreground_box, largest_component_box, proposal_heatmap, vote
+from boxless.methods.mining import enlarge, largest_component_box, objectness_box, proposal_heatmap, vote
 from boxless.metrics.boxes import coverage
 from boxless.progress import track_threads
 from boxless.proposals import propose
@@ -33,16 +33,16 @@ ImageInput = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
 
 CELLS = 128
 """Most cells a side of a heatmap of boxes; those of a large image are larger."""
-ALONE = 0.5
+RESCORING_FLOOR = 0.5
 """Share of its scores that a class keeps where head and heatmap have nothing in common."""
-UNLIKELY = 0.01
-"""Classes that are less likely in the image keep `ALONE` too: to find the boxes of their heatmaps is wasted time."""
-INSIDE, DOUBTFUL = 0.8, 0.7
+RESCORING_MIN_SCORE = 0.01
+"""Classes that are less likely in the image keep `RESCORING_FLOOR` too: to find the boxes of their heatmaps is wasted time."""
+CONTAINED_AREA, CONTAINED_FACTOR = 0.8, 0.7
 """A box that lies within a better one of its class with this share of its area keeps this share of its score
 (docs/experiments.md)."""
-FINEST = 2
+MAX_PIXELS_PER_VIEW_PIXEL = 2
 """Boxes of heatmaps are exact to a pixel of the image, but not finer than so many pixels a pixel of the view."""
-SPARSE, NEAR = 4, 0.4
+COARSE_STEP, NEAR = 4, 0.4
 """To find the box of a known class, one proposal of so many is looked at first, and then those of this IoU with the
 likeliest."""
 
@@ -119,7 +119,7 @@ class Detector:
         boxes = propose(pixels, self.proposals) if self.proposals else None
         with full_width(self.device):
             maps = [self.features.extract(pixels, view) for view in self.views]
-            return self.decide(maps, boxes, (pixels.shape[1], pixels.shape[0]))
+            return self.postprocess(maps, boxes, (pixels.shape[1], pixels.shape[0]))
 
     def look_all(
         self, images: Sequence[Path], skipped: dict[Path, str]
@@ -152,7 +152,7 @@ class Detector:
                 else:
                     yield path, *seen
 
-    def decide(
+    def postprocess(
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
     ) -> tuple[Detections, Heatmaps]:
         """From the feature maps of every test view to boxes and heatmaps.
@@ -171,28 +171,28 @@ class Detector:
         if evidence[0].proposal_scores is not None:
             final, scores = self._scored(evidence, boxes, size)
             if self.config.pseudo:
-                scores = scores * self._agreement(evidence, image_scores, final, scores, size)
+                scores = scores * self._rescoring(evidence, image_scores, final, scores, size)
             found = _suppress(final, scores, self.config.inference)
             heat = proposal_heatmap(final.numpy(), scores.numpy(), size, max(8, max(size) / CELLS))
         else:
-            heat, foreground = self._merged(evidence)
+            heat, objectness = self._merged(evidence)
             labels = np.argsort(-image_scores, kind="stable")
             limits = self.config.inference
             labels = labels[image_scores[labels] >= limits.min_score][: limits.max_boxes]
-            shining = self._shining(heat, foreground, size, labels, self._threshold)
-            found = shining, image_scores[labels].astype(np.float32), labels.astype(np.int64)
+            cam_boxes = self._cam_boxes(heat, objectness, size, labels, self._threshold)
+            found = cam_boxes, image_scores[labels].astype(np.float32), labels.astype(np.int64)
         return (
             Detections(*found, self.classes, size, image_scores.astype(np.float32)),
             Heatmaps(heat, self.classes, size),
         )
 
-    def locate(
+    def boxes_for_labels(
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int], labels: Sequence[int]
     ) -> FloatArray:
         """The likeliest box of each class that is known to be in the image.
 
         Args:
-            maps, boxes, size: as `decide` takes them.
+            maps, boxes, size: as `postprocess` takes them.
             labels: the classes.
 
         Returns:
@@ -200,15 +200,15 @@ class Detector:
         """
         wanted = np.array(labels, np.int64)
         if isinstance(self.model, FastRCNN) and boxes is not None and len(wanted):
-            candidates = self._promising(self.model, maps, boxes, size, wanted)
+            candidates = self._coarse_to_fine(self.model, maps, boxes, size, wanted)
         else:
             evidence = self._evidence(maps, boxes, size)
             if evidence[0].proposal_scores is None:
-                return self._shining(*self._merged(evidence), size, wanted, self._threshold)
+                return self._cam_boxes(*self._merged(evidence), size, wanted, self._threshold)
             candidates = self._scored(evidence, boxes, size)
         return vote(*candidates, torch.from_numpy(wanted)).numpy()
 
-    def _promising(
+    def _coarse_to_fine(
         self,
         model: FastRCNN,
         maps: Sequence[torch.Tensor],
@@ -222,7 +222,7 @@ class Detector:
         work, and as good (docs/experiments.md).
         """
         with torch.inference_mode():
-            views = [model.survey(batch) for batch in self._batches(maps, None, size)]
+            views = [model.prepare_view(batch) for batch in self._batches(maps, None, size)]
 
         def scored(some: FloatArray) -> tuple[torch.Tensor, torch.Tensor]:
             rows = [torch.from_numpy(view.boxes(some, *size)).to(self.device) for view in self.views]
@@ -230,50 +230,50 @@ class Detector:
                 looks = [look for own, row in zip(views, rows, strict=True) for look in model.judge(own, [row])]
             return self._scored([look.cpu() for look in looks], some, size)
 
-        moved, scores = scored(boxes[::SPARSE])
+        moved, scores = scored(boxes[::COARSE_STEP])
         best = scores[:, labels].argmax(dim=0)
         near = box_iou(torch.from_numpy(boxes), moved[best]) >= NEAR
-        near[best * SPARSE] = True
+        near[best * COARSE_STEP] = True
         return scored(boxes[near.any(dim=1).numpy()])
 
     def extents(
         self, maps: Sequence[torch.Tensor], size: tuple[int, int], labels: Sequence[int], thresholds: Sequence[float]
     ) -> list[FloatArray]:
-        """What `locate` would give with each of these thresholds; for methods with heatmaps."""
-        heat, foreground = self._merged(self._evidence(maps, None, size))
+        """What `boxes_for_labels` would give with each of these thresholds; for methods with heatmaps."""
+        heat, objectness = self._merged(self._evidence(maps, None, size))
         wanted = np.array(labels, np.int64)
-        return [self._shining(heat, foreground, size, wanted, threshold) for threshold in thresholds]
+        return [self._cam_boxes(heat, objectness, size, wanted, threshold) for threshold in thresholds]
 
-    def _agreement(
+    def _rescoring(
         self,
-        evidence: Sequence[Evidence],
+        evidence: Sequence[ViewOutput],
         image_scores: FloatArray,
         boxes: torch.Tensor,
         scores: torch.Tensor,
         size: tuple[int, int],
     ) -> torch.Tensor:
-        """How far head and heatmap agree on where each class is, from `ALONE` to 1: (classes,)."""
-        labels = np.flatnonzero(image_scores >= UNLIKELY)
+        """How far head and heatmap agree on where each class is, from `RESCORING_FLOOR` to 1: (classes,)."""
+        labels = np.flatnonzero(image_scores >= RESCORING_MIN_SCORE)
         # Pixels of a view are fine enough; an image may have many more.
         view = View(max(view.scale for view in self.views))
-        shining = self._shining(*self._merged(evidence), view.size(*size), labels, self._threshold)
+        cam_boxes = self._cam_boxes(*self._merged(evidence), view.size(*size), labels, self._threshold)
         rows = torch.from_numpy(labels)
         overlaps = torch.zeros(len(image_scores))
-        overlaps[rows] = paired_iou(vote(boxes, scores, rows), torch.from_numpy(view.restore(shining, *size)))
-        return ALONE + (1 - ALONE) * overlaps
+        overlaps[rows] = paired_iou(vote(boxes, scores, rows), torch.from_numpy(view.restore(cam_boxes, *size)))
+        return RESCORING_FLOOR + (1 - RESCORING_FLOOR) * overlaps
 
     @property
     def _threshold(self) -> float:
-        localizer = self.model.localizer if isinstance(self.model, TaughtDetector) else self.model
+        localizer = self.model.localizer if isinstance(self.model, BoxSupervisedDetector) else self.model
         assert isinstance(localizer, Localizer)
-        return float(localizer.threshold.nan_to_num(UNFITTED))
+        return float(localizer.threshold.nan_to_num(DEFAULT_THRESHOLD))
 
     def _evidence(
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
-    ) -> list[Evidence]:
+    ) -> list[ViewOutput]:
         """What the model says of every test view."""
         with torch.inference_mode():
-            looks: list[Evidence] = [look for batch in self._batches(maps, boxes, size) for look in self.model(batch)]
+            looks: list[ViewOutput] = [look for batch in self._batches(maps, boxes, size) for look in self.model(batch)]
         return [look.cpu() for look in looks]
 
     def _batches(
@@ -286,7 +286,7 @@ class Detector:
             yield collate([Item(features, (height, width), moved)]).to(self.device)
 
     def _scored(
-        self, evidence: Sequence[Evidence], boxes: FloatArray | None, size: tuple[int, int]
+        self, evidence: Sequence[ViewOutput], boxes: FloatArray | None, size: tuple[int, int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Where the proposals or cells have their boxes (N, 4), xyxy pixels of the image, and scores (N, classes)."""
         scores = torch.stack([row.proposal_scores for row in evidence if row.proposal_scores is not None]).mean(0)
@@ -299,28 +299,28 @@ class Detector:
         assert final is not None
         return torch.from_numpy(final), scores
 
-    def _merged(self, evidence: Sequence[Evidence]) -> tuple[FloatArray, FloatArray | None]:
+    def _merged(self, evidence: Sequence[ViewOutput]) -> tuple[FloatArray, FloatArray | None]:
         """Heatmaps (classes, h, w) over all views, and the foreground (h, w) where the model has it."""
         heat = _mean_of_views([row.maps for row in evidence if row.maps is not None], self.views)
-        objects = [row.foreground[None] for row in evidence if row.foreground is not None]
+        objects = [row.objectness[None] for row in evidence if row.objectness is not None]
         return heat, _mean_of_views(objects, self.views)[0] if objects else None
 
-    def _shining(
+    def _cam_boxes(
         self,
         heat: FloatArray,
-        foreground: FloatArray | None,
+        objectness: FloatArray | None,
         size: tuple[int, int],
         labels: NDArray[np.int64],
         threshold: float,
     ) -> FloatArray:
         """The box that the heatmap of each of these classes shines on: (len(labels), 4) float32, xyxy pixels."""
         # An image may have many more pixels than maps can tell apart.
-        view = View(min(max(size), FINEST * max(view.scale for view in self.views)))
+        view = View(min(max(size), MAX_PIXELS_PER_VIEW_PIXEL * max(view.scale for view in self.views)))
         fine = view.size(*size)
-        if foreground is None:
+        if objectness is None:
             boxes = [largest_component_box(heat[label], fine, threshold) for label in labels]
         else:
-            boxes = [foreground_box(heat[label], foreground, fine, threshold) for label in labels]
+            boxes = [objectness_box(heat[label], objectness, fine, threshold) for label in labels]
         return view.restore(np.array(boxes, np.float32).reshape(-1, 4), *size)
 
 
@@ -365,9 +365,9 @@ def _without_parts(
         scores: (N,), the highest first.
         labels: (N,).
     """
-    within = (coverage(boxes, boxes) >= INSIDE) & (labels[:, None] == labels)
+    within = (coverage(boxes, boxes) >= CONTAINED_AREA) & (labels[:, None] == labels)
     # Of a row's columns those before it are the better ones.
-    doubted = np.where(np.tril(within, -1).any(axis=1), scores * np.float32(DOUBTFUL), scores)
+    doubted = np.where(np.tril(within, -1).any(axis=1), scores * np.float32(CONTAINED_FACTOR), scores)
     order = np.argsort(-doubted, kind="stable")
     return boxes[order], doubted[order], labels[order]
 

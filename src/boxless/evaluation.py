@@ -36,7 +36,7 @@ def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
     Raises:
         BoxlessError: the dataset has none of the detector's classes, or no readable image.
     """
-    return decide_all(detector, matched(detector, data, split), "Evaluate").scores()
+    return predict_dataset(detector, matched(detector, data, split), "Evaluate").scores()
 
 
 def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
@@ -60,11 +60,11 @@ def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
         raise BoxlessError(
             f"{dataset.name} has no boxes, and a diagnosis needs them: give data in VOC, COCO or YOLO form"
         )
-    return decide_all(detector, dataset, "Diagnose").diagnosis()
+    return predict_dataset(detector, dataset, "Diagnose").diagnosis()
 
 
 @dataclass(frozen=True)
-class Decisions:
+class DatasetPredictions:
     """What a detector makes of a dataset: one walk over the images serves scores, diagnosis and report.
 
     Args:
@@ -111,12 +111,12 @@ def matched(detector: Detector, data: Dataset | str | os.PathLike[str], split: s
     return dataset.with_classes(detector.classes, strict=False)
 
 
-def decide_all(
+def predict_dataset(
     detector: Detector,
     dataset: Dataset,
     description: str,
     look: Callable[[Sample, Detections, Heatmaps], None] | None = None,
-) -> Decisions:
+) -> DatasetPredictions:
     """Run a detector over a dataset, behind a progress bar.
 
     Args:
@@ -134,7 +134,7 @@ def decide_all(
 
     def work(row: int) -> tuple[Detections, Heatmaps]:
         boxes = ready.boxes(row) if ready.proposals else None
-        return detector.decide([ready.map(row, view) for view in detector.views], boxes, ready.sizes[row])
+        return detector.postprocess([ready.map(row, view) for view in detector.views], boxes, ready.sizes[row])
 
     found, points = [], []
     with (
@@ -148,4 +148,6 @@ def decide_all(
             if look is not None:
                 look(sample, detections, heatmaps)
     seconds = round(time.perf_counter() - start, 1)
-    return Decisions(ready.dataset, detector.config.supervision, found, np.array(points), ready.skipped, seconds)
+    return DatasetPredictions(
+        ready.dataset, detector.config.supervision, found, np.array(points), ready.skipped, seconds
+    )

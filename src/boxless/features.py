@@ -63,18 +63,18 @@ def views_of(config: ViewConfig) -> tuple[View, ...]:
     return tuple(View(scale, flipped) for flipped in flips for scale in config.scales)
 
 
-class Truth(NamedTuple):
+class Targets(NamedTuple):
     """Boxes of one view that teach: pseudo boxes, or with `supervision=boxes` true ones.
 
     Args:
         boxes: (M, 4) float32, xyxy pixels of the view.
         labels: (M,) int64.
-        difficult: (M,) bool, VOC's flag.
+        ignore: (M,) bool, VOC's flag.
     """
 
     boxes: Tensor
     labels: Tensor
-    difficult: Tensor
+    ignore: Tensor
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,16 @@ class Batch:
         extents: (B, 2) int64, height and width of each view's own map in cells; not every network has a cell for the
             last pixels.
         boxes: for each view its proposals, (N, 4) float32, xyxy pixels of the view; None for methods without.
-        targets: (B, classes) float32: 1 present, 0 absent, NaN unsure; None at inference.
-        truth: for each view the boxes that teach; None for methods that learn from tags alone, and at inference.
+        image_labels: (B, classes) float32: 1 present, 0 absent, NaN unsure; None at inference.
+        targets: for each view the boxes that teach; None for methods that learn from tags alone, and at inference.
     """
 
     maps: Tensor
     sizes: Tensor
     extents: Tensor
     boxes: list[Tensor] | None = None
-    targets: Tensor | None = None
-    truth: list[Truth] | None = None
+    image_labels: Tensor | None = None
+    targets: list[Targets] | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
@@ -106,8 +106,8 @@ class Batch:
             self.sizes.to(device),
             self.extents.to(device),
             None if self.boxes is None else [boxes.to(device) for boxes in self.boxes],
-            None if self.targets is None else self.targets.to(device),
-            None if self.truth is None else [Truth(*(part.to(device) for part in view)) for view in self.truth],
+            None if self.image_labels is None else self.image_labels.to(device),
+            None if self.targets is None else [Targets(*(part.to(device) for part in view)) for view in self.targets],
         )
 
     def own(self, maps: Tensor) -> list[Tensor]:
@@ -120,14 +120,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Item:
-    """One row of a `Batch`: `map` (C, h, w) of any precision, `size` (height, width), `boxes` (N, 4), `target`
-    (classes,), `truth`."""
+    """One row of a `Batch`: `map` (C, h, w) of any precision, `size` (height, width), `boxes` (N, 4), `image_labels`
+    (classes,), `targets`."""
 
     map: Tensor
     size: tuple[int, int]
     boxes: Tensor | None = None
-    target: Tensor | None = None
-    truth: Truth | None = None
+    image_labels: Tensor | None = None
+    targets: Targets | None = None
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -144,15 +144,15 @@ def collate(items: Sequence[Item]) -> Batch:
         row[:, :rows, :columns] = item.map
         row[:, rows:] = row[:, :, columns:] = 0
     boxes = [item.boxes for item in items if item.boxes is not None]
-    targets = [item.target for item in items if item.target is not None]
-    truth = [item.truth for item in items if item.truth is not None]
+    image_labels = [item.image_labels for item in items if item.image_labels is not None]
+    targets = [item.targets for item in items if item.targets is not None]
     return Batch(
         maps,
         torch.tensor([item.size for item in items]),
         torch.tensor([item.map.shape[1:] for item in items]),
         boxes or None,
-        torch.stack(targets) if targets else None,
-        truth or None,
+        torch.stack(image_labels) if image_labels else None,
+        targets or None,
     )
 
 

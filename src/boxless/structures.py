@@ -28,13 +28,13 @@ class Annotations:
     Args:
         boxes: (N, 4) float32, xyxy pixels, right and bottom exclusive.
         labels: (N,) int64, indices into the dataset's classes.
-        difficult: (N,) bool. Of true boxes VOC's flag: neither a hit nor a miss in the metrics. Of pseudo boxes those
+        ignore: (N,) bool. Of true boxes VOC's flag: neither a hit nor a miss in the metrics. Of pseudo boxes those
             that opinions differ on: they teach neither object nor background.
     """
 
     boxes: FloatArray
     labels: IntArray
-    difficult: BoolArray
+    ignore: BoolArray
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Dataset:
         """The view that training from tags gets: the same images and tags, no annotation."""
         return replace(self, samples=tuple(replace(sample, annotations=None) for sample in self.samples))
 
-    def targets(self) -> FloatArray:
+    def image_labels(self) -> FloatArray:
         """Image-level targets: (images, classes) float32; 1 present, 0 absent, NaN unsure."""
         targets = np.zeros((len(self.samples), len(self.classes)), np.float32)
         for row, sample in zip(targets, self.samples, strict=True):
@@ -120,7 +120,7 @@ def _reindexed(sample: Sample, index: dict[int, int]) -> Sample:
     if annotations is not None:
         keep = np.isin(annotations.labels, list(index))
         labels = np.array([index[int(label)] for label in annotations.labels[keep]], np.int64)
-        annotations = Annotations(annotations.boxes[keep], labels, annotations.difficult[keep])
+        annotations = Annotations(annotations.boxes[keep], labels, annotations.ignore[keep])
     return replace(
         sample,
         tags=frozenset(index[tag] for tag in sample.tags if tag in index),

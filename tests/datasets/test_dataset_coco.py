@@ -41,7 +41,7 @@ def test_boxes_tags_and_crowds(tmp_path):
     assert (first.id, first.tags, first.unsure) == ("1", {1}, {0})
     assert first.annotations.boxes.tolist() == [[10, 20, 40, 60], [0, 0, 5.5, 5]]
     assert first.annotations.labels.tolist() == [1, 0]
-    assert first.annotations.difficult.tolist() == [False, True]
+    assert first.annotations.ignore.tolist() == [False, True]
     assert (second.path, second.tags) == (file.parent / "sub" / "b c.jpg", {0})
     assert third.annotations.boxes.shape == (0, 4)
     assert dataset.warnings == ("images without a tag, kept as negatives: 1 (3)",)

@@ -46,7 +46,7 @@ def test_boxes_tags_and_unsure_of_a_year(tmp_path):
     assert first.annotations.boxes.dtype == np.float32
     assert first.annotations.boxes.tolist() == [[10, 20, 30, 40], [0, 0, 100, 80], [10, 20, 30, 40]]
     assert first.annotations.labels.tolist() == [1, 1, 0]
-    assert first.annotations.difficult.tolist() == [False, True, True]
+    assert first.annotations.ignore.tolist() == [False, True, True]
     assert (second.tags, second.unsure, second.annotations.boxes.shape) == (set(), set(), (0, 4))
     assert dataset.warnings == (
         "images without a tag, kept as negatives: 1 (000002)",

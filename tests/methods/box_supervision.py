@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from boxless.backbones import Backbone
-from boxless.features import Item, Truth, collate
-from boxless.methods import Evidence, TaughtDetector
+from boxless.features import Item, Targets, collate
+from boxless.methods import BoxSupervisedDetector, ViewOutput
 
-Taught = TypeVar("Taught", bound=TaughtDetector)
+Taught = TypeVar("Taught", bound=BoxSupervisedDetector)
 
 CHANNELS = (6, 4, 3)
 """Of the last map, and of the two earlier ones behind it."""
@@ -35,7 +35,7 @@ def warm(model: Taught) -> Taught:
             nn.init.normal_(layer.weight, std=0.4)
             if layer.bias is not None:
                 nn.init.normal_(layer.bias, std=0.4)
-    model.fit_projections(random_map(6, 9, seed) for seed in range(4))
+    model.fit_pca(random_map(6, 9, seed) for seed in range(4))
     return model.eval()
 
 
@@ -45,13 +45,13 @@ def item(width: int = 144, height: int = 96, number: int = 40, seed: int = 0) ->
     corners, sides = torch.rand(number, 2) * 60, torch.rand(number, 2) * 50 + 10
     boxes = torch.cat([corners, corners + sides], dim=1).minimum(torch.tensor([width, height, width, height]) * 1.0)
     near = torch.cat([boxes[:2] + torch.rand(2, 4) * 4, boxes], dim=0)
-    truth = Truth(boxes[:2], torch.tensor([2, 0]), torch.tensor([False, False]))
-    return Item(random_map(height // 16, width // 16, seed), (height, width), near, torch.tensor([1.0, 0, 1]), truth)
+    targets = Targets(boxes[:2], torch.tensor([2, 0]), torch.tensor([False, False]))
+    return Item(random_map(height // 16, width // 16, seed), (height, width), near, torch.tensor([1.0, 0, 1]), targets)
 
 
-def evidence(model: TaughtDetector, *items: Item) -> list[Evidence]:
+def evidence(model: BoxSupervisedDetector, *items: Item) -> list[ViewOutput]:
     with torch.inference_mode():
-        found = model.eval()(collate([replace(one, target=None, truth=None) for one in items]))
+        found = model.eval()(collate([replace(one, image_labels=None, targets=None) for one in items]))
     assert isinstance(found, list)
     return found
 
@@ -63,12 +63,12 @@ def turned(row: Item) -> Item:
     def mirror(boxes: Tensor) -> Tensor:
         return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
 
-    assert row.boxes is not None and row.truth is not None
-    truth = row.truth._replace(boxes=mirror(row.truth.boxes))
-    return replace(row, map=row.map.flip(2), boxes=mirror(row.boxes), truth=truth)
+    assert row.boxes is not None and row.targets is not None
+    targets = row.targets._replace(boxes=mirror(row.targets.boxes))
+    return replace(row, map=row.map.flip(2), boxes=mirror(row.boxes), targets=targets)
 
 
-def described(view: Tensor, model: TaughtDetector) -> np.ndarray:
+def described(view: Tensor, model: BoxSupervisedDetector) -> np.ndarray:
     """What is told of each cell (C, h, w), cell by cell."""
     rows = []
     for y in range(view.shape[1]):

@@ -4,9 +4,9 @@ from torch import Tensor, nn
 
 from boxless.config import LocalizerConfig
 from boxless.features import Batch, Item, collate
-from boxless.methods import Evidence, Localizer
+from boxless.methods import Localizer, ViewOutput
 from boxless.methods.cam import soft_maximum
-from boxless.methods.losses import tag_loss
+from boxless.methods.losses import image_label_loss
 
 OQUAB = LocalizerConfig(pooling="max", hidden=(6, 5), kernel=3, dropout=0.5)
 
@@ -25,7 +25,7 @@ def item(width: int, height: int, target: tuple[float, ...] = (1, 0, 0), *, whol
     return Item(torch.randn(4, rows, columns), (height, width), None, torch.tensor(target).float())
 
 
-def evidence(model: Localizer, *items: Item) -> list[Evidence]:
+def evidence(model: Localizer, *items: Item) -> list[ViewOutput]:
     with torch.inference_mode():
         found = model.eval()(collate(items))
     assert isinstance(found, list)
@@ -104,9 +104,9 @@ def test_training_sharpens_to_the_maximum_that_inference_takes(progress: float, 
     rows = [item(80, 60), item(33, 20)]
     logits = [convolved(layer, row.map) for row in rows]
     batch = collate(rows)
-    assert batch.targets is not None
+    assert batch.image_labels is not None
     pooled = torch.stack([(row * sharpness).exp().mean(dim=(1, 2)).log() / sharpness for row in logits])
-    torch.testing.assert_close(loss(model, batch), tag_loss(pooled, batch.targets, logits=True))
+    torch.testing.assert_close(loss(model, batch), image_label_loss(pooled, batch.image_labels, logits=True))
     best = torch.stack([row.amax(dim=(1, 2)) for row in logits])
     torch.testing.assert_close(torch.stack([found.image_scores for found in evidence(model, *rows)]), best.sigmoid())
 
@@ -137,8 +137,8 @@ def test_the_loss_is_that_of_the_tags():
         rows = [item(50, 40), item(90, 30, (0, float("nan"), 1))]
         logits = torch.stack([found.image_scores.logit() for found in evidence(model, *rows)])
         batch = collate(rows)
-        assert batch.targets is not None
-        wanted = tag_loss(logits, batch.targets, logits=True)
+        assert batch.image_labels is not None
+        wanted = image_label_loss(logits, batch.image_labels, logits=True)
         torch.testing.assert_close(loss(model, batch), wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -160,7 +160,7 @@ def test_averages_alone_give_the_same_loss():
     model = make(LocalizerConfig())
     assert model.needs_averages_only
     rows = [item(50, 40), item(90, 30, (0, float("nan"), 1))]
-    averaged = [Item(row.map.mean(dim=(1, 2), keepdim=True), (1, 1), None, row.target) for row in rows]
+    averaged = [Item(row.map.mean(dim=(1, 2), keepdim=True), (1, 1), None, row.image_labels) for row in rows]
     torch.testing.assert_close(loss(model, collate(averaged)), loss(model, collate(rows)))
 
 

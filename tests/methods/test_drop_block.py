@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from boxless.config import DetectorConfig
+from boxless.config import MILConfig
 from boxless.methods.drop_block import ConcreteDropBlock
 
 
@@ -83,4 +83,4 @@ def test_gradients_reach_regions_only_where_they_are_left():
 @pytest.mark.parametrize("settings", [{"pool": 3}, {"pooling": "average", "pool": 1}])
 def test_grids_that_a_block_would_cover_are_refused(settings: dict[str, object]):
     with pytest.raises(ValueError, match="drop_block needs pooling=max and pool=5"):
-        DetectorConfig(drop_block=True, **settings)  # type: ignore[arg-type]
+        MILConfig(drop_block=True, **settings)  # type: ignore[arg-type]

@@ -5,15 +5,14 @@ import numpy as np
 import pytest
 import torch
 from box_supervision import CHANNELS, described, evidence, item, network, random_map, turned, warm
-from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from boxless.config import FastRCNNConfig, LocalizerConfig
-from boxless.features import Item, Truth, collate
+from boxless.features import Item, Targets, collate
 from boxless.methods import FastRCNN, Localizer
-from boxless.methods.box_supervised import Projection
-from boxless.methods.heads import decode, equalise
+from boxless.methods.box_supervised import PCA
+from boxless.methods.heads import decode, unit_rms
 from boxless.methods.losses import refinement_loss
 
 SMALL: dict[str, Any] = {
@@ -40,12 +39,12 @@ def test_projections_are_principal_components_of_one_magnitude():
     # Maps of four and of three channels; of each a cell counts with a mean square of one.
     parts = (raw[:, :4], raw[:, 4:])
     cells = np.concatenate([part / np.sqrt((part**2).mean(axis=1, keepdims=True)) for part in parts], axis=1)
-    projection = Projection([4, 3], 3)
+    projection = PCA([4, 3], 3)
     tensor = torch.from_numpy(cells).float()
     projection.fit(tensor.sum(dim=0), tensor.T @ tensor, len(cells))
     maps = [torch.from_numpy(part.T.reshape(-1, 25, 20)).float() for part in parts]
     found = projection(maps).reshape(3, 500).T.numpy()
-    reference = PCA(3).fit_transform(cells)
+    reference = SklearnPCA(3).fit_transform(cells)
     wanted = reference / reference[:, 0].std()
     for column in range(3):
         sign = np.sign(found[:, column] @ wanted[:, column])
@@ -56,11 +55,11 @@ def test_projections_are_principal_components_of_one_magnitude():
 
 
 def test_a_projection_keeps_no_more_components_than_there_are_channels():
-    projection = Projection([4], 9)
+    projection = PCA([4], 9)
     assert projection.components.shape == (4, 4)
     maps = torch.randn(4, 2, 3)
     # Before it is fitted it changes nothing but the magnitude.
-    torch.testing.assert_close(projection([maps]), equalise(maps))
+    torch.testing.assert_close(projection([maps]), unit_rms(maps))
     # Maps that are the same everywhere have no components; nothing becomes infinite.
     projection.fit(torch.ones(4) * 6, torch.ones(4, 4) * 6, 6)
     assert torch.isfinite(projection([torch.ones(4, 2, 3)])).all()
@@ -68,12 +67,12 @@ def test_a_projection_keeps_no_more_components_than_there_are_channels():
 
 def test_projections_are_fitted_to_equalised_cells_of_every_map():
     model, maps = make(), [random_map(6, 9, 20), random_map(3, 5, 21)]
-    model.fit_projections(iter(maps))
+    model.fit_pca(iter(maps))
     cells = [row.flatten(1).T for row in maps]
     parts = [torch.split(torch.cat(cells), CHANNELS, dim=1)]
     last, first, second = (part / (part.square().mean(dim=1, keepdim=True) + 1e-6).sqrt() for part in parts[0])
     for projection, own in ((model.last, last), (model.earlier, torch.cat([first, second], dim=1))):
-        reference = PCA(len(projection.components)).fit(own.numpy())
+        reference = SklearnPCA(len(projection.components)).fit(own.numpy())
         torch.testing.assert_close(projection.mean, own.mean(dim=0), atol=1e-4, rtol=1e-4)
         found = projection.components * reference.explained_variance_[0] ** 0.5 * ((len(own) - 1) / len(own)) ** 0.5
         np.testing.assert_allclose(np.abs(found.numpy()), np.abs(reference.components_), atol=2e-3)
@@ -193,16 +192,16 @@ def test_a_image_is_seen_the_same_in_a_batch_and_proposals_need_no_company():
 
 
 def test_what_is_in_the_image_is_the_localizers_word_and_not_learned():
-    localizer = Localizer(nn.Sequential(), 6, LocalizerConfig(foreground=True), 3, early=4).eval()
+    localizer = Localizer(nn.Sequential(), 6, LocalizerConfig(objectness=True), 3, early=4).eval()
     localizer.threshold.fill_(0.3)
     model, row = make(), item()
     model.start_from(localizer)
     with torch.inference_mode():
         (wanted,) = localizer(collate([replace(row, boxes=None)]))
     (found,) = evidence(model, row)
-    for name in ("image_scores", "maps", "foreground"):
+    for name in ("image_scores", "maps", "objectness"):
         torch.testing.assert_close(getattr(found, name), getattr(wanted, name))
-    assert found.foreground is not None and torch.equal(model.localizer.threshold, localizer.threshold)
+    assert found.objectness is not None and torch.equal(model.localizer.threshold, localizer.threshold)
     losses = model.train()(collate([row]))
     assert isinstance(losses, dict)
     torch.stack(list(losses.values())).sum().backward()
@@ -213,12 +212,12 @@ def test_what_is_in_the_image_is_the_localizers_word_and_not_learned():
 
 def test_a_head_that_follows_another_describes_cells_and_sees_images_like_it():
     leader, model = make(), make()
-    model.fit_projections([random_map(5, 4, 30)])
+    model.fit_pca([random_map(5, 4, 30)])
     row = item()
-    assert not torch.equal(model.describe(row.map), leader.describe(row.map))
+    assert not torch.equal(model.project(row.map), leader.project(row.map))
     nn.init.normal_(leader.localizer.head[0].weight)
     model.follow(leader)
-    torch.testing.assert_close(model.describe(row.map), leader.describe(row.map), rtol=0, atol=0)
+    torch.testing.assert_close(model.project(row.map), leader.project(row.map), rtol=0, atol=0)
     assert torch.equal(evidence(model, row)[0].image_scores, evidence(leader, row)[0].image_scores)
     assert not any(parameter.requires_grad for parameter in model.localizer.parameters())
     # Copied, not shared.
@@ -229,9 +228,9 @@ def test_a_head_that_follows_another_describes_cells_and_sees_images_like_it():
 @pytest.mark.parametrize("magnitude", [1, 1e5])
 def test_cells_are_described_the_same_whatever_the_precision_around_and_their_magnitude(magnitude: float):
     model, view = make(), random_map(5, 4, 30)
-    wanted = model.describe(view)
+    wanted = model.project(view)
     with torch.autocast("cpu", torch.bfloat16):
-        found = model.describe(view * magnitude)
+        found = model.project(view * magnitude)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
@@ -274,21 +273,21 @@ def slow_losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
     rows: list[tuple[float, float]] = []
     elsewhere: list[float] = []
     for one in items:
-        assert one.boxes is not None and one.truth is not None and one.target is not None
+        assert one.boxes is not None and one.targets is not None and one.image_labels is not None
         logits, moves = heads(model, literal_regions(described(one.map, model), one.boxes, one.size, 2))
         taught = []
         for row, box in enumerate(one.boxes):
-            overlaps = box_iou(box[None], one.truth.boxes)[0].tolist()
+            overlaps = box_iou(box[None], one.targets.boxes)[0].tolist()
             if not overlaps:
                 taught.append((row, model.classes, None))
                 continue
             best = max(range(len(overlaps)), key=lambda number: overlaps[number])
-            if one.truth.difficult[best] or overlaps[best] < 0.1:
-                absent = [number for number, value in enumerate(one.target.tolist()) if value == 0]
+            if one.targets.ignore[best] or overlaps[best] < 0.1:
+                absent = [number for number, value in enumerate(one.image_labels.tolist()) if value == 0]
                 elsewhere.append(-np.log(1 - logits[row].softmax(dim=0)[absent].sum().item()))
                 continue
-            label = int(one.truth.labels[best]) if overlaps[best] >= 0.5 else model.classes
-            taught.append((row, label, one.truth.boxes[best]))
+            label = int(one.targets.labels[best]) if overlaps[best] >= 0.5 else model.classes
+            taught.append((row, label, one.targets.boxes[best]))
         objects = sum(label < model.classes for _, label, _ in taught)
         for row, label, target in taught:
             weight = 1.0
@@ -322,8 +321,8 @@ def losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
 def test_losses_equal_a_slow_computation(monkeypatch: pytest.MonkeyPatch, difficult: tuple[bool, bool], mirrored: bool):
     model, items = make(), [item(seed=2), item(176, 112, 30, seed=3)]
     for number, one in enumerate(items):
-        assert one.truth is not None
-        items[number] = replace(one, truth=one.truth._replace(difficult=torch.tensor(difficult)))
+        assert one.targets is not None
+        items[number] = replace(one, targets=one.targets._replace(ignore=torch.tensor(difficult)))
     monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(0.1 if mirrored else 0.9))
     with torch.no_grad():
         wanted = slow_losses(model, [turned(one) if mirrored else one for one in items])
@@ -343,8 +342,8 @@ def test_images_are_mirrored_half_of_the_time_each_by_itself():
 
 def test_a_image_without_objects_is_all_background():
     model, row = make(), item()
-    none = Truth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
-    row = turned(replace(row, truth=none))
+    none = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+    row = turned(replace(row, targets=none))
     with torch.no_grad():
         candidates = [slow_losses(model, [one])["classes"] for one in (row, turned(row))]
     found = losses(model, [row])
@@ -354,12 +353,12 @@ def test_a_image_without_objects_is_all_background():
 
 def test_a_image_none_of_whose_proposals_may_teach_costs_nothing():
     model, row = make(), item(number=1)
-    far = Truth(torch.tensor([[140.0, 90, 144, 96]]), torch.tensor([1]), torch.tensor([False]))
-    row = replace(row, boxes=torch.tensor([[0.0, 0, 30, 30]]), truth=far)
+    far = Targets(torch.tensor([[140.0, 90, 144, 96]]), torch.tensor([1]), torch.tensor([False]))
+    row = replace(row, boxes=torch.tensor([[0.0, 0, 30, 30]]), targets=far)
     # It may hold any class that is in the image, or is not known not to be.
-    row = replace(row, target=torch.tensor([1.0, 1, float("nan")]))
+    row = replace(row, image_labels=torch.tensor([1.0, 1, float("nan")]))
     assert losses(model, [row]) == {"classes": 0, "boxes": 0, "absent": 0}
-    assert losses(model, [replace(row, target=torch.tensor([1.0, 1, 0]))])["absent"] > 0
+    assert losses(model, [replace(row, image_labels=torch.tensor([1.0, 1, 0]))])["absent"] > 0
 
 
 def test_a_step_sees_no_more_proposals_than_the_sample(monkeypatch: pytest.MonkeyPatch):

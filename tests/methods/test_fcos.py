@@ -8,17 +8,17 @@ import torch
 from box_supervision import described, evidence, item, network, turned, warm
 from torch import Tensor, nn
 
-from boxless.config import DenseConfig
-from boxless.features import Item, Truth, collate
-from boxless.methods import DenseDetector
-from boxless.methods.fcos import assign_cells
+from boxless.config import FCOSConfig
+from boxless.features import Item, Targets, collate
+from boxless.methods import FCOS
+from boxless.methods.fcos import match_cells
 
 SMALL: dict[str, Any] = {"components": (4, 3), "channels": 5}
 
 
-def make(classes: int = 3, **changes: Any) -> DenseDetector:
+def make(classes: int = 3, **changes: Any) -> FCOS:
     """A detector with weights far from zero, whose boxes are a few cells wide."""
-    model = warm(DenseDetector(network(), DenseConfig(**(SMALL | changes)), classes))
+    model = warm(FCOS(network(), FCOSConfig(**(SMALL | changes)), classes))
     with torch.no_grad():
         model.scale.fill_(0.7)
         # Sides that overflow, or are all the same, would hide what is wrong with them.
@@ -28,9 +28,9 @@ def make(classes: int = 3, **changes: Any) -> DenseDetector:
     return model
 
 
-def truth_of(*boxes: tuple[list[float], int, bool]) -> Truth:
+def truth_of(*boxes: tuple[list[float], int, bool]) -> Targets:
     corners, labels, difficult = zip(*boxes, strict=True) if boxes else ([], [], [])
-    return Truth(
+    return Targets(
         torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
         torch.tensor(labels, dtype=torch.int64),
         torch.tensor(difficult, dtype=torch.bool),
@@ -46,8 +46,8 @@ def centres(columns: int, rows: int) -> Tensor:
 
 def test_cells_in_the_middle_find_the_box_and_those_around_it_have_no_part():
     # The middle of the box reaches from 14 to 34, its frame to 60.
-    truth = truth_of(([4, 4, 44, 44], 1, False))
-    labels, weights, nearest = assign_cells(centres(8, 4), truth, torch.tensor([64, 128]), 3, 0.3)
+    targets = truth_of(([4, 4, 44, 44], 1, False))
+    labels, weights, nearest = match_cells(centres(8, 4), targets, torch.tensor([64, 128]), 3, 0.3)
     assert labels.reshape(4, 8).tolist() == [[3] * 8, [3, 1, 3, 3, 3, 3, 3, 3], [3] * 8, [3] * 8]
     wanted = [
         [0, 0, 0, 1, 0.3, 0.3, 0.3, 0.3],
@@ -60,20 +60,20 @@ def test_cells_in_the_middle_find_the_box_and_those_around_it_have_no_part():
 
 
 def test_a_box_between_cells_is_found_by_the_nearest():
-    truth = truth_of(([26, 10, 30, 15], 0, False))
-    labels, weights, _ = assign_cells(centres(4, 2), truth, torch.tensor([32, 64]), 2, 0.3)
+    targets = truth_of(([26, 10, 30, 15], 0, False))
+    labels, weights, _ = match_cells(centres(4, 2), targets, torch.tensor([32, 64]), 2, 0.3)
     # The centre (28, 12.5) is 4 and 4.5 pixels from that of the cell, and no cell's centre is within the box.
     assert labels.tolist() == [2, 0, 2, 2, 2, 2, 2, 2]
     np.testing.assert_allclose(weights.tolist(), [0.3, 1, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3])
     # Of a box outside the map, the nearest in its corner.
-    truth = truth_of(([70, 40, 90, 60], 0, False))
-    assert assign_cells(centres(4, 2), truth, torch.tensor([32, 64]), 2, 0.3)[0].tolist() == [2] * 7 + [0]
+    targets = truth_of(([70, 40, 90, 60], 0, False))
+    assert match_cells(centres(4, 2), targets, torch.tensor([32, 64]), 2, 0.3)[0].tolist() == [2] * 7 + [0]
 
 
 def test_the_smaller_of_two_boxes_is_found():
     large, small = ([0.0, 0, 128, 64], 0, False), ([30.0, 14, 70, 50], 1, False)
     for boxes in ((large, small), (small, large)):
-        labels, _, nearest = assign_cells(centres(8, 4), truth_of(*boxes), torch.tensor([64, 128]), 2, 1)
+        labels, _, nearest = match_cells(centres(8, 4), truth_of(*boxes), torch.tensor([64, 128]), 2, 1)
         # Middles: 32 to 96 x 16 to 48, and 40 to 60 x 23 to 41 without its edges.
         assert labels.reshape(4, 8)[1].tolist() == [2, 2, 0, 1, 0, 0, 2, 2]
         assert nearest.reshape(4, 8)[1, 3] == boxes.index(small)
@@ -82,7 +82,7 @@ def test_the_smaller_of_two_boxes_is_found():
 
 def test_nothing_is_learned_within_difficult_boxes_but_what_another_is_sure_of():
     sure, difficult = ([0.0, 0, 64, 64], 1, False), ([32.0, 0, 96, 64], 0, True)
-    labels, weights, _ = assign_cells(centres(10, 4), truth_of(difficult, sure), torch.tensor([64, 160]), 2, 0.3)
+    labels, weights, _ = match_cells(centres(10, 4), truth_of(difficult, sure), torch.tensor([64, 160]), 2, 0.3)
     assert labels.reshape(4, 10)[1].tolist() == [2, 1, 1, 2, 2, 2, 2, 2, 2, 2]
     # A cell beside a difficult box is nobody's surroundings: how far that one reaches is not known.
     np.testing.assert_allclose(weights.reshape(4, 10)[1], [0, 1, 1, 0, 0, 0, 0.3, 0.3, 0.3, 0.3])
@@ -90,13 +90,13 @@ def test_nothing_is_learned_within_difficult_boxes_but_what_another_is_sure_of()
 
 
 def test_without_boxes_all_is_background_that_counts():
-    labels, weights, nearest = assign_cells(centres(3, 2), truth_of(), torch.tensor([32, 48]), 2, 0.3)
+    labels, weights, nearest = match_cells(centres(3, 2), truth_of(), torch.tensor([32, 48]), 2, 0.3)
     assert labels.tolist() == [2] * 6 and weights.tolist() == [1] * 6 and nearest.tolist() == [0] * 6
 
 
-def slow_targets(truth: Truth, rows: int, columns: int, size: tuple[int, int], far: float) -> list[tuple]:
+def slow_targets(targets: Targets, rows: int, columns: int, size: tuple[int, int], far: float) -> list[tuple]:
     """For every cell its class (None is background), weight and box, from the description."""
-    boxes = [[float(side) for side in box] for box in truth.boxes]
+    boxes = [[float(side) for side in box] for box in targets.boxes]
 
     def inside(x: float, y: float, box: list[float]) -> bool:
         return box[0] < x < box[2] and box[1] < y < box[3]
@@ -114,18 +114,18 @@ def slow_targets(truth: Truth, rows: int, columns: int, size: tuple[int, int], f
     for x, y in places:
         best, area = None, math.inf
         for number, box in enumerate(boxes):
-            if truth.difficult[number] or not (inside(x, y, grown(box, 0.5)) or finders[number] == (x, y)):
+            if targets.ignore[number] or not (inside(x, y, grown(box, 0.5)) or finders[number] == (x, y)):
                 continue
             own = (box[2] - box[0]) * (box[3] - box[1])
             if own < area:
                 best, area = number, own
         if best is not None:
-            found.append((int(truth.labels[best]), 1.0, boxes[best]))
+            found.append((int(targets.labels[best]), 1.0, boxes[best]))
         elif any(inside(x, y, box) for box in boxes):
             found.append((None, 0.0, None))
         else:
             # A frame ends with the view, as do the cells that count as surroundings.
-            sure = [box for box, hard in zip(boxes, truth.difficult, strict=True) if not hard]
+            sure = [box for box, hard in zip(boxes, targets.ignore, strict=True) if not hard]
             near = x < size[1] and y < size[0] and any(inside(x, y, grown(box, 1.8)) for box in sure)
             found.append((None, 1.0 if near or not boxes else far, None))
     return found
@@ -140,13 +140,13 @@ def test_targets_equal_a_slow_computation(seed: int):
         boxes.append(
             ([x, y, min(x + wide, 150), min(y + high, 100)], int(random.integers(3)), bool(random.random() < 0.4))
         )
-    truth = truth_of(*boxes)
-    labels, weights, nearest = assign_cells(centres(10, 7), truth, torch.tensor([100, 150]), 3, 0.4)
-    wanted = slow_targets(truth, 7, 10, (100, 150), 0.4)
+    targets = truth_of(*boxes)
+    labels, weights, nearest = match_cells(centres(10, 7), targets, torch.tensor([100, 150]), 3, 0.4)
+    wanted = slow_targets(targets, 7, 10, (100, 150), 0.4)
     assert labels.tolist() == [3 if label is None else label for label, _, _ in wanted]
     np.testing.assert_allclose(weights, [weight for _, weight, _ in wanted])
     for row, (label, _, box) in zip(nearest.tolist(), wanted, strict=True):
-        assert label is None or truth.boxes[row].tolist() == box
+        assert label is None or targets.boxes[row].tolist() == box
 
 
 # What it says.
@@ -165,7 +165,7 @@ def convolved(plane: np.ndarray, layer: nn.Module) -> np.ndarray:
     return found
 
 
-def slow_look(model: DenseDetector, view: Tensor) -> list[tuple[np.ndarray, float, list[float]]]:
+def slow_look(model: FCOS, view: Tensor) -> list[tuple[np.ndarray, float, list[float]]]:
     """For every cell of an unmirrored view its class logits, the logit of its quality, and its box."""
 
     def through(plane: np.ndarray, layers: nn.Sequential) -> np.ndarray:
@@ -199,7 +199,7 @@ def test_scores_are_class_times_quality_times_a_root_of_what_is_in_the_image_ove
     assert found.proposal_scores is not None and found.boxes is not None
     (first,) = model.localizer(collate([row]))
     assert found.maps is not None and torch.equal(found.maps, first.maps)
-    assert found.foreground is not None and torch.equal(found.foreground, first.foreground)
+    assert found.objectness is not None and torch.equal(found.objectness, first.objectness)
     (layer,) = model.localizer.head
     seen = (row.map[:6].mean(dim=(1, 2)) @ layer.weight[:, :, 0, 0].T + layer.bias).sigmoid()
     torch.testing.assert_close(found.image_scores, seen)
@@ -254,7 +254,7 @@ def test_what_lies_beyond_the_view_does_not_score():
 
 
 def test_before_anything_is_learned_a_class_is_unlikely_and_boxes_are_two_cells_wide():
-    model = DenseDetector(network(), DenseConfig(**SMALL), 3)
+    model = FCOS(network(), FCOSConfig(**SMALL), 3)
     (found,) = evidence(model, replace(item(), boxes=None))
     assert found.proposal_scores is not None and found.boxes is not None
     np.testing.assert_allclose(found.proposal_scores / found.image_scores**0.25, 0.01 * 0.5, rtol=0.2)
@@ -274,20 +274,20 @@ def test_an_early_guess_does_not_overflow():
 # What it learns.
 
 
-def slow_losses(model: DenseDetector, items: list[Item]) -> dict[str, float]:
+def slow_losses(model: FCOS, items: list[Item]) -> dict[str, float]:
     """Cell by cell, from the papers' equations; items are as they are looked at."""
     classes = boxes = quality = 0.0
     number = 0
     for one in items:
-        assert one.truth is not None and one.target is not None
+        assert one.targets is not None and one.image_labels is not None
         rows, columns = one.map.shape[1:]
-        targets = slow_targets(one.truth, rows, columns, one.size, model.config.far_weight)
+        targets = slow_targets(one.targets, rows, columns, one.size, model.config.far_weight)
         for (logits, judged, box), (label, weight, goal) in zip(slow_look(model, one.map), targets, strict=True):
             for row, logit in enumerate(logits):
                 likely = sigmoid(logit) if row == label else 1 - sigmoid(logit)
                 alpha = 0.25 if row == label else 0.75
                 # Of a class that is not in the image no cell is one, whatever boxes say.
-                counted = 1 if one.target[row] == 0 else weight
+                counted = 1 if one.image_labels[row] == 0 else weight
                 classes += -alpha * (1 - likely) ** 2 * math.log(likely) * counted
             if goal is None:
                 continue
@@ -304,7 +304,7 @@ def slow_losses(model: DenseDetector, items: list[Item]) -> dict[str, float]:
     }
 
 
-def losses(model: DenseDetector, items: list[Item]) -> dict[str, float]:
+def losses(model: FCOS, items: list[Item]) -> dict[str, float]:
     found = model.train()(collate(items))
     assert isinstance(found, dict)
     return {name: value.item() for name, value in found.items()}
@@ -315,10 +315,10 @@ def losses(model: DenseDetector, items: list[Item]) -> dict[str, float]:
 def test_losses_equal_a_slow_computation(monkeypatch: pytest.MonkeyPatch, difficult: tuple[bool, bool], mirrored: bool):
     model, items = make(far_weight=0.6), [item(seed=2), item(176, 112, seed=3)]
     # Of a class that may be there cells count as boxes say.
-    items[1] = replace(items[1], target=torch.tensor([1, float("nan"), 1]))
+    items[1] = replace(items[1], image_labels=torch.tensor([1, float("nan"), 1]))
     for number, one in enumerate(items):
-        assert one.truth is not None
-        items[number] = replace(one, truth=one.truth._replace(difficult=torch.tensor(difficult)))
+        assert one.targets is not None
+        items[number] = replace(one, targets=one.targets._replace(ignore=torch.tensor(difficult)))
     monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(0.1 if mirrored else 0.9))
     wanted = slow_losses(model, [turned(one) if mirrored else one for one in items])
     other = slow_losses(model, items if mirrored else [turned(one) for one in items])
@@ -335,7 +335,7 @@ def test_images_are_mirrored_half_of_the_time_each_by_itself():
 
 
 def test_a_image_without_objects_teaches_background_alone():
-    model, row = make(), replace(item(), truth=truth_of())
+    model, row = make(), replace(item(), targets=truth_of())
     found = losses(model, [row])
     assert found["boxes"] == found["quality"] == 0
     candidates = [slow_losses(model, [one])["classes"] for one in (row, turned(row))]

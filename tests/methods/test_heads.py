@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from boxless.methods.heads import MILHead, average_regions, frames, fully_connected, hollow, pool_regions
+from boxless.methods.heads import MILHead, average_regions, context_regions, fully_connected, mask_region, pool_regions
 
 
 def rounded(value: float) -> int:
@@ -117,7 +117,7 @@ def test_a_grid_of_averages_equals_a_literal_loop(side: int):
     maps, boxes = torch.randn(3, 5, 7), drawn_boxes(30, 7 * 16, 5 * 16)
     # Within a cell, on its edges, and the whole map.
     boxes = torch.cat([boxes, torch.tensor([[17.0, 18, 29, 27], [16, 16, 32, 48], [0, 0, 112, 80]])])
-    around = frames(boxes, torch.tensor([80, 112]))
+    around = context_regions(boxes, torch.tensor([80, 112]))
     regions, surroundings = average_regions([maps], [boxes], [around], 16, side)
     assert regions.shape == (33, side, side, 3) and surroundings.shape == (33, 3)
     features = maps.double().numpy()
@@ -136,8 +136,8 @@ def test_a_mirrored_map_has_the_mirrored_grid():
     maps, boxes = torch.randn(4, 6, 9), drawn_boxes(40, 9 * 16, 6 * 16)
     other = torch.stack([144 - boxes[:, 2], boxes[:, 1], 144 - boxes[:, 0], boxes[:, 3]], dim=1)
     size = torch.tensor([96, 144])
-    plain, around = average_regions([maps], [boxes], [frames(boxes, size)], 16, 3)
-    turned, beyond = average_regions([maps.flip(2)], [other], [frames(other, size)], 16, 3)
+    plain, around = average_regions([maps], [boxes], [context_regions(boxes, size)], 16, 3)
+    turned, beyond = average_regions([maps.flip(2)], [other], [context_regions(other, size)], 16, 3)
     torch.testing.assert_close(turned, plain.flip(2), atol=2e-3, rtol=1e-3)
     torch.testing.assert_close(beyond, around, atol=2e-3, rtol=1e-3)
     assert not torch.allclose(turned, plain, atol=0.1)
@@ -167,7 +167,7 @@ def test_frames_are_grown_about_the_centre_and_cut_to_the_view():
         ]
     )
     wanted = torch.tensor([[32.0, 22, 68, 58], [0, 0, 28, 56], [72, 52, 100, 80], [0, 0, 100, 80]])
-    torch.testing.assert_close(frames(boxes, torch.tensor([80, 100])), wanted)
+    torch.testing.assert_close(context_regions(boxes, torch.tensor([80, 100])), wanted)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_hollow_zeroes_the_middle(side: int, ring: list[str]):
     torch.manual_seed(0)
     pooled = torch.rand(2, 3, side, side) + 1
     mask = torch.tensor([[float(cell) for cell in row] for row in ring])
-    assert torch.equal(hollow(pooled), pooled * mask)
+    assert torch.equal(mask_region(pooled), pooled * mask)
 
 
 # Hidden layers.

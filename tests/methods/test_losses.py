@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxless.methods.losses import absence_loss, spatial_regulariser, tag_loss
+from boxless.methods.losses import image_label_loss, negative_label_loss, spatial_regulariser
 from boxless.metrics import iou
 
 NAN = float("nan")
@@ -18,8 +18,8 @@ def test_the_tag_loss_is_summed_over_classes_and_averaged_over_images():
     scores = torch.tensor([[0.8, 0.1, 0.5], [0.25, 0.9, 0.6]])
     targets = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
     wanted = -sum(map(math.log, (0.8, 0.9, 0.5, 0.75, 0.9, 0.4))) / 2
-    assert tag_loss(scores, targets, logits=False).item() == pytest.approx(wanted, rel=1e-5)
-    assert tag_loss(scores.logit(), targets, logits=True).item() == pytest.approx(wanted, rel=1e-5)
+    assert image_label_loss(scores, targets, logits=False).item() == pytest.approx(wanted, rel=1e-5)
+    assert image_label_loss(scores.logit(), targets, logits=True).item() == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("logits", [True, False])
@@ -27,7 +27,7 @@ def test_unsure_entries_have_no_part_in_the_loss(logits: bool):
     scores = torch.tensor([[0.8, 0.1, 0.5], [0.25, 0.9, 0.6]])
     targets = torch.tensor([[1.0, NAN, NAN], [NAN, 1, 0]])
     given = (scores.logit() if logits else scores).requires_grad_()
-    loss = tag_loss(given, targets, logits=logits)
+    loss = image_label_loss(given, targets, logits=logits)
     # Divided by the images all the same.
     assert loss.item() == pytest.approx(-sum(map(math.log, (0.8, 0.9, 0.4))) / 2, rel=1e-5)
     loss.backward()
@@ -37,13 +37,13 @@ def test_unsure_entries_have_no_part_in_the_loss(logits: bool):
 
 @pytest.mark.parametrize("logits", [True, False])
 def test_a_batch_of_which_nothing_is_sure_costs_nothing(logits: bool):
-    assert tag_loss(torch.rand(2, 3), torch.full((2, 3), NAN), logits=logits).item() == 0
+    assert image_label_loss(torch.rand(2, 3), torch.full((2, 3), NAN), logits=logits).item() == 0
 
 
 def test_sums_of_scores_beyond_the_ends_stay_finite():
     # Sums of softmaxes may exceed one by a rounding error, and be zero.
     scores = torch.tensor([[1 + 1e-6, 1 + 1e-6, 0.0, 0.0]], requires_grad=True)
-    loss = tag_loss(scores, torch.tensor([[1.0, 0, 1, 0]]), logits=False)
+    loss = image_label_loss(scores, torch.tensor([[1.0, 0, 1, 0]]), logits=False)
     assert torch.isfinite(loss)
     assert loss > 20
     loss.backward()
@@ -53,7 +53,7 @@ def test_sums_of_scores_beyond_the_ends_stay_finite():
 
 def test_the_gradient_of_a_score_is_that_of_its_logarithm():
     scores = torch.tensor([[0.2, 0.2]], requires_grad=True)
-    tag_loss(scores, torch.tensor([[1.0, 0]]), logits=False).backward()
+    image_label_loss(scores, torch.tensor([[1.0, 0]]), logits=False).backward()
     torch.testing.assert_close(scores.grad, torch.tensor([[-1 / 0.2, 1 / 0.8]]))
 
 
@@ -65,13 +65,13 @@ def test_the_absence_loss_by_hand():
     logits = torch.tensor([[1.0, 2, 3, 4], [4, 3, 2, 1]]).log() + torch.tensor([[0.0], [5.0]])
     absent = torch.tensor([[True, False, True], [False, False, False]])
     wanted = (-math.log(1 - 0.1 - 0.3) - math.log(1)) / 2
-    assert absence_loss(logits, absent).item() == pytest.approx(wanted, rel=1e-5)
-    assert absence_loss(logits[:0], absent[:0]).item() == 0
+    assert negative_label_loss(logits, absent).item() == pytest.approx(wanted, rel=1e-5)
+    assert negative_label_loss(logits[:0], absent[:0]).item() == 0
 
 
 def test_a_class_that_is_absent_but_certain_can_still_be_unlearned():
     logits = torch.tensor([[200.0, 0, 0]], requires_grad=True)
-    loss = absence_loss(logits, torch.tensor([[True, False]]))
+    loss = negative_label_loss(logits, torch.tensor([[True, False]]))
     loss.backward()
     assert loss.item() == pytest.approx(200 - math.log(2))
     assert logits.grad is not None and torch.allclose(logits.grad, torch.tensor([[1.0, -0.5, -0.5]]))
@@ -80,10 +80,10 @@ def test_a_class_that_is_absent_but_certain_can_still_be_unlearned():
 # The spatial regulariser.
 
 
-def literal(features: Tensor, scores: Tensor, boxes: Tensor, target: Tensor) -> float:
+def literal(features: Tensor, scores: Tensor, boxes: Tensor, image_labels: Tensor) -> float:
     """Section 3.4 of WSDDN word by word."""
     total = 0.0
-    for label, present in enumerate(target.tolist()):
+    for label, present in enumerate(image_labels.tolist()):
         if present != 1:
             continue
         order = sorted(range(len(boxes)), key=lambda row: -scores[row, label].item())
@@ -106,9 +106,9 @@ def crowd(number: int, seed: int) -> Tensor:
 def test_the_regulariser_equals_a_literal_loop(number: int):
     torch.manual_seed(number)
     features, scores, boxes = torch.randn(number, 5), torch.rand(number, 4), crowd(number, number)
-    target = torch.tensor([1.0, 0, NAN, 1])
-    loss = spatial_regulariser(features, scores, boxes, target).item()
-    assert loss == pytest.approx(literal(features, scores, boxes, target), rel=1e-4)
+    image_labels = torch.tensor([1.0, 0, NAN, 1])
+    loss = spatial_regulariser(features, scores, boxes, image_labels).item()
+    assert loss == pytest.approx(literal(features, scores, boxes, image_labels), rel=1e-4)
     assert (loss > 0) == (number > 1)
 
 

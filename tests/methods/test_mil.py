@@ -7,18 +7,18 @@ from torch import Tensor, nn
 from torchvision.ops import roi_pool
 
 from boxless.backbones import Backbone
-from boxless.config import DetectorConfig, RefinementConfig
+from boxless.config import MILConfig, RefinementConfig
 from boxless.errors import BoxlessError
 from boxless.features import Batch, Item, collate
-from boxless.methods import Evidence, WeakDetector
-from boxless.methods.heads import average_regions, equalise, frames, hollow
-from boxless.methods.losses import spatial_regulariser, tag_loss
+from boxless.methods import MILDetector, ViewOutput
+from boxless.methods.heads import average_regions, context_regions, mask_region, unit_rms
+from boxless.methods.losses import image_label_loss, spatial_regulariser
 
-PLAIN = DetectorConfig(reduce=4, hidden=(16,))
-CONTRAST = DetectorConfig(reduce=4, hidden=(16,), contrast=True)
-AVERAGE = DetectorConfig(reduce=4, equalise=True, pooling="average", pool=1, hidden=(), contrast=True)
-WHOLE = DetectorConfig(reduce=None, hidden=(16, 12))
-OICR = DetectorConfig(reduce=4, hidden=(16,), refinement=RefinementConfig())
+PLAIN = MILConfig(reduce=4, hidden=(16,))
+CONTRAST = MILConfig(reduce=4, hidden=(16,), contrast=True)
+AVERAGE = MILConfig(reduce=4, unit_rms=True, pooling="average", pool=1, hidden=(), contrast=True)
+WHOLE = MILConfig(reduce=None, hidden=(16, 12))
+OICR = MILConfig(reduce=4, hidden=(16,), refinement=RefinementConfig())
 MIRROR = OICR.model_copy(update={"mirror": True, "refinement": RefinementConfig(regress="last")})
 ALL = {"plain": PLAIN, "contrast": CONTRAST, "average": AVERAGE, "whole": WHOLE, "oicr": OICR, "mirror": MIRROR}
 
@@ -28,10 +28,10 @@ def network(**changes: Any) -> Backbone:
     return Backbone(**(settings | {"std": (1,) * 3, "source": "", "licence": ""} | changes))
 
 
-def make(config: DetectorConfig, tail: nn.Sequential | None = None) -> WeakDetector:
+def make(config: MILConfig, tail: nn.Sequential | None = None) -> MILDetector:
     """A detector of three classes whose weights are far from zero."""
     torch.manual_seed(0)
-    model = WeakDetector(tail or nn.Sequential(), network(), config, 3)
+    model = MILDetector(tail or nn.Sequential(), network(), config, 3)
     for layer in model.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.normal_(layer.weight, std=0.5)
@@ -52,14 +52,14 @@ def item(width: int, height: int, number: int = 30, *, whole_cells: bool = False
     return Item(torch.randn(6, rows, columns), (height, width), boxes, torch.tensor([1.0, 0, float("nan")]))
 
 
-def evidence(model: WeakDetector, *items: Item) -> list[Evidence]:
+def evidence(model: MILDetector, *items: Item) -> list[ViewOutput]:
     with torch.inference_mode():
         found = model.eval()(collate(items))
     assert isinstance(found, list)
     return found
 
 
-def losses(model: WeakDetector, batch: Batch) -> dict[str, Tensor]:
+def losses(model: MILDetector, batch: Batch) -> dict[str, Tensor]:
     found = model.train()(batch)
     assert isinstance(found, dict)
     return found
@@ -70,10 +70,10 @@ def losses(model: WeakDetector, batch: Batch) -> dict[str, Tensor]:
 
 def test_equalised_cells_have_one_magnitude_and_keep_their_direction():
     maps = torch.randn(2, 5, 3, 4).sign() * (1 + torch.rand(2, 5, 3, 4)) * 100 ** torch.rand(2, 1, 3, 4)
-    even = equalise(maps)
+    even = unit_rms(maps)
     torch.testing.assert_close(even.square().mean(dim=1), torch.ones(2, 3, 4), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(nn.functional.cosine_similarity(even, maps), torch.ones(2, 3, 4))
-    assert not equalise(torch.zeros(1, 5, 2, 2)).any()
+    assert not unit_rms(torch.zeros(1, 5, 2, 2)).any()
 
 
 def literal_mean(features: Tensor, box: list[float], inside: list[float] | None, stride: int) -> Tensor:
@@ -111,12 +111,12 @@ def test_a_region_without_surroundings_has_none():
 # The composition.
 
 
-def by_hand(model: WeakDetector, row: Item) -> Tensor:
+def by_hand(model: MILDetector, row: Item) -> Tensor:
     """Proposal scores of one view, from the parts that other tests look at."""
     assert row.boxes is not None
     maps, boxes = row.map[None], row.boxes
-    around = frames(boxes, torch.tensor(row.size))
-    if model.config.equalise:
+    around = context_regions(boxes, torch.tensor(row.size))
+    if model.config.unit_rms:
         maps = maps / (maps.square().mean(dim=1, keepdim=True) + 1e-6).sqrt()
     maps = model.reduce(maps)
 
@@ -127,7 +127,7 @@ def by_hand(model: WeakDetector, row: Item) -> Tensor:
     if model.config.pooling == "average":
         regions, surroundings = average_regions(maps, [boxes], [around], 16)
     else:
-        regions, surroundings = pooled(boxes), hollow(pooled(around))
+        regions, surroundings = pooled(boxes), mask_region(pooled(around))
     features, beyond = model.trunk(regions), model.trunk(surroundings)
     detection = features @ model.head.detect.weight.T
     if model.config.contrast:
@@ -162,11 +162,11 @@ def test_a_images_scores_do_not_depend_on_the_others_in_the_batch(name: str, who
 def test_the_loss_is_that_of_the_tags():
     model, rows = make(PLAIN.model_copy(update={"dropout": 0.0})), [item(90, 70), item(60, 90, 12)]
     batch = collate(rows)
-    assert batch.targets is not None
+    assert batch.image_labels is not None
     scores = torch.stack([found.image_scores for found in evidence(model, *rows)])
     found = losses(model, batch)
     assert found.keys() == {"tags"}
-    torch.testing.assert_close(found["tags"], tag_loss(scores, batch.targets, logits=False))
+    torch.testing.assert_close(found["tags"], image_label_loss(scores, batch.image_labels, logits=False))
 
 
 def test_the_spatial_regulariser_is_weighed_and_averaged_over_images():
@@ -179,11 +179,11 @@ def test_the_spatial_regulariser_is_weighed_and_averaged_over_images():
         row.boxes[:-1, 2:] = row.boxes[-1, 2:] - torch.rand(len(row.boxes) - 1, 2) * 16
     batch = collate(rows)
     assert batch.boxes is not None
-    assert batch.targets is not None
+    assert batch.image_labels is not None
     found = losses(model, batch)
     scores = [view.proposal_scores for view in evidence(model, *rows)]
     total = 0.0
-    for row, view, boxes, target in zip(rows, scores, batch.boxes, batch.targets, strict=True):
+    for row, view, boxes, target in zip(rows, scores, batch.boxes, batch.image_labels, strict=True):
         maps = model.reduce(row.map[None])
         pooled = roi_pool(maps, [boxes - torch.tensor([0, 0, 1, 1])], output_size=3, spatial_scale=1 / 16)
         assert view is not None
@@ -235,12 +235,12 @@ def test_the_tail_is_run_and_trained():
 @pytest.mark.parametrize("name", ["plain", "oicr"])
 def test_one_class_is_refused(name: str):
     with pytest.raises(BoxlessError, match=r"one class only.*--method seeded, cam or oquab"):
-        WeakDetector(nn.Sequential(), network(), ALL[name], 1)
+        MILDetector(nn.Sequential(), network(), ALL[name], 1)
 
 
 def test_hidden_layers_of_a_backbone_that_has_none_are_refused():
     with pytest.raises(BoxlessError, match=r"head\.hidden=backbone.*alexnet and vgg16"):
-        WeakDetector(nn.Sequential(), network(), DetectorConfig(hidden="backbone"), 3)
+        MILDetector(nn.Sequential(), network(), MILConfig(hidden="backbone"), 3)
 
 
 def test_the_hidden_layers_of_a_backbone_are_taken():
@@ -248,7 +248,7 @@ def test_the_hidden_layers_of_a_backbone_are_taken():
     layers = (nn.Linear(6 * 2 * 2, 10), nn.Linear(10, 9))
     backbone = network(fully_connected=layers, pool=2)
     # The backbone's own pool and channels count, not those of the settings.
-    model = WeakDetector(nn.Sequential(), backbone, DetectorConfig(hidden="backbone", pool=5, dropout=0.0), 3).eval()
+    model = MILDetector(nn.Sequential(), backbone, MILConfig(hidden="backbone", pool=5, dropout=0.0), 3).eval()
     row = item(90, 70)
     assert row.boxes is not None
     last_pixel = row.boxes - torch.tensor([0, 0, 1, 1])
@@ -279,7 +279,7 @@ def mirrored(row: Item) -> Item:
     assert row.boxes is not None
     x1, y1, x2, y2 = row.boxes.unbind(dim=1)
     width = row.size[1]
-    return Item(row.map.flip(2), row.size, torch.stack([width - x2, y1, width - x1, y2], dim=1), row.target)
+    return Item(row.map.flip(2), row.size, torch.stack([width - x2, y1, width - x1, y2], dim=1), row.image_labels)
 
 
 def test_a_mirroring_detector_sees_a_mirrored_view_alike():

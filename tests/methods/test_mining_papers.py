@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from boxless.methods.mining import PseudoBoxes, assign, mine_clusters, mine_spread, mine_top, top_cluster
+from boxless.methods.mining import PseudoLabels, assign, mine_clusters, mine_spread, mine_top, top_cluster
 from boxless.metrics import iou
 
 NAN = float("nan")
@@ -107,10 +107,10 @@ def test_the_vertex_with_most_edges_leads_and_is_trusted_as_its_best_neighbour()
     torch.testing.assert_close(found.weights, torch.tensor([0.9]))
 
 
-def literal_clusters(boxes: Tensor, scores: Tensor, target: Tensor) -> list[tuple[int, int, float]]:
+def literal_clusters(boxes: Tensor, scores: Tensor, image_labels: Tensor) -> list[tuple[int, int, float]]:
     """Rows, classes and confidences of PCL's centres, by loops over a dictionary of neighbours."""
     found: list[tuple[int, int, float]] = []
-    for label, present in enumerate(target.tolist()):
+    for label, present in enumerate(image_labels.tolist()):
         if present != 1:
             continue
         free = [row for row in range(len(boxes)) if row not in {used for used, _, _ in found}]
@@ -130,8 +130,8 @@ def literal_clusters(boxes: Tensor, scores: Tensor, target: Tensor) -> list[tupl
 def test_clusters_equal_a_literal_loop(seed: int):
     torch.manual_seed(seed)
     boxes, scores = crowd(10 + 8 * seed, seed), torch.rand(10 + 8 * seed, 4)
-    target = torch.tensor([1.0, 0, 1, NAN])
-    found, wanted = mine_clusters(boxes, scores, target), literal_clusters(boxes, scores, target)
+    image_labels = torch.tensor([1.0, 0, 1, NAN])
+    found, wanted = mine_clusters(boxes, scores, image_labels), literal_clusters(boxes, scores, image_labels)
     assert found.boxes.tolist() == boxes[[row for row, _, _ in wanted]].tolist()
     assert found.labels.tolist() == [label for _, label, _ in wanted]
     torch.testing.assert_close(found.weights, torch.tensor([trust for _, _, trust in wanted]))
@@ -168,10 +168,10 @@ def test_hand_worked_spread_seeds():
     torch.testing.assert_close(found.weights, torch.tensor([0.9, 0.8]))
 
 
-def literal_spread(boxes: Tensor, scores: Tensor, target: Tensor) -> list[tuple[int, int]]:
+def literal_spread(boxes: Tensor, scores: Tensor, image_labels: Tensor) -> list[tuple[int, int]]:
     """Rows and classes of MIST's seeds, algorithm 1 word by word."""
     found = []
-    for label, present in enumerate(target.tolist()):
+    for label, present in enumerate(image_labels.tolist()):
         if present == 1:
             order = sorted(range(len(boxes)), key=lambda row: -scores[row, label].item())
             kept: list[int] = []
@@ -186,8 +186,8 @@ def literal_spread(boxes: Tensor, scores: Tensor, target: Tensor) -> list[tuple[
 def test_spread_seeds_equal_a_literal_loop(seed: int):
     torch.manual_seed(seed)
     number = (1, 5, 20, 40, 60, 80, 100, 120)[seed]
-    boxes, scores, target = crowd(number, seed), torch.rand(number, 4), torch.tensor([1.0, 0, 1, NAN])
-    found, wanted = mine_spread(boxes, scores, target), literal_spread(boxes, scores, target)
+    boxes, scores, image_labels = crowd(number, seed), torch.rand(number, 4), torch.tensor([1.0, 0, 1, NAN])
+    found, wanted = mine_spread(boxes, scores, image_labels), literal_spread(boxes, scores, image_labels)
     assert found.boxes.tolist() == boxes[[row for row, _ in wanted]].tolist()
     assert found.labels.tolist() == [label for _, label in wanted]
     torch.testing.assert_close(found.weights, torch.stack([scores[one] for one in wanted]))
@@ -207,9 +207,9 @@ def test_of_two_classes_on_one_proposal_the_surer_takes_it():
 @pytest.mark.parametrize("mine", [mine_clusters, mine_spread, mine_top])
 def test_nothing_present_nothing_mined_and_no_gradient(mine):
     boxes, scores = crowd(30, 0), torch.rand(30, 3, requires_grad=True)
-    for target in (torch.zeros(3), torch.tensor([0, NAN, NAN])):
-        found = mine(boxes, scores, target)
-        assert isinstance(found, PseudoBoxes)
+    for image_labels in (torch.zeros(3), torch.tensor([0, NAN, NAN])):
+        found = mine(boxes, scores, image_labels)
+        assert isinstance(found, PseudoLabels)
         assert found.boxes.shape == (0, 4) and found.labels.dtype == torch.int64 and found.weights.shape == (0,)
     found = mine(boxes, scores, torch.tensor([1.0, 1, 0]))
     assert set(found.labels.tolist()) == {0, 1}

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from boxless.config import LocalizerConfig
 from boxless.features import Item, collate
 from boxless.methods import Localizer
-from boxless.methods.mining import foreground_box, largest_component_box
-from boxless.methods.objectness import EMPTY, PLACES, SURE, Foreground, fit_foreground, sure_places
+from boxless.methods.mining import largest_component_box, objectness_box
+from boxless.methods.objectness import EMPTY, PLACES, SURE, Objectness, fit_objectness, sure_places
 from boxless.structures import FloatArray
 
 
-def made(channels: int = 5) -> Foreground:
+def made(channels: int = 5) -> Objectness:
     torch.manual_seed(0)
-    return Foreground(channels).eval()
+    return Objectness(channels).eval()
 
 
 def equal(cell: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def test_a_texture_that_is_sure_in_places_is_found_all_over_the_object():
     images = planted(410)
     model = made(6)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    fit_foreground(model, ((early, heatmap) for early, heatmap, _ in images[:400]), seed=3)
+    fit_objectness(model, ((early, heatmap) for early, heatmap, _ in images[:400]), seed=3)
     assert all(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with torch.inference_mode():
         for early, _, truth in images[400:]:
@@ -118,7 +118,7 @@ def test_the_same_seed_fits_the_same_bits():
     models = [made(6) for _ in range(3)]
     for model, seed in zip(models, (1, 1, 2), strict=True):
         torch.rand(3)
-        fit_foreground(model, iter(images), seed)
+        fit_objectness(model, iter(images), seed)
     one, same, other = (list(model.state_dict().values()) for model in models)
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -129,7 +129,7 @@ def test_the_same_seed_fits_the_same_bits():
 
 def test_a_localizer_reads_classes_in_the_last_map_and_objects_in_the_early_one():
     torch.manual_seed(0)
-    model = Localizer(nn.Sequential(), 4, LocalizerConfig(foreground=True), 3, early=2).eval()
+    model = Localizer(nn.Sequential(), 4, LocalizerConfig(objectness=True), 3, early=2).eval()
     model.threshold.fill_(0.1)
     maps = torch.randn(4 + 2 + 3, 3, 5)
     larger = Item(torch.randn(9, 6, 7), (90, 100))
@@ -139,22 +139,22 @@ def test_a_localizer_reads_classes_in_the_last_map_and_objects_in_the_early_one(
         plain = Localizer(nn.Sequential(), 4, LocalizerConfig(), 3).eval()
         plain.head.load_state_dict(model.head.state_dict())
         wanted = plain(collate([Item(maps[:4], (40, 70))]))[0]
-        assert model.foreground is not None
-        torch.testing.assert_close(alone.foreground, model.foreground(maps[4:6]))
+        assert model.objectness is not None
+        torch.testing.assert_close(alone.objectness, model.objectness(maps[4:6]))
         torch.testing.assert_close(model.heatmaps(maps[None])[0], wanted.maps)
     # Smoothing takes in no padding of the batch.
-    torch.testing.assert_close(in_batch.foreground, alone.foreground)
+    torch.testing.assert_close(in_batch.objectness, alone.objectness)
     torch.testing.assert_close(alone.maps, wanted.maps)
     torch.testing.assert_close(alone.image_scores, wanted.image_scores)
-    assert wanted.foreground is None
+    assert wanted.objectness is None
 
 
 def test_a_foreground_that_has_learned_nothing_says_nothing():
-    model = Localizer(nn.Sequential(), 4, LocalizerConfig(foreground=True, threshold=0.3), 3, early=2).eval()
+    model = Localizer(nn.Sequential(), 4, LocalizerConfig(objectness=True, threshold=0.3), 3, early=2).eval()
     batch = collate([Item(torch.randn(6, 3, 5), (40, 70))])
-    assert model(batch)[0].foreground is None
+    assert model(batch)[0].objectness is None
     model.threshold.fill_(0.3)
-    assert model(batch)[0].foreground is not None
+    assert model(batch)[0].objectness is not None
 
 
 # The box.
@@ -173,18 +173,18 @@ def test_heatmap_and_foreground_share_where_an_object_ends():
     heatmap = np.array([[0, 1, 2, 4, 2, 1, 0]], np.float32)
     # Odds of the cells are 1/250, 1/2, 1, 2, 1, 1/2, 1/250 times those of the foreground.
     for share, left, right in ((0.501, 2, 5), (0.66, 2, 5), (0.67, 1, 6), (0.49, 3, 4), (0.34, 3, 4)):
-        foreground = np.full((1, 7), logit(share), np.float32)
-        assert foreground_box(heatmap, foreground, (7, 1), 0.5).tolist() == [left, 0, right, 1], share
+        objectness = np.full((1, 7), logit(share), np.float32)
+        assert objectness_box(heatmap, objectness, (7, 1), 0.5).tolist() == [left, 0, right, 1], share
     # Of less than one third nothing is left, and the heatmap decides alone.
-    foreground = np.full((1, 7), logit(0.33), np.float32)
-    assert foreground_box(heatmap, foreground, (7, 1), 0.5).tolist() == [2, 0, 5, 1]
+    objectness = np.full((1, 7), logit(0.33), np.float32)
+    assert objectness_box(heatmap, objectness, (7, 1), 0.5).tolist() == [2, 0, 5, 1]
 
 
 def test_a_foreground_with_an_edge_has_the_last_word_where_the_heatmap_has_no_opinion():
     heatmap = np.full((1, 6), 0.5, np.float32)
     heatmap[0, 2] = 1
-    foreground = np.array([[-2, 2, 2, 2, -2, -2]], np.float32)
-    box = foreground_box(heatmap, foreground, (6, 1), 0.5)
+    objectness = np.array([[-2, 2, 2, 2, -2, -2]], np.float32)
+    box = objectness_box(heatmap, objectness, (6, 1), 0.5)
     assert box.tolist() == [1, 0, 4, 1] and box.dtype == np.float32
     # Alone it would say more, or less.
     assert largest_component_box(heatmap, (6, 1), 0.5).tolist() == [0, 0, 6, 1]
@@ -195,43 +195,43 @@ def test_the_threshold_moves_the_prior():
     heatmap = np.array([[8, 4, 2, 1]], np.float32)
     sure = np.zeros((1, 4), np.float32) + 1e-6
     for threshold, right in ((0.9, 1), (0.5, 2), (0.25, 3), (0.125, 4)):
-        assert foreground_box(heatmap, sure, (4, 1), threshold).tolist() == [0, 0, right, 1]
+        assert objectness_box(heatmap, sure, (4, 1), threshold).tolist() == [0, 0, right, 1]
 
 
 def test_of_several_objects_the_heatmap_chooses():
-    foreground = np.array([[5, 5, 5, -9, 5, -9, 5, 5]], np.float32)
+    objectness = np.array([[5, 5, 5, -9, 5, -9, 5, 5]], np.float32)
     # The brightest place is alone; the mass lies on the right, though the left is larger.
     heatmap = np.array([[1, 1, 1, 9, 5, 0, 3, 3]], np.float32)
-    assert foreground_box(heatmap, foreground, (8, 1), 0.2).tolist() == [6, 0, 8, 1]
+    assert objectness_box(heatmap, objectness, (8, 1), 0.2).tolist() == [6, 0, 8, 1]
     heatmap[0, 6:] = 1
-    assert foreground_box(heatmap, foreground, (8, 1), 0.2).tolist() == [4, 0, 5, 1]
+    assert objectness_box(heatmap, objectness, (8, 1), 0.2).tolist() == [4, 0, 5, 1]
     # What is below zero takes nothing away.
     heatmap = np.array([[5, -4, -4, 0, 4, 0, 0, 0]], np.float32)
-    assert foreground_box(heatmap, np.where(foreground > 0, 20, foreground), (8, 1), 0.2).tolist() == [0, 0, 3, 1]
+    assert objectness_box(heatmap, np.where(objectness > 0, 20, objectness), (8, 1), 0.2).tolist() == [0, 0, 3, 1]
 
 
 def test_components_hang_together_at_their_corners():
     heatmap = grid("900", "090", "009")
-    foreground = np.where(heatmap > 0, 3, -3).astype(np.float32)
-    assert foreground_box(heatmap, foreground, (3, 3), 0.5).tolist() == [0, 0, 3, 3]
+    objectness = np.where(heatmap > 0, 3, -3).astype(np.float32)
+    assert objectness_box(heatmap, objectness, (3, 3), 0.5).tolist() == [0, 0, 3, 3]
 
 
 def test_without_any_object_the_heatmap_decides():
     heatmap = grid("000", "096", "000")
     nothing = np.full((3, 3), -20, np.float32)
-    assert foreground_box(heatmap, nothing, (3, 3), 0.5).tolist() == [1, 1, 3, 2]
-    assert foreground_box(heatmap, nothing, (3, 3), 0.7).tolist() == [1, 1, 2, 2]
+    assert objectness_box(heatmap, nothing, (3, 3), 0.5).tolist() == [1, 1, 3, 2]
+    assert objectness_box(heatmap, nothing, (3, 3), 0.7).tolist() == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("value", [0.0, -0.3])
 def test_a_map_that_is_nowhere_positive_gives_the_whole_image(value: float):
     dark = np.full((3, 4), value, np.float32)
-    assert foreground_box(dark, np.full((3, 4), 3, np.float32), (40, 31), 0.2).tolist() == [0, 0, 40, 31]
+    assert objectness_box(dark, np.full((3, 4), 3, np.float32), (40, 31), 0.2).tolist() == [0, 0, 40, 31]
 
 
 def test_one_very_sure_cell_does_not_shift_an_edge():
     """Between a cell that is as sure as can be and one that is as sure of the contrary the edge is in the middle."""
     heatmap = np.ones((1, 2), np.float32)
     for sure in (3.0, 30.0):
-        foreground = np.array([[sure, -3]], np.float32)
-        assert foreground_box(heatmap, foreground, (40, 20), 0.999).tolist()[2] == pytest.approx(20, abs=1)
+        objectness = np.array([[sure, -3]], np.float32)
+        assert objectness_box(heatmap, objectness, (40, 20), 0.999).tolist()[2] == pytest.approx(20, abs=1)

@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from boxless.backbones import Backbone
-from boxless.config import Config, DenseConfig, DetectorConfig, FastRCNNConfig, LocalizerConfig, resolve
+from boxless.config import Config, FastRCNNConfig, FCOSConfig, LocalizerConfig, MILConfig, resolve
 from boxless.errors import BoxlessError
-from boxless.features import Batch, Item, Truth, collate
-from boxless.methods import PRESETS, DenseDetector, Localizer, Model, build_model, preset
+from boxless.features import Batch, Item, Targets, collate
+from boxless.methods import FCOS, PRESETS, Localizer, Model, build_model, preset
 from boxless.methods.presets import DEFAULT_METHOD
 
 CLASSES = 4
@@ -40,12 +40,12 @@ def batch(frozen: nn.Sequential) -> Batch:
         corners, sides = torch.rand(40, 2) * 30, torch.rand(40, 2) * 30 + 4
         target = torch.tensor([1.0, 0, float("nan"), 1])
         boxes = torch.cat([corners, corners + sides], dim=1)
-        truth = Truth(boxes[[4, 9]], torch.tensor([0, 3]), torch.tensor([False, False]))
+        truth = Targets(boxes[[4, 9]], torch.tensor([0, 3]), torch.tensor([False, False]))
         items.append(Item(features, (height, width), boxes, target, truth))
     return collate(items)
 
 
-FITTED = {"cam": "foreground.", "seeded": "localizer.", "student": "localizer."}
+FITTED = {"cam": "objectness.", "seeded": "localizer.", "student": "localizer."}
 """What of a model is not learned in the loop: it is fitted after it, or taken over from another run."""
 LEARNING = [
     (name, freeze) for name in PRESETS for freeze in ("all", 1, "none") if freeze == "all" or name not in FITTED
@@ -93,20 +93,20 @@ def test_every_preset_gives_evidence_of_every_view(name: str):
     for view, cells in zip(found, ((4, 6), (7, 5)), strict=True):
         assert view.image_scores.shape == (CLASSES,)
         assert ((view.image_scores >= 0) & (view.image_scores <= 1 + 1e-5)).all()
-        assert (view.foreground is not None) == (name in FITTED)
-        assert view.foreground is None or view.foreground.shape == cells
+        assert (view.objectness is not None) == (name in FITTED)
+        assert view.objectness is None or view.objectness.shape == cells
         assert (view.maps is not None) == (name == "oquab" or name in FITTED)
         assert view.maps is None or view.maps.shape == (CLASSES, *cells)
         assert (view.boxes is not None) == (name in ("mist", "seeded", "student"))
         if not isinstance(model, Localizer):
             assert view.proposal_scores is not None
-            rows = cells[0] * cells[1] if isinstance(model, DenseDetector) else 40
+            rows = cells[0] * cells[1] if isinstance(model, FCOS) else 40
             assert view.proposal_scores.shape == (rows, CLASSES)
         else:
             assert view.proposal_scores is None
 
 
-def head(name: str) -> LocalizerConfig | DetectorConfig | FastRCNNConfig | DenseConfig:
+def head(name: str) -> LocalizerConfig | MILConfig | FastRCNNConfig | FCOSConfig:
     return resolve(preset(name)).head
 
 
@@ -117,13 +117,13 @@ def test_presets_are_what_their_papers_say():
     assert isinstance(oquab, LocalizerConfig)
     assert (oquab.pooling, len(oquab.hidden)) == ("max", 1)
     wsddn, context = head("wsddn"), head("contextlocnet")
-    assert isinstance(wsddn, DetectorConfig)
+    assert isinstance(wsddn, MILConfig)
     assert (wsddn.contrast, wsddn.temperature, wsddn.spatial_weight) == (False, 2, 1e-4)
-    assert isinstance(context, DetectorConfig)
+    assert isinstance(context, MILConfig)
     assert context.contrast
     for name, mining in {"oicr": "top", "pcl": "clusters", "mist": "spread"}.items():
         config = resolve(preset(name))
-        assert isinstance(config.head, DetectorConfig) and config.head.refinement is not None
+        assert isinstance(config.head, MILConfig) and config.head.refinement is not None
         refinement = config.head.refinement
         assert (refinement.stages, refinement.mining, refinement.ignore) == (3, mining, 0.1)
         assert (refinement.bags, refinement.regress) == (name == "pcl", "all" if name == "mist" else None)

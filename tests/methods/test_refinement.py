@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from boxless.config import RefinementConfig
-from boxless.features import Truth
+from boxless.features import Targets
 from boxless.methods.heads import decode, encode, mirror_boxes
 from boxless.methods.losses import box_loss, cluster_loss, refinement_loss
 from boxless.methods.mining import (
-    PseudoBoxes,
+    PseudoLabels,
     assign,
     balance,
     draw,
@@ -82,7 +82,7 @@ def test_mining_lets_no_gradient_through():
 
 
 def test_proposals_take_the_class_of_the_pseudo_box_they_overlap_by_half():
-    pseudo = PseudoBoxes(BOXES[[0, 2]], torch.tensor([1, 0]), torch.tensor([0.9, 0.5]))
+    pseudo = PseudoLabels(BOXES[[0, 2]], torch.tensor([1, 0]), torch.tensor([0.9, 0.5]))
     labels, weights, nearest = assign(BOXES, pseudo, 2, ignore=0.15)
     assert labels.tolist() == [1, 1, 0, 2, 2]
     assert nearest[:3].tolist() == [0, 0, 1]
@@ -91,7 +91,7 @@ def test_proposals_take_the_class_of_the_pseudo_box_they_overlap_by_half():
 
 
 def test_without_pseudo_boxes_everything_is_background_in_full():
-    nothing = PseudoBoxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+    nothing = PseudoLabels(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
     labels, weights, _ = assign(BOXES, nothing, 2, ignore=0.1)
     assert labels.tolist() == [2] * 5 and weights.tolist() == [1] * 5
 
@@ -252,7 +252,7 @@ def test_every_head_learns_from_the_one_before():
 
 
 def test_difficult_objects_are_neither_taught_nor_background():
-    truth = Truth(BOXES[[0, 2]], torch.tensor([1, 0]), torch.tensor([True, False]))
+    truth = Targets(BOXES[[0, 2]], torch.tensor([1, 0]), torch.tensor([True, False]))
     labels, weights, _ = assign(BOXES, trust(truth), 2, ignore=0)
     # The first two overlap the difficult one by half, the last a little; the whole image has 0.2 with both.
     assert weights.tolist() == [0, 0, 1, 1, 0]
@@ -260,7 +260,7 @@ def test_difficult_objects_are_neither_taught_nor_background():
     # What overlaps nothing is background, whichever object comes first.
     _, weights, _ = assign(torch.tensor([[0.0, 50, 20, 80]]), trust(truth), 2, ignore=0)
     assert weights.tolist() == [1]
-    none = trust(Truth(BOXES[:0], torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)))
+    none = trust(Targets(BOXES[:0], torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)))
     assert assign(BOXES, none, 2, ignore=0.1)[0].tolist() == [2] * 5
 
 

@@ -129,7 +129,9 @@ def test_what_does_not_fit_together_is_refused():
         evaluate_detections(FOUND[:3], POINTS, SAMPLES, CLASSES)
     with pytest.raises(BoxlessError, match=r"points have shape \(3, 3, 2\)"):
         evaluate_detections(FOUND, POINTS[:3], SAMPLES, CLASSES)
-    with pytest.raises(BoxlessError, match=r"a\.jpg: detected with classes cat, dog, owl, but the truth has dog, cat"):
+    with pytest.raises(
+        BoxlessError, match=r"a\.jpg: detected with classes cat, dog, owl, but the ground truth has dog, cat"
+    ):
         evaluate_detections(FOUND, None, SAMPLES, ("dog", "cat", "owl"))
 
 

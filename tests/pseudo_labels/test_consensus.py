@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from boxless.methods.cam_threshold import THRESHOLDS, agreement, likely_threshold
+from boxless.methods.cam_threshold import THRESHOLDS, agreement, consistent_threshold
 from boxless.methods.mining import NEAR, snap
-from boxless.pseudo_labels.consensus import agreed
+from boxless.pseudo_labels.consensus import consensus
 from boxless.structures import Annotations, FloatArray
 
 
@@ -22,10 +22,10 @@ def shifted(label: int, iou: float) -> tuple[tuple[int, list[float]], tuple[int,
 def merged(*overlaps: tuple[int, float], least: float = 0.7) -> list[tuple[bool, float]]:
     """For images of one (class, IoU) each: whether the merged box teaches, and how far right it begins."""
     pairs = [shifted(*one) for one in overlaps]
-    found = agreed([opinion(one) for one, _ in pairs], [opinion(other) for _, other in pairs], least)
+    found = consensus([opinion(one) for one, _ in pairs], [opinion(other) for _, other in pairs], least)
     assert [row.labels.tolist() for row in found] == [[label] for label, _ in overlaps]
     assert all(row.boxes.dtype == np.float32 and row.boxes.shape == (1, 4) for row in found)
-    return [(not bool(row.difficult[0]), float(row.boxes[0, 0])) for row in found]
+    return [(not bool(row.ignore[0]), float(row.boxes[0, 0])) for row in found]
 
 
 def test_where_two_opinions_agree_their_mean_teaches_and_the_second_is_set_aside_elsewhere():
@@ -61,17 +61,17 @@ def test_boxes_of_a_image_are_judged_each_by_itself():
     rest = [shifted(0, 0.6) for _ in range(3)]
     first = [opinion(other, one), opinion(), *(opinion(a) for a, _ in rest)]
     second = [opinion(far, near), opinion(), *(opinion(b) for _, b in rest)]
-    found = agreed(first, second, 0.7)
-    assert found[0].labels.tolist() == [0, 2] and found[0].difficult.tolist() == [True, False]
+    found = consensus(first, second, 0.7)
+    assert found[0].labels.tolist() == [0, 2] and found[0].ignore.tolist() == [True, False]
     np.testing.assert_allclose(found[0].boxes[0], far[1], rtol=1e-6)
     np.testing.assert_allclose(found[0].boxes[1], np.add(one[1], near[1]) / 2, rtol=1e-6)
-    assert [row.difficult.tolist() for row in found[1:]] == [[], [False], [False], [False]]
+    assert [row.ignore.tolist() for row in found[1:]] == [[], [False], [False], [False]]
     assert found[1].boxes.shape == (0, 4)
 
 
 def test_without_any_boxes_there_is_nothing_to_agree_on():
-    (found,) = agreed([opinion()], [opinion()], 0.7)
-    assert found.boxes.shape == (0, 4) and found.labels.tolist() == found.difficult.tolist() == []
+    (found,) = consensus([opinion()], [opinion()], 0.7)
+    assert found.boxes.shape == (0, 4) and found.labels.tolist() == found.ignore.tolist() == []
 
 
 # How bright a place must be.
@@ -97,12 +97,12 @@ def pair(overlap: float) -> tuple[FloatArray, FloatArray]:
 
 
 def test_thresholds_that_agree_as_well_meet_at_their_geometric_mean():
-    assert likely_threshold({0.1: pair(0.8), 0.4: pair(0.8)}) == pytest.approx(0.2, rel=1e-4)
-    assert likely_threshold({0.1: pair(0.9), 0.4: pair(0.3)}) == pytest.approx(0.1, rel=1e-4)
+    assert consistent_threshold({0.1: pair(0.8), 0.4: pair(0.8)}) == pytest.approx(0.2, rel=1e-4)
+    assert consistent_threshold({0.1: pair(0.9), 0.4: pair(0.3)}) == pytest.approx(0.1, rel=1e-4)
     # 0.02 more agreement is e times the weight.
     mean = np.exp((np.e * np.log(0.1) + np.log(0.4)) / (np.e + 1))
-    assert likely_threshold({0.1: pair(0.82), 0.4: pair(0.8)}) == pytest.approx(mean, rel=1e-3)
-    assert likely_threshold({value: pair(0.5) for value in THRESHOLDS}) == pytest.approx(
+    assert consistent_threshold({0.1: pair(0.82), 0.4: pair(0.8)}) == pytest.approx(mean, rel=1e-3)
+    assert consistent_threshold({value: pair(0.5) for value in THRESHOLDS}) == pytest.approx(
         np.exp(np.mean(np.log(THRESHOLDS)))
     )
 

@@ -55,7 +55,7 @@ def test_boxes_are_where_the_objects_are(tmp_path: Path):
     sizes = set()
     for one in found:
         boxes = one.annotations
-        assert boxes is not None and 2 <= len(boxes.labels) <= 16 and not boxes.difficult.any()
+        assert boxes is not None and 2 <= len(boxes.labels) <= 16 and not boxes.ignore.any()
         assert one.tags == set(boxes.labels.tolist()) and len(one.tags) == 1
         image = read_image(one.path)
         assert max(image.shape) == 2 * SCALE

@@ -24,7 +24,7 @@ def test_voc2012_animals_have_the_official_tags_and_boxes(data, split, count):
         sure = {row[0] for row in rows if not row[5]}
         assert {dataset.classes[tag] for tag in sample.tags} == sure
         assert {dataset.classes[tag] for tag in sample.unsure} == {row[0] for row in rows} - sure
-        found = zip(sample.annotations.labels, sample.annotations.boxes, sample.annotations.difficult, strict=True)
+        found = zip(sample.annotations.labels, sample.annotations.boxes, sample.annotations.ignore, strict=True)
         assert sorted((dataset.classes[label], *box.tolist(), bool(hard)) for label, box, hard in found) == sorted(
             (name, x1 - 1, y1 - 1, x2, y2, bool(hard)) for name, x1, y1, x2, y2, hard in rows
         )
@@ -41,8 +41,8 @@ def test_boxes_lie_in_the_displayed_image(data):
 def test_the_animals_benchmark(data):
     dataset = load_dataset(data / "voc2012-animals", "val", ANIMALS)
     assert dataset.classes == tuple(ANIMALS)
-    assert dataset.targets().shape == (400, 5)
-    assert np.nansum(dataset.targets(), axis=0).min() > 0
+    assert dataset.image_labels().shape == (400, 5)
+    assert np.nansum(dataset.image_labels(), axis=0).min() > 0
 
 
 def test_playing_cards(data):

@@ -73,8 +73,8 @@ def test_a_curve_has_its_hits_and_its_end() -> None:
 
 
 def test_images_are_decided_once(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decide, calls = Detector.decide, []
-    monkeypatch.setattr(Detector, "decide", lambda self, *given: calls.append(1) or decide(self, *given))
+    postprocess, calls = Detector.postprocess, []
+    monkeypatch.setattr(Detector, "postprocess", lambda self, *given: calls.append(1) or postprocess(self, *given))
     write_report(run, tmp_path / "report.html", data, "val")
     assert len(calls) == 5
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxless.evaluation import Decisions
+from boxless.evaluation import DatasetPredictions
 from boxless.images import write_image
 from boxless.report import gallery as module
 from boxless.report.gallery import BYTES, SIDE, gallery, small_maps, thresholds, thumbnail
@@ -36,7 +36,7 @@ def truth(*objects: tuple[int, tuple[int, int, int, int]]) -> Annotations:
 
 
 @pytest.fixture
-def decided(tmp_path: Path) -> Decisions:
+def decided(tmp_path: Path) -> DatasetPredictions:
     """Four images: a sure hit, a sure miss, a doubtful hit, and one whose objects nobody knows."""
     rows = [
         (truth((CAT, HERE)), detections((0.9, 0.1), (CAT, HERE, 0.9), (DOG, AWAY, 0.02))),
@@ -50,14 +50,14 @@ def decided(tmp_path: Path) -> Decisions:
         tags = frozenset({CAT}) if annotations is None else frozenset(annotations.labels.tolist())
         samples.append(Sample(str(i), tmp_path / f"{i}.jpg", tags, annotations=annotations))
     dataset = Dataset("four", CLASSES, tuple(samples))
-    return Decisions(dataset, "tags", [found for _, found in rows], np.zeros((4, 2, 2), np.float32), {}, 1.0)
+    return DatasetPredictions(dataset, "tags", [found for _, found in rows], np.zeros((4, 2, 2), np.float32), {}, 1.0)
 
 
 def maps(count: int) -> list[dict[int, np.ndarray]]:
     return [{CAT: np.array([[0, 255], [7, 9], [1, 2]], np.uint8)}] * count
 
 
-def test_images_come_in_the_order_that_is_worth_looking_at(decided: Decisions, tmp_path: Path) -> None:
+def test_images_come_in_the_order_that_is_worth_looking_at(decided: DatasetPredictions, tmp_path: Path) -> None:
     told = gallery(decided, maps(4), tmp_path)
     # The likeliest class of all, or the class itself.
     assert told["orders"]["confident"] == {"": [3, 0, 1, 2], "0": [3, 0, 1, 2], "1": [1, 3, 2, 0]}
@@ -68,7 +68,7 @@ def test_images_come_in_the_order_that_is_worth_looking_at(decided: Decisions, t
     assert told["of"] == 4
 
 
-def test_worst_is_by_the_surest_wrong_box(decided: Decisions, tmp_path: Path) -> None:
+def test_worst_is_by_the_surest_wrong_box(decided: DatasetPredictions, tmp_path: Path) -> None:
     turned = replace(
         decided,
         dataset=replace(decided.dataset, samples=decided.dataset.samples[::-1]),
@@ -77,7 +77,7 @@ def test_worst_is_by_the_surest_wrong_box(decided: Decisions, tmp_path: Path) ->
     # The image whose objects nobody knows now comes first.
     assert gallery(turned, maps(4), tmp_path)["orders"]["worst"] == {"": [2], "0": [2], "1": []}
     wrong = [detections((0.9, 0), (CAT, AWAY, 0.8)), detections((0.9, 0), (CAT, AWAY, 0.9), (CAT, AWAY, 0.7))]
-    both = Decisions(
+    both = DatasetPredictions(
         replace(decided.dataset, samples=decided.dataset.samples[:2]),
         "tags",
         wrong,
@@ -90,7 +90,7 @@ def test_worst_is_by_the_surest_wrong_box(decided: Decisions, tmp_path: Path) ->
     assert gallery(both, maps(2), tmp_path)["orders"]["worst"]["0"] == [1, 0]
 
 
-def test_a_image_carries_all_that_is_drawn(decided: Decisions, tmp_path: Path) -> None:
+def test_a_image_carries_all_that_is_drawn(decided: DatasetPredictions, tmp_path: Path) -> None:
     image = gallery(decided, maps(4), tmp_path)["images"][1]
     assert image["boxes"] == [[*AWAY, 0.95, CAT, "background"], [*HERE, 0.6, DOG, "correct"]]
     assert image["truth"] == [[*THERE, CAT, False], [*HERE, DOG, False]]
@@ -100,7 +100,7 @@ def test_a_image_carries_all_that_is_drawn(decided: Decisions, tmp_path: Path) -
 
 
 def test_of_many_images_the_first_of_every_order_are_shown(
-    decided: Decisions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    decided: DatasetPredictions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IMAGES", 3)
     told = gallery(decided, maps(4), tmp_path)
@@ -110,7 +110,7 @@ def test_of_many_images_the_first_of_every_order_are_shown(
     assert told["of"] == 4
 
 
-def test_thresholds_count_boxes_and_hits(decided: Decisions) -> None:
+def test_thresholds_count_boxes_and_hits(decided: DatasetPredictions) -> None:
     told = thresholds(decided)
     assert told["stops"] == [0.02, 0.3, 0.6, 0.9, 0.95, 0.97]
     cats, dogs = told["counts"]
@@ -125,7 +125,7 @@ def test_thresholds_of_many_boxes_are_spaced_by_what_they_leave() -> None:
     scores = np.linspace(1e-4, 1, 4000, dtype=np.float32)
     found = detections((0.9, 0.9), *((CAT, HERE, float(score)) for score in scores))
     empty = Dataset("many", CLASSES, (Sample("a", Path("a.jpg"), frozenset({CAT})),))
-    told = thresholds(Decisions(empty, "tags", [found], np.zeros((1, 2, 2), np.float32), {}, 1.0))
+    told = thresholds(DatasetPredictions(empty, "tags", [found], np.zeros((1, 2, 2), np.float32), {}, 1.0))
     left = [row[0] for row in told["counts"][CAT]]
     assert 50 < len(left) <= module.STOPS
     assert (left[0], left[-1]) == (4000, 1)
@@ -137,7 +137,7 @@ def test_thresholds_of_many_boxes_are_spaced_by_what_they_leave() -> None:
 
 def test_nothing_found_is_one_threshold() -> None:
     dataset = Dataset("none", CLASSES, (Sample("a", Path("a.jpg"), frozenset()),))
-    nothing = Decisions(dataset, "tags", [detections((0.1, 0.1))], np.zeros((1, 2, 2), np.float32), {}, 1.0)
+    nothing = DatasetPredictions(dataset, "tags", [detections((0.1, 0.1))], np.zeros((1, 2, 2), np.float32), {}, 1.0)
     assert thresholds(nothing) == {"stops": [0.0], "start": 0, "counts": [[[0, 0, 0]], [[0, 0, 0]]]}
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from running import SEEDED, assert_same_bits, train_and_kill, weights
 
 import boxless
-from boxless import pseudo_boxes, training
-from boxless.cached_dataset import Prepared
+from boxless import pseudo_labels, training
+from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
 from boxless.devices import full_width
 from boxless.errors import BoxlessError
@@ -22,7 +22,7 @@ from boxless.features import View
 from boxless.images import content_keys
 from boxless.methods.mining import snap
 from boxless.proposals import ProposalStore
-from boxless.pseudo_labels.consensus import agreed
+from boxless.pseudo_labels.consensus import consensus
 from boxless.structures import Annotations, BoolArray, Dataset, FloatArray, Sample
 
 pytestmark = pytest.mark.usefixtures("short_localizer")
@@ -49,22 +49,27 @@ class Course:
 
 
 def spied(patch: pytest.MonkeyPatch) -> Course:
-    course, fit, located, compose = Course(), training.train_network, pseudo_boxes.located, training.mosaics
-    looked_closer = pseudo_boxes.looked_closer
+    course, fit, boxes_for_tags, compose = (
+        Course(),
+        training.train_network,
+        pseudo_labels.boxes_for_tags,
+        training.mosaics,
+    )
+    rescaled_pass = pseudo_labels.rescaled_pass
 
-    def noted_fit(accelerator: Any, run: Path, config: Any, network: Any, ready: Prepared, *rest: Any) -> None:
+    def noted_fit(accelerator: Any, run: Path, config: Any, network: Any, ready: CachedDataset, *rest: Any) -> None:
         course.taught[run.name] = ready.dataset
         fit(accelerator, run, config, network, ready, *rest)
 
-    def noted_located(detector: Detector, ready: Prepared, rows: Sequence[int], text: str) -> list[Annotations]:
+    def noted_located(detector: Detector, ready: CachedDataset, rows: Sequence[int], text: str) -> list[Annotations]:
         course.asked.setdefault(detector.name, []).extend(ready.dataset.samples[row].id for row in rows)
-        return located(detector, ready, rows, text)
+        return boxes_for_tags(detector, ready, rows, text)
 
     def noted_closer(
-        detector: Detector, ready: Prepared, rows: Sequence[int], opinions: Sequence[Annotations]
-    ) -> list[pseudo_boxes.CloserLook]:
+        detector: Detector, ready: CachedDataset, rows: Sequence[int], opinions: Sequence[Annotations]
+    ) -> list[pseudo_labels.RescaledBoxes]:
         course.closer[detector.name] = [ready.dataset.samples[row].id for row in rows]
-        return looked_closer(detector, ready, rows, opinions)
+        return rescaled_pass(detector, ready, rows, opinions)
 
     def noted_mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int, folder: Path) -> tuple[Sample, ...]:
         found = compose(samples, most, seed, scale, folder)
@@ -74,8 +79,8 @@ def spied(patch: pytest.MonkeyPatch) -> Course:
 
     patch.setattr(training, "train_network", noted_fit)
     patch.setattr(training, "mosaics", noted_mosaics)
-    patch.setattr(pseudo_boxes, "located", noted_located)
-    patch.setattr(pseudo_boxes, "looked_closer", noted_closer)
+    patch.setattr(pseudo_labels, "boxes_for_tags", noted_located)
+    patch.setattr(pseudo_labels, "rescaled_pass", noted_closer)
     return course
 
 
@@ -160,14 +165,14 @@ def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple
         maps = [judge.features.extract(image, view) for view in judge.views]
         boxes = None if judge.proposals is None else proposals.load(keys[sample.path])
         with full_width(judge.device):
-            found = judge.locate(maps, boxes, (image.shape[1], image.shape[0]), labels)
+            found = judge.boxes_for_labels(maps, boxes, (image.shape[1], image.shape[0]), labels)
         return Annotations(found, np.array(labels, np.int64), np.zeros(len(labels), np.bool_))
 
     def snapped(sample: Sample, boxes: Annotations) -> Annotations:
         return replace(boxes, boxes=snap(boxes.boxes, proposals.load(keys[sample.path])))
 
     first = [snapped(sample, opinion("localizer", sample)) for sample in dataset.samples]
-    least = judges[FOLDS[0]].config.pseudo_boxes.agreement
+    least = judges[FOLDS[0]].config.pseudo_labels.agreement
 
     def agreed_in(turn: int, samples: Sequence[Sample], *, last: bool = False) -> dict[str, Annotations]:
         one, other = f"fold-{turn}-1", f"fold-{turn}-2"
@@ -183,14 +188,14 @@ def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple
             second[row] = replace(second[row], boxes=np.where(small, near, far))
             closer[sample.id] = small, near
         assert not last or {True, False} == {flag for small, _ in closer.values() for flag in small.ravel().tolist()}
-        found = dict(zip([sample.id for sample in samples], agreed(own, second, least), strict=True))
+        found = dict(zip([sample.id for sample in samples], consensus(own, second, least), strict=True))
         for name, (small, near) in closer.items():
             found[name] = replace(found[name], boxes=np.where(small, near, found[name].boxes))
         return {sample.id: snapped(sample, found[sample.id]) for sample in samples}
 
     wanted = agreed_in(2, dataset.samples, last=True)
     # What is left to teach: images with a box that is agreed on.
-    useful = {name for name, boxes in wanted.items() if not boxes.difficult.all()}
+    useful = {name for name, boxes in wanted.items() if not boxes.ignore.all()}
     assert ids(course.taught[run.name]) - course.mosaics[run.name] == useful == course.pieces[run.name]
     assert 0 < len(useful) < 16
 
@@ -201,12 +206,12 @@ def test_pseudo_boxes_are_what_localizer_and_held_out_head_agree_on(whole: tuple
             assert sample.annotations is not None
             np.testing.assert_allclose(sample.annotations.boxes, boxes[sample.id].boxes, atol=1e-2)
             np.testing.assert_array_equal(sample.annotations.labels, boxes[sample.id].labels)
-            np.testing.assert_array_equal(sample.annotations.difficult, boxes[sample.id].difficult)
+            np.testing.assert_array_equal(sample.annotations.ignore, boxes[sample.id].ignore)
 
     taught_by(run.name, wanted)
-    told = json.loads((run / "manifest.json").read_text())["pseudo_boxes"]
+    told = json.loads((run / "manifest.json").read_text())["pseudo_labels"]
     for label, name in enumerate(dataset.classes):
-        flags = np.concatenate([boxes.difficult[boxes.labels == label] for boxes in wanted.values()])
+        flags = np.concatenate([boxes.ignore[boxes.labels == label] for boxes in wanted.values()])
         assert told.pop(name) == {"kept": int((~flags).sum()), "all": len(flags)}
     assert told == {}
     # The heads of the first round are taught by the localizer's boxes alone, those of the second by what was agreed on.
@@ -220,7 +225,7 @@ def test_mosaics_are_pieces_of_what_was_agreed_on_and_no_box_is_read(
 ) -> None:
     course, dataset = spied(monkeypatch), boxless.load_dataset(demo, "train")
     alone = [replace(sample, tags=frozenset(sorted(sample.tags)[:1])) for sample in dataset.samples]
-    options = ("training.epochs=1", "pseudo_boxes.agreement=0.05")
+    options = ("training.epochs=1", "pseudo_labels.agreement=0.05")
     train(replace(dataset, samples=tuple(alone)), tmp_path / "run", *options)
     for name in ("run", "fold-2-1", "fold-2-2"):
         assert course.mosaics[name] and ids(course.taught[name]) == course.pieces[name] | course.mosaics[name]
@@ -265,7 +270,7 @@ def test_killed_with_mosaics_in_place_and_resumed_gives_the_same_bits(demo: Path
     dataset, table = boxless.load_dataset(demo, "train"), tmp_path / "tags.csv"
     rows = [f"{sample.path},{dataset.classes[min(sample.tags)]},train" for sample in dataset.samples]
     table.write_text("\n".join(["image,tags,split", *rows]))
-    options = ("pseudo_boxes.agreement=0.05",)
+    options = ("pseudo_labels.agreement=0.05",)
     train(table, tmp_path / "whole", *options)
     killed = tmp_path / "killed"
     train_and_kill(table, killed, "seeded", (*SEEDED, *options), killed / "checkpoint.pt")
@@ -277,7 +282,7 @@ def test_killed_with_mosaics_in_place_and_resumed_gives_the_same_bits(demo: Path
 
 def test_more_folds_teach_with_more_images(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     course = spied(monkeypatch)
-    train(demo, tmp_path / "run", "pseudo_boxes.folds=3", "pseudo_boxes.rounds=1", "training.epochs=1")
+    train(demo, tmp_path / "run", "pseudo_labels.folds=3", "pseudo_labels.rounds=1", "training.epochs=1")
     assert sorted(len(course.asked[f"fold-1-{number}"]) for number in (1, 2, 3)) == [5, 5, 6]
     for number in (1, 2, 3):
         assert not set(course.asked[f"fold-1-{number}"]) & ids(course.taught[f"fold-1-{number}"])
@@ -332,15 +337,15 @@ def test_small_boxes_are_those_seen_from_closer_by_where_both_looks_agree():
     images = [opinion(), *(heat for _ in range(5))]
     near = [opinion([shift, 0, 10 + shift, 10], [7, 7, 9, 9]) for shift in (1, 0, 0, 6)]
     small = np.array([True, False])
-    closer = [pseudo_boxes.CloserLook(row, small, boxes) for row, boxes in enumerate(near, 1)]
-    found = pseudo_boxes._merged(images, [opinion(), *(head for _ in range(5))], 0.7, closer)
+    closer = [pseudo_labels.RescaledBoxes(row, small, boxes) for row, boxes in enumerate(near, 1)]
+    found = pseudo_labels._merged(images, [opinion(), *(head for _ in range(5))], 0.7, closer)
     assert found[0].boxes.shape == (0, 4)
     for row in range(1, 6):
-        assert not found[row].difficult[1]
+        assert not found[row].ignore[1]
         np.testing.assert_allclose(found[row].boxes[1], [0, 0, 80, 84])
     # The closer box itself, not the mean, teaches; where it lies elsewhere nothing does, nor where nobody looked.
     np.testing.assert_array_equal(found[1].boxes[0], [1, 0, 11, 10])
-    assert [bool(found[row].difficult[0]) for row in range(1, 6)] == [False, False, False, True, True]
+    assert [bool(found[row].ignore[0]) for row in range(1, 6)] == [False, False, False, True, True]
     np.testing.assert_array_equal(found[5].boxes[0], [0, 0, 10, 10])
 
 
@@ -364,8 +369,8 @@ def test_images_whose_boxes_teach_nothing_are_left_out() -> None:
     )
     dataset = Dataset("some", ("a", "b"), samples)
     sizes = tuple((10 + row, 20) for row in range(6))
-    ready = Prepared(dataset, tuple("abcdef"), sizes, None, None, {}, {})  # type: ignore[arg-type]
-    kept = pseudo_boxes.teaching(ready)
+    ready = CachedDataset(dataset, tuple("abcdef"), sizes, None, None, {}, {})  # type: ignore[arg-type]
+    kept = pseudo_labels.teaching(ready)
     assert [sample.id for sample in kept.dataset.samples] == ["sure", "one of two", "nothing there"]
     assert kept.keys == ("a", "c", "d") and kept.sizes == ((10, 20), (12, 20), (13, 20))
     assert replace(kept.dataset, samples=samples) == dataset

@@ -13,7 +13,7 @@ from running import boxless as run_boxless
 
 import boxless
 from boxless import training
-from boxless.cached_dataset import Prepared
+from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
 from boxless.devices import full_width
 from boxless.methods.mining import proposal_heatmap, vote
@@ -27,12 +27,12 @@ pytestmark = pytest.mark.usefixtures("short_localizer")
 SHARED = [option for option in STUDENT if option.startswith(("views.", "proposals.", "backbone.", "head.components"))]
 
 
-def spied(patch: pytest.MonkeyPatch) -> dict[str, Prepared]:
+def spied(patch: pytest.MonkeyPatch) -> dict[str, CachedDataset]:
     """By run, what its loop learned from."""
-    taught: dict[str, Prepared] = {}
+    taught: dict[str, CachedDataset] = {}
     fit = training.train_network
 
-    def noted(accelerator: Any, run: Path, config: Any, network: Any, ready: Prepared, *rest: Any) -> None:
+    def noted(accelerator: Any, run: Path, config: Any, network: Any, ready: CachedDataset, *rest: Any) -> None:
         taught[run.name] = ready
         fit(accelerator, run, config, network, ready, *rest)
 
@@ -43,7 +43,7 @@ def spied(patch: pytest.MonkeyPatch) -> dict[str, Prepared]:
 @pytest.fixture(scope="module")
 def student(
     demo: Path, short_localizer: None, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Prepared]]:
+) -> tuple[Path, dict[str, CachedDataset]]:
     """A run that the command line trained, and what was seen of it."""
     run = tmp_path_factory.mktemp("runs") / "student"
     words = ["--split", "train", "--method", "student", "--seed", 1, "--out", run, *STUDENT]
@@ -57,14 +57,14 @@ def student(
 def boxes_of(dataset: Dataset) -> dict[str, tuple[list[list[float]], list[int], list[bool]]]:
     known = {sample.id: sample.annotations for sample in dataset.samples}
     return {
-        name: (own.boxes.tolist(), own.labels.tolist(), own.difficult.tolist())
+        name: (own.boxes.tolist(), own.labels.tolist(), own.ignore.tolist())
         for name, own in known.items()
         if own is not None
     }
 
 
 def test_it_is_taught_by_the_very_boxes_that_teach_seeded(
-    student: tuple[Path, dict[str, Prepared]], demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    student: tuple[Path, dict[str, CachedDataset]], demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, taught = student
     seeded = spied(monkeypatch)
@@ -75,14 +75,14 @@ def test_it_is_taught_by_the_very_boxes_that_teach_seeded(
     wanted = boxes_of(seeded["seeded"].dataset)
     assert boxes_of(taught["student"].dataset) == wanted and len(wanted) > 1
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (run, tmp_path / "seeded")]
-    assert manifests[0]["pseudo_boxes"] == manifests[1]["pseudo_boxes"]
+    assert manifests[0]["pseudo_labels"] == manifests[1]["pseudo_labels"]
     assert manifests[0]["seconds"].keys() == manifests[1]["seconds"].keys()
     # Proposals are where pseudo boxes end, and nothing that the student itself reads.
     assert taught["student"].proposals is None and seeded["seeded"].proposals is not None
 
 
 def test_it_predicts_without_proposals_and_speaks_like_every_other(
-    student: tuple[Path, dict[str, Prepared]], demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    student: tuple[Path, dict[str, CachedDataset]], demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = student
     monkeypatch.setattr("boxless.detector.propose", None)
@@ -99,7 +99,7 @@ def test_it_predicts_without_proposals_and_speaks_like_every_other(
 
 
 def test_boxes_and_heatmaps_of_a_loaded_student_are_those_of_its_cells(
-    student: tuple[Path, dict[str, Prepared]], demo: Path
+    student: tuple[Path, dict[str, CachedDataset]], demo: Path
 ) -> None:
     detector = Detector.load(student[0], "cpu")
     pixels = boxless.images.read_image(boxless.load_dataset(demo, "val").samples[0].path)
@@ -110,13 +110,15 @@ def test_boxes_and_heatmaps_of_a_loaded_student_are_those_of_its_cells(
         (evidence,) = detector._evidence(maps, None, size)
     assert evidence.boxes is not None and evidence.proposal_scores is not None
     labels = range(len(detector.classes))
-    first = Detector.load(student[0] / "localizer", "cpu").locate(maps, None, detector.views[0].size(*size), labels)
+    first = Detector.load(student[0] / "localizer", "cpu").boxes_for_labels(
+        maps, None, detector.views[0].size(*size), labels
+    )
     boxes, scores = detector.views[0].restore(evidence.boxes.numpy(), *size), evidence.proposal_scores.numpy()
     np.testing.assert_allclose(heatmaps.maps, proposal_heatmap(boxes, scores, size), atol=1e-6)
     voted = vote(torch.from_numpy(boxes), torch.from_numpy(scores), torch.tensor(labels)).numpy()
-    agreed = np.diag(iou(voted, detector.views[0].restore(first, *size))) * (evidence.image_scores.numpy() >= 0.01)
-    assert agreed.max() > 0.02
-    best = scores.max(axis=0) * (1 + agreed) / 2
+    consensus = np.diag(iou(voted, detector.views[0].restore(first, *size))) * (evidence.image_scores.numpy() >= 0.01)
+    assert consensus.max() > 0.02
+    best = scores.max(axis=0) * (1 + consensus) / 2
     label = best.argmax()
     np.testing.assert_allclose(found.boxes[0], voted[label], atol=1e-3)
     assert found.labels[0] == label and found.scores[0] == pytest.approx(best[label], rel=1e-4)
@@ -128,7 +130,7 @@ def test_boxes_and_heatmaps_of_a_loaded_student_are_those_of_its_cells(
 
 
 def test_killed_and_resumed_gives_the_same_bits(
-    student: tuple[Path, dict[str, Prepared]], demo: Path, tmp_path: Path
+    student: tuple[Path, dict[str, CachedDataset]], demo: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "killed"
     train_and_kill(demo, run, "student", STUDENT, run / "checkpoint.pt")
@@ -137,7 +139,7 @@ def test_killed_and_resumed_gives_the_same_bits(
 
 
 def test_true_boxes_teach_it_and_no_proposal_is_made(
-    student: tuple[Path, dict[str, Prepared]], demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    student: tuple[Path, dict[str, CachedDataset]], demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ProposalStore, "compute", lambda *_: pytest.fail("proposals were made"))
     dataset, taught = boxless.load_dataset(demo, "train"), spied(monkeypatch)

@@ -17,7 +17,7 @@ from boxless.errors import BoxlessError
 from boxless.features import View
 from boxless.images import read_image
 from boxless.methods import PRESETS, Localizer, preset
-from boxless.methods.cam_threshold import THRESHOLDS, likely_threshold
+from boxless.methods.cam_threshold import THRESHOLDS, consistent_threshold
 from boxless.run_folder import build_network, check_run
 from boxless.structures import Dataset, FloatArray
 
@@ -119,7 +119,7 @@ def test_what_is_fitted_after_the_loop_is_saved_with_the_weights(
     samples = dataset.samples[:5]
     detector = train(replace(dataset, samples=samples), tmp_path / "run", "cam", options=SMALL, seed=1)
     model = detector.model
-    assert isinstance(model, Localizer) and model.foreground is not None
+    assert isinstance(model, Localizer) and model.objectness is not None
     untaught = build_network(detector.config, len(detector.classes)).model.state_dict()
     fitted = [name for name in untaught if name.startswith("foreground.")]
     assert len(fitted) == 4 and not any(torch.equal(untaught[name], model.state_dict()[name]) for name in fitted)
@@ -138,14 +138,16 @@ def test_what_is_fitted_after_the_loop_is_saved_with_the_weights(
             size = (pixels.shape[1], pixels.shape[0])
             for found, look in zip(boxes[value], looks, strict=True):
                 maps = [look.features.extract(pixels, view) for view in look.views]
-                found.append(look.locate(maps, None, size, sorted(sample.tags)) / np.array([*size] * 2, np.float32))
+                found.append(
+                    look.boxes_for_labels(maps, None, size, sorted(sample.tags)) / np.array([*size] * 2, np.float32)
+                )
     pairs = {value: (np.concatenate(one), np.concatenate(other)) for value, (one, other) in boxes.items()}
-    assert threshold == pytest.approx(likely_threshold(pairs), rel=1e-3)
+    assert threshold == pytest.approx(consistent_threshold(pairs), rel=1e-3)
     assert THRESHOLDS[0] < threshold < THRESHOLDS[-1]
 
 
 def test_a_threshold_that_is_given_stays(demo: Path, tmp_path: Path) -> None:
-    options = [*SMALL, "training.epochs=1", "head.threshold=0.33", "head.foreground=false"]
+    options = [*SMALL, "training.epochs=1", "head.threshold=0.33", "head.objectness=false"]
     train(demo, tmp_path / "run", "cam", split="train", options=options)
     assert weights(tmp_path / "run")["model.threshold"].item() == pytest.approx(0.33)
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from boxless.metrics import diagnose_detections
 from boxless.structures import Annotations, Detections, Sample
-from boxless.visualize import draw_diagnosis
+from boxless.visualize import plot_diagnosis
 
 GREEN, ORANGE, SKY_BLUE, GREY = (0, 158, 115), (230, 159, 0), (86, 180, 233), (150, 150, 150)
 OBJECT, PART, AWAY = (0, 0, 100, 100), (10, 10, 20, 20), (300, 300, 350, 350)
@@ -30,7 +30,7 @@ def longest_run(chart: NDArray[np.uint8], colour: tuple[int, int, int]) -> int:
 
 
 def test_bars_are_as_long_as_the_shares() -> None:
-    chart = draw_diagnosis(diagnosis(("cat",), OBJECT, *[PART] * 4, *[AWAY] * 3))
+    chart = plot_diagnosis(diagnosis(("cat",), OBJECT, *[PART] * 4, *[AWAY] * 3))
     assert chart.dtype == np.uint8 and chart.shape[2] == 3
     whole = sum(longest_run(chart, colour) for colour in (GREEN, ORANGE, GREY))
     # Lines that cross a figure lose its pixels, the widest has none.
@@ -42,7 +42,7 @@ def test_bars_are_as_long_as_the_shares() -> None:
 
 
 def test_bars_on_the_right_are_as_long_as_the_recalls() -> None:
-    chart = draw_diagnosis(diagnosis(("cat",), OBJECT, PART, PART, PART))
+    chart = plot_diagnosis(diagnosis(("cat",), OBJECT, PART, PART, PART))
     right = chart[:, chart.shape[1] * 2 // 3 :]
     green, pale = ((right == colour).all(axis=2).sum(axis=1) for colour in (GREEN, (235, 235, 235)))
     lines = green > 0
@@ -52,14 +52,14 @@ def test_bars_on_the_right_are_as_long_as_the_recalls() -> None:
 
 def test_more_classes_make_a_higher_chart() -> None:
     names = tuple(f"class {i}" for i in range(40))
-    one, twenty, forty = (draw_diagnosis(diagnosis(names[:count], OBJECT)) for count in (1, 20, 40))
+    one, twenty, forty = (plot_diagnosis(diagnosis(names[:count], OBJECT)) for count in (1, 20, 40))
     assert one.shape[1] == twenty.shape[1] == forty.shape[1]
     assert one.shape[0] < twenty.shape[0] < forty.shape[0]
 
 
 def test_long_names_leave_the_bars_alone() -> None:
-    short = draw_diagnosis(diagnosis(("cat", "dog"), OBJECT))
-    long = draw_diagnosis(diagnosis(("cat" * 100, "a $\\frac{cost}$ of \\owls^2"), OBJECT))
+    short = plot_diagnosis(diagnosis(("cat", "dog"), OBJECT))
+    long = plot_diagnosis(diagnosis(("cat" * 100, "a $\\frac{cost}$ of \\owls^2"), OBJECT))
     assert long.shape == short.shape
     assert longest_run(long, GREEN) == longest_run(short, GREEN)
     # The margin stays white.
@@ -72,7 +72,7 @@ def test_what_is_not_there_is_not_drawn() -> None:
     found = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
     nothing = Detections(*found, ("cat", "dog"), (640, 480), np.zeros(2, np.float32))
     result = diagnose_detections([nothing], [sample], ("cat", "dog"))
-    chart = draw_diagnosis({"data": "nothing", "supervision": "tags", **result})
+    chart = plot_diagnosis({"data": "nothing", "supervision": "tags", **result})
     # Only the legend has colours.
     for colour in (GREEN, ORANGE, GREY):
         assert 0 < longest_run(chart, colour) < 60
@@ -80,7 +80,7 @@ def test_what_is_not_there_is_not_drawn() -> None:
 
 def test_a_ceiling_is_marked() -> None:
     result = diagnosis(("cat",), OBJECT)
-    plain, marked = (draw_diagnosis({**result, "supervision": given}) for given in ("tags", "boxes"))
+    plain, marked = (plot_diagnosis({**result, "supervision": given}) for given in ("tags", "boxes"))
     differ = np.flatnonzero((plain != marked).any(axis=2).any(axis=1))
     # One line of words, and nothing else.
     assert 0 < len(differ) < plain.shape[0] / 10

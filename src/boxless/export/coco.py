@@ -39,9 +39,9 @@ def write_coco(out: Path, predictions: Iterable[tuple[Path, Detections]], classe
     with write_whole(path) as file:
         file.write(b'{"info": ' + json.dumps({"description": model}).encode() + b",\n")
         file.write(b'"categories": ' + json.dumps(categories).encode() + b',\n"annotations": [')
-        for image_id, (path, found) in enumerate(predictions, 1):
+        for image_id, (source, found) in enumerate(predictions, 1):
             width, height = found.size
-            images.append({"id": image_id, "file_name": path.as_posix(), "width": width, "height": height})
+            images.append({"id": image_id, "file_name": source.as_posix(), "width": width, "height": height})
             for label, score, (x1, y1, x2, y2) in rows(found):
                 count += 1
                 w, h = round(x2 - x1, 2), round(y2 - y1, 2)

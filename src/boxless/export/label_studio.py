@@ -61,8 +61,8 @@ def write_label_studio(
     path = out / "tasks.json"
     with write_whole(path) as file:
         file.write(b"[")
-        for number, (path, found) in enumerate(predictions):
-            address = f"/data/local-files/?d={quote(path.as_posix().lstrip('/'))}"
+        for number, (source, found) in enumerate(predictions):
+            address = f"/data/local-files/?d={quote(source.as_posix().lstrip('/'))}"
             task = {"data": {control.key: address}, "predictions": [prediction(found, control, model)]}
             file.write((b",\n" if number else b"\n") + json.dumps(task).encode())
         file.write(b"]\n")

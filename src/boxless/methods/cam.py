@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from boxless.config import LocalizerConfig
 from boxless.features import Batch
-from boxless.methods.cam_threshold import UNFITTED
-from boxless.methods.losses import tag_loss
-from boxless.methods.objectness import Foreground
-from boxless.methods.outputs import Evidence
+from boxless.methods.cam_threshold import DEFAULT_THRESHOLD
+from boxless.methods.losses import image_label_loss
+from boxless.methods.objectness import Objectness
+from boxless.methods.outputs import ViewOutput
 
 
 class Localizer(nn.Module):
@@ -39,12 +39,14 @@ class Localizer(nn.Module):
         self.channels = channels
         self.early = slice(channels, channels + early)
         # It is fitted when the rest has been trained, and has no part in the losses.
-        self.foreground = Foreground(early).requires_grad_(False) if config.foreground else None
+        self.objectness = Objectness(early).requires_grad_(False) if config.objectness else None
         self.pooling = config.pooling
         self.sharpness = config.sharpness
         # With the weights, as training finds it where the configuration leaves it open; no number until the foreground
         # has been fitted.
-        self.register_buffer("threshold", torch.tensor(math.nan if config.foreground else config.threshold or UNFITTED))
+        self.register_buffer(
+            "threshold", torch.tensor(math.nan if config.objectness else config.threshold or DEFAULT_THRESHOLD)
+        )
         self.threshold: Tensor
         self.progress = 0.0
         """Share of the training that is done, as the loop sets it."""
@@ -61,18 +63,18 @@ class Localizer(nn.Module):
         """Whether an image's averaged feature map gives the same losses as the map itself."""
         return self.pooling == "average" and len(self.head) == 1 and len(self.tail) == 0
 
-    def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
-        """Losses in training mode, one `Evidence` a view in evaluation mode."""
+    def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
+        """Losses in training mode, one `ViewOutput` a view in evaluation mode."""
         features = self.tail(batch.maps.float())
         logits, maps = self.score(batch, features)
         if self.training:
-            assert batch.targets is not None
-            return {"tags": tag_loss(logits, batch.targets, logits=True)}
+            assert batch.image_labels is not None
+            return {"tags": image_label_loss(logits, batch.image_labels, logits=True)}
         objects: list[Tensor | None] = [None] * len(maps)
-        if self.foreground is not None and not self.threshold.isnan():
-            objects = [self.foreground(row[self.early]) for row in batch.own(features)]
+        if self.objectness is not None and not self.threshold.isnan():
+            objects = [self.objectness(row[self.early]) for row in batch.own(features)]
         rows = zip(logits.sigmoid(), maps, objects, strict=True)
-        return [Evidence(scores, maps=row, foreground=places) for scores, row, places in rows]
+        return [ViewOutput(scores, maps=row, objectness=places) for scores, row, places in rows]
 
     def score(self, batch: Batch, maps: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits (B, classes) and class heatmaps, for each view (classes, h, w), of the tail's maps (B, C, H, W).

@@ -10,7 +10,7 @@ from boxless.structures import FloatArray
 
 THRESHOLDS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56)
 """Fractions of a heatmap's maximum that are tried."""
-UNFITTED = 0.1
+DEFAULT_THRESHOLD = 0.1
 """The threshold where nothing tells a better one."""
 SCALE = 1.375
 """Of the second look over the first."""
@@ -33,7 +33,7 @@ def agreement(boxes: FloatArray, others: FloatArray) -> float:
     return float((same - chance) / max(1 - chance, 1e-9))
 
 
-def likely_threshold(boxes: Mapping[float, tuple[FloatArray, FloatArray]]) -> float:
+def consistent_threshold(boxes: Mapping[float, tuple[FloatArray, FloatArray]]) -> float:
     """The geometric mean of the thresholds, each weighted by how well the boxes of the two scales agree with it.
 
     The mean rather than the best, as agreement changes little from one threshold to the next.

@@ -9,20 +9,20 @@ from torch import Tensor, nn
 
 from boxless.backbones import Backbone
 from boxless.config import FastRCNNConfig
-from boxless.features import Batch, Truth
-from boxless.methods.box_supervised import SEEN, TaughtDetector
+from boxless.features import Batch, Targets
+from boxless.methods.box_supervised import IMAGE_SCORE_POWER, BoxSupervisedDetector
 from boxless.methods.heads import (
     average_regions,
+    context_regions,
     decode,
     encode,
-    frames,
     fully_connected,
     linear,
     mirror_boxes,
 )
-from boxless.methods.losses import absence_loss, box_loss, refinement_loss
+from boxless.methods.losses import box_loss, negative_label_loss, refinement_loss
 from boxless.methods.mining import assign, balance, draw, trust
-from boxless.methods.outputs import Evidence
+from boxless.methods.outputs import ViewOutput
 
 OBJECTS = 0.33
 """Share of the proposals on objects in an image's loss."""
@@ -32,27 +32,27 @@ ROWS = 128
 """Regions go through the layers in multiples of this: kernels are compiled for a number of rows, and kept."""
 
 
-class Surveyed(NamedTuple):
+class PreparedView(NamedTuple):
     """A view before any proposal is looked at.
 
     Args:
-        view: (described_by, h, w), what describes its cells.
+        view: (out_channels, h, w), what describes its cells.
         size: (2,), height and width of the view in pixels.
         first: what the localizer says.
     """
 
     view: Tensor
     size: Tensor
-    first: Evidence
+    first: ViewOutput
 
 
-class FastRCNN(TaughtDetector):
+class FastRCNN(BoxSupervisedDetector):
     """Proposals described by what the maps hold on a grid over them and around them, classified and moved.
 
     Differs from the paper so that a laptop can do it: the network below is frozen, and as nothing of it is trained,
     regions are means over exact cells of a grid (integral maps), whose mirror images cost nothing. Proposals that boxes
     say nothing about learn from the tags which classes they are not. A box scores how likely the class is in it times
-    how likely it is in the image to the power of `SEEN` (before heatmaps have their say: `Detector.decide`).
+    how likely it is in the image to the power of `IMAGE_SCORE_POWER` (before heatmaps have their say: `Detector.decide`).
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
@@ -63,31 +63,31 @@ class FastRCNN(TaughtDetector):
     def __init__(self, backbone: Backbone, config: FastRCNNConfig, classes: int) -> None:
         super().__init__(backbone, config.components, classes)
         self.config = config
-        self.trunk = fully_connected(self.described_by * (config.pool**2 + 1), config.hidden, config.dropout)
+        self.trunk = fully_connected(self.out_channels * (config.pool**2 + 1), config.hidden, config.dropout)
         self.classify = linear(config.hidden[-1], classes + 1, 0.01)
         self.regress = linear(config.hidden[-1], 4, 0.001)
         self._kept: tuple[tuple[int, int], Tensor, Tensor] | None = None
 
-    def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
-        """Losses in training mode, one `Evidence` a view in evaluation mode."""
+    def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
+        """Losses in training mode, one `ViewOutput` a view in evaluation mode."""
         assert batch.boxes is not None
         if self.training:
             return self._losses(batch)
-        return self.judge(self.survey(batch), batch.boxes)
+        return self.judge(self.prepare_view(batch), batch.boxes)
 
-    def survey(self, batch: Batch) -> list[Surveyed]:
+    def prepare_view(self, batch: Batch) -> list[PreparedView]:
         """What is the same of each view whichever of its proposals are judged, in evaluation mode."""
-        maps = [self.describe(view) for view in batch.own(batch.maps)]
-        return [Surveyed(*row) for row in zip(maps, batch.sizes, self.first_opinions(batch), strict=True)]
+        maps = [self.project(view) for view in batch.own(batch.maps)]
+        return [PreparedView(*row) for row in zip(maps, batch.sizes, self.first_opinions(batch), strict=True)]
 
-    def judge(self, views: Sequence[Surveyed], proposals: Sequence[Tensor]) -> list[Evidence]:
+    def judge(self, views: Sequence[PreparedView], proposals: Sequence[Tensor]) -> list[ViewOutput]:
         """What the head says of proposals (N, 4) of each view, xyxy pixels of the view."""
         return [self._evidence(*view, boxes) for view, boxes in zip(views, proposals, strict=True)]
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        assert batch.boxes is not None and batch.truth is not None and batch.targets is not None
-        maps = [self.describe(view) for view in batch.own(batch.maps)]
-        images = zip(maps, batch.boxes, batch.truth, batch.sizes, batch.targets, strict=True)
+        assert batch.boxes is not None and batch.targets is not None and batch.image_labels is not None
+        maps = [self.project(view) for view in batch.own(batch.maps)]
+        images = zip(maps, batch.boxes, batch.targets, batch.sizes, batch.image_labels, strict=True)
         rows = [self._lesson(*image) for image in images]
         regions, labels, weights, goals, absent = (torch.cat(parts) for parts in zip(*rows, strict=True))
         number, taught = len(labels), weights > 0
@@ -97,11 +97,11 @@ class FastRCNN(TaughtDetector):
         return {
             "classes": refinement_loss(logits[taught], labels[taught], weights[taught]),
             "boxes": box_loss(moves[held], goals[held], weights[held], int(taught.sum())),
-            "absent": absence_loss(logits[~taught], absent[~taught]),
+            "absent": negative_label_loss(logits[~taught], absent[~taught]),
         }
 
     def _lesson(
-        self, view: Tensor, proposals: Tensor, truth: Truth, size: Tensor, target: Tensor
+        self, view: Tensor, proposals: Tensor, targets: Targets, size: Tensor, image_labels: Tensor
     ) -> tuple[Tensor, ...]:
         """What one image teaches.
 
@@ -109,20 +109,20 @@ class FastRCNN(TaughtDetector):
             Regions (R, D), their labels (R,), weights (R,), where they move (R, 4), and which classes they are not
             (R, classes): of those without weight, which may be anything that is in the image, nothing else is known.
         """
-        taught = trust(truth)
+        taught = trust(targets)
         labels, weights, nearest = assign(proposals, taught, self.classes, IGNORE)
         rows = draw(labels, weights, self.classes, (*self.config.sample, self.config.elsewhere))
         boxes, labels = proposals[rows], labels[rows]
         weights = balance(labels, weights[rows], self.classes, OBJECTS)
-        targets = taught.boxes[nearest[rows]] if len(taught.boxes) else boxes
+        goals = taught.boxes[nearest[rows]] if len(taught.boxes) else boxes
         mirrored = bool(torch.rand(()) < 0.5)
         regions = _flat(*self._grid(view, boxes, size), mirrored=mirrored)
         if mirrored:
             width = size[1].item()
-            boxes, targets = mirror_boxes(boxes, width), mirror_boxes(targets, width)
-        return regions, labels, weights, encode(boxes, targets), (target == 0).expand(len(rows), -1)
+            boxes, goals = mirror_boxes(boxes, width), mirror_boxes(goals, width)
+        return regions, labels, weights, encode(boxes, goals), (image_labels == 0).expand(len(rows), -1)
 
-    def _evidence(self, view: Tensor, size: Tensor, first: Evidence, proposals: Tensor) -> Evidence:
+    def _evidence(self, view: Tensor, size: Tensor, first: ViewOutput, proposals: Tensor) -> ViewOutput:
         """The mean of both mirrorings, beside what the localizer says."""
         width = size[1].item()
         looks = []
@@ -130,7 +130,7 @@ class FastRCNN(TaughtDetector):
             boxes = mirror_boxes(proposals, width) if mirrored else proposals
             logits, moves = self.classify(hidden)[: len(boxes)].float(), self.regress(hidden)[: len(boxes)].float()
             moved = decode(boxes, moves, size)
-            scores = logits.softmax(dim=1)[:, : self.classes] * first.image_scores**SEEN
+            scores = logits.softmax(dim=1)[:, : self.classes] * first.image_scores**IMAGE_SCORE_POWER
             found = mirror_boxes(moved, width) if mirrored else moved
             looks.append(replace(first, proposal_scores=scores, boxes=found))
         return looks[0].mean_with(looks[1])
@@ -178,7 +178,7 @@ class FastRCNN(TaughtDetector):
         return layer
 
     def _grid(self, view: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        return average_regions([view], [boxes], [frames(boxes, size)], self.stride, self.config.pool)
+        return average_regions([view], [boxes], [context_regions(boxes, size)], self.stride, self.config.pool)
 
 
 def _padded(rows: Tensor) -> Tensor:

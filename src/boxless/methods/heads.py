@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_pool
 
-FRAME_RATIO = 1.8
+CONTEXT_RATIO = 1.8
 """Side of the surrounding frame over that of the region (ContextLocNet, section 3.2)."""
 
 
@@ -30,14 +30,14 @@ def pool_regions(maps: Iterable[Tensor], boxes: Sequence[Tensor], stride: int, s
     return torch.cat([roi_pool(own[None], [rows], output_size=side, spatial_scale=1 / stride) for own, rows in views])
 
 
-def frames(boxes: Tensor, size: Tensor) -> Tensor:
-    """Boxes grown about their centres by `FRAME_RATIO` and cut to the view: (N, 4) -> (N, 4), xyxy pixels.
+def context_regions(boxes: Tensor, size: Tensor) -> Tensor:
+    """Boxes grown about their centres by `CONTEXT_RATIO` and cut to the view: (N, 4) -> (N, 4), xyxy pixels.
 
     Args:
         boxes: (N, 4), xyxy pixels.
         size: (2,), height and width of the view in pixels.
     """
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (FRAME_RATIO / 2)
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (CONTEXT_RATIO / 2)
     return cut(torch.cat([centre - half, centre + half], dim=1), size)
 
 
@@ -47,11 +47,11 @@ def cut(boxes: Tensor, size: Tensor) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
-def hollow(pooled: Tensor) -> Tensor:
+def mask_region(pooled: Tensor) -> Tensor:
     """Zero the cells of a pooled frame (N, C, side, side) that the region covers: its surroundings are left."""
     side = pooled.shape[-1]
     # The inner square has the parity of the grid, so that it stands in the middle.
-    inner = max(side % 2, round((side / FRAME_RATIO - side % 2) / 2) * 2 + side % 2)
+    inner = max(side % 2, round((side / CONTEXT_RATIO - side % 2) / 2) * 2 + side % 2)
     edge = (side - inner) // 2
     mask = pooled.new_ones(side, side)
     mask[edge : side - edge, edge : side - edge] = 0
@@ -118,16 +118,16 @@ def _taps(edges: Tensor, most: int) -> tuple[Tensor, Tensor]:
     return places, weights
 
 
-def equalise(maps: Tensor) -> Tensor:
+def unit_rms(maps: Tensor) -> Tensor:
     """Scale every cell (..., C, H, W) to a root mean square of one over its channels.
 
     Deep maps peak on the most telling part of an object; the direction of a cell's features tells the class all over
     it.
     """
-    return maps / magnitudes(maps)
+    return maps / cell_rms(maps)
 
 
-def magnitudes(maps: Tensor) -> Tensor:
+def cell_rms(maps: Tensor) -> Tensor:
     """Root mean square of every cell over its channels, never quite zero: (..., C, H, W) -> (..., 1, H, W)."""
     return (maps.square().mean(dim=-3, keepdim=True) + 1e-6).sqrt()
 

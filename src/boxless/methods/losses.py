@@ -5,25 +5,25 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 
-def tag_loss(scores: Tensor, targets: Tensor, *, logits: bool) -> Tensor:
+def image_label_loss(scores: Tensor, image_labels: Tensor, *, logits: bool) -> Tensor:
     """Binary log losses, summed over classes, averaged over images (Oquab et al. 2015, section 3; WSDDN, 3.3).
 
     Args:
         scores: (B, classes), probabilities or logits.
-        targets: (B, classes), 1 present, 0 absent, NaN unsure: such an entry has no part in the loss.
+        image_labels: (B, classes), 1 present, 0 absent, NaN unsure: such an entry has no part in the loss.
         logits: whether `scores` are logits.
     """
-    sure = ~targets.isnan()
+    sure = ~image_labels.isnan()
     if logits:
-        losses = nn.functional.binary_cross_entropy_with_logits(scores[sure], targets[sure], reduction="sum")
+        losses = nn.functional.binary_cross_entropy_with_logits(scores[sure], image_labels[sure], reduction="sum")
     else:
         # Sums of softmaxes may be a little over one, and exactly zero.
         present, absent = scores[sure].clamp(min=1e-12), (1 - scores[sure]).clamp(min=1e-12)
-        losses = -torch.where(targets[sure] == 1, present, absent).log().sum()
-    return losses / len(targets)
+        losses = -torch.where(image_labels[sure] == 1, present, absent).log().sum()
+    return losses / len(image_labels)
 
 
-def spatial_regulariser(features: Tensor, scores: Tensor, boxes: Tensor, target: Tensor) -> Tensor:
+def spatial_regulariser(features: Tensor, scores: Tensor, boxes: Tensor, image_labels: Tensor) -> Tensor:
     """WSDDN's spatial regulariser (section 3.4) for one image: boxes around the best one should have its features.
 
     For each class that is present, of its ten best proposals those with IoU over 0.6 to the best are compared with it:
@@ -33,10 +33,10 @@ def spatial_regulariser(features: Tensor, scores: Tensor, boxes: Tensor, target:
         features: (N, D), of the last fully connected layer.
         scores: (N, classes).
         boxes: (N, 4), xyxy.
-        target: (classes,), 1 where the class is present.
+        image_labels: (classes,), 1 where the class is present.
     """
     loss = features.new_zeros(())
-    for label in torch.nonzero(target == 1).flatten():
+    for label in torch.nonzero(image_labels == 1).flatten():
         weights, best = scores[:, label].detach().topk(min(10, len(boxes)))
         near = box_iou(boxes[best[:1]], boxes[best])[0] > 0.6
         distance = (features[best[near]] - features[best[0]]).square().sum(dim=1)
@@ -57,7 +57,7 @@ def refinement_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return losses.sum() / max(len(labels), 1)
 
 
-def absence_loss(logits: Tensor, absent: Tensor) -> Tensor:
+def negative_label_loss(logits: Tensor, absent: Tensor) -> Tensor:
     """Minus the log of how unlikely the classes are that an image does not have, averaged over proposals.
 
     Whatever a proposal holds, of these it is none (negative learning; Kim et al., ICCV 2019, equation 2, of several

@@ -6,26 +6,26 @@ import torch
 from torch import Tensor, nn
 
 from boxless.backbones import Backbone
-from boxless.config import DetectorConfig
+from boxless.config import MILConfig
 from boxless.errors import BoxlessError
 from boxless.features import Batch
 from boxless.methods.drop_block import ConcreteDropBlock
 from boxless.methods.heads import (
     MILHead,
     average_regions,
-    equalise,
-    frames,
+    context_regions,
     fully_connected,
-    hollow,
+    mask_region,
     mirror_boxes,
     pool_regions,
+    unit_rms,
 )
-from boxless.methods.losses import spatial_regulariser, tag_loss
-from boxless.methods.outputs import Evidence
+from boxless.methods.losses import image_label_loss, spatial_regulariser
+from boxless.methods.outputs import ViewOutput
 from boxless.methods.refinement import Refinement
 
 
-class WeakDetector(nn.Module):
+class MILDetector(nn.Module):
     """Proposals pooled from a map and scored by heads.
 
     WSDDN (Bilen & Vedaldi, CVPR 2016) as it is; with `contrast` ContextLocNet (Kantorov et al., ECCV 2016) trained with
@@ -42,7 +42,7 @@ class WeakDetector(nn.Module):
         BoxlessError: the backbone has no fully connected layers, or there is but one class.
     """
 
-    def __init__(self, tail: nn.Sequential, backbone: Backbone, config: DetectorConfig, classes: int) -> None:
+    def __init__(self, tail: nn.Sequential, backbone: Backbone, config: MILConfig, classes: int) -> None:
         super().__init__()
         if classes < 2:
             raise BoxlessError(
@@ -70,8 +70,8 @@ class WeakDetector(nn.Module):
         self.head = MILHead(width, classes, config.temperature)
         self.refinement = None if config.refinement is None else Refinement(width, classes, config.refinement)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor] | list[Evidence]:
-        """Losses in training mode, one `Evidence` a view in evaluation mode."""
+    def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
+        """Losses in training mode, one `ViewOutput` a view in evaluation mode."""
         assert batch.boxes is not None
         maps = self.tail(batch.maps.float())
         if not self.training:
@@ -86,7 +86,7 @@ class WeakDetector(nn.Module):
         return self._losses(replace(batch, boxes=proposals), maps)
 
     def _losses(self, batch: Batch, maps: Tensor) -> dict[str, Tensor]:
-        assert batch.targets is not None
+        assert batch.image_labels is not None
         mirrored = self.config.mirror and bool(torch.rand(()) < 0.5)
         own, proposals = self._turned(batch, maps, mirrored=mirrored)
         counts = [len(boxes) for boxes in proposals]
@@ -94,16 +94,16 @@ class WeakDetector(nn.Module):
         features = torch.split(regions, counts)
         streams = self.head(regions, surroundings, counts)
         image_scores = torch.stack([view.sum(dim=0) for view in streams])
-        losses = {"tags": tag_loss(image_scores, batch.targets, logits=False)}
+        losses = {"tags": image_label_loss(image_scores, batch.image_labels, logits=False)}
         if self.config.spatial_weight:
-            rows = zip(features, streams, proposals, batch.targets, strict=True)
+            rows = zip(features, streams, proposals, batch.image_labels, strict=True)
             total = torch.stack([spatial_regulariser(*row) for row in rows]).mean()
             losses["spatial"] = self.config.spatial_weight * total
         if self.refinement is not None:
-            losses |= self.refinement.losses(features, proposals, batch.targets, streams)
+            losses |= self.refinement.losses(features, proposals, batch.image_labels, streams)
         return losses
 
-    def _evidence(self, batch: Batch, maps: Tensor, *, mirrored: bool) -> list[Evidence]:
+    def _evidence(self, batch: Batch, maps: Tensor, *, mirrored: bool) -> list[ViewOutput]:
         """One way to look at the views."""
         own, proposals = self._turned(batch, maps, mirrored=mirrored)
         counts = [len(boxes) for boxes in proposals]
@@ -111,14 +111,14 @@ class WeakDetector(nn.Module):
         streams = self.head(regions, surroundings, counts)
         images = [view.sum(dim=0) for view in streams]
         if self.refinement is None:
-            return [Evidence(image, view) for image, view in zip(images, streams, strict=True)]
+            return [ViewOutput(image, view) for image, view in zip(images, streams, strict=True)]
         found = []
         views = zip(torch.split(regions, counts), proposals, images, batch.sizes, strict=True)
         for features, boxes, image, size in views:
             scores, moved = self.refinement(features, boxes, size)
             if moved is not None and mirrored:
                 moved = mirror_boxes(moved, size[1].item())
-            found.append(Evidence(image, scores, boxes=moved))
+            found.append(ViewOutput(image, scores, boxes=moved))
         return found
 
     def _turned(self, batch: Batch, maps: Tensor, *, mirrored: bool) -> tuple[list[Tensor], list[Tensor]]:
@@ -134,17 +134,17 @@ class WeakDetector(nn.Module):
     def _pool(self, own: list[Tensor], proposals: list[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features of all proposals (sum of N, D), and of their surroundings where the method contrasts them."""
         maps = [self._narrow(view) for view in own]
-        around = [frames(boxes, size) for boxes, size in zip(proposals, sizes, strict=True)]
+        around = [context_regions(boxes, size) for boxes, size in zip(proposals, sizes, strict=True)]
         if self.config.pooling == "average":
             regions, surroundings = average_regions(maps, proposals, around, self.stride)
             return self.trunk(regions), self.trunk(surroundings) if self.config.contrast else None
         regions = self.trunk(self.drop_block(pool_regions(maps, proposals, self.stride, self.side)))
         if not self.config.contrast:
             return regions, None
-        return regions, self.trunk(hollow(pool_regions(maps, around, self.stride, self.side)))
+        return regions, self.trunk(mask_region(pool_regions(maps, around, self.stride, self.side)))
 
     def _narrow(self, view: Tensor) -> Tensor:
-        narrowed: Tensor = self.reduce(equalise(view[None]) if self.config.equalise else view[None])
+        narrowed: Tensor = self.reduce(unit_rms(view[None]) if self.config.unit_rms else view[None])
         return narrowed[0]
 
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
-from boxless.features import Truth
+from boxless.features import Targets
 from boxless.structures import FloatArray
 
 
 @dataclass(frozen=True)
-class PseudoBoxes:
+class PseudoLabels:
     """What an image's proposals are taught to find.
 
     Args:
@@ -29,27 +29,27 @@ class PseudoBoxes:
     weights: Tensor
 
 
-def trust(truth: Truth) -> PseudoBoxes:
+def trust(targets: Targets) -> PseudoLabels:
     """Boxes that teach, pseudo or true, as what proposals are to find.
 
     Difficult ones have no weight, so that a proposal that overlaps one of them most is neither object nor background.
     """
     # The others come first: a proposal that overlaps nothing is assigned to the first.
-    order = truth.difficult.int().argsort(stable=True)
-    return PseudoBoxes(truth.boxes[order], truth.labels[order], 1 - truth.difficult[order].float())
+    order = targets.ignore.int().argsort(stable=True)
+    return PseudoLabels(targets.boxes[order], targets.labels[order], 1 - targets.ignore[order].float())
 
 
-def mine_top(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
+def mine_top(boxes: Tensor, scores: Tensor, image_labels: Tensor) -> PseudoLabels:
     """For every class that is present its best proposal, trusted as much as it scores (OICR, section 3.2, eq. 4).
 
     Args:
         boxes: (N, 4), xyxy.
         scores: (N, at least classes).
-        target: (classes,), 1 where the class is present.
+        image_labels: (classes,), 1 where the class is present.
     """
-    labels = torch.nonzero(target == 1).flatten()
+    labels = torch.nonzero(image_labels == 1).flatten()
     best, rows = scores.detach()[:, labels].max(dim=0)
-    return PseudoBoxes(boxes[rows], labels, best)
+    return PseudoLabels(boxes[rows], labels, best)
 
 
 def vote(boxes: Tensor, scores: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -105,7 +105,7 @@ NEAR = 0.6
 """The least IoU of a proposal that has a say in where a pseudo box ends."""
 
 
-def mine_clusters(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
+def mine_clusters(boxes: Tensor, scores: Tensor, image_labels: Tensor) -> PseudoLabels:
     """For every class that is present the centres of its proposal clusters (PCL; Tang et al., PAMI 2018, section 3.4).
 
     Of a class's scores, parted in three by k-means, the top part's proposals are the vertices of a graph with edges
@@ -117,11 +117,11 @@ def mine_clusters(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
     Args:
         boxes: (N, 4), xyxy.
         scores: (N, at least classes).
-        target: (classes,), 1 where the class is present.
+        image_labels: (classes,), 1 where the class is present.
     """
     rows, labels, weights = [], [], []
     free = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-    for label in torch.nonzero(target == 1).flatten().tolist():
+    for label in torch.nonzero(image_labels == 1).flatten().tolist():
         candidates = torch.nonzero(free).flatten()
         if not len(candidates):
             break
@@ -134,7 +134,7 @@ def mine_clusters(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
         weights.append(confidence)
     if not rows:
         return _nothing(boxes)
-    return PseudoBoxes(boxes[torch.cat(rows)], torch.cat(labels), torch.cat(weights))
+    return PseudoLabels(boxes[torch.cat(rows)], torch.cat(labels), torch.cat(weights))
 
 
 def top_cluster(scores: Tensor, clusters: int = 3) -> Tensor:
@@ -175,7 +175,7 @@ def _graph_centres(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(centres)[best[:MOST_CENTRES]], weights[:MOST_CENTRES]
 
 
-def mine_spread(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
+def mine_spread(boxes: Tensor, scores: Tensor, image_labels: Tensor) -> PseudoLabels:
     """For every class that is present its best proposals far from each other (MIST; Ren et al., CVPR 2020, alg. 1).
 
     Of the `TOP_SHARE` best proposals of a class, the best first, each is kept whose IoU with all that were kept is no
@@ -185,10 +185,10 @@ def mine_spread(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
     Args:
         boxes: (N, 4), xyxy.
         scores: (N, at least classes).
-        target: (classes,), 1 where the class is present.
+        image_labels: (classes,), 1 where the class is present.
     """
     rows, labels = [], []
-    for label in torch.nonzero(target == 1).flatten().tolist():
+    for label in torch.nonzero(image_labels == 1).flatten().tolist():
         best, order = scores.detach()[:, label].topk(math.ceil(TOP_SHARE * len(boxes)))
         kept = order[nms(boxes[order], best, SPREAD_IOU)]
         rows.append(kept)
@@ -197,11 +197,11 @@ def mine_spread(boxes: Tensor, scores: Tensor, target: Tensor) -> PseudoBoxes:
         return _nothing(boxes)
     found, classes = torch.cat(rows), torch.cat(labels)
     weights, order = scores.detach()[found, classes].sort(descending=True, stable=True)
-    return PseudoBoxes(boxes[found[order]], classes[order], weights)
+    return PseudoLabels(boxes[found[order]], classes[order], weights)
 
 
-def _nothing(boxes: Tensor) -> PseudoBoxes:
-    return PseudoBoxes(boxes[:0], torch.zeros(0, dtype=torch.int64, device=boxes.device), boxes.new_zeros(0))
+def _nothing(boxes: Tensor) -> PseudoLabels:
+    return PseudoLabels(boxes[:0], torch.zeros(0, dtype=torch.int64, device=boxes.device), boxes.new_zeros(0))
 
 
 GRAPH_IOU, MOST_CENTRES = 0.4, 5
@@ -210,7 +210,7 @@ TOP_SHARE, SPREAD_IOU = 0.15, 0.2
 """MIST, implementation details (p and tau)."""
 
 
-def assign(boxes: Tensor, pseudo: PseudoBoxes, background: int, ignore: float) -> tuple[Tensor, Tensor, Tensor]:
+def assign(boxes: Tensor, pseudo: PseudoLabels, background: int, ignore: float) -> tuple[Tensor, Tensor, Tensor]:
     """What every proposal is to be: the class of the pseudo box that it overlaps by half, or background (OICR, 3.2).
 
     Args:
@@ -288,7 +288,7 @@ def largest_component_box(heatmap: FloatArray, size: tuple[int, int], threshold:
     return np.array([left, top, left + width, top + height], np.float32)
 
 
-def foreground_box(heatmap: FloatArray, foreground: FloatArray, size: tuple[int, int], threshold: float) -> FloatArray:
+def objectness_box(heatmap: FloatArray, objectness: FloatArray, size: tuple[int, int], threshold: float) -> FloatArray:
     """The box around the object that a heatmap shines on, as far as what counts as object reaches.
 
     The log odds that a place is on an object are shifted by how much the heatmap is above or below `threshold` times
@@ -297,7 +297,7 @@ def foreground_box(heatmap: FloatArray, foreground: FloatArray, size: tuple[int,
 
     Args:
         heatmap: (h, w), spans the whole image; what is below zero speaks against the class.
-        foreground: (h, w), log odds that a place is on an object of any class.
+        objectness: (h, w), log odds that a place is on an object of any class.
         size: width and height of the image in pixels.
         threshold: in (0, 1).
 
@@ -307,7 +307,7 @@ def foreground_box(heatmap: FloatArray, foreground: FloatArray, size: tuple[int,
     if heatmap.max() <= 0:
         return np.array([0, 0, *size], np.float32)
     relative = np.maximum(heatmap / heatmap.max(), 1e-3)
-    odds = foreground + HEATMAP_SAYS * np.log(relative / threshold)
+    odds = objectness + CAM_WEIGHT * np.log(relative / threshold)
     # Probabilities, as one very sure cell would otherwise shift the edge between it and its neighbours.
     likely = (enlarge(1 / (1 + np.exp(-odds)), size) >= 0.5).astype(np.uint8)
     number, components, statistics, _ = cv2.connectedComponentsWithStats(likely, connectivity=8)
@@ -319,7 +319,7 @@ def foreground_box(heatmap: FloatArray, foreground: FloatArray, size: tuple[int,
     return np.array([left, top, left + width, top + height], np.float32)
 
 
-HEATMAP_SAYS = 1.0
+CAM_WEIGHT = 1.0
 """Weight of the log of a heatmap beside the log odds of the foreground (docs/experiments.md)."""
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ViewOutput:
     """A method's output in evaluation mode.
 
     Args:
@@ -14,7 +14,7 @@ class Evidence:
         proposal_scores: (N, classes), one row a proposal in the order given, or a cell of the map row by row; None for
             methods whose evidence is in heatmaps alone.
         maps: (classes, h, w) class heatmaps of the view; None for methods whose evidence is in boxes alone.
-        foreground: (h, w), log odds that a place of the view is on an object of any class; None where nothing says so.
+        objectness: (h, w), log odds that a place of the view is on an object of any class; None where nothing says so.
         boxes: (N, 4), xyxy pixels of the view, where the proposals are moved to, or the box of each cell; None leaves
             proposals where they are.
     """
@@ -22,20 +22,20 @@ class Evidence:
     image_scores: Tensor
     proposal_scores: Tensor | None = None
     maps: Tensor | None = None
-    foreground: Tensor | None = None
+    objectness: Tensor | None = None
     boxes: Tensor | None = None
 
-    def cpu(self) -> "Evidence":
+    def cpu(self) -> "ViewOutput":
         """The same in single precision on the CPU."""
 
         def moved(part: Tensor | None) -> Tensor | None:
             return None if part is None else part.float().cpu()
 
         image_scores = self.image_scores.float().cpu()
-        others = map(moved, (self.proposal_scores, self.maps, self.foreground, self.boxes))
-        return Evidence(image_scores, *others)
+        others = map(moved, (self.proposal_scores, self.maps, self.objectness, self.boxes))
+        return ViewOutput(image_scores, *others)
 
-    def mean_with(self, other: "Evidence") -> "Evidence":
+    def mean_with(self, other: "ViewOutput") -> "ViewOutput":
         """The mean of two looks at the same proposals or cells; heatmaps are this one's."""
         assert self.proposal_scores is not None and other.proposal_scores is not None
         moved = None if self.boxes is None or other.boxes is None else (self.boxes + other.boxes) / 2

@@ -5,14 +5,14 @@ from typing import Any
 from torch import nn
 
 from boxless.backbones import Backbone
-from boxless.config import Config, DenseConfig, FastRCNNConfig, LocalizerConfig
+from boxless.config import Config, FastRCNNConfig, FCOSConfig, LocalizerConfig
 from boxless.errors import BoxlessError
 from boxless.methods.cam import Localizer
 from boxless.methods.fast_rcnn import FastRCNN
-from boxless.methods.fcos import DenseDetector
-from boxless.methods.mil import WeakDetector
+from boxless.methods.fcos import FCOS
+from boxless.methods.mil import MILDetector
 
-Model = Localizer | WeakDetector | FastRCNN | DenseDetector
+Model = Localizer | MILDetector | FastRCNN | FCOS
 
 DEFAULT_METHOD = "seeded"
 
@@ -21,7 +21,7 @@ SELECTIVE_SEARCH = {"generator": "selective_search"}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cam": {
-        "head": {"kind": "localizer", "pooling": "average", "foreground": True},
+        "head": {"kind": "localizer", "pooling": "average", "objectness": True},
         "training": {"steps": 3000, "batch_size": 16, "lr": 3e-3},
     },
     "oquab": {
@@ -45,7 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "head": {
             "kind": "detector",
             "contrast": True,
-            "equalise": True,
+            "unit_rms": True,
             "pooling": "average",
             "pool": 1,
             "hidden": (),
@@ -115,10 +115,10 @@ def build_model(config: Config, backbone: Backbone, tail: nn.Sequential, classes
         BoxlessError: the composition does not fit the backbone or the number of classes.
     """
     if isinstance(config.head, LocalizerConfig):
-        early = backbone.level_channels[0] if config.head.foreground else 0
+        early = backbone.level_channels[0] if config.head.objectness else 0
         return Localizer(tail, backbone.channels, config.head, classes, early)
     if isinstance(config.head, FastRCNNConfig):
         return FastRCNN(backbone, config.head, classes)
-    if isinstance(config.head, DenseConfig):
-        return DenseDetector(backbone, config.head, classes)
-    return WeakDetector(tail, backbone, config.head, classes)
+    if isinstance(config.head, FCOSConfig):
+        return FCOS(backbone, config.head, classes)
+    return MILDetector(tail, backbone, config.head, classes)

@@ -9,12 +9,12 @@ from boxless.config import RefinementConfig
 from boxless.errors import BoxlessError
 from boxless.methods.heads import decode, encode, linear
 from boxless.methods.losses import box_loss, cluster_loss, refinement_loss
-from boxless.methods.mining import PseudoBoxes, assign, mine_clusters, mine_spread, mine_top
+from boxless.methods.mining import PseudoLabels, assign, mine_clusters, mine_spread, mine_top
 
-Mining = Callable[[Tensor, Tensor, Tensor], PseudoBoxes]
+Mining = Callable[[Tensor, Tensor, Tensor], PseudoLabels]
 
 MINING: dict[str, Mining] = {"top": mine_top, "clusters": mine_clusters, "spread": mine_spread}
-"""From one image's boxes (N, 4), scores (N, at least classes) and target (classes,) to pseudo boxes, by name."""
+"""From one image's boxes (N, 4), scores (N, at least classes) and image_labels (classes,) to pseudo boxes, by name."""
 
 
 def mining(name: str) -> Mining:
@@ -64,7 +64,7 @@ class Refinement(nn.Module):
         self,
         features: Sequence[Tensor],
         proposals: Sequence[Tensor],
-        targets: Tensor,
+        image_labels: Tensor,
         first: Sequence[Tensor],
     ) -> dict[str, Tensor]:
         """Losses over a batch, the mean over its images.
@@ -72,21 +72,21 @@ class Refinement(nn.Module):
         Args:
             features: for each image (N, D).
             proposals: for each (N, 4), xyxy pixels of the view.
-            targets: (B, classes).
+            image_labels: (B, classes).
             first: for each the scores (N, classes) that the first head's pseudo boxes are mined from.
         """
         sums: dict[str, list[Tensor]] = {}
         for row, scores in enumerate(first):
-            for name, loss in self._image(features[row], proposals[row], targets[row], scores).items():
+            for name, loss in self._image(features[row], proposals[row], image_labels[row], scores).items():
                 sums.setdefault(name, []).append(loss)
         return {name: torch.stack(values).mean() for name, values in sums.items()}
 
-    def _image(self, features: Tensor, boxes: Tensor, target: Tensor, scores: Tensor) -> dict[str, Tensor]:
+    def _image(self, features: Tensor, boxes: Tensor, image_labels: Tensor, scores: Tensor) -> dict[str, Tensor]:
         mine = mining(self.config.mining)
         losses = {}
         moves = []
         for number, stage in enumerate(self.stages):
-            pseudo = mine(boxes, scores, target)
+            pseudo = mine(boxes, scores, image_labels)
             labels, weights, nearest = assign(boxes, pseudo, self.classes, self.config.ignore)
             logits = stage(features).float()
             if self.config.bags:

@@ -31,18 +31,18 @@ def corloc(detections: Sequence[Detections], annotations: Sequence[Annotations],
         ValueError: `detections` and `annotations` differ in length.
     """
     right, shown = np.zeros(classes), np.zeros(classes)
-    for found, truth in zip(detections, annotations, strict=True):
-        for label in np.unique(truth.labels[~truth.difficult]):
+    for found, ground_truth in zip(detections, annotations, strict=True):
+        for label in np.unique(ground_truth.labels[~ground_truth.ignore]):
             shown[label] += 1
-            right[label] += _best_box_hits(found, truth, label)
+            right[label] += _best_box_hits(found, ground_truth, label)
     share = np.full(classes, np.nan)
     np.divide(right, shown, out=share, where=shown > 0)
     return share
 
 
-def _best_box_hits(found: Detections, truth: Annotations, label: np.int64) -> bool:
+def _best_box_hits(found: Detections, ground_truth: Annotations, label: np.int64) -> bool:
     of_class = np.flatnonzero(found.labels == label)
     if not len(of_class):
         return False
     best = of_class[found.scores[of_class].argmax()]
-    return bool(iou(found.boxes[[best]], truth.boxes[truth.labels == label]).max() >= 0.5)
+    return bool(iou(found.boxes[[best]], ground_truth.boxes[ground_truth.labels == label]).max() >= 0.5)

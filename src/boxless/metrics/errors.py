@@ -20,7 +20,7 @@ FOUND = 0.5
 """The least IoU of a detection with the object it finds, as in VOC."""
 TOUCHES = 0.1
 """The least IoU of a box that has to do with an object (Hoiem et al. 2012)."""
-INSIDE = 2 / 3
+CONTAINED_AREA = 2 / 3
 """What lies in something with this share of its area or more counts as inside."""
 
 BINS: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
@@ -95,8 +95,8 @@ def diagnose_detections(
     if not known:
         raise BoxlessError("no image has boxes: a diagnosis needs to know where the objects are")
     found = [detections[row] for row in known]
-    truth = [sample.annotations for sample in samples if sample.annotations is not None]
-    tallies = [_tally(found, truth, label) for label in range(len(classes))]
+    ground_truth = [sample.annotations for sample in samples if sample.annotations is not None]
+    tallies = [_tally(found, ground_truth, label) for label in range(len(classes))]
     return {
         **_row(sum(tallies, Counter())),
         "classes": {name: _row(tally) for name, tally in zip(classes, tallies, strict=True)},
@@ -127,8 +127,10 @@ def judge(
         ValueError: `detections` and `annotations` differ in length.
     """
     images, rows = _ranked(detections, label)
-    wanted = sum(int(_counting(truth, label).sum()) for truth in annotations)
-    found = [np.zeros(len(truth.labels), np.bool_) for _, truth in zip(detections, annotations, strict=True)]
+    wanted = sum(int(_counting(ground_truth, label).sum()) for ground_truth in annotations)
+    found = [
+        np.zeros(len(ground_truth.labels), np.bool_) for _, ground_truth in zip(detections, annotations, strict=True)
+    ]
     outcomes: list[Outcome] = []
     places: list[tuple[int, int]] = []
     for image, row in zip(images.tolist(), rows.tolist(), strict=True):
@@ -154,23 +156,23 @@ def _ranked(detections: Sequence[Detections], label: int) -> tuple[NDArray[np.in
     return np.concatenate(images)[order], np.concatenate(rows)[order]
 
 
-def _counting(truth: Annotations, label: int) -> BoolArray:
-    return np.asarray((truth.labels == label) & ~truth.difficult)
+def _counting(ground_truth: Annotations, label: int) -> BoolArray:
+    return np.asarray((ground_truth.labels == label) & ~ground_truth.ignore)
 
 
-def _outcome(box: FloatArray, truth: Annotations, label: int, found: BoolArray) -> Outcome | None:
+def _outcome(box: FloatArray, ground_truth: Annotations, label: int, found: BoolArray) -> Outcome | None:
     """What one box (1, 4) is, None if it is left out; an object that it finds is marked in `found`."""
-    own, overlaps = truth.labels == label, iou(box, truth.boxes)[0]
+    own, overlaps = ground_truth.labels == label, iou(box, ground_truth.boxes)[0]
     hits = own & (overlaps >= FOUND)
-    free = hits & ~truth.difficult & ~found
+    free = hits & ~ground_truth.ignore & ~found
     if free.any():
         found[np.where(free, overlaps, 0).argmax()] = True
         return "correct"
     if hits.any():
-        return None if truth.difficult[np.where(hits, overlaps, 0).argmax()] else "duplicate"
+        return None if ground_truth.ignore[np.where(hits, overlaps, 0).argmax()] else "duplicate"
     # With an IoU below 0.5, what lies by two thirds inside another box is smaller than it.
-    within = coverage(box, truth.boxes)[0] >= INSIDE
-    held = own & (coverage(truth.boxes, box)[:, 0] >= INSIDE)
+    within = coverage(box, ground_truth.boxes)[0] >= CONTAINED_AREA
+    held = own & (coverage(ground_truth.boxes, box)[:, 0] >= CONTAINED_AREA)
     touching = overlaps >= TOUCHES
     if held.sum() > 1:
         return "group"
@@ -191,9 +193,9 @@ def _tally(detections: Sequence[Detections], annotations: Sequence[Annotations],
     """
     outcomes, found, _ = judge(detections, annotations, label)
     tally: Counter[Any] = Counter(outcomes)
-    for detected, truth, taken in zip(detections, annotations, found, strict=True):
-        counting = _counting(truth, label)
-        objects, hits = areas(truth.boxes[counting]), taken[counting]
+    for detected, ground_truth, taken in zip(detections, annotations, found, strict=True):
+        counting = _counting(ground_truth, label)
+        objects, hits = areas(ground_truth.boxes[counting]), taken[counting]
         if not len(objects):
             continue
         width, height = detected.size

@@ -36,14 +36,14 @@ def pointing_ap(
         ValueError: the arguments differ in the number of images.
     """
     right, shown, named = (np.zeros(scores.shape, np.bool_) for _ in range(3))
-    for row, (truth, peaks) in enumerate(zip(annotations, points, strict=True)):
-        x, y = peaks[truth.labels].T
-        left, top, right_edge, bottom = truth.boxes.T
+    for row, (ground_truth, peaks) in enumerate(zip(annotations, points, strict=True)):
+        x, y = peaks[ground_truth.labels].T
+        left, top, right_edge, bottom = ground_truth.boxes.T
         inside = (x >= left - TOLERANCE) & (x < right_edge + TOLERANCE)
         inside &= (y >= top - TOLERANCE) & (y < bottom + TOLERANCE)
-        right[row, truth.labels[inside]] = True
-        shown[row, truth.labels[~truth.difficult]] = True
-        named[row, truth.labels] = True
+        right[row, ground_truth.labels[inside]] = True
+        shown[row, ground_truth.labels[~ground_truth.ignore]] = True
+        named[row, ground_truth.labels] = True
     judged = shown | ~named
     return np.array(
         [

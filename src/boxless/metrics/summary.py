@@ -31,7 +31,7 @@ CONVENTIONS = {
 def evaluate_detections(
     detections: Sequence[Detections], points: FloatArray | None, samples: Sequence[Sample], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Measure a detector on images whose truth is known.
+    """Measure a detector on images whose ground truth is known.
 
     Metrics that need boxes are taken over the samples that have annotations (an empty `Annotations` says that nothing
     is there, None that nobody knows), classification over all.
@@ -66,7 +66,7 @@ def evaluate_detections(
     return means | {"classes": by_class, "images": len(samples), "conventions": dict(CONVENTIONS)}
 
 
-def ceiling(result: dict[str, Any]) -> str:
+def upper_bound(result: dict[str, Any]) -> str:
     """What to say beside the numbers of a ceiling, by the `supervision` that `evaluate` and `diagnose` put there."""
     return ", by a detector trained with true boxes" if result["supervision"] == "boxes" else ""
 
@@ -87,7 +87,7 @@ def check_fit(
     for found, sample in zip(detections, samples, strict=True):
         if found.classes != tuple(classes):
             raise BoxlessError(
-                f"{sample.path}: detected with classes {', '.join(found.classes)}, but the truth has "
+                f"{sample.path}: detected with classes {', '.join(found.classes)}, but the ground truth has "
                 f"{', '.join(classes)}; bring the dataset to the detector's classes with `with_classes`"
             )
 
@@ -97,28 +97,28 @@ def _metrics_by_class(
 ) -> dict[str, NDArray[np.float64]]:
     """Every metric as (classes,) float64, NaN where it is not defined."""
     shape = len(samples), len(classes)
-    targets = Dataset("", tuple(classes), tuple(samples)).targets()
+    targets = Dataset("", tuple(classes), tuple(samples)).image_labels()
     scores = np.array([found.image_scores for found in detections], np.float32).reshape(shape)
     known = [row for row, sample in enumerate(samples) if sample.annotations is not None]
-    truth = [sample.annotations for sample in samples if sample.annotations is not None]
+    ground_truth = [sample.annotations for sample in samples if sample.annotations is not None]
     found = [detections[row] for row in known]
-    aps = [voc_ap(found, truth, label) for label in range(len(classes))]
+    aps = [voc_ap(found, ground_truth, label) for label in range(len(classes))]
     return {
         "mAP_11point": np.array([ap["11point"] for ap in aps]),
         "mAP_area": np.array([ap["area"] for ap in aps]),
-        "CorLoc": corloc(found, truth, len(classes)),
+        "CorLoc": corloc(found, ground_truth, len(classes)),
         "classification_mAP": classification_ap(scores, targets),
         "pointing_mAP": np.full(len(classes), np.nan)
         if points is None
-        else pointing_ap(points[known], scores[known], truth),
+        else pointing_ap(points[known], scores[known], ground_truth),
     }
 
 
 def _object_counts(samples: Sequence[Sample], classes: int) -> list[int] | list[None]:
-    truth = [sample.annotations for sample in samples if sample.annotations is not None]
-    if not truth:
+    ground_truth = [sample.annotations for sample in samples if sample.annotations is not None]
+    if not ground_truth:
         return [None] * classes
-    labels = np.concatenate([annotations.labels[~annotations.difficult] for annotations in truth])
+    labels = np.concatenate([annotations.labels[~annotations.ignore] for annotations in ground_truth])
     return [int(count) for count in np.bincount(labels, minlength=classes)]
 
 

@@ -61,11 +61,11 @@ def ranking(
     # The empty first entries let concatenation serve where there is no image at all.
     scores, taken, difficult = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
     offset = 0
-    for found, truth in zip(detections, annotations, strict=True):
-        of_class, true = found.labels == label, truth.labels == label
+    for found, ground_truth in zip(detections, annotations, strict=True):
+        of_class, true = found.labels == label, ground_truth.labels == label
         scores.append(found.scores[of_class])
-        taken.append(_best_match(found.boxes[of_class], truth.boxes[true], iou_threshold, offset))
-        difficult.append(truth.difficult[true])
+        taken.append(_best_match(found.boxes[of_class], ground_truth.boxes[true], iou_threshold, offset))
+        difficult.append(ground_truth.ignore[true])
         offset += int(true.sum())
     return _judged(np.concatenate(scores), np.concatenate(taken), np.concatenate(difficult))
 

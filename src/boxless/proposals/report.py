@@ -44,7 +44,7 @@ def report_proposals(dataset: Dataset, config: ProposalConfig) -> dict[str, floa
         boxes = store.load(keys[sample.path])
         counts.append(len(boxes))
         if sample.annotations is not None:
-            true = sample.annotations.boxes[~sample.annotations.difficult]
+            true = sample.annotations.boxes[~sample.annotations.ignore]
             best.append(iou(true, boxes).max(axis=1))
     if not counts:
         raise BoxlessError(f"{dataset.name}: no image can be read; see the reasons above")

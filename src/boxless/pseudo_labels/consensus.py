@@ -8,11 +8,11 @@ import torch
 from boxless.methods.heads import paired_iou
 from boxless.structures import Annotations, FloatArray, IntArray
 
-QUARTER = 0.75
+KEPT_QUANTILE = 0.75
 """Of every class at least the quarter of its boxes that agree best are kept, however poorly these agree."""
 
 
-def agreed(first: Sequence[Annotations], second: Sequence[Annotations], least: float) -> list[Annotations]:
+def consensus(first: Sequence[Annotations], second: Sequence[Annotations], least: float) -> list[Annotations]:
     """Merge two opinions on where the objects of every image are.
 
     Where both have nearly the same box, their mean is kept. Where they differ the second one's box is marked difficult:
@@ -32,7 +32,7 @@ def agreed(first: Sequence[Annotations], second: Sequence[Annotations], least: f
     values = np.concatenate(overlaps)
     limits = np.full(labels.max(initial=0) + 1, least)
     for label in np.unique(labels):
-        limits[label] = min(least, np.quantile(values[labels == label], QUARTER))
+        limits[label] = min(least, np.quantile(values[labels == label], KEPT_QUANTILE))
     merged = []
     for one, other, overlap in zip(first, second, overlaps, strict=True):
         same = overlap >= limits[one.labels]

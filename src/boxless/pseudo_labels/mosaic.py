@@ -21,7 +21,7 @@ from boxless.structures import Annotations, FloatArray, Sample
 
 SHARE = 4
 """One mosaic at most for so many images that pieces can be cut from."""
-EACH = 2
+MOSAICS_PER_IMAGE = 2
 """At most so many mosaics of a class for each of its images: those of one image alone would teach its mistakes."""
 ATTEMPTS = 8
 """How often a piece is drawn for a cell, and a mosaic begun anew: a long object fits no narrow cell."""
@@ -73,14 +73,14 @@ def mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int, folder:
         boxes = sample.annotations
         if boxes is None or sample.unsure:
             continue
-        if len(boxes.labels) == len(sample.tags) == 1 and not boxes.difficult[0]:
+        if len(boxes.labels) == len(sample.tags) == 1 and not boxes.ignore[0]:
             pools.setdefault(int(boxes.labels[0]), []).append(sample)
     number = min(most, sum(map(len, pools.values())) // SHARE)
     composed = []
     for row in track(range(number), "Mosaics", number, transient=True):
         random = np.random.default_rng((seed, row))
         label = sorted(pools)[row % len(pools)]
-        if row // len(pools) >= EACH * len(pools[label]):
+        if row // len(pools) >= MOSAICS_PER_IMAGE * len(pools[label]):
             continue
         attempts = (_compose(random, pools[label], scale) for _ in range(ATTEMPTS))
         mosaic = next((found for found in attempts if found is not None), None)

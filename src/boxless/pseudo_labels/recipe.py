@@ -17,8 +17,8 @@ import numpy as np
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from boxless.cached_dataset import Prepared
-from boxless.config import PseudoBoxConfig
+from boxless.cached_dataset import CachedDataset
+from boxless.config import PseudoLabelConfig
 from boxless.detector import Detector
 from boxless.devices import full_width, one_thread_a_image
 from boxless.errors import BoxlessError
@@ -26,11 +26,11 @@ from boxless.images import read_image
 from boxless.methods.mining import snap
 from boxless.metrics.boxes import areas
 from boxless.progress import console, give_back, track_threads
-from boxless.pseudo_labels.consensus import agreed
+from boxless.pseudo_labels.consensus import consensus
 from boxless.structures import Annotations, BoolArray, Dataset, IntArray
 
 
-class CloserLook(NamedTuple):
+class RescaledBoxes(NamedTuple):
     """What the same head sees of an image from closer by.
 
     Args:
@@ -45,12 +45,12 @@ class CloserLook(NamedTuple):
 
 
 def find_boxes(
-    ready: Prepared,
-    config: PseudoBoxConfig,
+    ready: CachedDataset,
+    config: PseudoLabelConfig,
     seed: int,
     localizer: Detector,
-    teach: Callable[[int, int, Prepared], Detector],
-) -> Prepared:
+    teach: Callable[[int, int, CachedDataset], Detector],
+) -> CachedDataset:
     """Give every tag of every image a box.
 
     Args:
@@ -68,8 +68,8 @@ def find_boxes(
         BoxlessError: there are fewer images than folds.
     """
     folds = _folds(ready, config.folds, seed)
-    first = _snapped(ready, located(localizer, ready, range(len(folds)), "Boxes of heatmaps"))
-    second, closer = first, list[CloserLook]()
+    first = _snapped(ready, boxes_for_tags(localizer, ready, range(len(folds)), "Boxes of heatmaps"))
+    second, closer = first, list[RescaledBoxes]()
     for turn in range(1, config.rounds + 1):
         before, second = second, list(first)
         for fold in range(config.folds):
@@ -80,14 +80,14 @@ def find_boxes(
             boxes = [first[row] for row in others]
             if turn > 1:
                 # Within what teaches, or all that is kept of a rare class may lie in the other fold.
-                merged = agreed(boxes, [before[row] for row in others], config.agreement)
+                merged = consensus(boxes, [before[row] for row in others], config.agreement)
                 boxes = _snapped(ready.part(others), merged)
             detector = teach(turn, fold + 1, ready.part(others, boxes))
-            opinions = located(detector, ready, own, "Second opinion")
+            opinions = boxes_for_tags(detector, ready, own, "Second opinion")
             for row, found in zip(own, opinions, strict=True):
                 second[row] = found
             if turn == config.rounds:
-                closer += looked_closer(detector, ready, own, opinions)
+                closer += rescaled_pass(detector, ready, own, opinions)
     boxes = _snapped(ready, _merged(first, second, config.agreement, closer))
     return ready.part(range(len(boxes)), boxes)
 
@@ -97,12 +97,12 @@ def agreement(dataset: Dataset) -> dict[str, dict[str, int]]:
     boxes = [sample.annotations for sample in dataset.samples if sample.annotations is not None]
     found = {}
     for label, name in enumerate(dataset.classes):
-        of_class = [own.difficult[own.labels == label] for own in boxes]
+        of_class = [own.ignore[own.labels == label] for own in boxes]
         found[name] = {"kept": sum(int((~part).sum()) for part in of_class), "all": sum(map(len, of_class))}
     return found
 
 
-def teaching(ready: Prepared) -> Prepared:
+def teaching(ready: CachedDataset) -> CachedDataset:
     """Only the images whose boxes teach something: an object, or that there is none at all.
 
     Raises:
@@ -111,14 +111,14 @@ def teaching(ready: Prepared) -> Prepared:
     rows = []
     for row, sample in enumerate(ready.dataset.samples):
         boxes = sample.annotations
-        if boxes is not None and (not boxes.difficult.all() or not (sample.tags or sample.unsure)):
+        if boxes is not None and (not boxes.ignore.all() or not (sample.tags or sample.unsure)):
             rows.append(row)
     if not rows:
         raise BoxlessError(f"{ready.dataset.name}: no image that can be read has a tag or box to learn from")
     return ready.part(rows)
 
 
-def _folds(ready: Prepared, number: int, seed: int) -> IntArray:
+def _folds(ready: CachedDataset, number: int, seed: int) -> IntArray:
     """The fold of every image, from 0 on; (images,)."""
     # Copies of an image share one fold, or a head would judge what it has learned from.
     unique = list(dict.fromkeys(ready.keys))
@@ -128,20 +128,22 @@ def _folds(ready: Prepared, number: int, seed: int) -> IntArray:
     return np.array([parts[key] for key in ready.keys])
 
 
-def located(detector: Detector, ready: Prepared, rows: Sequence[int], description: str) -> list[Annotations]:
+def boxes_for_tags(
+    detector: Detector, ready: CachedDataset, rows: Sequence[int], description: str
+) -> list[Annotations]:
     """The likeliest box of every tag of these images."""
 
-    def locate(row: int) -> Annotations:
+    def boxes_for_labels(row: int) -> Annotations:
         return _likeliest(detector, ready, row, [ready.map(row, view) for view in detector.views])
 
     with full_width(detector.device):
-        return _in_threads(locate, detector, rows, description)
+        return _in_threads(boxes_for_labels, detector, rows, description)
 
 
-def looked_closer(
-    detector: Detector, ready: Prepared, rows: Sequence[int], opinions: Sequence[Annotations]
-) -> list[CloserLook]:
-    """The likeliest boxes of images with a small one, in views `CLOSER` times as large.
+def rescaled_pass(
+    detector: Detector, ready: CachedDataset, rows: Sequence[int], opinions: Sequence[Annotations]
+) -> list[RescaledBoxes]:
+    """The likeliest boxes of images with a small one, in views `RESCALE` times as large.
 
     A head knows objects of the size that it has learned from (scale normalisation; Singh and Davis, CVPR 2018).
 
@@ -161,9 +163,9 @@ def looked_closer(
         row: areas(opinion.boxes) < SMALL * math.prod(ready.sizes[row])
         for row, opinion in zip(rows, opinions, strict=True)
     }
-    near = detector.with_views([replace(view, scale=round(view.scale * CLOSER)) for view in detector.views])
+    near = detector.with_views([replace(view, scale=round(view.scale * RESCALE)) for view in detector.views])
 
-    def locate(row: int) -> Annotations:
+    def boxes_for_labels(row: int) -> Annotations:
         pixels = read_image(ready.dataset.samples[row].path)
         found = _likeliest(near, ready, row, [near.features.extract(pixels, view) for view in near.views])
         # Larger maps than any before leave more behind, and memory would peak here (docs/experiments.md).
@@ -174,42 +176,42 @@ def looked_closer(
     if not wanted:
         return []
     # Not in full width, as maps of many sizes are extracted.
-    found = _in_threads(locate, near, wanted, "A closer look")
-    return [CloserLook(row, small[row], boxes) for row, boxes in zip(wanted, found, strict=True)]
+    found = _in_threads(boxes_for_labels, near, wanted, "A closer look")
+    return [RescaledBoxes(row, small[row], boxes) for row, boxes in zip(wanted, found, strict=True)]
 
 
 SMALL = 0.2
 """Boxes under this share of their image are looked at again from closer by."""
-CLOSER = 1.5
+RESCALE = 1.5
 """How much larger the image is then."""
 
 
-def _likeliest(detector: Detector, ready: Prepared, row: int, maps: Sequence[Tensor]) -> Annotations:
+def _likeliest(detector: Detector, ready: CachedDataset, row: int, maps: Sequence[Tensor]) -> Annotations:
     labels = np.array(sorted(ready.dataset.samples[row].tags), np.int64)
     boxes = np.zeros((0, 4), np.float32)
     if len(labels):
         proposals = ready.boxes(row) if detector.proposals else None
-        boxes = detector.locate(maps, proposals, ready.sizes[row], labels.tolist())
+        boxes = detector.boxes_for_labels(maps, proposals, ready.sizes[row], labels.tolist())
     return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
 
 
 def _in_threads(
-    locate: Callable[[int], Annotations], detector: Detector, rows: Sequence[int], description: str
+    boxes_for_labels: Callable[[int], Annotations], detector: Detector, rows: Sequence[int], description: str
 ) -> list[Annotations]:
     with one_thread_a_image(detector.device) as threads:
-        found = list(track_threads(locate, rows, description, threads))
+        found = list(track_threads(boxes_for_labels, rows, description, threads))
     # Of several processes all are taught what the first one found, or their heads would learn from boxes that differ.
     return list(broadcast_object_list(found))
 
 
 def _merged(
-    first: Sequence[Annotations], second: Sequence[Annotations], least: float, closer: Sequence[CloserLook]
+    first: Sequence[Annotations], second: Sequence[Annotations], least: float, closer: Sequence[RescaledBoxes]
 ) -> list[Annotations]:
     """What two opinions agree on; of small boxes those seen from closer by, where the second had them before."""
     first, second = list(first), list(second)
     for row, small, found in closer:
         first[row], second[row] = _mixed(small, second[row], first[row]), _mixed(small, found, second[row])
-    merged = agreed(first, second, least)
+    merged = consensus(first, second, least)
     for row, small, found in closer:
         merged[row] = _mixed(small, found, merged[row])
     return merged
@@ -220,6 +222,6 @@ def _mixed(chosen: BoolArray, boxes: Annotations, others: Annotations) -> Annota
     return replace(others, boxes=np.where(chosen[:, None], boxes.boxes, others.boxes))
 
 
-def _snapped(ready: Prepared, boxes: Sequence[Annotations]) -> list[Annotations]:
+def _snapped(ready: CachedDataset, boxes: Sequence[Annotations]) -> list[Annotations]:
     """Boxes of every image, moved onto the edges that its proposals end at."""
     return [replace(found, boxes=snap(found.boxes, ready.boxes(row))) for row, found in enumerate(boxes)]

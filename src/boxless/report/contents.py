@@ -14,7 +14,7 @@ from boxless.detector import Detector
 from boxless.doctor import examine
 from boxless.doctor.finding import name_files
 from boxless.errors import BoxlessError
-from boxless.evaluation import Decisions, decide_all, matched
+from boxless.evaluation import DatasetPredictions, matched, predict_dataset
 from boxless.images import below
 from boxless.metrics import precision_recall, ranking
 from boxless.progress import announce, console
@@ -132,7 +132,7 @@ def _looked_at(run: Path, data: Path, split: str | None) -> dict[str, Any]:
     detector = Detector.load(run)
     dataset = announce(load_dataset(data, split))
     maps: list[Maps] = []
-    decisions = decide_all(
+    decisions = predict_dataset(
         detector,
         matched(detector, dataset, None),
         "Evaluate",
@@ -148,11 +148,11 @@ def _looked_at(run: Path, data: Path, split: str | None) -> dict[str, Any]:
     }
 
 
-def _curves(decisions: Decisions) -> list[list[list[float]] | None]:
+def _curves(decisions: DatasetPredictions) -> list[list[list[float]] | None]:
     rows = zip(decisions.detections, decisions.dataset.samples, strict=True)
     known = [(found, sample.annotations) for found, sample in rows if sample.annotations is not None]
-    found, truth = [row[0] for row in known], [row[1] for row in known]
-    rankings = [ranking(found, truth, label)[1:] for label in range(len(decisions.dataset.classes))]
+    found, ground_truth = [row[0] for row in known], [row[1] for row in known]
+    rankings = [ranking(found, ground_truth, label)[1:] for label in range(len(decisions.dataset.classes))]
     return [curve(hits.tolist(), positives) if positives else None for hits, positives in rankings]
 
 

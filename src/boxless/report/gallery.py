@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxless.detector import confident
-from boxless.evaluation import Decisions
+from boxless.evaluation import DatasetPredictions
 from boxless.images import below, read_image
 from boxless.metrics import judge, ranking
 from boxless.metrics.errors import Outcome
@@ -60,7 +60,7 @@ def small_maps(sample: Sample, detections: Detections, heatmaps: Heatmaps) -> Ma
     return maps
 
 
-def gallery(decisions: Decisions, maps: Sequence[Maps], data: Path) -> dict[str, Any]:
+def gallery(decisions: DatasetPredictions, maps: Sequence[Maps], data: Path) -> dict[str, Any]:
     """What the page needs to show images.
 
     Args:
@@ -70,7 +70,7 @@ def gallery(decisions: Decisions, maps: Sequence[Maps], data: Path) -> dict[str,
 
     Returns:
         JSON-able: `images`, each with `name`, `src` (a data URI), `size`, `tags` and `scores` (of classes), `boxes`
-        ([x1, y1, x2, y2, score, label, outcome or None]), `truth` ([x1, y1, x2, y2, label, difficult], or None) and
+        ([x1, y1, x2, y2, score, label, outcome or None]), `ground_truth` ([x1, y1, x2, y2, label, difficult], or None) and
         `maps` (by class, base64) with their `grid`; `orders`, by name and class ("" for all) rows of `images`;
         `threshold`, see `thresholds`; `of`, how many images there are.
     """
@@ -106,7 +106,7 @@ def thumbnail(pixels: NDArray[np.uint8]) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def thresholds(decisions: Decisions) -> dict[str, Any]:
+def thresholds(decisions: DatasetPredictions) -> dict[str, Any]:
     """Score thresholds and how many boxes reach each.
 
     Scores of some methods share one unit among all boxes of an image, so the thresholds are spaced by how many boxes
@@ -126,11 +126,14 @@ def thresholds(decisions: Decisions) -> dict[str, Any]:
     wanted = sum(len(confident(found)) for found in detections)
     start = int(np.searchsorted(stops, scores[max(wanted, 1) - 1]))
     known = [row for row, sample in enumerate(samples) if sample.annotations is not None]
-    found, truth = [detections[row] for row in known], [s.annotations for s in samples if s.annotations is not None]
+    found, ground_truth = (
+        [detections[row] for row in known],
+        [s.annotations for s in samples if s.annotations is not None],
+    )
     counts = []
     for label in range(len(decisions.dataset.classes)):
         own = rounded(np.concatenate([found.scores[found.labels == label] for found in detections]))
-        judged, hits, _ = ranking(found, truth, label)
+        judged, hits, _ = ranking(found, ground_truth, label)
         reached = [own >= stop for stop in stops], [rounded(judged) >= stop for stop in stops]
         counts.append([[int(a.sum()), int(b.sum()), int(hits[b].sum())] for a, b in zip(*reached, strict=True)])
     return {"stops": stops.tolist(), "start": min(start, len(stops) - 1), "counts": counts}
@@ -145,19 +148,22 @@ Outcomes = dict[tuple[int, int], tuple[Outcome, float]]
 """By image and row in its detections: what a confident box is, and its place among those of its class, 0 first."""
 
 
-def _outcomes(decisions: Decisions) -> Outcomes:
+def _outcomes(decisions: DatasetPredictions) -> Outcomes:
     detections, samples = decisions.detections, decisions.dataset.samples
     known = [row for row, sample in enumerate(samples) if sample.annotations is not None]
-    found, truth = [detections[row] for row in known], [s.annotations for s in samples if s.annotations is not None]
+    found, ground_truth = (
+        [detections[row] for row in known],
+        [s.annotations for s in samples if s.annotations is not None],
+    )
     outcomes: Outcomes = {}
     for label in range(len(decisions.dataset.classes)):
-        named, _, places = judge(found, truth, label)
+        named, _, places = judge(found, ground_truth, label)
         for i, (outcome, (image, row)) in enumerate(zip(named, places, strict=True)):
             outcomes[known[image], row] = outcome, i / len(named)
     return outcomes
 
 
-def _orders(decisions: Decisions, outcomes: Outcomes) -> dict[str, Iterator[tuple[int | None, list[int]]]]:
+def _orders(decisions: DatasetPredictions, outcomes: Outcomes) -> dict[str, Iterator[tuple[int | None, list[int]]]]:
     """The orders in which images are looked at, for all classes (None) and for each: rows, first to last.
 
     `confident`: the likeliest class first. `uncertain`: the class scores nearest to one half first. `worst`: the surest
@@ -183,9 +189,9 @@ def _orders(decisions: Decisions, outcomes: Outcomes) -> dict[str, Iterator[tupl
     return orders
 
 
-def _image(row: int, decisions: Decisions, maps: Maps, outcomes: Outcomes, data: Path) -> dict[str, Any]:
+def _image(row: int, decisions: DatasetPredictions, maps: Maps, outcomes: Outcomes, data: Path) -> dict[str, Any]:
     sample, found = decisions.dataset.samples[row], decisions.detections[row]
-    truth = sample.annotations
+    ground_truth = sample.annotations
     scores = rounded(found.scores).tolist()
     grid = next(iter(maps.values())).shape
     return {
@@ -200,7 +206,9 @@ def _image(row: int, decisions: Decisions, maps: Maps, outcomes: Outcomes, data:
                 zip(_corners(found.boxes), scores, found.labels.tolist(), strict=True)
             )
         ],
-        "truth": None if truth is None else _true_boxes(truth.boxes, truth.labels.tolist(), truth.difficult),
+        "ground_truth": None
+        if ground_truth is None
+        else _true_boxes(ground_truth.boxes, ground_truth.labels.tolist(), ground_truth.ignore),
         "maps": {str(label): base64.b64encode(values.tobytes()).decode() for label, values in maps.items()},
         "grid": [grid[1], grid[0]],
     }

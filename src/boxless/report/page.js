@@ -5,7 +5,7 @@ const { classes, legend, gallery } = data;
 const PAGE = 24;
 const state = {
   order: "confident", label: "", kind: "", stop: gallery ? gallery.threshold.start : 0,
-  heat: false, truth: true, shown: PAGE, rows: [], open: null, map: null,
+  heat: false, ground_truth: true, shown: PAGE, rows: [], open: null, map: null,
 };
 
 function fill(node, attributes, children) {
@@ -225,7 +225,7 @@ function place([x1, y1, x2, y2], [width, height]) {
 }
 
 function paint(overlay, image, named) {
-  const truth = state.truth && image.truth ? image.truth.filter((row) => state.label === "" || row[4] === Number(state.label)) : [];
+  const groundTruth = state.ground_truth && image.ground_truth ? image.ground_truth.filter((row) => state.label === "" || row[4] === Number(state.label)) : [];
   const boxes = image.boxes.filter(isShown).map((box) => {
     const { name, colour, ink } = classes[box[5]];
     const text = named ? `${name} ${score(box[4])}` : name;
@@ -233,7 +233,7 @@ function paint(overlay, image, named) {
       make("span", { style: { background: colour, color: ink } }, text));
   });
   // The surest come last, so that they lie on top.
-  overlay.replaceChildren(...truth.map((row) => make("span", { class: "true", style: place(row, image.size) })), ...boxes.reverse());
+  overlay.replaceChildren(...groundTruth.map((row) => make("span", { class: "true", style: place(row, image.size) })), ...boxes.reverse());
 }
 
 function heatmap(image, label) {
@@ -379,7 +379,7 @@ function imagesSection() {
       boxes ? ` Dashed: the true boxes${data.manifest.supervision === "tags" ? ", which training never saw" : ""}.` : "", " Scores rank boxes of a class; how much a number says depends on the method."),
     make("div", { class: "controls" }, make("fieldset", { class: "segments" }, make("legend", {}, "Order"), radios),
       boxes ? choice("kind", "Kind of box", [["", "every kind"], ...Object.keys(legend).map((kind) => [kind, spaced(kind)])], "kind") : null,
-      tick("heat", "heatmaps", "heat"), boxes ? tick("truth", "true boxes", "truth") : null),
+      tick("heat", "heatmaps", "heat"), boxes ? tick("ground_truth", "true boxes", "ground_truth") : null),
     make("div", { class: "controls stuck" }, choice("class", "Class", [["", "every class"], ...classes.map((c, i) => [i, c.name])], "label"), thresholdControl("threshold")),
     status, grid, more);
 }
@@ -430,7 +430,7 @@ function paintOpen() {
   paint(openOverlays[0], image, true);
   // Over the heatmap only what belongs to its class.
   const own = (rows, at) => rows && rows.filter((row) => row[at] === state.map);
-  paint(openOverlays[1], { ...image, boxes: own(image.boxes, 5), truth: own(image.truth, 4) }, false);
+  paint(openOverlays[1], { ...image, boxes: own(image.boxes, 5), ground_truth: own(image.ground_truth, 4) }, false);
   const rows = image.boxes.filter(isShown).map((box) => [classes[box[5]].name, score(box[4]), box[6] ? spaced(box[6]) : "–"]);
   found.replaceChildren(rows.length ? table(["box", "score", "kind"], rows) : make("p", { class: "faint" }, "No box reaches the threshold."));
 }

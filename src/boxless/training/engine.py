@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from boxless.cached_dataset import Prepared
+from boxless.cached_dataset import CachedDataset
 from boxless.config import Config, TrainingConfig
 from boxless.detector import Detector, confident
 from boxless.devices import full_width
 from boxless.errors import BoxlessError, ImageError
 from boxless.evaluation import evaluate
-from boxless.features import Item, Truth, View, collate, views_of
+from boxless.features import Item, Targets, View, collate, views_of
 from boxless.images import read_image
 from boxless.metrics.summary import CONVENTIONS
 from boxless.progress import console, track
@@ -36,7 +36,7 @@ def train_network(
     run: Path,
     config: Config,
     network: Network,
-    ready: Prepared,
+    ready: CachedDataset,
     detector: Detector,
     monitored: Dataset | None,
 ) -> None:
@@ -149,14 +149,14 @@ class TrainingViews(TorchDataset[Item]):
     Where averages of the maps are enough they are kept, a few kilobytes an image, and the map of a view is read once.
     """
 
-    def __init__(self, ready: Prepared, views: Sequence[View], averages_only: bool) -> None:
+    def __init__(self, ready: CachedDataset, views: Sequence[View], averages_only: bool) -> None:
         self.ready = ready
         self.views = views
         # One tensor for all, (views, images, channels): as many small ones between the maps that are read and let go
         # would leave the heap in pieces, and memory would grow by gigabytes. NaN where a map was not yet read.
         self.averages: Tensor | None = None
         self.averages_only = averages_only
-        self.targets = torch.from_numpy(ready.dataset.targets())
+        self.image_labels = torch.from_numpy(ready.dataset.image_labels())
 
     def __getitem__(self, index: tuple[int, int]) -> Item:
         row, view = index[0], self.views[index[1]]
@@ -165,10 +165,10 @@ class TrainingViews(TorchDataset[Item]):
         if self.ready.proposals is not None:
             boxes = torch.from_numpy(view.boxes(self.ready.boxes(row), *size))
         width, height = view.size(*size)
-        truth = None if sample.annotations is None else _truth(sample.annotations, view, size)
+        targets = None if sample.annotations is None else _truth(sample.annotations, view, size)
         if not self.averages_only:
-            return Item(self.ready.map(row, view), (height, width), boxes, self.targets[row], truth)
-        return Item(self._average(index)[:, None, None], (1, 1), boxes, self.targets[row])
+            return Item(self.ready.map(row, view), (height, width), boxes, self.image_labels[row], targets)
+        return Item(self._average(index)[:, None, None], (1, 1), boxes, self.image_labels[row])
 
     def _average(self, index: tuple[int, int]) -> Tensor:
         """The mean over a view's map, (C,)."""
@@ -181,9 +181,9 @@ class TrainingViews(TorchDataset[Item]):
         return self.averages[view, row]
 
 
-def _truth(annotations: Annotations, view: View, size: tuple[int, int]) -> Truth:
+def _truth(annotations: Annotations, view: View, size: tuple[int, int]) -> Targets:
     boxes = view.boxes(annotations.boxes, *size)
-    return Truth(*map(torch.from_numpy, (boxes, annotations.labels, annotations.difficult)))
+    return Targets(*map(torch.from_numpy, (boxes, annotations.labels, annotations.ignore)))
 
 
 class _Order(Sampler[tuple[int, int]]):

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boxless.cached_dataset import Prepared
+from boxless.cached_dataset import CachedDataset
 from boxless.config import LocalizerConfig
 from boxless.detector import Detector
 from boxless.features import View, views_of
 from boxless.images import read_image
-from boxless.methods import Localizer, TaughtDetector
-from boxless.methods.cam_threshold import SCALE, THRESHOLDS, UNFITTED, likely_threshold
-from boxless.methods.objectness import Foreground, fit_foreground
+from boxless.methods import BoxSupervisedDetector, Localizer
+from boxless.methods.cam_threshold import DEFAULT_THRESHOLD, SCALE, THRESHOLDS, consistent_threshold
+from boxless.methods.objectness import Objectness, fit_objectness
 from boxless.progress import console, track
 from boxless.structures import Dataset, FloatArray
 
@@ -26,13 +26,13 @@ SCALED = 100
 """Most images that are looked at in a second scale to find out how far objects reach."""
 
 
-def fit_projections(model: TaughtDetector, ready: Prepared, view: View, seed: int) -> None:
+def fit_pca(model: BoxSupervisedDetector, ready: CachedDataset, view: View, seed: int) -> None:
     """Fit the principal components of a detector that boxes teach to maps of some of the images."""
     rows = np.random.default_rng(seed).permutation(len(ready.keys))[:FITTED].tolist()
-    model.fit_projections(_maps(ready, rows, view))
+    model.fit_pca(_maps(ready, rows, view))
 
 
-def fit_outlines(model: Localizer, ready: Prepared, detector: Detector) -> float:
+def fit_outlines(model: Localizer, ready: CachedDataset, detector: Detector) -> float:
     """Find out where objects end, for a localizer whose heatmaps are trained.
 
     Args:
@@ -46,18 +46,18 @@ def fit_outlines(model: Localizer, ready: Prepared, detector: Detector) -> float
     start = time.perf_counter()
     model.eval()
     console.print("Learning where objects end", highlight=False)
-    if model.foreground is not None:
-        _fit_foreground(model, model.foreground, ready, detector)
+    if model.objectness is not None:
+        _fit_objectness(model, model.objectness, ready, detector)
     head = detector.config.head
     assert isinstance(head, LocalizerConfig)
     # From here on the foreground has its say.
-    model.threshold.fill_(head.threshold or UNFITTED)
+    model.threshold.fill_(head.threshold or DEFAULT_THRESHOLD)
     if head.threshold is None:
         model.threshold.fill_(_threshold(ready, detector))
     return time.perf_counter() - start
 
 
-def _fit_foreground(model: Localizer, foreground: Foreground, ready: Prepared, detector: Detector) -> None:
+def _fit_objectness(model: Localizer, objectness: Objectness, ready: CachedDataset, detector: Detector) -> None:
     """Learn what is an object at all from the places that the trained heatmaps are sure of."""
     rows = tagged(ready.dataset, detector.config.seed, TEACHING_PLACES)
 
@@ -68,10 +68,10 @@ def _fit_foreground(model: Localizer, foreground: Foreground, ready: Prepared, d
                 heat = model.heatmaps(features[None].to(detector.device))[0]
             yield features[model.early].to(detector.device), heat[labels]
 
-    fit_foreground(foreground, sure(), detector.config.seed)
+    fit_objectness(objectness, sure(), detector.config.seed)
 
 
-def _threshold(ready: Prepared, detector: Detector) -> float:
+def _threshold(ready: CachedDataset, detector: Detector) -> float:
     """The mean of the thresholds, weighted by how well the boxes of two scales agree at each."""
     first, samples = views_of(detector.config.views)[0], ready.dataset.samples
     near, far = (detector.with_views((view,)) for view in (first, View(round(first.scale * SCALE))))
@@ -88,8 +88,8 @@ def _threshold(ready: Prepared, detector: Detector) -> float:
     one, other = ([np.concatenate(parts) for parts in zip(*side, strict=True)] for side in boxes)
     if len(one[0]) < 2:
         # Nothing to compare a box with.
-        return UNFITTED
-    return likely_threshold(dict(zip(THRESHOLDS, zip(one, other, strict=True), strict=True)))
+        return DEFAULT_THRESHOLD
+    return consistent_threshold(dict(zip(THRESHOLDS, zip(one, other, strict=True), strict=True)))
 
 
 def tagged(dataset: Dataset, seed: int, most: int) -> list[int]:
@@ -98,7 +98,7 @@ def tagged(dataset: Dataset, seed: int, most: int) -> list[int]:
     return list(np.random.default_rng(seed).permutation(rows)[:most].tolist())
 
 
-def _maps(ready: Prepared, rows: Sequence[int], view: View) -> Iterator[Tensor]:
+def _maps(ready: CachedDataset, rows: Sequence[int], view: View) -> Iterator[Tensor]:
     """The maps of these images, one at a time, in single precision."""
     for row in rows:
         yield ready.map(row, view).float()

@@ -17,13 +17,13 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from boxless.backbones import fingerprint
 from boxless.cache import digest
-from boxless.cached_dataset import Prepared, prepare
-from boxless.config import Config, DenseConfig, DetectorConfig, FastRCNNConfig, TrainingConfig, read_yaml, resolve
+from boxless.cached_dataset import CachedDataset, prepare
+from boxless.config import Config, FastRCNNConfig, FCOSConfig, MILConfig, TrainingConfig, read_yaml, resolve
 from boxless.datasets import load_dataset
 from boxless.detector import Detector
 from boxless.errors import BoxlessError
 from boxless.features import views_of
-from boxless.methods import Localizer, TaughtDetector
+from boxless.methods import BoxSupervisedDetector, Localizer
 from boxless.methods.presets import DEFAULT_METHOD, preset
 from boxless.methods.refinement import mining
 from boxless.progress import announce, console
@@ -47,7 +47,7 @@ from boxless.run_folder import (
 )
 from boxless.structures import Dataset
 from boxless.training.engine import train_network
-from boxless.training.fitting import fit_outlines, fit_projections
+from boxless.training.fitting import fit_outlines, fit_pca
 from boxless.training.tracking import check_trackers, start_trackers
 
 
@@ -105,12 +105,12 @@ def train(
 
 
 def _run(
-    data: Dataset | Prepared,
+    data: Dataset | CachedDataset,
     run: Path,
     settings: Config,
     trackers: Sequence[str] = (),
     monitored: Dataset | None = None,
-    leader: TaughtDetector | None = None,
+    leader: BoxSupervisedDetector | None = None,
 ) -> Detector:
     """Train one network.
 
@@ -123,20 +123,20 @@ def _run(
         leader: has learned what is in an image and what describes a cell: given to the heads of second opinions, whose
             images have pseudo boxes.
     """
-    dataset = data.dataset if isinstance(data, Prepared) else data
+    dataset = data.dataset if isinstance(data, CachedDataset) else data
     network = build_network(settings, len(dataset.classes))
     accelerator = _accelerator(settings.training, run, trackers)
     detector = Detector(network, settings, dataset.classes, accelerator.device, run.resolve().name)
     with accelerator.main_process_first():
         check_run(run, settings)
-        ready = data if isinstance(data, Prepared) else _prepared(data, settings, detector)
+        ready = data if isinstance(data, CachedDataset) else _prepared(data, settings, detector)
         manifest = _manifest(ready, settings, network)
         finished = begin_run(run, settings, manifest)
     if finished:
         console.print(f"{run}: already trained; to train anew delete it or choose another --out", highlight=False)
         return Detector.load(run)
     seconds = dict(ready.seconds)
-    if isinstance(network.model, TaughtDetector):
+    if isinstance(network.model, BoxSupervisedDetector):
         ready, spent, found = _lessons(network.model, ready, run, settings, detector, leader)
         seconds |= spent
         manifest |= found
@@ -156,7 +156,7 @@ def _run(
     return Detector.load(run, accelerator.device)
 
 
-def _prepared(dataset: Dataset, settings: Config, detector: Detector) -> Prepared:
+def _prepared(dataset: Dataset, settings: Config, detector: Detector) -> CachedDataset:
     """The maps and proposals that a run, and all runs within it, read."""
     # Second opinions are asked in the views of inference where they are of the same method.
     views = views_of(settings.views) + (detector.views if isinstance(settings.head, FastRCNNConfig) else ())
@@ -168,13 +168,13 @@ def _prepared(dataset: Dataset, settings: Config, detector: Detector) -> Prepare
 
 
 def _lessons(
-    model: TaughtDetector,
-    ready: Prepared,
+    model: BoxSupervisedDetector,
+    ready: CachedDataset,
     run: Path,
     settings: Config,
     detector: Detector,
-    leader: TaughtDetector | None,
-) -> tuple[Prepared, dict[str, float], dict[str, Any]]:
+    leader: BoxSupervisedDetector | None,
+) -> tuple[CachedDataset, dict[str, float], dict[str, Any]]:
     """What teaches a head: images with boxes. The model is given all that it does not learn.
 
     Returns:
@@ -189,11 +189,11 @@ def _lessons(
         seconds["localizer"] = read_manifest(run / LOCALIZER)["seconds"]["training"]
         assert isinstance(localizer.model, Localizer)
         model.start_from(localizer.model)
-        fit_projections(model, ready, views_of(settings.views)[0], settings.seed)
+        fit_pca(model, ready, views_of(settings.views)[0], settings.seed)
         if settings.pseudo:
             ready, spent = _with_pseudo_boxes(ready, run, settings, localizer, model)
             seconds |= spent
-            manifest["pseudo_boxes"] = agreement(ready.dataset)
+            manifest["pseudo_labels"] = agreement(ready.dataset)
     start = time.perf_counter()
     ready = _with_mosaics(teaching(ready), run, settings, detector)
     seconds["mosaics"] = time.perf_counter() - start
@@ -201,7 +201,7 @@ def _lessons(
     return replace(ready, proposals=ready.proposals if detector.proposals else None), seconds, manifest
 
 
-def _localizer(ready: Prepared, run: Path, settings: Config) -> Detector:
+def _localizer(ready: CachedDataset, run: Path, settings: Config) -> Detector:
     """Train the classifier whose heatmaps give the first boxes: a run of its own within the run folder."""
     everything = ready.part(range(len(ready.keys)))
     bare = replace(everything, dataset=ready.dataset.tags_only(), proposals=None)
@@ -226,25 +226,25 @@ def _teacher(settings: Config, turn: int) -> Config:
 
     All heads of a run share their principal components.
     """
-    if isinstance(settings.head, DenseConfig):
-        shared = settings.model_dump(include={"proposals", "pseudo_boxes"})
+    if isinstance(settings.head, FCOSConfig):
+        shared = settings.model_dump(include={"proposals", "pseudo_labels"})
         settings = _within(settings, "seeded", head={"components": settings.head.components}, **shared)
     if turn > 1:
         return settings
     # Pieces of images want boxes that were agreed on, and of boxes that were not, less is to be learned.
-    boxes = settings.pseudo_boxes.model_copy(update={"mosaics": 0})
+    boxes = settings.pseudo_labels.model_copy(update={"mosaics": 0})
     training = settings.training.model_copy(update={"steps": math.ceil(settings.training.steps * FIRST)})
-    return settings.model_copy(update={"pseudo_boxes": boxes, "training": training})
+    return settings.model_copy(update={"pseudo_labels": boxes, "training": training})
 
 
 FIRST = 2 / 3
 """Steps of the first round's heads, over those of the second's."""
 
 
-def _with_mosaics(ready: Prepared, run: Path, settings: Config, detector: Detector) -> Prepared:
+def _with_mosaics(ready: CachedDataset, run: Path, settings: Config, detector: Detector) -> CachedDataset:
     """The images, and beside them some that are put together from pieces of those with one sure box."""
     views = views_of(settings.views)
-    most, scale = settings.pseudo_boxes.mosaics, max(settings.views.scales)
+    most, scale = settings.pseudo_labels.mosaics, max(settings.views.scales)
     with PartialState().main_process_first():
         composed = mosaics(ready.dataset.samples, most, settings.seed, scale, run / MOSAICS)
         if not composed:
@@ -255,8 +255,8 @@ def _with_mosaics(ready: Prepared, run: Path, settings: Config, detector: Detect
 
 
 def _with_pseudo_boxes(
-    ready: Prepared, run: Path, settings: Config, localizer: Detector, leader: TaughtDetector
-) -> tuple[Prepared, dict[str, float]]:
+    ready: CachedDataset, run: Path, settings: Config, localizer: Detector, leader: BoxSupervisedDetector
+) -> tuple[CachedDataset, dict[str, float]]:
     """The images with pseudo boxes, and what took how many seconds.
 
     The heads that give second opinions are runs within the run folder.
@@ -265,7 +265,7 @@ def _with_pseudo_boxes(
     opinions: list[Path] = []
     start, elsewhere = time.perf_counter(), 0.0
 
-    def teach(turn: int, fold: int, part: Prepared) -> Detector:
+    def teach(turn: int, fold: int, part: CachedDataset) -> Detector:
         nonlocal elsewhere
         begun = time.perf_counter()
         opinions.append(run / f"{FOLD}-{turn}-{fold}")
@@ -273,7 +273,7 @@ def _with_pseudo_boxes(
         elsewhere += time.perf_counter() - begun
         return detector
 
-    found = find_boxes(ready, settings.pseudo_boxes, settings.seed, localizer, teach)
+    found = find_boxes(ready, settings.pseudo_labels, settings.seed, localizer, teach)
     spent = {"pseudo boxes": time.perf_counter() - start - elsewhere}
     # Their own word, as a resumed run finds some of them trained.
     spent["second opinions"] = sum(sum(read_manifest(opinion)["seconds"].values()) for opinion in opinions)
@@ -299,7 +299,7 @@ def _settings(
         )
     backbone_settings = None if backbone is None else {"name": backbone}
     settings = resolve(preset(method or named or DEFAULT_METHOD), file, options, seed=seed, backbone=backbone_settings)
-    if isinstance(settings.head, DetectorConfig) and settings.head.refinement is not None:
+    if isinstance(settings.head, MILConfig) and settings.head.refinement is not None:
         # Only training needs the rule, so a run whose rule was added from outside loads anywhere.
         mining(settings.head.refinement.mining)
     return settings
@@ -328,7 +328,7 @@ def _monitored(data: Dataset | str | os.PathLike[str], config: Config, classes: 
 
 
 def _check_tags(dataset: Dataset) -> None:
-    targets = dataset.targets()
+    targets = dataset.image_labels()
     if not (targets == 1).any():
         raise BoxlessError(f"{dataset.name}: no image has a tag; there is nothing to learn from")
     if len(dataset.classes) == 1 and not (targets == 0).any():
@@ -363,7 +363,7 @@ def _accelerator(training: TrainingConfig, run: Path, trackers: Sequence[str]) -
         raise BoxlessError(f"training.precision={training.precision}: {error}") from None
 
 
-def _manifest(ready: Prepared, config: Config, network: Network) -> dict[str, Any]:
+def _manifest(ready: CachedDataset, config: Config, network: Network) -> dict[str, Any]:
     dataset = ready.dataset
     # Pseudo boxes follow from the rest, to the last bit on one machine only.
     given = dataset if config.supervision == "boxes" else dataset.tags_only()

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from boxless.metrics.errors import Outcome
-from boxless.metrics.summary import ceiling
+from boxless.metrics.summary import upper_bound
 from boxless.visualize.colours import OKABE_ITO, Colour, ink_on
 
 LEGEND: dict[Outcome, tuple[Colour, str]] = {
@@ -39,7 +39,7 @@ _LONGEST = 20
 """Letters of a class name that are shown."""
 
 
-def draw_diagnosis(diagnosis: dict[str, Any]) -> NDArray[np.uint8]:
+def plot_diagnosis(diagnosis: dict[str, Any]) -> NDArray[np.uint8]:
     """Draw stacked bars of what the detections are, for every class, and bars of the share of objects found.
 
     Args:
@@ -54,7 +54,7 @@ def draw_diagnosis(diagnosis: dict[str, Any]) -> NDArray[np.uint8]:
     height = 1.5 + max(bars + legend, recalls)
     figure = Figure((_WIDTH, height), dpi=_DPI)
     figure.text(0.3 / _WIDTH, 1 - 0.4 / height, headline(diagnosis), fontsize=15, weight="bold")
-    beside = f"{diagnosis['data']}, {diagnosis['images']} images with boxes{ceiling(diagnosis)}"
+    beside = f"{diagnosis['data']}, {diagnosis['images']} images with boxes{upper_bound(diagnosis)}"
     figure.text(0.3 / _WIDTH, 1 - 0.65 / height, beside, fontsize=11, color="0.4", parse_math=False)
 
     def axes(left: float, top: float, width: float, high: float) -> Axes:

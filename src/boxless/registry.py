@@ -1,0 +1,49 @@
+"""Named parts that a file outside of the package can add to.
+
+Methods, heads, seeds, mining rules, backbones, proposal generators, dataset layouts, export formats and metrics are
+each kept in a `Registry`; `docs/extending.md` has an example of each.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from boxless.errors import BoxlessError
+
+T = TypeVar("T")
+
+
+class Registry(dict[str, T]):
+    """Parts of one kind by name, in the order in which they were registered.
+
+    Args:
+        kind: what the parts are called in messages, such as `export format`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """A decorator that adds a part by name and returns it unchanged.
+
+        Raises:
+            BoxlessError: the name is taken.
+        """
+
+        def add(part: T) -> T:
+            if name in self:
+                raise BoxlessError(f"{self.kind} '{name}' is registered already; choose another name")
+            self[name] = part
+            return part
+
+        return add
+
+    def find(self, name: str) -> T:
+        """The part of this name.
+
+        Raises:
+            BoxlessError: there is none; the message lists those that there are.
+        """
+        if name not in self:
+            raise BoxlessError(f"{self.kind} '{name}' is unknown; there are {', '.join(self)}")
+        return self[name]
