@@ -2,21 +2,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs
+.PHONY: demo test check docs wheel
 
 demo: .venv/installed
 	$(BIN)/boxless demo --out runs/demo
 
 test: .venv/installed
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=10
 
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/vocabulary.py
 
 docs: .venv/installed
 	$(BIN)/sphinx-build -W --keep-going --fresh-env --quiet docs docs/_build
+
+# The wheel, installed alone into an empty environment that runs the demo set from doctor to predict.
+wheel: .venv/installed
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	sh tools/try_wheel.sh $(PYTHON) dist/boxless-*.whl
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

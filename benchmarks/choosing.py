@@ -1,12 +1,11 @@
-"""Choosing a method without boxes, and what that costs: which detector do the others agree with most?
+"""Choosing a method without boxes, and what that costs: the method whose boxes agree best with those of all others.
 
     python benchmarks/choosing.py VOCdevkit/VOC2012 runs/benchmark/VOC2012
     python benchmarks/choosing.py playing-cards runs/benchmark/playing-cards --report test
 
-Takes the runs that `methods.py` left in a folder. All are asked where the tags of the same training images are; every
-two opinions are compared by their IoU beyond chance (`methods.extent.agreement`), and the method is chosen whose boxes
-agree best with those of all others. No box of the data is looked at; what the choice costs is read from the results on
-the split that was reported on. The ceiling has no vote.
+Takes the runs that `methods.py` left in a folder. All predict the boxes of the tags of the same training images; every
+two are compared by chance-corrected IoU (`training.cam_boxes.chance_corrected_iou`). No box of the data is read; what
+the choice costs is read from the results on the split that was reported on. The upper bound is left out.
 """
 
 import json
@@ -19,45 +18,44 @@ import typer
 from _shared import machine
 
 from boxless import Detector, load_dataset
-from boxless.cached_dataset import prepare
-from boxless.methods.cam_threshold import agreement
-from boxless.pseudo_labels.recipe import boxes_for_tags
+from boxless.cached_dataset import cache_dataset
+from boxless.pseudo_labels.held_out import boxes_for_tags
 from boxless.structures import Dataset, FloatArray
-from boxless.training.fitting import tagged
+from boxless.training.cam_boxes import chance_corrected_iou, tagged_rows
 
 
 def main(
     data: Path,
     runs: Annotated[Path, typer.Argument(help="One folder a method and seed, as methods.py names them.")],
     seed: Annotated[int, typer.Option(help="Of the runs, and of which images are drawn.")] = 0,
-    train: Annotated[str, typer.Option(help="The split they learned from.")] = "train",
+    train: Annotated[str, typer.Option(help="The split they were trained on.")] = "train",
     report: Annotated[str, typer.Option(help="The split they were reported on.")] = "val",
-    images: Annotated[int, typer.Option(help="So many images are looked at.")] = 200,
+    images: Annotated[int, typer.Option(help="Number of images.")] = 200,
 ) -> None:
     """Compare; print the table and the choice."""
     folders = {run.name.rsplit("-", 1)[0]: run for run in sorted(runs.glob(f"*-{seed}"))}
     scores = {
         name: json.loads((run / f"benchmark-{report}.json").read_text(encoding="utf-8"))
         for name, run in folders.items()
-        if name != "upper_bound"
+        if name != "upper-bound"
     }
     detectors = {name: Detector.load(folders[name]) for name in scores}
     everything = load_dataset(data, train, next(iter(detectors.values())).classes).tags_only()
-    rows = tagged(everything, seed, images)
+    rows = tagged_rows(everything, seed, images)
     dataset = replace(everything, samples=tuple(everything.samples[row] for row in rows))
     boxes = {name: tag_boxes(detector, dataset, name) for name, detector in detectors.items()}
-    consensus = {
-        name: float(np.mean([agreement(own, other) for rival, other in boxes.items() if rival != name]))
+    agreement = {
+        name: float(np.mean([chance_corrected_iou(own, other) for rival, other in boxes.items() if rival != name]))
         for name, own in boxes.items()
     }
     print(f"{data.name}, {machine()}, seed {seed}, {len(dataset)} images\n")
     print("| method | agreement with the others | mAP_11point | CorLoc |\n|---|---|---|---|")
-    for name in sorted(consensus, key=consensus.__getitem__, reverse=True):
+    for name in sorted(agreement, key=agreement.__getitem__, reverse=True):
         print(
-            f"| `{name}` | {consensus[name]:.3f} | {scores[name]['mAP_11point']:.3f} | {scores[name]['CorLoc']:.3f} |"
+            f"| `{name}` | {agreement[name]:.3f} | {scores[name]['mAP_11point']:.3f} | {scores[name]['CorLoc']:.3f} |"
         )
     chosen, best = (
-        max(consensus, key=consensus.__getitem__),
+        max(agreement, key=agreement.__getitem__),
         max(scores, key=lambda name: float(scores[name]["mAP_11point"])),
     )
     cost = scores[best]["mAP_11point"] - scores[chosen]["mAP_11point"]
@@ -65,9 +63,9 @@ def main(
 
 
 def tag_boxes(detector: Detector, dataset: Dataset, name: str) -> FloatArray:
-    """The likeliest box of every tag of every image: (tags, 4), xyxy in fractions of the image."""
-    ready = prepare(dataset, detector.features, detector.views, detector.proposals)
-    found = zip(boxes_for_tags(detector, ready, range(len(ready.keys)), name), ready.sizes, strict=True)
+    """The best box of every tag of every image: (tags, 4), xyxy in fractions of the image."""
+    cached = cache_dataset(dataset, detector.features, detector.views, detector.proposals)
+    found = zip(boxes_for_tags(detector, cached, range(len(cached)), name), cached.sizes, strict=True)
     return np.concatenate([own.boxes / np.array([*size] * 2, np.float32) for own, size in found])
 
 

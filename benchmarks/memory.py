@@ -30,7 +30,8 @@ import typer
 from _shared import machine
 
 import boxless
-from boxless.run_folder import read_manifest, write_json
+from boxless.files import write_json
+from boxless.run_folder import read_manifest
 from boxless.structures import Dataset
 
 MEMORY = ("resident", "anonymous")

@@ -1,12 +1,12 @@
-"""Every method on a benchmark, tags only, and the ceiling of true boxes: trained on one split, reported on another.
+"""Every method on a benchmark, trained on tags, beside the fully supervised upper bound.
 
     python benchmarks/methods.py VOCdevkit/VOC2012 --classes cat,cow,dog,horse,sheep --seeds 0,1,2
     python benchmarks/methods.py playing-cards --report test --seeds 0,1,2
 
-Prints a Markdown table, mean and range over the seeds, and the machine it ran on. `upper_bound` is `seeded` taught by true
-boxes (`supervision=boxes`); `weak/full` is mAP (11-point) over the ceiling's. Minutes are those of training with
-proposals and feature maps in the caches. A run that stands in `--out` is not trained again, so methods and seeds can be
-added call by call.
+Prints a Markdown table, mean and range over the seeds, and the machine it ran on. `upper-bound` is `seeded` trained on
+ground truth (`supervision=boxes`); `weak/full` is mAP (11-point) over that of the upper bound. Minutes are those of
+training with proposals and feature maps in the caches. A finished run in `--out` is not trained again, so methods and
+seeds can be added call by call.
 """
 
 import json
@@ -19,10 +19,11 @@ from _shared import machine, spread
 
 import boxless
 from boxless.evaluation import matched, predict_dataset
+from boxless.files import write_json
 from boxless.methods import PRESETS
-from boxless.run_folder import read_manifest, write_json
+from boxless.run_folder import read_manifest
 
-CEILING = "upper_bound"
+UPPER_BOUND = "upper-bound"
 SCORES = ("mAP_11point", "mAP_area", "CorLoc", "classification_mAP", "pointing_mAP")
 DIAGNOSIS = ("part_rate", "group_rate", "background_rate", "recall_small", "recall_first", "recall_further")
 COLUMNS = (*SCORES, *DIAGNOSIS, "minutes")
@@ -31,9 +32,9 @@ COLUMNS = (*SCORES, *DIAGNOSIS, "minutes")
 def main(
     data: Path,
     classes: Annotated[str | None, typer.Option(help="Separated by commas; all by default.")] = None,
-    methods: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join((*PRESETS, CEILING)),
+    methods: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join((*PRESETS, UPPER_BOUND)),
     seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0",
-    train: Annotated[str, typer.Option(help="The split to learn from.")] = "train",
+    train: Annotated[str, typer.Option(help="The split to train on.")] = "train",
     report: Annotated[str, typer.Option(help="The split to report on.")] = "val",
     out: Annotated[Path, typer.Option(help="Takes a run folder a method and seed.")] = Path("runs/benchmark"),
 ) -> None:
@@ -45,7 +46,7 @@ def main(
     }
     print(f"{data.name}, {machine()}, seeds {seeds}\n")
     print(f"| method | {' | '.join(COLUMNS)} | weak/full |\n{'|---' * (len(COLUMNS) + 2)}|")
-    full = results.get(CEILING)
+    full = results.get(UPPER_BOUND)
     for method, rows in results.items():
         cells = [spread((row[column] for row in rows), 3) for column in COLUMNS]
         ratio = "" if full is None else f"{mean(rows, 'mAP_11point') / mean(full, 'mAP_11point'):.2f}"
@@ -57,20 +58,20 @@ def measured(
 ) -> dict[str, Any]:
     """One run's scores and diagnosis on the split to report on."""
     run = out / data.name / f"{method}-{seed}"
-    # A finished run is only loaded, or refused where it is of other images, tags or classes.
+    # A finished run is only loaded, or refused if it is of other images, tags or classes.
     detector = boxless.train(
         data,
         run,
-        method="seeded" if method == CEILING else method,
+        method="seeded" if method == UPPER_BOUND else method,
         split=train,
         classes=classes,
         seed=seed,
-        options=["supervision=boxes"] if method == CEILING else [],
+        options=["supervision=boxes"] if method == UPPER_BOUND else [],
     )
     known = run / f"benchmark-{report}.json"
     if not known.exists():
-        decisions = predict_dataset(detector, matched(detector, data, report), "Evaluate")
-        scores, diagnosis = decisions.scores(), decisions.diagnosis()
+        predictions = predict_dataset(detector, matched(detector, data, report), "Evaluate")
+        scores, diagnosis = predictions.scores(), predictions.diagnosis()
         seconds = read_manifest(run)["seconds"]
         training = sum(spent for stage, spent in seconds.items() if stage not in ("proposals", "features"))
         row = {name: scores[name] for name in SCORES} | {name: diagnosis[name] for name in DIAGNOSIS}

@@ -18,8 +18,8 @@ import typer
 from _shared import machine, spread
 
 import boxless
-from boxless.detector import Detector, confident
-from boxless.devices import full_width, one_thread_a_image
+from boxless.detector import Detector
+from boxless.devices import full_width, one_thread_per_image
 from boxless.images import read_image, write_image
 from boxless.proposals import propose
 from boxless.results import predict
@@ -41,7 +41,7 @@ def main(
     if detector.proposals is None:
         raise typer.BadParameter(f"{run}: {detector.config.method} has no proposals to compare")
     other = copy.copy(detector)
-    changes = {"generator": "selective_search", "mode": "fast", "size": 500}
+    changes = {"generator": "selective_search", "size": 500}
     other.proposals = detector.proposals.model_copy(update=changes)
     files = [sample.path for sample in boxless.load_dataset(data, split).samples[:images]]
     seconds: dict[str, list[float]] = {OWN: [], OPENCV: []}
@@ -53,9 +53,9 @@ def main(
         out = Path(name) / "found"
         predict(detector, next(folder.iterdir()), out, "coco")  # Compiles, or loads what was compiled.
         for _ in range(repeats):
-            for proposals, looking in ((OWN, detector), (OPENCV, other)):
+            for proposals, measured in ((OWN, detector), (OPENCV, other)):
                 start = time.perf_counter()
-                predict(looking, folder, out, "coco")
+                predict(measured, folder, out, "coco")
                 seconds[proposals].append(time.perf_counter() - start)
         shares = parts(detector, files, out / "overlay.jpg")
     print(f"{machine()}, {len(files)} images, {repeats} repeats, method {detector.config.method}\n")
@@ -72,7 +72,7 @@ def parts(detector: Detector, files: list[Path], overlay: Path) -> dict[str, flo
     """Milliseconds an image of every part of the work, one image after another on one thread."""
     settings, marks = detector.proposals, []
     assert settings is not None
-    with one_thread_a_image(detector.device), full_width(detector.device):
+    with one_thread_per_image(detector.device), full_width(detector.device):
         for file in files:
             times = [time.perf_counter()]
             pixels = read_image(file)
@@ -83,7 +83,7 @@ def parts(detector: Detector, files: list[Path], overlay: Path) -> dict[str, flo
             times.append(time.perf_counter())
             found, _ = detector.postprocess(maps, boxes, (pixels.shape[1], pixels.shape[0]))
             times.append(time.perf_counter())
-            write_image(overlay, draw_boxes(pixels, confident(found)))
+            write_image(overlay, draw_boxes(pixels, found.confident()))
             times.append(time.perf_counter())
             marks.append(times)
     means = 1000 * np.diff(marks).mean(axis=0)

@@ -1,19 +1,20 @@
-"""Our proposals beside OpenCV's Selective Search: recall, number of boxes, and time on one core.
+"""Proposals of `grouping` and of OpenCV's Selective Search: recall, number of boxes, and time on one core.
 
     python benchmarks/proposals.py DATA [--split train] [--images 200] [--repeats 3]
 
-DATA is a dataset with boxes, such as the folder `VOCdevkit/VOC2012` of the animals benchmark. All generators take the
-same image one after another, repeat by repeat, so that whatever else the machine does slows all alike. Prints two
-Markdown tables, with the default filters of `ProposalConfig` and without: recall over all boxes that are not difficult,
-milliseconds of processor time an image, and the time of `--baseline` over that of the row, mean and range over the
-repeats. Last comes the comparison at equal boxes: ours cut to the baseline's mean number. The curves go to `--chart`.
+DATA is a dataset with boxes, such as the folder `VOCdevkit/VOC2012` of the animals benchmark. All generators process
+the same image one after another, repeat by repeat, so that other load on the machine slows all of them equally. Prints
+two Markdown tables, with the default filters of `ProposalConfig` and without: recall over all boxes that are not
+ignored, milliseconds of processor time per image, and the time of `--baseline` divided by that of the row, mean and
+range over the repeats. The last rows compare at an equal number of boxes: `grouping` truncated to the baseline's mean
+number. The curves are written to `--chart`.
 """
 
 import os
 import platform
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -31,8 +32,13 @@ from boxless.proposals.grouping import grouping
 from boxless.proposals.selective_search import selective_search
 from boxless.structures import FloatArray
 
-SIZES = {"grouping": (256, 320, 400, 500), "fast": (256, 320, 400, 500), "quality": (256, 400)}
-CUTS = (10, 20, 50, 100, 200, 300, 400, 500, 600, 800, 1000, 1300)
+Mode = Literal["grouping", "fast", "quality"]
+SIZES: dict[Mode, tuple[int, ...]] = {
+    "grouping": (256, 320, 400, 500),
+    "fast": (256, 320, 400, 500),
+    "quality": (256, 400),
+}
+LIMITS = (10, 20, 50, 100, 200, 300, 400, 500, 600, 800, 1000, 1300)
 TICKS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 FILTERS = {"default filters": ProposalConfig(), "no filters": ProposalConfig(min_side=1, min_area=0)}
 
@@ -40,26 +46,27 @@ FILTERS = {"default filters": ProposalConfig(), "no filters": ProposalConfig(min
 def main(
     data: Path,
     split: str = "train",
-    images: Annotated[int, typer.Option(help="The first of the split.")] = 200,
+    images: Annotated[int, typer.Option(help="Number of images, the first of the split.")] = 200,
     repeats: Annotated[int, typer.Option(help="For the spread of the times; recall is the same in each.")] = 3,
-    quality: Annotated[bool, typer.Option(help="Whether OpenCV's slow mode takes part.")] = True,
-    baseline: Annotated[str, typer.Option(help="The row all times are compared with.")] = "fast 500",
+    quality: Annotated[bool, typer.Option(help="Whether to measure OpenCV's slow mode.")] = True,
+    baseline: Annotated[str, typer.Option(help="The row that all times are compared with.")] = "fast 500",
     chart: Annotated[Path, typer.Option(help="PNG file.")] = Path("runs/proposals.png"),
 ) -> None:
-    """Measure; print the tables; draw the curves."""
+    """Measure, print the tables and draw the curves."""
+    cv2.setNumThreads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     samples = [sample for sample in boxless.load_dataset(data, split).samples if sample.annotations is not None]
     rows = [(mode, size) for mode, sizes in SIZES.items() if quality or mode != "quality" for size in sizes]
     for mode, _ in rows:
-        proposals(np.zeros((32, 32, 3), np.uint8), mode, 32)  # Compiles, or loads what was compiled.
+        proposals(np.zeros((32, 32, 3), np.uint8), mode, 32)  # Compiles the loops of `grouping`, or loads them.
     found: dict[str, list[FloatArray]] = {f"{mode} {size}": [] for mode, size in rows}
     seconds = np.zeros((repeats, len(rows)))
-    truths, shapes = [], []
+    targets, shapes = [], []
     for sample in track(samples[:images], "Images", min(images, len(samples))):
         assert sample.annotations is not None
         image = read_image(sample.path)
-        truths.append(sample.annotations.boxes[~sample.annotations.ignore])
+        targets.append(sample.annotations.boxes[~sample.annotations.ignore])
         shapes.append(image.shape[:2])
         for repeat in range(repeats):
             for column, (mode, size) in enumerate(rows):
@@ -68,26 +75,26 @@ def main(
                 seconds[repeat, column] += time.process_time() - start
                 if repeat == 0:
                     found[f"{mode} {size}"].append(boxes)
-    milliseconds = dict(zip(found, 1000 * seconds.T / len(truths), strict=True))
-    print(f"{platform.machine()}, one core, OpenCV {cv2.__version__}, {len(truths)} images, {repeats} repeats\n")
+    milliseconds = dict(zip(found, 1000 * seconds.T / len(targets), strict=True))
+    print(f"{platform.machine()}, one core, OpenCV {cv2.__version__}, {len(targets)} images, {repeats} repeats\n")
     curves: dict[str, dict[str, NDArray[np.float64]]] = {}
     for title, config in FILTERS.items():
         kept = {name: filtered(boxes, shapes, config) for name, boxes in found.items()}
-        print_table(title, kept, truths, milliseconds, baseline)
-        curves = curves or {name: curve(boxes, truths) for name, boxes in kept.items()}
+        print_table(title, kept, targets, milliseconds, baseline)
+        curves = curves or {name: curve(boxes, targets) for name, boxes in kept.items()}
     chart.parent.mkdir(parents=True, exist_ok=True)
     draw(chart, curves, milliseconds)
 
 
-def proposals(image: NDArray[np.uint8], mode: str, size: int) -> FloatArray:
-    """A generator's boxes in its own order; OpenCV's is random, so they are shuffled, the same way each time."""
+def proposals(image: NDArray[np.uint8], mode: Mode, size: int) -> FloatArray:
+    """A generator's boxes in its own order; OpenCV's is random, so they are shuffled with a fixed seed."""
     if mode == "grouping":
         return grouping(image, size)
     return np.random.default_rng(0).permutation(selective_search(image, size, mode))
 
 
 def filtered(found: list[FloatArray], shapes: list[tuple[int, ...]], config: ProposalConfig) -> list[FloatArray]:
-    """What `propose` gives, with the whole image first and the generator's order kept."""
+    """The boxes of `propose`, with the whole image first and the others in the generator's order."""
     kept = []
     for boxes, (height, width) in zip(found, shapes, strict=True):
         whole = np.array([[0, 0, width, height]], np.float32)
@@ -96,42 +103,42 @@ def filtered(found: list[FloatArray], shapes: list[tuple[int, ...]], config: Pro
     return kept
 
 
-def scores(found: list[FloatArray], truths: list[FloatArray], most: int | None = None) -> NDArray[np.float64]:
+def scores(found: list[FloatArray], targets: list[FloatArray], most: int | None = None) -> NDArray[np.float64]:
     """Mean number of boxes, recall@0.5, recall@0.7, mean best overlap, of the first `most` boxes of every image."""
-    pairs = [(boxes[:most], true) for boxes, true in zip(found, truths, strict=True)]
-    best = np.concatenate([iou(true, boxes).max(axis=1) for boxes, true in pairs if len(true)])
+    pairs = [(boxes[:most], target) for boxes, target in zip(found, targets, strict=True)]
+    best = np.concatenate([iou(target, boxes).max(axis=1) for boxes, target in pairs if len(target)])
     number = np.mean([len(boxes) for boxes, _ in pairs])
     return np.array([number, (best >= 0.5).mean(), (best >= 0.7).mean(), best.mean()])
 
 
-def cut_to(found: list[FloatArray], number: float) -> int:
-    """The highest cut at which the mean number of boxes is no more than `number`."""
+def limit_for(found: list[FloatArray], number: float) -> int:
+    """The highest limit per image at which the mean number of boxes is at most `number`."""
     lengths = np.array([len(boxes) for boxes in found])
-    cuts = np.arange(1, lengths.max() + 1)
-    means = np.minimum(lengths, cuts[:, None]).mean(axis=1)
-    return int(cuts[means <= number][-1])
+    limits = np.arange(1, lengths.max() + 1)
+    means = np.minimum(lengths, limits[:, None]).mean(axis=1)
+    return int(limits[means <= number][-1])
 
 
-def curve(found: list[FloatArray], truths: list[FloatArray]) -> dict[str, NDArray[np.float64]]:
-    """Scores at every cut, one array a column."""
-    table = np.stack([scores(found, truths, most) for most in (*CUTS, None)])
+def curve(found: list[FloatArray], targets: list[FloatArray]) -> dict[str, NDArray[np.float64]]:
+    """Scores at every limit, one array per column."""
+    table = np.stack([scores(found, targets, most) for most in (*LIMITS, None)])
     return dict(zip(("boxes", "recall@0.5", "recall@0.7", "mean best overlap"), table.T, strict=True))
 
 
 def print_table(
     title: str,
     kept: dict[str, list[FloatArray]],
-    truths: list[FloatArray],
+    targets: list[FloatArray],
     milliseconds: dict[str, NDArray[np.float64]],
     baseline: str,
 ) -> None:
-    """A row a generator and size; then ours cut to the baseline's number of boxes."""
+    """A row per generator and size; then `grouping` truncated to the baseline's number of boxes."""
     print(f"**{title}**\n\n| | boxes | recall@0.5 | recall@0.7 | mean best overlap | ms | times as fast (range) |")
     print("|---" * 7 + "|")
-    limit = scores(kept[baseline], truths)[0]
-    cuts = {name: cut_to(kept[name], limit) for name in kept if name.startswith("grouping")}
-    for name, most in [(name, None) for name in kept] + list(cuts.items()):
-        number, *quality = scores(kept[name], truths, most)
+    limit = scores(kept[baseline], targets)[0]
+    limits = {name: limit_for(kept[name], limit) for name in kept if name.startswith("grouping")}
+    for name, most in [(name, None) for name in kept] + list(limits.items()):
+        number, *quality = scores(kept[name], targets, most)
         ratios = milliseconds[baseline] / milliseconds[name]
         cells = [name if most is None else f"{name}, first {most}", f"{number:.0f}", *(f"{s:.3f}" for s in quality)]
         cells += [f"{milliseconds[name].mean():.1f}", spread(ratios)]
@@ -142,7 +149,7 @@ def print_table(
 def draw(
     file: Path, curves: dict[str, dict[str, NDArray[np.float64]]], milliseconds: dict[str, NDArray[np.float64]]
 ) -> None:
-    """Recall against boxes above, against milliseconds below."""
+    """Plot recall over boxes in the upper row, over milliseconds in the lower."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -160,8 +167,8 @@ def draw(
             if names:
                 x, y = [milliseconds[name].mean() for name in names], [curves[name][measure][-1] for name in names]
                 below.plot(x, y, "o-", color=colour, label=mode)
-        above.set(xlabel="boxes an image", ylabel=measure)
-        below.set(xlabel="ms an image, one core", ylabel=measure, xscale="log")
+        above.set(xlabel="boxes per image", ylabel=measure)
+        below.set(xlabel="ms per image, one core", ylabel=measure, xscale="log")
         below.set_xticks(TICKS, [str(tick) for tick in TICKS])
         below.set_xticks([], minor=True)
         above.legend()

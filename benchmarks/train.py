@@ -2,11 +2,11 @@
 
     python benchmarks/train.py VOCdevkit/VOC2012 [--split train] [--images 16] [--repeats 3]
 
-DATA is a dataset with boxes, which stand for the pseudo boxes that teach `seeded`. The other side is what the papers
-do: WSDDN on VGG16 trained end to end (`configs/voc2007/wsddn_vgg16.yaml`, batches of one), here at a single scale of
-512 px and with random weights, which take the same time. Proposals and feature maps are computed before the clock
-starts; reading them, or the image, is part of a step, as are the loss, the gradients and the optimizer. All take
-turns, repeat by repeat.
+DATA is a dataset with boxes, which stand in for the pseudo labels of `seeded`. The other side is what the papers do:
+WSDDN on VGG16 trained end to end (`configs/voc2007/wsddn_vgg16.yaml`, batches of one), here at a single scale of 512 px
+and with random weights, which take the same time. Proposals and feature maps are computed before the clock starts;
+reading them, or the image, is part of a step, as are the loss, the gradients and the optimizer. All take turns, repeat
+by repeat.
 """
 
 import os
@@ -21,7 +21,7 @@ import typer
 from _shared import machine, spread
 
 import boxless
-from boxless.cached_dataset import prepare
+from boxless.cached_dataset import cache_dataset
 from boxless.config import Config, resolve
 from boxless.features import Batch, FeatureStore, collate, views_of
 from boxless.methods.presets import preset
@@ -37,8 +37,8 @@ END_TO_END = "`wsddn` on VGG16, end to end"
 def main(
     data: Path,
     split: str = "train",
-    images: Annotated[int, typer.Option(help="The first of the split with boxes.")] = 16,
-    end_to_end: Annotated[int, typer.Option(help="How many of them the end-to-end side learns from.")] = 2,
+    images: Annotated[int, typer.Option(help="Number of images, the first of the split with boxes.")] = 16,
+    end_to_end: Annotated[int, typer.Option(help="Number of them for the end-to-end side.")] = 2,
     repeats: Annotated[int, typer.Option(help="For the spread.")] = 3,
     classes: Annotated[str | None, typer.Option(help="Separated by commas; all by default.")] = None,
 ) -> None:
@@ -49,15 +49,15 @@ def main(
     configs[END_TO_END] = resolve(preset("wsddn"), VGG16, SINGLE_SCALE)
     with TemporaryDirectory() as folder:
         os.environ["BOXLESS_CACHE"] = folder
-        lessons = {}
+        passes = {}
         for name, config in configs.items():
             most = end_to_end if name == END_TO_END else images
-            lessons[name] = lesson(Dataset(whole.name, whole.classes, samples[:most]), config)
-            next(lessons[name])  # The first pass is not timed.
+            passes[name] = train_passes(Dataset(whole.name, whole.classes, samples[:most]), config)
+            next(passes[name])  # The first pass is not timed.
         milliseconds: dict[str, list[float]] = {name: [] for name in configs}
         for _ in range(repeats):
             for name, times in milliseconds.items():
-                times.append(next(lessons[name]))
+                times.append(next(passes[name]))
     print(f"{machine()}, {min(images, len(samples))} images, {repeats} repeats\n")
     print("| | images a step | ms an image | times as fast (range) |\n|---|---|---|---|")
     for name, times in milliseconds.items():
@@ -65,12 +65,12 @@ def main(
         print(f"| {name} | {configs[name].training.batch_size} | {spread(times)} | {spread(ratios, 0)} |")
 
 
-def lesson(dataset: Dataset, config: Config) -> Iterator[float]:
+def train_passes(dataset: Dataset, config: Config) -> Iterator[float]:
     """Train on all images of a dataset each time; yields milliseconds an image."""
     network = build_network(config, len(dataset.classes))
     features = FeatureStore(network.backbone, network.frozen, config.backbone, torch.device("cpu"))
     views = views_of(config.views)
-    items = TrainingViews(prepare(dataset, features, views, config.proposals), views, averages_only=False)
+    items = TrainingViews(cache_dataset(dataset, features, views, config.proposals), views, averages_only=False)
     rows = [(row, row % len(views)) for row in range(len(dataset))]
     size = config.training.batch_size
     steps = [rows[first : first + size] for first in range(0, len(rows), size)]
@@ -79,11 +79,11 @@ def lesson(dataset: Dataset, config: Config) -> Iterator[float]:
     while True:
         start = time.perf_counter()
         for step in steps:
-            learn(model, optimizer, collate([items[row] for row in step]))
+            train_step(model, optimizer, collate([items[row] for row in step]))
         yield 1000 * (time.perf_counter() - start) / len(rows)
 
 
-def learn(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+def train_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
     """One step."""
     torch.stack(list(model(batch).values())).sum().backward()  # type: ignore[no-untyped-call]
     optimizer.step()

@@ -1,4 +1,4 @@
-"""Sphinx: how this site is built, and the directives that take what they show from the code."""
+"""Sphinx: how this site is built, and the directives that render parts of the code."""
 
 import importlib
 import importlib.metadata
@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Any, get_args
 
+import typer
 import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from boxless.config import Config, Section
-from boxless.methods.presets import PRESETS
+from boxless.cli import app
+from boxless.config import HEADS, Config, HeadConfig, Section
+from boxless.methods import PRESETS
 
 project = "Boxless"
 author = "The Boxless authors"
@@ -46,12 +48,39 @@ class FromCode(SphinxDirective):
     """A directive without content that renders Markdown made from the code."""
 
     def markdown(self) -> str:
-        """What is to be shown."""
+        """The Markdown to render."""
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
-        """Parse it where the directive stands."""
+        """Parse the Markdown in the place of the directive."""
         return self.parse_text_to_nodes(self.markdown(), allow_section_headings=True)
+
+
+class Commands(FromCode):
+    """Every verb of the command line: what it does, and a table of its arguments and options."""
+
+    def markdown(self) -> str:
+        """A section for each verb, in the order of `boxless --help`."""
+        verbs: Any = typer.main.get_command(app)
+        return "\n\n".join(_command(name, verb) for name, verb in verbs.commands.items())
+
+
+def _command(name: str, verb: Any) -> str:
+    arguments, rows = [], []
+    for parameter in verb.params:
+        shown = parameter.opts[0]
+        if parameter.param_type_name == "argument":
+            shown = parameter.metavar or (shown.upper() if parameter.required else f"[{shown.upper()}]")
+            arguments.append(shown)
+        default = "required" if parameter.required else "" if parameter.default is None else f"`{parameter.default}`"
+        rows.append(f"| `{shown}` | {parameter.help or ''} | {default} |")
+    usage = f"```text\nboxless {' '.join([name, *arguments])} [OPTIONS]\n```"
+    table = _rows("| argument or option | meaning | default |", rows)
+    return "\n\n".join([f"## `{name}`", verb.help, usage, table])
+
+
+def _rows(header: str, rows: list[str]) -> str:
+    return "\n".join([header, "|---|---|---|", *rows])
 
 
 class Conventions(FromCode):
@@ -74,26 +103,26 @@ class Settings(FromCode):
 
 
 def _sections(key: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
-    """A section and all within it, each with the key that leads to it."""
+    """A section and all within it, each with the key that leads to it; for `head` every registered kind."""
     yield key, section
     for name, field in section.model_fields.items():
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, Section):
-                yield from _sections(f"{key}.{name}".lstrip("."), kind)
+                for own in HEADS.values() if kind is HeadConfig else (kind,):
+                    yield from _sections(f"{key}.{name}".lstrip("."), own)
 
 
 def _table(key: str, section: type[Section]) -> str:
     fields, told = section.model_fields, section.__doc__ or ""
-    heading = f"`{key}`" if key else "Of the whole run"
+    heading = f"`{key}`" if key else "The whole run"
     if "kind" in fields:
         heading += f" with `kind: {fields['kind'].default}`"
     rows = [
         f"| `{name}` | {_default(fields[name].default, fields[name].is_required())} | {meaning} |"
         for name, meaning in _meanings(told).items()
-        if not isinstance(fields[name].default, Section)
+        if name in fields and name != "head" and not isinstance(fields[name].default, Section)
     ]
-    table = ["| setting | default | meaning |", "|---|---|---|", *rows]
-    return "\n\n".join([f"### {heading}", told.partition("\n")[0], "\n".join(table)])
+    return "\n\n".join([f"### {heading}", told.partition("\n")[0], _rows("| setting | default | meaning |", rows)])
 
 
 def _default(value: Any, required: bool) -> str:
@@ -127,15 +156,16 @@ def _plain(value: Any) -> Any:
 
 
 def keep_sentence(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Napoleon takes what stands before a colon for the type returned; in these docstrings it begins the sentence."""
+    """Napoleon reads what precedes a colon as the type returned; in these docstrings it begins the sentence."""
     for row, line in enumerate(lines[:-1]):
         if line.strip() == "Returns:":
             lines[row + 1] = re.sub(r":( |$)", r" –\1", lines[row + 1], count=1)
 
 
 def setup(app: Sphinx) -> None:
-    """Make the directives known, and have docstrings mended before napoleon (priority 500) reads them."""
+    """Register the directives, and the correction of docstrings, which precedes napoleon (priority 500)."""
     app.connect("autodoc-process-docstring", keep_sentence, priority=400)
+    app.add_directive("commands", Commands)
     app.add_directive("conventions", Conventions)
     app.add_directive("settings", Settings)
     app.add_directive("presets", Presets)

@@ -20,15 +20,17 @@ CHROME_ARGS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's cache is read or filled by tests; what one test computes another may use."""
-    monkeypatch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor fill the user's cache; they share one of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of this test's own, empty."""
+    """An empty cache of this test's own."""
     monkeypatch.setenv("BOXLESS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -40,19 +42,19 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def short_localizer() -> Iterator[None]:
-    """For tests that do not look at what the localizer within a run learns, and let it learn next to nothing; few
-    images are enough for mosaics."""
+def short_training() -> Iterator[None]:
+    """For tests that do not depend on how well the CAM within a run is trained, see `running.shorten_training`."""
+    # Here, as it brings torch, which many tests do not need.
+    from running import shorten_training
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("boxless.training.engine.EPOCHS", 2)
-        patch.setattr("boxless.training.fitting.SCALED", 2)
-        patch.setattr("boxless.pseudo_labels.mosaic.SHARE", 1)
+        shorten_training(patch)
         yield
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium; tests open pages in contexts of their own and click through them."""
+    """A headless Chromium; tests open pages in contexts of their own."""
     chrome = next(filter(None, map(shutil.which, CHROMES)), None)
     if chrome is None:
         pytest.skip("needs chromium or chrome on the PATH; on Debian: apt-get install chromium")

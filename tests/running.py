@@ -1,5 +1,6 @@
-"""What several tests of training share: runs compared to the bit, runs that are killed, and the command line."""
+"""What several tests of training share: small settings, weights compared to the bit, killed runs, the command line."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,13 +13,29 @@ import torch
 from safetensors.torch import load_file
 
 from boxless.cli import main
+from boxless.methods import PRESETS
 
 SMALL = ("views.scales=[160]", "training.epochs=3", "training.batch_size=4")
 GRID = (*SMALL, "proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]")
 QUICK = (*GRID, "head.reduce=8")
-SEEDED = (*GRID, "head.components=[12, 6]", "backbone.name=regnety_002", "backbone.weights=none")
-"""A small network: the principal components of a large one take longer than all the rest."""
+SMALL_BACKBONE = ("backbone.name=regnety_002", "backbone.weights=none")
+"""The principal components of a large one take longer than all the rest."""
+SEEDED = (*GRID, "head.pca_dims=[12, 6]", *SMALL_BACKBONE)
 STUDENT = (*(option for option in SEEDED if "hidden" not in option), "head.channels=8")
+
+_BY_HEAD = {
+    "cam": SMALL,
+    "oquab": (*SMALL, "inference.views.scales=[160]", "head.hidden=[32]"),
+    "mil": QUICK,
+    "fast_rcnn": SEEDED,
+    "fcos": STUDENT,
+}
+
+
+def small_settings(method: str) -> tuple[str, ...]:
+    """Settings with which a method trains in a few seconds: two epochs for each network, and one round of them."""
+    own = _BY_HEAD.get(PRESETS[method]["head"]["kind"], SMALL)
+    return (*own, *SMALL_BACKBONE, "training.epochs=2", "pseudo_labels.rounds=1")
 
 
 def boxless(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
@@ -30,7 +47,10 @@ def boxless(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "weights.safetensors")
+    """All weights of a run, those that it shares with other networks too."""
+    files = json.loads((run / "manifest.json").read_text())["files"]
+    parts = {part: load_file(run / file) for part, file in files.items()}
+    return {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
 
 
 def assert_same_bits(first: Path, second: Path) -> None:
@@ -40,17 +60,29 @@ def assert_same_bits(first: Path, second: Path) -> None:
         assert torch.equal(tensor, two[name]), name
 
 
+def shorten_training(patch: pytest.MonkeyPatch) -> None:
+    """Train the CAM of a run for two epochs, fit its threshold to two images, and compose mosaics of few images."""
+    patch.setattr("boxless.training.engine.MAX_EPOCHS", 2)
+    patch.setattr("boxless.training.cam_boxes.THRESHOLD_IMAGES", 2)
+    patch.setattr("boxless.pseudo_labels.mosaic.IMAGES_PER_MOSAIC", 1)
+
+
 TRAIN = """
-import sys, boxless, boxless.training.fitting, boxless.training.engine, boxless.pseudo_labels.mosaic
-boxless.training.engine.EPOCHS, boxless.training.fitting.SCALED, boxless.pseudo_labels.mosaic.SHARE = 2, 2, 1
-boxless.train(sys.argv[1], sys.argv[2], method=sys.argv[3], split="train", options=sys.argv[4:], seed=1)
+import sys
+import boxless
+import pytest
+from running import shorten_training
+with pytest.MonkeyPatch.context() as patch:
+    shorten_training(patch)
+    boxless.train(sys.argv[1], sys.argv[2], method=sys.argv[3], split="train", options=sys.argv[4:], seed=1)
 """
 
 
-def train_and_kill(demo: Path, run: Path, method: str, options: tuple[str, ...], sign: Path) -> None:
-    """Train in a process of its own, and kill it as soon as a file is there."""
-    words = [sys.executable, "-c", TRAIN, str(demo), str(run), method, *options]
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+def train_and_kill(data: Path, run: Path, method: str, options: tuple[str, ...], sign: Path) -> None:
+    """Train in a process of its own, and kill it as soon as the file `sign` is there."""
+    words = [sys.executable, "-c", TRAIN, str(data), str(run), method, *options]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 120
     while not sign.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""A server on a free port of this machine, around a detector whose answer is known."""
+"""A server on a free port, with a detector whose predictions are known."""
 
 import socket
 import threading
@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from boxless.backbones import Backbone
-from boxless.config import Config, InferenceConfig, LocalizerConfig, ViewConfig
+from boxless.config import Config, InferenceConfig, ViewConfig
 from boxless.detector import Detector
 from boxless.features import Batch
-from boxless.methods import Localizer, ViewOutput
+from boxless.methods import CAMConfig, HeatmapModel, ViewOutput
 from boxless.run_folder import Network
 from boxless.server import Limits, build_server, create_app
 
@@ -27,11 +27,11 @@ SCORES = {"cat": 0.9, "dog": 0.6, "owl": 0.2}
 BOXES = {"cat": [0, 0, 48, 32], "dog": [0, 32, 96, 64], "owl": [80, 0, 96, 16]}
 
 
-class Quarters(Localizer):
-    """Sees a cat in the upper left quarter, a dog in the lower half, hardly an owl in the last cell of row one."""
+class Quarters(HeatmapModel):
+    """Predicts a cat in the upper left quarter, a dog in the lower half, a faint owl in the last cell of row one."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(nn.Sequential(), 3, LocalizerConfig(threshold=0.5), len(CLASSES))
+        super().__init__(nn.Sequential(), (3, len(CLASSES)), kernel=1, dropout=0, threshold=0.5)
         self.seconds = seconds
 
     def forward(self, batch: Batch) -> list[ViewOutput]:
@@ -45,12 +45,12 @@ class Quarters(Localizer):
 
 
 def known_detector(seconds: float = 0) -> Detector:
-    """A detector that takes at least so long for an image and always sees the same."""
+    """A detector that takes at least so many seconds for an image and always predicts the same."""
     stages = nn.Sequential(nn.Conv2d(3, 3, 3, stride=16, padding=1)).eval()
     backbone = Backbone(stages, 3, 16, (0.5,) * 3, (0.5,) * 3, "random", "none")
     config = Config(
         method="quarters",
-        head=LocalizerConfig(threshold=0.5),
+        head=CAMConfig(),
         inference=InferenceConfig(views=ViewConfig(scales=(96,), flips=False)),
     )
     network = Network(backbone, stages, Quarters(seconds))
@@ -67,7 +67,7 @@ def encoded(form: str = "PNG", size: tuple[int, int] = (96, 64), noise: bool = F
 
 @contextmanager
 def served(detector: Detector, limits: Limits | None = None) -> Iterator[str]:
-    """Serve on a free port of the loopback interface; gives the address."""
+    """Serve on a free port of the loopback interface; yields the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = build_server(create_app(detector, limits))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

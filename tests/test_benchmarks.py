@@ -69,7 +69,7 @@ def test_predict(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
 def test_methods_are_compared_and_one_is_chosen_without_boxes(
     demo: Path,
     tmp_path: Path,
-    short_localizer: None,
+    short_training: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
@@ -81,18 +81,18 @@ def test_methods_are_compared_and_one_is_chosen_without_boxes(
         return train(*words, method=method, options=[*quick[method], *options], **rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(boxless, "train", quickly)
-    methods.main(demo, methods="cam,wsddn,ceiling", seeds="3", out=tmp_path)
+    methods.main(demo, methods="cam,wsddn,upper-bound", seeds="3", out=tmp_path)
     rows = table(capsys.readouterr().out, "method")
     assert trained == ["cam", "wsddn", "seeded"]
     scores = dict(zip(methods.COLUMNS, rows[0][1:], strict=False))
     wanted = boxless.evaluate(boxless.Detector.load(tmp_path / demo.name / "cam-3"), demo, "val")
     for name in methods.SCORES:
         assert scores[name] == f"{wanted[name]:.3f}", name
-    assert [row[0] for row in rows] == ["`cam`", "`wsddn`", "`upper_bound`"]
-    known = [tmp_path / demo.name / f"{name}-3" / "benchmark-val.json" for name in ("cam", "wsddn", "upper_bound")]
+    assert [row[0] for row in rows] == ["`cam`", "`wsddn`", "`upper-bound`"]
+    known = [tmp_path / demo.name / f"{name}-3" / "benchmark-val.json" for name in ("cam", "wsddn", "upper-bound")]
     reached = [json.loads(path.read_text(encoding="utf-8"))["mAP_11point"] for path in known]
     assert [row[-1] for row in rows] == [f"{score / reached[2]:.2f}" for score in reached]
-    # The ceiling has no vote, so two opinions are left, which agree with each other equally well.
+    # The upper bound is left out: the two others agree with each other equally well.
     choosing.main(demo, tmp_path / demo.name, seed=3, images=5)
     text = capsys.readouterr().out
     (name, consensus, score, _), (_, other, _, _) = table(text, "method")

@@ -2,19 +2,20 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from boxless.backbones import Backbone
-from boxless.cached_dataset import CachedDataset, prepare
+from boxless.cached_dataset import CachedDataset, cache_dataset
 from boxless.config import BackboneConfig, ProposalConfig
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 from boxless.features import FeatureStore, View
 from boxless.images import content_key, image_size, read_image
 from boxless.proposals import propose
-from boxless.structures import Dataset, Sample
+from boxless.structures import Annotations, Dataset, Sample
 
 VIEWS = (View(64), View(64, True))
 PROPOSALS = ProposalConfig(generator="grid", min_area=0.2)
@@ -22,7 +23,7 @@ PROPOSALS = ProposalConfig(generator="grid", min_area=0.2)
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of this test's own, empty."""
+    """An empty cache of this test's own."""
     monkeypatch.setenv("BOXLESS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -52,79 +53,98 @@ def broken_files(demo: Path, tmp_path: Path) -> tuple[Path, ...]:
     return broken, copy, empty, tmp_path / "missing.jpg"
 
 
-def ids(prepared: CachedDataset) -> list[str]:
-    return [sample.id for sample in prepared.dataset.samples]
+def ids(data: CachedDataset) -> list[str]:
+    return [sample.id for sample in data.dataset.samples]
 
 
-def test_everything_is_computed_and_found_by_key(demo: Path):
+def test_proposals_and_maps_are_computed_and_found_by_key(demo: Path):
     dataset = few(demo)
-    ready = prepare(dataset, make_store(), VIEWS, PROPOSALS)
-    assert ready.dataset == dataset
-    assert ready.skipped == {}
-    assert ready.seconds.keys() == {"proposals", "features"}
-    assert ready.proposals is not None
-    for sample, key, size in zip(dataset.samples, ready.keys, ready.sizes, strict=True):
+    data = cache_dataset(dataset, make_store(), VIEWS, PROPOSALS)
+    assert data.dataset == dataset
+    assert data.skipped == {}
+    assert data.seconds.keys() == {"proposals", "features"}
+    assert data.proposals is not None
+    for sample, key, size in zip(dataset.samples, data.keys, data.sizes, strict=True):
         assert key == content_key(sample.path)
         assert size == image_size(sample.path)
         image = read_image(sample.path)
-        assert ready.proposals.load(key).tolist() == propose(image, PROPOSALS).tolist()
+        assert data.proposals.load(key).tolist() == propose(image, PROPOSALS).tolist()
         for view in VIEWS:
-            assert torch.equal(ready.features.load(key, sample.path, view), ready.features.extract(image, view))
+            assert torch.equal(data.features.load(key, sample.path, view), data.features.extract(image, view))
 
 
 def test_methods_without_proposals_have_none(demo: Path, cache: Path):
-    ready = prepare(few(demo), make_store(), VIEWS, None)
-    assert ready.proposals is None
-    assert ready.seconds.keys() == {"features"}
+    data = cache_dataset(few(demo), make_store(), VIEWS, None)
+    assert data.proposals is None
+    assert data.seconds.keys() == {"features"}
     assert not (cache / "proposals").exists()
 
 
 @pytest.mark.parametrize("freeze", ["all", "none"])
 @pytest.mark.parametrize("proposals", [PROPOSALS, None], ids=["proposals", "none"])
-def test_what_cannot_be_read_is_left_out_and_reported(
-    demo: Path, tmp_path: Path, proposals: ProposalConfig | None, freeze: str, capsys: pytest.CaptureFixture[str]
+def test_images_that_cannot_be_read_are_left_out_and_reported(
+    demo: Path, tmp_path: Path, proposals: ProposalConfig | None, freeze: str, caplog: pytest.LogCaptureFixture
 ):
     bad = broken_files(demo, tmp_path)
-    ready = prepare(few(demo, *bad), make_store(freeze), VIEWS, proposals)
+    data = cache_dataset(few(demo, *bad), make_store(freeze), VIEWS, proposals)
     good = load_dataset(demo, "train").samples[:3]
-    assert ids(ready) == [sample.id for sample in good]
-    assert ready.keys == tuple(content_key(sample.path) for sample in good)
-    assert ready.sizes == tuple(image_size(sample.path) for sample in good)
-    # None is lost on the way: each is either kept or named with a reason, copies too.
-    assert ready.skipped.keys() == set(bad)
-    assert "there is no such file" in ready.skipped[bad[3]] or "No such file" in ready.skipped[bad[3]]
-    said = capsys.readouterr().err
-    assert "4 image(s) skipped" in said
-    # The classes and all else of the set stay.
-    assert ready.dataset.classes == load_dataset(demo, "train").classes
+    assert ids(data) == [sample.id for sample in good]
+    assert data.keys == tuple(content_key(sample.path) for sample in good)
+    assert data.sizes == tuple(image_size(sample.path) for sample in good)
+    # Each image is either kept or named with a reason, copies too.
+    assert data.skipped.keys() == set(bad)
+    assert "there is no such file" in data.skipped[bad[3]] or "No such file" in data.skipped[bad[3]]
+    assert "4 image(s) skipped" in caplog.text
+    # The rest of the dataset is unchanged.
+    assert data.dataset.classes == load_dataset(demo, "train").classes
 
 
 def test_copies_of_a_good_image_are_both_kept(demo: Path, tmp_path: Path):
     copy = tmp_path / "copy.jpg"
     shutil.copy(load_dataset(demo, "train").samples[1].path, copy)
-    ready = prepare(few(demo, copy), make_store(), VIEWS, PROPOSALS)
-    assert ids(ready)[0] == "copy"
-    assert len(ready.keys) == 4
-    assert len(set(ready.keys)) == 3
-    assert ready.keys[0] == ready.keys[2]
+    data = cache_dataset(few(demo, copy), make_store(), VIEWS, PROPOSALS)
+    assert ids(data)[0] == "copy"
+    assert len(data.keys) == 4
+    assert len(set(data.keys)) == 3
+    assert data.keys[0] == data.keys[2]
 
 
-def test_a_set_of_broken_images_is_an_error_that_says_why(demo: Path, tmp_path: Path):
+def test_a_set_of_broken_images_is_an_error_with_a_reason(demo: Path, tmp_path: Path):
     bad = broken_files(demo, tmp_path)
     dataset = replace(few(demo), samples=tuple(Sample(path.stem, path, frozenset()) for path in bad[1:3]))
     with pytest.raises(BoxlessError, match=r"no image can be read; the first: .*(copy\.jpg|empty\.png)"):
-        prepare(dataset, make_store(), VIEWS, PROPOSALS)
+        cache_dataset(dataset, make_store(), VIEWS, PROPOSALS)
 
 
 def test_an_empty_set_is_an_error(demo: Path):
     with pytest.raises(BoxlessError, match="no image can be read"):
-        prepare(replace(few(demo), samples=()), make_store(), VIEWS, PROPOSALS)
+        cache_dataset(replace(few(demo), samples=()), make_store(), VIEWS, PROPOSALS)
 
 
-def test_boxes_are_not_looked_at(demo: Path, cache: Path):
-    first = prepare(few(demo), make_store(), VIEWS, PROPOSALS)
+def test_caches_do_not_depend_on_boxes(demo: Path, cache: Path):
+    first = cache_dataset(few(demo), make_store(), VIEWS, PROPOSALS)
     files = {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy")}
     assert len(files) == 9
-    second = prepare(few(demo).tags_only(), make_store(), VIEWS, PROPOSALS)
+    second = cache_dataset(few(demo).tags_only(), make_store(), VIEWS, PROPOSALS)
     assert (first.keys, first.sizes) == (second.keys, second.sizes)
     assert {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy")} == files
+
+
+def test_subsets_boxes_and_joined_sets_read_the_same_caches(demo: Path):
+    data = cache_dataset(few(demo), make_store(), VIEWS, PROPOSALS)
+    last = data.subset([2, 0])
+    assert ids(last) == [ids(data)[2], ids(data)[0]] and len(last) == 2
+    assert torch.equal(last.map(0, VIEWS[1]), data.map(2, VIEWS[1]))
+    assert last.boxes(1).tolist() == data.boxes(0).tolist() and last.sizes == (data.sizes[2], data.sizes[0])
+    boxes = [Annotations(np.full((1, 4), row, np.float32), np.array([row]), np.array([False])) for row in range(2)]
+    with_boxes = last.with_boxes(boxes)
+    assert [sample.annotations for sample in with_boxes.dataset.samples] == boxes
+    bare = with_boxes.tags_only()
+    assert (
+        not bare.dataset.has_boxes
+        and bare.proposals is None
+        and torch.equal(bare.map(0, VIEWS[0]), last.map(0, VIEWS[0]))
+    )
+    joined = last.joined(data.subset([1]))
+    assert ids(joined) == [*ids(last), ids(data)[1]] and joined.keys == (*last.keys, data.keys[1])
+    assert joined.boxes(2).tolist() == data.boxes(1).tolist()

@@ -26,7 +26,7 @@ QUICK = [
     "proposals.min_area=0.05",
     "head.reduce=16",
 ]
-KEYS = {"mAP_11point", "mAP_area", "CorLoc", "classification_mAP", "pointing_mAP"}
+KEYS = {"mAP_11point", "mAP_area", "mAP_50_95", "CorLoc", "classification_mAP", "pointing_mAP"}
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +34,14 @@ def run(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that the command line trained."""
     out = tmp_path_factory.mktemp("cli") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        assert (
-            boxless(
-                patch, "train", demo, "--split", "train", "--out", out, "--seed", 3, "--method", "contextlocnet", *QUICK
-            )
-            == 0
-        )
+        words = ["--split", "train", "--out", out, "--seed", 3, "--method", "contextlocnet"]
+        assert boxless(patch, "train", demo, *words, *QUICK) == 0
     return out
 
 
-def test_a_run_folder_holds_all_that_is_promised(run: Path) -> None:
+def test_a_run_folder_holds_its_files(run: Path) -> None:
     names = {file.name for file in run.iterdir()}
-    assert names >= {"weights.safetensors", "config.yaml", "history.jsonl", "manifest.json"}
+    assert names >= {"weights.safetensors", "backbone.safetensors", "config.yaml", "history.jsonl", "manifest.json"}
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["command"].startswith("boxless train ") and "--seed 3" in manifest["command"]
 
@@ -70,8 +65,8 @@ def test_evaluate_writes_the_scores_it_prints(
     assert all(row.keys() >= KEYS for row in scores["classes"].values())
     means = [row["CorLoc"] for row in scores["classes"].values() if row["CorLoc"] is not None]
     assert scores["CorLoc"] == pytest.approx(np.mean(means))
-    said = capsys.readouterr()
-    assert "mAP_11point" in said.out + said.err
+    printed = capsys.readouterr()
+    assert "mAP_11point" in printed.out + printed.err
 
 
 def test_diagnose_writes_a_chart_and_what_it_shows(
@@ -82,18 +77,18 @@ def test_diagnose_writes_a_chart_and_what_it_shows(
     diagnosis = json.loads(file.read_text())
     chart = next(run.glob("diagnosis-*-val.png"))
     assert json.loads(chart.with_suffix(".json").read_text()) == diagnosis
-    asked = {"part_rate", "group_rate", "background_rate", "recall_small", "recall_first", "recall_further"}
-    assert diagnosis.keys() >= asked | {"data", "images", "seconds", "skipped", "conventions"}
-    assert all(row.keys() >= asked for row in diagnosis["classes"].values())
+    keys = {"part_rate", "group_rate", "background_rate", "recall_small", "recall_first", "recall_further"}
+    assert diagnosis.keys() >= keys | {"data", "images", "seconds", "skipped", "conventions"}
+    assert all(row.keys() >= keys for row in diagnosis["classes"].values())
     assert {**diagnose(Detector.load(run), demo, "val"), "seconds": diagnosis["seconds"]} == diagnosis
     assert diagnosis["images"] == 6
     assert sum(row["found"] for row in diagnosis["classes"].values()) == diagnosis["found"]
     assert sum(diagnosis["outcomes"].values()) == diagnosis["detections"] > 0
     width, height = image_size(chart)
     assert width > 1000 and 500 < height < 2000 and chart.stat().st_size > 20_000
-    said = capsys.readouterr()
-    assert all(name in said.out for name in (*diagnosis["classes"], "background", "further"))
-    assert chart.name in "".join(said.err.split())
+    printed = capsys.readouterr()
+    assert all(name in printed.out for name in (*diagnosis["classes"], "background", "further"))
+    assert chart.name in "".join(printed.err.split())
 
 
 @pytest.mark.parametrize(
@@ -119,22 +114,35 @@ def test_predict_writes_overlays_beside_results(
     assert (out / "overview.jpg").exists()
 
 
-def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_writes_the_confident_boxes_or_those_from_a_threshold_on(
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = sorted((demo / "JPEGImages").iterdir())[0]
+    detector = Detector.load(run)
+    middle = float(np.median(detector.predict(image, 0).scores))
+    for name, words in {"confident": [], "all": ["--threshold", 0], "above": ["--threshold", middle]}.items():
+        assert boxless(monkeypatch, "predict", run, image, "--out", tmp_path / name, *words) == 0
+        found = json.loads((tmp_path / name / "predictions.json").read_text())["annotations"]
+        expected = detector.predict(image, float(words[1]) if words else None)
+        assert [row["score"] for row in found] == pytest.approx(expected.scores.tolist(), abs=1e-4)
+
+
+def test_names_of_classes_and_data_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     row = {**dict.fromkeys(summary.CONVENTIONS), "images": 3, "objects": 4}
     _print_scores({**row, "data": "a [b] c", "supervision": "tags", "classes": {"screw [left]": row, "[/x]": row}})
-    said = capsys.readouterr().out
-    assert "a [b] c" in said and "[left]" in said and "[/x]" in said
+    printed = capsys.readouterr().out
+    assert "a [b] c" in printed and "[left]" in printed and "[/x]" in printed
 
 
-def test_results_beside_the_images_are_not_looked_at(
+def test_results_among_the_images_are_not_predicted(
     run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in sorted((demo / "JPEGImages").iterdir())[:2]:
         shutil.copy(path, tmp_path)
-    wanted = sorted(file.name for file in tmp_path.iterdir())
+    expected = sorted(file.name for file in tmp_path.iterdir())
     for _ in range(2):
         assert boxless(monkeypatch, "predict", run, tmp_path, "--out", tmp_path) == 0
-        assert sorted(file.name for file in (tmp_path / "overlays").iterdir()) == wanted
+        assert sorted(file.name for file in (tmp_path / "overlays").iterdir()) == expected
         assert len(json.loads((tmp_path / "predictions.json").read_text())["images"]) == 2
 
 
@@ -163,8 +171,8 @@ def test_broken_images_among_good_ones_are_counted(
     Image.fromarray(read_image(good)).convert("CMYK").save(folder / "cmyk.jpg")
     Image.fromarray(np.full((60, 80), 40000, np.uint16)).save(folder / "deep.png")
     assert boxless(monkeypatch, "predict", run, folder, "--out", tmp_path / "out", "--format", "csv") == 0
-    said = capsys.readouterr().err
-    assert "4 image(s) skipped" in said
+    printed = capsys.readouterr().err
+    assert "4 image(s) skipped" in printed
     overlays = {file.name for file in (tmp_path / "out" / "overlays").iterdir()}
     assert overlays == {"ein schönes Bild.jpg", "cmyk.jpg", "deep.jpg"}
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
@@ -177,9 +185,9 @@ def test_proposals_reports_recall(
     demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert boxless(monkeypatch, "proposals", demo, "generator=grid", "--split", "val") == 0
-    said = "".join(capsys.readouterr())
+    printed = "".join(capsys.readouterr())
     for name in ("proposals per image", "seconds", "recall@0.5", "recall@0.7", "mean best overlap"):
-        assert name in said
+        assert name in printed
 
 
 @pytest.mark.parametrize(
@@ -188,17 +196,21 @@ def test_proposals_reports_recall(
         (["train", "NOWHERE", "--out", "OUT"], "NOWHERE"),
         (["train", "DEMO", "--split", "train", "--out", "OUT", "training.epoch=3"], "no such setting"),
         (["train", "DEMO", "--split", "tarin", "--out", "OUT"], "tarin"),
-        (["evaluate", "DEMO", "DEMO", "--split", "val"], "no run folder"),
+        (["evaluate", "DEMO", "DEMO", "--split", "val"], "not a run folder"),
         (["diagnose", "RUN", "TAGS"], "tags has no boxes, and a diagnosis needs them"),
         (["predict", "RUN", "EMPTY", "--out", "OUT"], "there is no image"),
         (["predict", "RUN", "NOWHERE", "--out", "OUT"], "does not exist"),
         (["heatmap", "RUN", "DEMO", "--out", "OUT", "--class", "cat"], "no class 'cat'; it has: ball"),
         (["heatmap", "RUN", "DEMO", "--out", "OUT", "--colormap", "jets"], "no colormap 'jets'"),
         (["predict", "RUN", "DEMO", "--out", "FILE/below"], "cannot be written"),
-        (["proposals", "DEMO", "size=3"], "proposals.size"),
+        (["proposals", "DEMO", "size=3"], "the configuration of proposals does not fit: size: Input should be"),
+        (
+            ["predict", "RUN", "DEMO", "--out", "OUT", "--format", "tiff"],
+            "export format 'tiff' is unknown; there are coco",
+        ),
     ],
 )
-def test_what_a_user_can_mend_is_said_without_a_traceback(
+def test_errors_of_users_are_printed_without_a_traceback(
     run: Path,
     demo: Path,
     tmp_path: Path,
@@ -214,9 +226,9 @@ def test_what_a_user_can_mend_is_said_without_a_traceback(
     (tmp_path / "tags.csv").write_text(f"image,tags\n{image},fish\n")
     places |= {"FILE/below": tmp_path / "file" / "below", "TAGS": tmp_path / "tags.csv"}
     assert boxless(monkeypatch, *(places.get(word, word) for word in words)) == 1
-    said = capsys.readouterr().err
-    assert message in " ".join(said.split())
-    assert "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert message in " ".join(printed.split())
+    assert "Traceback" not in printed
 
 
 def test_a_run_folder_from_another_version_is_refused(
@@ -241,14 +253,15 @@ def test_serve_answers_until_it_is_interrupted(run: Path, demo: Path) -> None:
     command = [sys.executable, "-c", "from boxless.cli import main; main()", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
-            said = (server.stderr or sys.stdin).readline()
-            url = re.search(r"http://127\.0\.0\.1:\d+", said)
-            assert url is not None, said
+            printed = (server.stderr or sys.stdin).readline()
+            url = re.search(r"http://127\.0\.0\.1:\d+", printed)
+            assert url is not None, printed
             image = sorted((demo / "JPEGImages").iterdir())[0]
             files = {"file": image.open("rb")}
             with files["file"]:
-                answer = requests.post(f"{url[0]}/predict?min_score=0", files=files, timeout=60).json()
-            found = Detector.load(run).predict(image)
+                answer = requests.post(f"{url[0]}/predict?threshold=0", files=files, timeout=60).json()
+            found = Detector.load(run).predict(image, 0)
+            assert len(found) > 0
             assert answer["model_version"] == "run"
             assert [one["name"] for one in answer["detections"]] == found.names
             np.testing.assert_allclose([one["box"] for one in answer["detections"]], found.boxes, atol=0.02)
@@ -263,7 +276,7 @@ def test_a_port_that_is_taken_is_named(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert boxless(monkeypatch, "serve", run, "--port", port) == 1
-    assert f"127.0.0.1:{port}: cannot be listened on" in " ".join(capsys.readouterr().err.split())
+    assert f"127.0.0.1:{port}: cannot listen there" in " ".join(capsys.readouterr().err.split())
 
 
 def test_without_its_extra_the_server_says_what_to_install(
@@ -275,7 +288,7 @@ def test_without_its_extra_the_server_says_what_to_install(
     assert "pip install -e '.[serve]'" in " ".join(capsys.readouterr().err.split())
 
 
-def test_doctor_prints_what_it_writes(
+def test_doctor_prints_its_report(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -287,10 +300,10 @@ def test_doctor_prints_what_it_writes(
     report = json.loads((tmp_path / "report.json").read_text())
     assert list(report["classes"]) == ["ball", "fish"]
     assert [finding["fault"] for finding in report["findings"] if finding["images"]] == ["broken"]
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"(train): {report['images']} images" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"(train): {report['images']} images" in printed
     for name, row in report["classes"].items():
-        assert name in said and row["verdict"] in said
-    assert "JPEGImages/000001.jpg JPEGImages/000002.jpg JPEGImages/000003.jpg ... and 2 more" in said
-    assert "mend: replace or remove them" in said
+        assert name in printed and row["verdict"] in printed
+    assert "JPEGImages/000001.jpg JPEGImages/000002.jpg JPEGImages/000003.jpg ... and 2 more" in printed
+    assert "fix: replace or remove them" in printed
     assert boxless(monkeypatch, "doctor", demo, "--split", "tset") == 1

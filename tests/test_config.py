@@ -2,147 +2,154 @@ from pathlib import Path
 
 import pytest
 
-from boxless.config import parse, parse_proposals, resolve
+from boxless.config import HEADS, parse, parse_proposals, resolve
 from boxless.errors import BoxlessError
-from boxless.methods import PRESETS, preset
+from boxless.methods import PRESETS, MILConfig, OquabConfig, preset
 
-HEAD = {"method": "cam", "head": {"kind": "localizer"}}
+CAM = {"method": "cam", "head": {"kind": "cam"}}
 
 
 def test_later_layers_win(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("training: {epochs: 7, lr: 0.5}\nviews: {scales: [300, 600]}\n")
-    config = resolve(HEAD, file, ["training.lr=1e-4", "backbone.freeze=none"], seed=3, backbone=None)
+    config = resolve(CAM, file, ["training.lr=1e-4", "backbone.freeze=none"], seed=3, backbone=None)
     assert (config.training.epochs, config.training.lr, config.seed) == (7, 1e-4, 3)
     assert config.views.scales == (300, 600)
     assert config.backbone.freeze == "none"
     assert config.test_views.scales == (300, 600)
+    assert resolve(CAM, file, ["training.lr=1e-4"], training={"lr": 2}).training.lr == 2
 
 
-def test_what_a_run_writes_back_reads_as_the_same() -> None:
+def test_a_written_configuration_reads_as_the_same() -> None:
     for name in PRESETS:
         config = resolve(preset(name), options=["backbone.output_stride=8"])
         assert parse(config.model_dump(mode="json"), "here") == config
 
 
+def test_the_head_has_the_settings_of_its_kind() -> None:
+    for name in PRESETS:
+        head = resolve(preset(name)).head
+        assert type(head) is HEADS[head.model_dump()["kind"]]
+
+
 @pytest.mark.parametrize(
-    ("option", "complaint"),
+    ("option", "message"),
     [
         ("training.epochs=0", "training.epochs: Input should be greater than or equal to 1"),
         ("training.epoch=3", "training.epoch: no such setting; there are epochs"),
+        ("training.schedule=step", "training.schedule: no such setting; there are epochs"),
+        ("training.drops=[1.5]", "training.drops.0: Input should be less than 1"),
         ("trainings.epochs=3", "trainings: no such setting; there are method, seed"),
-        ("head.pool=3", "head.pool: no such setting; there are kind, hidden"),
+        ("head.pool=3", "head.pool: no such setting; there are kind, threshold, objectness"),
         ("inference.views.flip=true", "inference.views.flip: no such setting; there are scales, flips"),
-        ("head.kind=x", "head"),
+        ("head.kind=x", r"head\.kind 'x' is unknown; there are cam"),
         ("seed=-1", "seed: Value error, must be from 0"),
-        ("proposals.mode=quality", "proposals: Value error, mode is that of OpenCV's Selective Search"),
-        ("head.kernel=3", "kernel is that of the first hidden layer: it needs hidden"),
+        ("proposals.mode=quality", "proposals.mode: no such setting; there are generator, size"),
         ("epochs", "'epochs' is no setting: write key=value"),
         ("training.lr=[", "not valid YAML"),
         ("training=5", "training"),
     ],
 )
-def test_a_wrong_option_is_named(option: str, complaint: str) -> None:
-    with pytest.raises(BoxlessError, match=complaint.replace("[", r"\[")):
-        resolve(HEAD, options=[option])
+def test_a_wrong_option_is_named(option: str, message: str) -> None:
+    with pytest.raises(BoxlessError, match=message.replace("[", r"\[")):
+        resolve(CAM, options=[option])
 
 
-def test_all_complaints_come_at_once() -> None:
+def test_a_configuration_without_a_kind_of_head_names_those_that_there_are() -> None:
+    for head in ({}, {"head": {}}, {"head": 5}):
+        with pytest.raises(BoxlessError, match=r"config\.yaml does not fit:\s+head\.kind: missing; there are cam"):
+            parse({"method": "x", **head}, "config.yaml")
+
+
+def test_all_errors_are_named_at_once() -> None:
     with pytest.raises(BoxlessError, match=r"(?s)views\.scales.*training\.lr"):
-        resolve(HEAD, options=["training.lr=-1", "views.scales=[]"])
+        resolve(CAM, options=["training.lr=-1", "views.scales=[]"])
 
 
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("- 1\n")
     with pytest.raises(BoxlessError, match=r"own\.yaml: expected keys"):
-        resolve(HEAD, file)
+        resolve(CAM, file)
     with pytest.raises(BoxlessError, match=r"missing\.yaml: cannot be read"):
-        resolve(HEAD, tmp_path / "missing.yaml")
-
-
-def test_an_unknown_method_lists_those_that_are() -> None:
-    with pytest.raises(BoxlessError, match="'wsdn' is unknown; there are cam, oquab, wsddn, contextlocnet"):
-        preset("wsdn")
+        resolve(CAM, tmp_path / "missing.yaml")
 
 
 def test_proposal_options_need_no_prefix() -> None:
     config = parse_proposals(["generator=grid", "proposals.min_area=0.05"])
     assert (config.generator, config.min_area) == ("grid", 0.05)
+    with pytest.raises(BoxlessError, match=r"the configuration of proposals does not fit:\s+sizes: no such setting"):
+        parse_proposals(["sizes=3"])
+
+
+# Heads.
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [(["head.pooling=average"], "needs pooling=max"), (["head.sharpness=[0, 5]"], "greater than 0")],
-)
-def test_sharpness_that_does_not_fit_is_refused(options: list[str], message: str) -> None:
-    assert resolve(preset("oquab"), options=["head.sharpness=null"]).head.pooling == "max"
-    with pytest.raises(BoxlessError, match=message):
-        resolve(preset("oquab"), options=options)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
+    ("method", "option", "message"),
     [
-        (["head.source=heatmaps"], "head.source: no such setting; there are kind, reduce"),
-        (["head.refinement.stages=0"], "refinement.stages: Input should be greater than or equal to 1"),
-        (
-            ["head.refinement.heads=2"],
-            "refinement.heads: no such setting; there are stages, mining, bags",
-        ),
+        ("oquab", "head.sharpness=[0, 5]", "greater than 0"),
+        ("oquab", "head.pooling=average", "head.pooling: no such setting; there are kind, hidden"),
+        ("cam", "head.hidden=[8]", "head.hidden: no such setting; there are kind, threshold"),
+        ("cam", "head.threshold=1", r"head\.threshold: Input should be less than 1"),
+        ("wsddn", "head.source=heatmaps", "head.source: no such setting; there are kind, reduce"),
+        ("oicr", "head.refinement.stages=0", "refinement.stages: Input should be greater than or equal to 1"),
+        ("oicr", "head.refinement.heads=2", "refinement.heads: no such setting; there are stages, mining, ignore"),
+        ("seeded", "pseudo_labels.folds=1", "pseudo_labels.folds: Input should be greater than or equal to 2"),
+        ("seeded", "pseudo_labels.consensus_iou=1", "pseudo_labels.consensus_iou: Input should be less than 1"),
+        ("seeded", "head.hidden=[]", "head.hidden"),
+        ("seeded", "head.samples=[40, 0, 16]", r"head\.samples\.1: Input should be greater than or equal to 1"),
+        ("seeded", "head.pca_dims=[0, 4]", "head.pca_dims"),
+        ("seeded", "head.reduce=8", "head.reduce: no such setting; there are kind, pca_dims, pool"),
+        ("student", "head.channels=0", "head.channels: Input should be greater than or equal to 1"),
+        ("student", "head.hidden=[8]", "head.hidden: no such setting; there are kind, pca_dims, channels"),
     ],
 )
-def test_refinement_that_does_not_fit_is_refused(options: list[str], message: str) -> None:
+def test_a_wrong_setting_of_a_head_is_named(method: str, option: str, message: str) -> None:
     with pytest.raises(BoxlessError, match=message):
-        resolve({"method": "x", "head": {"kind": "detector"}}, options=options)
+        resolve(preset(method), options=[option])
+
+
+def test_a_kernel_needs_a_hidden_layer() -> None:
+    with pytest.raises(BoxlessError, match="kernel is that of the first hidden layer: it needs hidden"):
+        resolve(preset("oquab"), options=["head.kernel=3", "head.hidden=[]"])
+    head = resolve(preset("oquab"), options=["head.kernel=3", "head.sharpness=null"]).head
+    assert isinstance(head, OquabConfig) and (head.kernel, head.sharpness) == (3, None)
+
+
+def test_a_mining_rule_is_looked_up_before_training_and_not_where_a_run_is_loaded() -> None:
+    head = resolve(preset("oicr"), options=["head.refinement.mining=mine"]).head
+    assert isinstance(head, MILConfig)
+    with pytest.raises(BoxlessError, match="mining 'mine' is unknown; there are top, clusters, spread"):
+        head.check()
+    resolve(preset("wsddn")).head.check()
 
 
 @pytest.mark.parametrize("freeze", ["none", "2"])
 def test_maps_of_several_stages_need_all_of_them_frozen(freeze: str) -> None:
     for name in ("cam", "seeded", "student"):
-        assert resolve(preset(name)).hypercolumns
+        assert resolve(preset(name)).head.hypercolumns
         with pytest.raises(BoxlessError, match=rf"backbone\.freeze={freeze}: {name} reads the maps of several stages"):
             resolve(preset(name), options=[f"backbone.freeze={freeze}"])
     plain = resolve(preset("cam"), options=[f"backbone.freeze={freeze}", "head.objectness=false"])
-    assert not plain.hypercolumns
-    assert not any(resolve(preset(name)).hypercolumns for name in set(PRESETS) - {"cam", "seeded", "student"})
-
-
-@pytest.mark.parametrize(
-    ("option", "complaint"),
-    [
-        ("pseudo_labels.folds=1", "pseudo_labels.folds: Input should be greater than or equal to 2"),
-        ("pseudo_labels.agreement=1", "pseudo_labels.agreement: Input should be less than 1"),
-        ("head.hidden=[]", "head.hidden"),
-        ("head.components=[0, 4]", "head.components"),
-        ("head.reduce=8", "head.reduce: no such setting; there are kind, components, pool"),
-    ],
-)
-def test_settings_of_the_taught_detector_that_do_not_fit_are_named(option: str, complaint: str) -> None:
-    with pytest.raises(BoxlessError, match=complaint):
-        resolve(preset("seeded"), options=[option])
-
-
-@pytest.mark.parametrize(
-    ("option", "complaint"),
-    [
-        ("head.far_weight=2", "head.far_weight: Input should be less than or equal to 1"),
-        ("head.hidden=[8]", "head.hidden: no such setting; there are kind, components, channels"),
-    ],
-)
-def test_settings_of_the_student_that_do_not_fit_are_named(option: str, complaint: str) -> None:
-    with pytest.raises(BoxlessError, match=complaint):
-        resolve(preset("student"), options=[option])
+    assert not plain.head.hypercolumns
+    others = ("oquab", "wsddn", "contextlocnet", "oicr", "pcl", "mist")
+    assert not any(resolve(preset(name)).head.hypercolumns for name in others)
 
 
 @pytest.mark.parametrize(
     "options",
     [["views.scales=[384, 512]"], ["inference.views.scales=[384, 512]"], ["inference.views.flips=true"]],
 )
-def test_a_student_looks_at_one_view(options: list[str]) -> None:
-    mend = ["inference.views.scales=[512]", "inference.views.flips=false"]
-    with pytest.raises(BoxlessError, match=r"one view.*inference\.views\.scales=\[512\] inference\.views\.flips=false"):
+def test_a_student_predicts_in_one_view(options: list[str]) -> None:
+    fix = ["inference.views.scales=[512]", "inference.views.flips=false"]
+    with pytest.raises(BoxlessError, match=r"give one: inference\.views\.scales=\[512\] inference\.views\.flips=false"):
         resolve(preset("student"), options=options)
-    assert resolve(preset("student"), options=[*options, *mend]).test_views.scales == (512,)
+    assert resolve(preset("student"), options=[*options, *fix]).test_views.scales == (512,)
     assert resolve(preset("seeded"), options=options)
     assert resolve(preset("student"), options=["views.flips=true"]).test_views.scales == (512,)
+
+
+def test_an_unknown_method_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(BoxlessError, match="'wsdn' is unknown; there are seeded, student, cam, oquab, wsddn"):
+        preset("wsdn")

@@ -14,7 +14,7 @@ from boxless.backbones import Backbone, Hypercolumns
 from boxless.config import BackboneConfig, ViewConfig
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
-from boxless.features import Batch, FeatureStore, Item, View, collate, to_pixels, views_of
+from boxless.features import Batch, FeatureStore, Item, Targets, View, collate, to_pixels, views_of
 from boxless.images import content_keys, read_image
 
 CPU = torch.device("cpu")
@@ -56,7 +56,7 @@ def noise(width: int, height: int) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize(
-    ("scale", "size", "shown"),
+    ("scale", "size", "expected"),
     [
         (512, (640, 480), (512, 384)),
         (512, (480, 640), (384, 512)),
@@ -65,9 +65,9 @@ def noise(width: int, height: int) -> NDArray[np.uint8]:
         (64, (3000, 8), (64, 1)),  # 0.17 rows are one
     ],
 )
-def test_the_longest_side_of_a_view_is_its_scale(scale: int, size: tuple[int, int], shown: tuple[int, int]):
-    assert View(scale).size(*size) == shown
-    assert View(scale, True).size(*size) == shown
+def test_the_longest_side_of_a_view_is_its_scale(scale: int, size: tuple[int, int], expected: tuple[int, int]):
+    assert View(scale).size(*size) == expected
+    assert View(scale, True).size(*size) == expected
 
 
 def test_boxes_move_into_the_view():
@@ -78,13 +78,13 @@ def test_boxes_move_into_the_view():
     assert flipped.tolist() == [[160, 24, 288, 120], [0, 0, 320, 240]]
     assert plain.dtype == flipped.dtype == np.float32
     np.testing.assert_array_equal(boxes, before)
-    # 50 x 201 is shown as 16 x 64: each side has its own factor.
+    # 50 x 201 becomes 16 x 64: each side has its own factor.
     np.testing.assert_allclose(
         View(64).boxes(np.array([[25, 67, 50, 201]], np.float32), 50, 201), [[8, 64 / 3, 16, 64]]
     )
 
 
-def test_a_flipped_view_shows_in_the_flipped_box_what_the_plain_one_shows_in_the_plain():
+def test_boxes_of_plain_and_flipped_views_hold_the_same_pixels():
     image = np.zeros((48, 64, 3), np.uint8)
     image[10:30, 8:20] = 255
     box = np.array([[8, 10, 20, 30]], np.float32)
@@ -96,7 +96,7 @@ def test_a_flipped_view_shows_in_the_flipped_box_what_the_plain_one_shows_in_the
         assert pixels.max() == 0
 
 
-def test_views_are_every_scale_and_then_every_scale_mirrored():
+def test_mirrored_views_come_after_plain_ones():
     assert views_of(ViewConfig(scales=(64, 96))) == (View(64), View(96))
     both = views_of(ViewConfig(scales=(64, 96), flips=True))
     assert both == (View(64), View(96), View(64, True), View(96, True))
@@ -142,12 +142,14 @@ def test_a_larger_view_interpolates():
 
 
 def test_collate_pads_with_zeros_and_keeps_values(monkeypatch: pytest.MonkeyPatch):
-    # Fresh memory is often zero by chance.
+    # New memory is often zero by chance.
     monkeypatch.setattr("boxless.features.torch.empty", lambda *sides, dtype: torch.full(sides, torch.nan, dtype=dtype))
     small, large = torch.rand(2, 2, 3) + 1, torch.rand(2, 4, 2) + 1
     boxes = [torch.rand(5, 4), torch.rand(1, 4)]
-    targets = [torch.tensor([1.0, float("nan")]), torch.tensor([0.0, 1.0])]
-    batch = collate([Item(small, (30, 44), boxes[0], targets[0]), Item(large, (60, 31), boxes[1], targets[1])])
+    image_labels = [torch.tensor([1.0, float("nan")]), torch.tensor([0.0, 1.0])]
+    batch = collate(
+        [Item(small, (30, 44), boxes[0], image_labels[0]), Item(large, (60, 31), boxes[1], image_labels[1])]
+    )
     assert batch.maps.shape == (2, 2, 4, 3)
     assert torch.equal(batch.maps[0, :, :2], small)
     assert torch.equal(batch.maps[1, :, :, :2], large)
@@ -157,7 +159,7 @@ def test_collate_pads_with_zeros_and_keeps_values(monkeypatch: pytest.MonkeyPatc
     assert batch.extents.tolist() == [[2, 3], [4, 2]]
     assert batch.boxes is not None
     assert all(torch.equal(one, other) for one, other in zip(batch.boxes, boxes, strict=True))
-    torch.testing.assert_close(batch.image_labels, torch.stack(targets), equal_nan=True)
+    torch.testing.assert_close(batch.image_labels, torch.stack(image_labels), equal_nan=True)
 
 
 def test_collate_pads_a_map_that_is_smaller_both_ways(monkeypatch: pytest.MonkeyPatch):
@@ -172,8 +174,8 @@ def test_maps_of_folded_and_of_other_networks_do_not_share_a_folder(cache: Path,
     for stages in (nn.Sequential(convolution), nn.Sequential(convolution, nn.BatchNorm2d(2))):
         backbone = Backbone(stages.eval(), 2, 16, (0,) * 3, (1,) * 3, "", "")
         FeatureStore(backbone, stages, BackboneConfig(), torch.device("cpu")).compute(images, VIEWS[:1])
-    told = [json.loads(file.read_text()) for file in cache.rglob("settings.json")]
-    assert sorted("folding" in each for each in told) == [False, True]
+    stored = [json.loads(file.read_text()) for file in cache.rglob("settings.json")]
+    assert sorted("folding" in each for each in stored) == [False, True]
 
 
 def test_collate_keeps_the_precision_of_stored_maps():
@@ -182,10 +184,21 @@ def test_collate_keeps_the_precision_of_stored_maps():
     assert collate([Item(stored.float(), (48, 64))]).maps.dtype == torch.float32
 
 
-def test_collate_without_boxes_and_targets():
+def test_collate_without_boxes_and_image_labels():
     batch = collate([Item(torch.ones(1, 2, 2), (32, 32))])
     assert batch.boxes is None
     assert batch.image_labels is None
+
+
+def test_targets_stay_with_their_view_and_move_with_the_batch():
+    one = Targets(torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([1]), torch.tensor([False]))
+    other = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+    items = [Item(torch.ones(1, 2, 2), (32, 32), targets=targets) for targets in (one, other)]
+    batch = collate(items).to(torch.device("meta"))
+    assert batch.targets is not None
+    assert [len(view.boxes) for view in batch.targets] == [1, 0]
+    assert all(part.device.type == "meta" for view in batch.targets for part in view)
+    assert collate([Item(torch.ones(1, 2, 2), (32, 32))]).targets is None
 
 
 def test_a_batch_moves_as_a_whole():
@@ -212,12 +225,12 @@ def test_extract_runs_the_frozen_stages_on_the_views_pixels():
     for view in VIEWS:
         features = store.extract(image, view)
         with torch.inference_mode():
-            wanted = network.stages(to_pixels(image, view, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))[None])[0]
+            expected = network.stages(to_pixels(image, view, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))[None])[0]
         assert features.dtype == torch.float32
         assert not features.requires_grad
         assert features.shape == (6, -(-view.size(100, 70)[1] // 16), view.scale // 16)
         assert torch.equal(features, features.half().float())
-        torch.testing.assert_close(features, wanted, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_stored_maps_are_what_extract_gives_in_half_precision(images: dict[str, Path], cache: Path):
@@ -232,17 +245,17 @@ def test_stored_maps_are_what_extract_gives_in_half_precision(images: dict[str, 
             assert torch.equal(store.load(key, path, view).float(), store.extract(read_image(path), view))
 
 
-def test_a_symmetric_image_has_the_same_map_in_its_mirror():
+def test_a_flipped_view_has_the_map_of_the_mirrored_image():
     store, half = make_store(), noise(40, 48)
     image = np.concatenate([half, half[:, ::-1]], axis=1)
     assert torch.equal(store.extract(image, View(80)), store.extract(image, View(80, True)))
-    lopsided = noise(80, 48)
-    plain, flipped = store.extract(lopsided, View(80)), store.extract(lopsided, View(80, True))
+    asymmetric = noise(80, 48)
+    plain, flipped = store.extract(asymmetric, View(80)), store.extract(asymmetric, View(80, True))
     assert not torch.equal(plain, flipped)
-    assert torch.equal(flipped, store.extract(lopsided[:, ::-1], View(80)))
+    assert torch.equal(flipped, store.extract(asymmetric[:, ::-1], View(80)))
 
 
-def test_what_is_stored_is_not_computed_again(images: dict[str, Path], cache: Path):
+def test_stored_maps_are_not_computed_again(images: dict[str, Path], cache: Path):
     make_store().compute(images, VIEWS[:1])
     first = arrays(cache)
     assert len(first) == 3
@@ -279,9 +292,7 @@ def test_a_stopped_call_is_resumed(images: dict[str, Path], cache: Path, monkeyp
         assert torch.equal(store.load(key, path, VIEWS[1]).float(), extract(store, read_image(path), VIEWS[1]))
 
 
-def test_what_is_half_written_is_not_taken_for_whole(
-    images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_half_written_map_is_no_map(images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch):
     def torn(file: object, array: object, **_: object) -> None:
         file.write(b"\x93NUMPY")  # type: ignore[attr-defined]
         raise KeyboardInterrupt
@@ -295,7 +306,7 @@ def test_what_is_half_written_is_not_taken_for_whole(
 
 
 @pytest.mark.parametrize("freeze", ["all", "none"])
-def test_broken_images_are_reported_and_the_others_done(
+def test_broken_images_are_reported_and_the_others_stored(
     images: dict[str, Path], cache: Path, tmp_path: Path, freeze: str
 ):
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.jpg"
@@ -310,15 +321,15 @@ def test_broken_images_are_reported_and_the_others_done(
         assert store.load(key, path, VIEWS[0]).shape[0] == (6 if freeze == "all" else 3)
 
 
-def test_where_nothing_is_frozen_pixels_are_given_and_nothing_is_stored(images: dict[str, Path], cache: Path):
+def test_without_frozen_stages_pixels_are_loaded_and_nothing_is_stored(images: dict[str, Path], cache: Path):
     store = make_store(freeze="none")
     assert not store.cached
     assert store.compute(images, VIEWS) == {}
     for key, path in images.items():
         for view in VIEWS:
-            wanted = to_pixels(read_image(path), view, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
-            assert torch.equal(store.load(key, path, view), wanted)
-            assert torch.equal(store.extract(read_image(path), view), wanted)
+            expected = to_pixels(read_image(path), view, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
+            assert torch.equal(store.load(key, path, view), expected)
+            assert torch.equal(store.extract(read_image(path), view), expected)
     assert not cache.exists()
 
 
@@ -335,7 +346,7 @@ def test_other_weights_stages_or_networks_have_their_own_entries(images: dict[st
         other.compute(images, VIEWS[:1])
         assert len(arrays(cache)) == 3 * number
         assert arrays(cache).items() >= first.items()
-    # Where the weights came from and what else is trained is no matter, as long as they are the same.
+    # The same weights from elsewhere, or with other trained stages, give the same maps.
     for config in (BackboneConfig(weights="some.pth"), BackboneConfig(freeze=2)):
         make_store(config=config).compute(images, VIEWS[:1])
         assert len(arrays(cache)) == 15
@@ -344,34 +355,34 @@ def test_other_weights_stages_or_networks_have_their_own_entries(images: dict[st
 def test_hypercolumns_have_entries_of_their_own(images: dict[str, Path], cache: Path):
     network = backbone()
 
-    def joined(*levels: int) -> FeatureStore:
+    def hypercolumns(*levels: int) -> FeatureStore:
         return FeatureStore(network, Hypercolumns(network.stages, levels), BackboneConfig(), CPU)
 
-    for number, store in enumerate((make_store(), joined(0), joined(0, 1)), 1):
+    for number, store in enumerate((make_store(), hypercolumns(0), hypercolumns(0, 1)), 1):
         store.compute(images, VIEWS[:1])
         assert len(arrays(cache)) == 3 * number
-    joined(0).compute(images, VIEWS[:1])
+    hypercolumns(0).compute(images, VIEWS[:1])
     assert len(arrays(cache)) == 9
     (key, path), *_ = images.items()
-    plain, deep = (store.load(key, path, VIEWS[0]) for store in (make_store(), joined(0)))
+    plain, deep = (store.load(key, path, VIEWS[0]) for store in (make_store(), hypercolumns(0)))
     assert deep.shape == (6 + 8, *plain.shape[1:])
     assert torch.equal(deep[:6], plain)
-    told = [json.loads(file.read_text()) for file in cache.rglob("settings.json")]
-    assert sorted(settings.get("levels", []) for settings in told) == [[], [0], [0, 1]]
+    stored = [json.loads(file.read_text()) for file in cache.rglob("settings.json")]
+    assert sorted(settings.get("levels", []) for settings in stored) == [[], [0], [0, 1]]
 
 
-def test_images_are_extracted_one_a_thread_and_as_if_alone(
+def test_images_are_extracted_one_a_thread_independently(
     images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     store, threads, names = make_store(), torch.get_num_threads(), set()
     extract = FeatureStore.extract
 
-    def noted(self: FeatureStore, image: NDArray[np.uint8], view: View) -> torch.Tensor:
+    def recorded(self: FeatureStore, image: NDArray[np.uint8], view: View) -> torch.Tensor:
         names.add((threading.get_ident(), torch.get_num_threads()))
         return extract(self, image, view)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureStore, "extract", noted)
+        patch.setattr(FeatureStore, "extract", recorded)
         torch.set_num_threads(3)
         try:
             store.compute(images, VIEWS)

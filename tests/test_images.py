@@ -2,6 +2,7 @@ import io
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,11 @@ import pytest
 from PIL import Image
 
 from boxless.errors import ImageError
-from boxless.images import content_key, decode_image, find_images, image_size, read_image, write_image
+from boxless.images import FORMATS, content_key, decode_image, image_header, image_size, read_image, write_image
 
 RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
 COLOURS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=2)
-"""(12, 16, 3): no two pixels alike, so that a turn or a swap of channels shows."""
+"""(12, 16, 3): all pixels differ, so that rotations and swapped channels are detected."""
 
 # What a viewer does for each EXIF orientation, as the standard (EXIF 2.3, tag 274) words row 0 and column 0.
 DISPLAYED = {
@@ -39,7 +40,7 @@ def exif(orientation: int) -> Image.Exif:
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp"])
-def test_lossless_colours_come_back_exact(tmp_path, suffix):
+def test_lossless_colours_are_exact(tmp_path, suffix):
     file = tmp_path / f"a.{suffix}"
     Image.fromarray(COLOURS).save(file, **({"lossless": True} if suffix == "webp" else {}))
     image = read_image(file)
@@ -58,6 +59,54 @@ def test_exif_rotation_is_applied(tmp_path, suffix, orientation):
     assert image_size(file) == expected.shape[1::-1]
 
 
+@pytest.mark.parametrize("orientation", [*range(1, 9), 0, 9])
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_a_header_gives_the_orientation(tmp_path, suffix, orientation):
+    Image.fromarray(COLOURS).save(tmp_path / f"a.{suffix}", exif=exif(orientation))
+    expected = (12, 16) if orientation in (5, 6, 7, 8) else (16, 12)
+    assert image_header(tmp_path / f"a.{suffix}") == (expected, orientation if orientation in range(1, 9) else 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [(10, (2**32 - 1, 3)), (12, (3, 2**32 - 1)), (2, (0, 0)), (5, (5, 0))], ids=str
+)
+def test_a_wrong_value_elsewhere_in_exif_does_not_lose_the_image(tmp_path, kind, value):
+    # Orientation 6, and an XResolution of a type or value that Pillow cannot write again.
+    entries = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHII", 0x011A, kind, 1, 38)
+    block = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<III", 0, *value)
+    Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=block)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), DISPLAYED[6](COLOURS))
+    assert image_header(tmp_path / "a.png") == ((12, 16), 6)
+
+
+def test_exif_that_is_no_exif_leaves_the_image_as_it_is(tmp_path):
+    Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=b"Exif\0\0nonsense")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), COLOURS)
+
+
+@pytest.mark.skipif("AVIF" not in FORMATS, reason="the installed Pillow does not read AVIF")
+def test_avif(tmp_path):
+    Image.new("RGB", (16, 12), (255, 0, 0)).save(tmp_path / "a.avif", quality=100)
+    assert np.abs(read_image(tmp_path / "a.avif").astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_heic_is_read_with_pillow_heif_and_leaves_pillow_as_it_is(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    ramp = np.repeat(np.arange(0, 240, 6, dtype=np.uint8)[:, None, None], 60, axis=1).repeat(3, axis=2)
+    heif.from_pillow(Image.fromarray(ramp)).save(tmp_path / "a.heic", quality=95, exif=exif(6).tobytes())
+    image = read_image(tmp_path / "a.heic")
+    assert image_header(tmp_path / "a.heic").size == (40, 60) == image.shape[1::-1]
+    assert np.abs(image.astype(int) - DISPLAYED[6](ramp)).max() <= 6
+    assert "HEIF" not in Image.OPEN
+
+
+def test_heic_without_pillow_heif_is_an_error_that_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("boxless.images.find_heif", lambda: None)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(ImageError, match=r"a\.heic: HEIC .*pip install pillow-heif, or convert it to JPEG"):
+        read_image(tmp_path / "a.heic")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_of_a_photograph(tmp_path, orientation):
     photograph = np.zeros((40, 60, 3), np.uint8)
@@ -72,7 +121,7 @@ def test_exif_rotation_of_a_photograph(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_is_none(tmp_path, value):
+def test_an_invalid_orientation_is_ignored(tmp_path, value):
     Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=exif(value))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), COLOURS)
     assert image_size(tmp_path / "a.png") == (16, 12)
@@ -123,7 +172,7 @@ def test_palettes_with_and_without_transparency(tmp_path, more, left):
     assert image[3, 12].tolist() == [0, 0, 255]
 
 
-def test_transparency_is_laid_on_white(tmp_path):
+def test_transparency_is_blended_with_white(tmp_path):
     pixels = np.zeros((12, 16, 4), np.uint8)
     pixels[:6] = (10, 20, 30, 255)
     pixels[6:] = (200, 0, 100, 51)
@@ -151,7 +200,7 @@ def test_cmyk(tmp_path, suffix):
     assert np.abs(image.astype(int) - [255, 0, 0]).max() <= 2
 
 
-def test_of_an_animation_the_first_frame_is_taken(tmp_path):
+def test_the_first_frame_of_an_animation_is_read(tmp_path):
     frames = [Image.new("RGB", (16, 12), colour) for colour in ("red", "lime", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert read_image(tmp_path / "a.gif")[5, 5].tolist() == [255, 0, 0]
@@ -178,7 +227,7 @@ def test_a_truncated_file_is_an_error_that_names_it(tmp_path, suffix, share):
         (b"\x89PNG\r\n\x1a\n", "replace it"),
     ],
 )
-def test_what_is_no_image_is_an_error_that_names_it(tmp_path, read, content, message):
+def test_a_file_that_is_no_image_is_an_error_that_names_it(tmp_path, read, content, message):
     (tmp_path / "a b ü.jpg").write_bytes(content)
     with pytest.raises(ImageError, match=f"a b ü.jpg: .*{message}"):
         read(tmp_path / "a b ü.jpg")
@@ -202,7 +251,7 @@ def png(width: int, height: int, bits: int, colour: int, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("side", [10_000, 50_000])
-def test_a_small_file_that_claims_a_huge_image_is_refused_without_a_warning(tmp_path, side):
+def test_a_small_file_of_a_huge_image_is_refused_without_a_warning(tmp_path, side):
     (tmp_path / "bomb.png").write_bytes(png(side, side, 8, 0, zlib.compress(b"\0" * 1000)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -218,7 +267,7 @@ def test_a_side_too_short_is_an_error(tmp_path, size):
     assert image_size(tmp_path / "tiny.png") == size
 
 
-def test_damaged_bytes_lead_to_a_image_or_a_image_error(tmp_path):
+def test_damaged_bytes_give_an_image_or_an_image_error(tmp_path):
     rng = np.random.default_rng(0)
     streams = []
     for kind, more in (("JPEG", {}), ("PNG", {}), ("TIFF", {}), ("GIF", {}), ("BMP", {}), ("WEBP", {})):
@@ -255,7 +304,7 @@ def test_an_error_of_any_kind_in_a_decoder_names_the_file(tmp_path):
         read_image(tmp_path / "a.tif")
 
 
-def test_bytes_are_decoded_as_their_file_is(tmp_path: Path) -> None:
+def test_bytes_are_decoded_like_their_file(tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -268,7 +317,7 @@ def test_bytes_are_decoded_as_their_file_is(tmp_path: Path) -> None:
             decode_image(content, "it", 2400)
 
 
-def test_the_key_is_of_the_content_not_of_the_name(tmp_path):
+def test_the_key_depends_on_the_content_not_on_the_name(tmp_path):
     (tmp_path / "sub").mkdir()
     for name, content in (("a.jpg", b"1"), ("sub/ä ö.png", b"1"), ("b.jpg", b"2")):
         (tmp_path / name).write_bytes(content)
@@ -277,18 +326,7 @@ def test_the_key_is_of_the_content_not_of_the_name(tmp_path):
     assert len(keys[0]) == 32
 
 
-def test_images_are_found_at_any_depth_sorted_and_hidden_ones_left(tmp_path):
-    names = ["b.JPG", "a b.jpeg", "sub/ü.webp", "sub/._ü.webp", ".cache/c.jpg", "sub/.ipynb_checkpoints/d.jpg", "e.txt"]
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.jpg").mkdir()
-    assert find_images(tmp_path) == [tmp_path / name for name in ("a b.jpeg", "b.JPG", "sub/ü.webp")]
-    assert find_images(tmp_path / "e.txt") == [tmp_path / "e.txt"]
-    assert find_images(Path(tmp_path / ".cache")) == [tmp_path / ".cache" / "c.jpg"]
-
-
-def test_a_image_is_written_as_its_suffix_says(tmp_path: Path) -> None:
+def test_the_suffix_determines_the_written_format(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     for name, form in (("a.png", "PNG"), ("a.jpg", "JPEG")):
         write_image(tmp_path / name, image)
@@ -298,7 +336,7 @@ def test_a_image_is_written_as_its_suffix_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
-def test_what_is_white_in_16_bits_is_told_by_the_values(tmp_path, bits):
+def test_white_in_16_bits_follows_from_the_values(tmp_path, bits):
     white = 2**bits - 1
     Image.fromarray(np.array([[0, white // 3, white]] * 12, np.uint16).repeat(4, axis=1)).save(tmp_path / "a.png")
     assert sorted(set(read_image(tmp_path / "a.png")[0, :, 0].tolist())) == [0, 85, 255]
@@ -308,3 +346,12 @@ def test_what_is_white_in_16_bits_is_told_by_the_values(tmp_path, bits):
 def test_white_of_floats_is_one_or_that_of_a_number_of_bits(tmp_path, white):
     Image.fromarray(np.array([[0, 0.4, 1]] * 12, np.float32).repeat(4, axis=1) * white).save(tmp_path / "a.tif")
     assert sorted(set(read_image(tmp_path / "a.tif")[0, :, 0].tolist())) == [0, 102, 255]
+
+
+def test_reading_in_threads_leaves_the_warning_filters_as_they_were(tmp_path):
+    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        sizes = set(pool.map(image_size, [tmp_path / "a.png"] * 400))
+    assert sizes == {(16, 12)}
+    assert warnings.filters == before

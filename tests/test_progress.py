@@ -1,85 +1,89 @@
-import threading
-import time
-from pathlib import Path
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 
-from boxless.errors import ImageError
-from boxless.progress import track_images, track_threads
+from boxless.progress import bars_shown, progress_bars, track
+
+SCRIPT = """
+import sys
+from boxless.logs import log_to_console
+from boxless.progress import download_bar, progress_bars, track
+import logging
+log_to_console()
+logger = logging.getLogger("boxless.test")
+with progress_bars("off" not in sys.argv):
+    for transient in (True, False):
+        for item in track(range(3), "Steps", 3, transient=transient):
+            pass
+        logger.info("epoch 1  " + "loss 0.1234  " * 20)
+    with download_bar("file.tar", 100, 10) as advance:
+        advance(90)
+logger.warning("watch out")
+"""
 
 
-def test_results_come_in_order_whatever_is_done_first():
-    last_is_done = threading.Event()
-
-    def work(item: int) -> int:
-        if item == 0:
-            assert last_is_done.wait(10)
-        if item == 3:
-            last_is_done.set()
-        return 10 * item
-
-    assert list(track_threads(work, range(9), "Test", 2)) == [10 * item for item in range(9)]
-
-
-def test_as_many_are_worked_on_at_once_as_there_are_threads_and_none_in_the_callers():
-    together, names = threading.Barrier(3, timeout=10), set()
-
-    def work(item: int) -> None:
-        names.add(threading.get_ident())
-        together.wait()
-
-    list(track_threads(work, range(6), "Test", 3))
-    assert len(names) == 3 and threading.get_ident() not in names
+def in_terminal(*words: str, **environment: str) -> str:
+    """Standard error of the script in a terminal."""
+    parent, child = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment}
+    with subprocess.Popen([sys.executable, "-c", SCRIPT, *words], stderr=child, env=env) as process:
+        os.close(child)
+        output = b""
+        while True:
+            try:
+                read = os.read(parent, 1 << 16)
+            except OSError:  # Linux reports the end of a terminal so.
+                break
+            if not read:
+                break
+            output += read
+    os.close(parent)
+    assert process.returncode == 0
+    return output.decode()
 
 
-def test_threads_wait_for_a_slow_caller_and_stop_with_it():
-    begun: list[int] = []
-    results = track_threads(begun.append, range(100), "Test", 2)
-    for fetched in range(1, 4):
-        next(results)
-        deadline = time.monotonic() + 10
-        while len(begun) < fetched + 3 and time.monotonic() < deadline:
-            time.sleep(0.001)
-        time.sleep(0.02)
-        assert sorted(begun) == list(range(fetched + 3))
-    results.close()
-    assert len(begun) == 6
+def test_there_is_a_bar_in_a_terminal():
+    output = in_terminal()
+    assert "Steps" in output and "3/3" in output and "file.tar" in output
+    assert "epoch 1" in output and "Warning: watch out" in output
 
 
-def test_of_what_waits_for_a_thread_nothing_is_begun_after_the_end():
-    begun, go_on = [], threading.Event()
-
-    def work(item: int) -> None:
-        begun.append(item)
-        assert item == 0 or go_on.wait(10)
-
-    results = track_threads(work, range(9), "Test", 2)
-    next(results)
-    threading.Timer(0.2, go_on.set).start()
-    results.close()
-    # Three wait to be fetched, of which two have a thread.
-    assert go_on.is_set() and 3 not in begun
+@pytest.mark.parametrize(("words", "environment"), [(["off"], {}), ([], {"BOXLESS_PROGRESS": "0"})])
+def test_bars_are_turned_off_by_the_context_and_the_environment(words: list[str], environment: dict[str, str]):
+    output = in_terminal(*words, **environment)
+    assert "Steps" not in output and "file.tar" not in output
+    assert "epoch 1" in output and "Warning: watch out" in output
 
 
-def test_what_goes_wrong_is_raised_in_its_turn_and_nothing_further_begun():
-    begun: list[int] = []
-
-    def work(item: int) -> int:
-        begun.append(item)
-        return 1 // (2 - item)
-
-    results = track_threads(work, range(50), "Test", 1)
-    assert [next(results), next(results)] == [0, 1]
-    with pytest.raises(ZeroDivisionError):
-        list(results)
-    assert len(begun) <= 4
+@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1"}])
+def test_a_log_file_has_neither_bars_nor_blank_nor_wrapped_lines(environment: dict[str, str]):
+    env = {**os.environ, "COLUMNS": "80", **environment}
+    run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=env, check=True)
+    epoch = "epoch 1  " + "loss 0.1234  " * 20
+    warning = "\x1b[33mWarning: watch out\x1b[0m" if environment else "Warning: watch out"
+    assert run.stderr.splitlines() == [epoch, epoch, warning]
+    assert run.stdout == ""
 
 
-def test_images_that_cannot_be_used_are_told_in_order():
-    def work(key: str, path: Path) -> None:
-        if key in "bd":
-            raise ImageError(f"{path}: broken")
+def test_inner_contexts_cannot_turn_bars_on_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stderr", type("Terminal", (), {"isatty": lambda self: True})())
+    monkeypatch.setenv("TERM", "xterm")
+    assert bars_shown()
+    with progress_bars(False):
+        with progress_bars(True):
+            assert not bars_shown()
+        assert not bars_shown()
+    assert bars_shown()
 
-    images = {key: Path(f"{key}.jpg") for key in "abcde"}
-    reasons = track_images(work, images, "Test", 2)
-    assert list(reasons.items()) == [(Path(f"{key}.jpg"), f"{key}.jpg: broken") for key in "bd"]
+
+def test_items_pass_through_and_memory_is_released(monkeypatch: pytest.MonkeyPatch):
+    released: list[int] = []
+    monkeypatch.setattr("boxless.progress.release_memory", lambda: released.append(1))
+    items = iter(track(range(45), "Test", 45))
+    assert [next(items) for _ in range(21)] == list(range(21)) and len(released) == 1
+    assert list(items) == list(range(21, 45))
+    assert len(released) == 3
+    assert list(track([], "Test", 0)) == [] and len(released) == 3

@@ -62,10 +62,10 @@ def test_predict_gives_the_confident_boxes(url: str) -> None:
     }
 
 
-def test_predict_gives_all_boxes_from_a_score_on(url: str) -> None:
-    assert upload(url, min_score=0).json()["detections"] == [CAT, DOG, OWL]
-    assert upload(url, min_score=0.7).json()["detections"] == [CAT]
-    assert upload(url, min_score="much").status_code == 422
+def test_predict_gives_all_boxes_above_a_score(url: str) -> None:
+    assert upload(url, threshold=0).json()["detections"] == [CAT, DOG, OWL]
+    assert upload(url, threshold=0.7).json()["detections"] == [CAT]
+    assert upload(url, threshold="much").status_code == 422
 
 
 def test_images_are_read_as_displayed(url: str) -> None:
@@ -75,27 +75,27 @@ def test_images_are_read_as_displayed(url: str) -> None:
     assert (answer["width"], answer["height"], answer["detections"]) == (96, 64, [CAT, DOG])
 
 
-def test_look_gives_everything_the_page_shows(url: str) -> None:
-    answer = upload(url, encoded("TIFF", (192, 128)), "look").json()
-    seen = [(one["name"], one["confident"], one["box"]) for one in answer["detections"]]
-    assert seen == [(name, name != "owl", [2 * side for side in BOXES[name]]) for name in CLASSES]
+def test_inspect_gives_everything_the_page_shows(url: str) -> None:
+    answer = upload(url, encoded("TIFF", (192, 128)), "inspect").json()
+    found = [(one["name"], one["confident"], one["box"]) for one in answer["detections"]]
+    assert found == [(name, name != "owl", [2 * side for side in BOXES[name]]) for name in CLASSES]
     assert pixels_of(answer["image"]).shape == (128, 192, 3)
     heat = known_detector().heatmap(np.zeros((128, 192, 3), np.uint8))
     for label, name in enumerate(CLASSES):
         assert answer["classes"][name]["colour"] == "#{:02x}{:02x}{:02x}".format(*class_colour(label))
         wanted = draw_heatmap(np.zeros((128, 192, 3), np.uint8), heat.maps[label], alpha=1)
-        far = np.abs(pixels_of(answer["classes"][name]["heatmap"]) - wanted.astype(float))
-        assert far.mean() < 8
+        difference = np.abs(pixels_of(answer["classes"][name]["heatmap"]) - wanted.astype(float))
+        assert difference.mean() < 8
 
 
-def test_what_the_page_gets_is_no_larger_than_it_can_show(url: str) -> None:
-    answer = upload(url, encoded("JPEG", (3200, 2400)), "look").json()
+def test_images_for_the_page_are_scaled_down(url: str) -> None:
+    answer = upload(url, encoded("JPEG", (3200, 2400)), "inspect").json()
     assert (answer["width"], answer["height"]) == (3200, 2400)
     assert pixels_of(answer["image"]).shape == (1200, 1600, 3)
     assert pixels_of(answer["classes"]["cat"]["heatmap"]).shape == (240, 320, 3)
 
 
-def test_the_model_names_itself_and_its_limits(url: str) -> None:
+def test_the_model_route_gives_name_classes_and_limits(url: str) -> None:
     model = requests.get(f"{url}/model", timeout=30).json()
     assert (model["model_version"], model["method"], model["classes"]) == ("first", "quarters", list(CLASSES))
     assert (model["max_bytes"], model["max_pixels"]) == (GENEROUS.size, GENEROUS.pixels)
@@ -104,13 +104,13 @@ def test_the_model_names_itself_and_its_limits(url: str) -> None:
 
 def test_the_description_needs_no_network(url: str) -> None:
     description = requests.get(f"{url}/openapi.json", timeout=30).json()
-    assert description["paths"].keys() == {"/model", "/look", "/predict", "/health", "/setup"}
+    assert description["paths"].keys() == {"/model", "/inspect", "/predict", "/health", "/setup"}
     body = description["paths"]["/predict"]["post"]["requestBody"]["content"]
     assert body.keys() == {"multipart/form-data", "application/json"}
     assert requests.get(f"{url}/docs", timeout=30).status_code == 404
 
 
-def test_the_page_asks_for_nothing_elsewhere(url: str) -> None:
+def test_the_page_loads_nothing_from_other_sites(url: str) -> None:
     for path in ("", "app.js", "style.css"):
         answer = requests.get(f"{url}/{path}", timeout=30)
         assert answer.status_code == 200 and answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -127,25 +127,25 @@ CONFIG = """<View><Image name="photo" value="$image"/><Choices name="quality" to
 <Label value="dog"/><Label value="cow"/></RectangleLabels></View>"""
 
 
-def test_label_studio_is_greeted(url: str) -> None:
+def test_label_studio_is_set_up(url: str) -> None:
     assert requests.get(f"{url}/health", timeout=30).json()["status"] == "UP"
-    greeting = {
+    setup = {
         "project": "1.1700000000",
         "schema": CONFIG,
         "hostname": "http://x",
         "access_token": "",
         "extra_params": None,
     }
-    answer = requests.post(f"{url}/setup", json=greeting, timeout=30)
+    answer = requests.post(f"{url}/setup", json=setup, timeout=30)
     assert (answer.status_code, answer.json()) == (200, {"model_version": "first"})
-    answer = requests.post(f"{url}/setup", json=greeting | {"schema": "<View/>"}, timeout=30)
+    answer = requests.post(f"{url}/setup", json=setup | {"schema": "<View/>"}, timeout=30)
     assert answer.status_code == 422 and "one of the labels cat, dog, owl" in answer.json()["error"]
 
 
-def test_label_studio_gets_predictions_that_fit_its_config(url: str) -> None:
+def test_label_studio_gets_predictions_in_its_config(url: str) -> None:
     tasks = [{"id": 7, "data": {"image": data_uri(encoded(size=size))}} for size in ((96, 64), (192, 128))]
-    asked = {"tasks": tasks, "project": "1.1700000000", "label_config": CONFIG, "params": {"context": None}}
-    answer = requests.post(f"{url}/predict", json=asked, timeout=30).json()
+    body = {"tasks": tasks, "project": "1.1700000000", "label_config": CONFIG, "params": {"context": None}}
+    answer = requests.post(f"{url}/predict", json=body, timeout=30).json()
     assert answer["model_version"] == "first"
     first, second = answer["results"]
     assert (first["model_version"], first["score"]) == ("first", 0.9)
@@ -159,16 +159,16 @@ def test_label_studio_gets_predictions_that_fit_its_config(url: str) -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ("/data/upload/1/cat.jpg", "task 2: 'image' is a path or an address, and this server follows none"),
-        ("http://127.0.0.1:1/cat.jpg", "task 2: 'image' is a path or an address"),
-        ("file:///etc/hostname", "task 2: 'image' is a path or an address"),
-        ("data:text/plain,cat", "task 2: 'image' is a path or an address"),
-        ("data:image/png;base64,a*b", "task 2: 'image' is no base64"),
+        ("/data/upload/1/cat.jpg", "task 2: 'image' is a path or a URL, and this server reads neither"),
+        ("http://127.0.0.1:1/cat.jpg", "task 2: 'image' is a path or a URL"),
+        ("file:///etc/hostname", "task 2: 'image' is a path or a URL"),
+        ("data:text/plain,cat", "task 2: 'image' is a path or a URL"),
+        ("data:image/png;base64,a*b", "task 2: 'image' is not base64"),
         ("data:image/png;base64,YWJj", "task 2: not an image"),
         (None, "task 2: its data has no 'image'"),
     ],
 )
-def test_no_path_or_address_in_a_task_is_followed(url: str, image: str | None, message: str) -> None:
+def test_no_path_or_url_in_a_task_is_read(url: str, image: str | None, message: str) -> None:
     tasks = [{"data": {"image": data_uri(encoded())}}, {"data": {"image": image}}]
     answer = requests.post(f"{url}/predict", json={"tasks": tasks}, timeout=30)
     assert answer.status_code == 422 and message in answer.json()["error"]
@@ -196,11 +196,11 @@ def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
 
 def test_too_many_tasks_are_refused() -> None:
     with served(known_detector(), Limits(tasks=2)) as url:
-        asked = {"tasks": [{"data": {"image": data_uri(encoded())}}] * 3}
-        assert requests.post(f"{url}/predict", json=asked, timeout=30).status_code == 413
+        body = {"tasks": [{"data": {"image": data_uri(encoded())}}] * 3}
+        assert requests.post(f"{url}/predict", json=body, timeout=30).status_code == 413
 
 
-def test_too_many_requests_of_one_address_are_told_to_slow_down() -> None:
+def test_too_many_requests_from_one_address_are_refused() -> None:
     with served(known_detector(), Limits(rate=2, burst=3)) as url:
         assert [upload(url).status_code for _ in range(3)] == [200] * 3
         answer = upload(url)
@@ -210,20 +210,20 @@ def test_too_many_requests_of_one_address_are_told_to_slow_down() -> None:
         assert upload(url).status_code == 200
 
 
-def test_of_many_at_once_some_are_told_to_come_back() -> None:
+def test_too_many_requests_at_once_are_refused() -> None:
     with served(known_detector(seconds=0.3), Limits(waiting=3)) as url, ThreadPoolExecutor(12) as pool:
         codes = [answer.status_code for answer in pool.map(lambda _: upload(url), range(12))]
         assert set(codes) == {200, 503} and codes.count(200) >= 3
         assert upload(url).status_code == 200
 
 
-def test_nobody_waits_for_a_turn_longer_than_promised() -> None:
+def test_a_request_waits_for_the_detector_no_longer_than_the_limit() -> None:
     with served(known_detector(seconds=1.5), Limits(seconds=0.5)) as url, ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda _: upload(url), range(2)))
         assert sorted(answer.status_code for answer in answers) == [200, 503]
 
 
-def test_nobody_is_waited_for_longer_than_promised() -> None:
+def test_a_slow_client_is_disconnected_at_the_limit() -> None:
     with served(known_detector(), Limits(seconds=0.5)) as url, connected(url) as client:
         client.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\nslow")
         assert b" 408 " in client.recv(1000)
@@ -247,7 +247,7 @@ def test_other_names_for_this_machine_are_refused(url: str, host: str, code: int
     assert requests.get(f"{url}/health", headers={"Host": host}, timeout=30).status_code == code
 
 
-def test_other_sites_pages_may_not_ask(url: str) -> None:
+def test_requests_from_pages_of_other_sites_are_refused(url: str) -> None:
     for origin, code in ((url, 200), ("http://evil.example", 403), ("null", 403), (url + "0", 403)):
         files = {"file": ("x.png", encoded())}
         answer = requests.post(f"{url}/predict", files=files, headers={"Origin": origin}, timeout=30)
@@ -262,8 +262,8 @@ def test_large_uploads_are_not_spooled_to_disk(
     assert len(image) > 4_000_000
     with opened:
         assert upload(url, image).status_code == 200
-        asked = {"tasks": [{"data": {"image": data_uri(image)}}]}
-        assert requests.post(f"{url}/predict", json=asked, timeout=30).status_code == 200
+        body = {"tasks": [{"data": {"image": data_uri(image)}}]}
+        assert requests.post(f"{url}/predict", json=body, timeout=30).status_code == 200
     assert opened.for_writing == [] and list(tmp_path.iterdir()) == []
 
 
@@ -284,7 +284,7 @@ class Opened:
     def __exit__(self, *_: object) -> None:
         self.watching = False
 
-    def see(self, event: str, args: tuple[Any, ...]) -> None:
+    def record(self, event: str, args: tuple[Any, ...]) -> None:
         if not self.watching:
             return
         if event == "open":
@@ -300,7 +300,7 @@ class Opened:
 @pytest.fixture(scope="module")
 def _audit() -> Opened:
     opened = Opened()
-    sys.addaudithook(opened.see)  # Nothing takes it away again; it looks only while asked to.
+    sys.addaudithook(opened.record)  # Audit hooks cannot be removed; this one records only while it is watching.
     return opened
 
 
@@ -366,8 +366,8 @@ def hostile(rng: np.random.Generator) -> list[tuple[bytes, set[int]]]:
     climb = "/".join([".."] * int(rng.integers(1, 9)))
     return [
         (post(form(b"x" * 300_000)), {0, 413}),
-        (b"POST /look HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n", {413}),
-        (b"POST /look HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", {400}),
+        (b"POST /inspect HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n", {413}),
+        (b"POST /inspect HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", {400}),
         (post(form(good))[: -int(rng.integers(1, 60))], {0, 400}),
         (post(form(good[:cut])), {422}),
         (post(form(bytes(spoiled))), {200, 422}),
@@ -413,7 +413,7 @@ def hostile(rng: np.random.Generator) -> list[tuple[bytes, set[int]]]:
     ]
 
 
-def test_after_a_thousand_hostile_requests_it_answers_as_before_and_nothing_was_written(
+def test_after_a_thousand_hostile_requests_it_responds_as_before_and_nothing_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Opened
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -443,7 +443,7 @@ def test_after_a_thousand_hostile_requests_it_answers_as_before_and_nothing_was_
         assert wrong == []
         assert (after.status_code, after.json()) == (200, before)
         assert before["detections"] == [CAT, DOG]
-        assert upload(url, path="look").status_code == requests.get(url, timeout=30).status_code == 200
+        assert upload(url, path="inspect").status_code == requests.get(url, timeout=30).status_code == 200
     assert opened.for_writing == []
     assert not [name for name in opened.names if SECRET in name]
     assert list(tmp_path.rglob("*")) == [tmp_path / "temporary"]

@@ -30,7 +30,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith((url, "data:")) else wrong.append(request.url))
     page.goto(url)
-    expect(page.locator("#about")).to_have_text("Finds cat, dog, owl (method quarters).")
+    expect(page.locator("#about")).to_have_text("Detects cat, dog, owl (method quarters).")
     yield page
     context.close()
     assert [text for text in wrong if "status of 4" not in text] == []
@@ -44,7 +44,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def boxes(page: Page) -> list[list[str | None]]:
-    """Colour and place of every box drawn, the surest last."""
+    """Colour and place of every box drawn, the highest score last."""
     drawn = page.locator("#boxes rect[stroke]").all()
     return [[one.get_attribute(key) for key in ("stroke", "x", "y", "width", "height")] for one in drawn]
 
@@ -63,7 +63,7 @@ def slide(page: Page, value: float) -> None:
     page.locator("#threshold").fill(str(value))
 
 
-def test_a_image_is_looked_at_and_the_threshold_moves(page: Page, image: Path) -> None:
+def test_an_image_is_processed_and_the_slider_sets_the_threshold(page: Page, image: Path) -> None:
     drop(page, image)
     assert page.locator("#status").inner_text() == "an image.png, 96 × 64 pixels"
     assert boxes(page) == [DOG, CAT] and page.locator("#labels span").all_inner_texts() == ["dog 0.60", "cat 0.90"]
@@ -95,7 +95,7 @@ def test_classes_are_filtered_by_keyboard(page: Page, image: Path) -> None:
     assert boxes(page) == [DOG, CAT]
 
 
-def test_heatmaps_are_laid_over_the_image(page: Page, image: Path) -> None:
+def test_heatmaps_are_shown_over_the_image(page: Page, image: Path) -> None:
     drop(page, image)
     assert page.locator("#heat").is_hidden()
     page.click("[aria-label='Heatmap of dog']")
@@ -137,7 +137,7 @@ def test_images_can_be_dropped_anywhere(page: Page) -> None:
     assert page.locator("#status").inner_text() == "dropped.png, 96 × 64 pixels"
 
 
-def test_what_is_wrong_with_a_file_is_said(page: Page, image: Path, tmp_path: Path) -> None:
+def test_an_invalid_file_gives_a_message(page: Page, image: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.png"
     text.write_text("no image")
     page.set_input_files("#file", text)
@@ -145,12 +145,12 @@ def test_what_is_wrong_with_a_file_is_said(page: Page, image: Path, tmp_path: Pa
     large = tmp_path / "large.png"
     large.write_bytes(encoded(size=(400, 400), noise=True))
     page.set_input_files("#file", large)
-    assert page.locator("#error").inner_text() == "large.png has 0.5 MB, and at most 0.1 MB are taken."
+    assert page.locator("#error").inner_text() == "large.png has 0.5 MB; the maximum is 0.1 MB."
     drop(page, image)
     assert page.locator("#error").inner_text() == "" and boxes(page) == [DOG, CAT]
 
 
-def test_nothing_sticks_out_on_a_phone(page: Page, image: Path) -> None:
+def test_the_page_fits_a_phone(page: Page, image: Path) -> None:
     page.set_viewport_size({"width": 360, "height": 640})
     drop(page, image)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -1,4 +1,4 @@
-"""Training with true boxes: asked for, marked everywhere, refused where tags are the point."""
+"""Training on ground-truth boxes: opt-in, marked in every output, refused by methods that are defined on tags."""
 
 import json
 import sys
@@ -9,20 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from running import weights
 
 import boxless
 from boxless.cli import main
 from boxless.errors import BoxlessError
 from boxless.evaluation import diagnose
-from boxless.features import Item, Targets, collate
 from boxless.methods import PRESETS
 from boxless.structures import Annotations, Dataset
 
-pytestmark = pytest.mark.usefixtures("short_localizer")
+pytestmark = [pytest.mark.usefixtures("short_training"), pytest.mark.slow]
 
 BOXES = ["supervision=boxes", "views.scales=[160]", "training.epochs=1", "training.batch_size=4"]
-BOXES += ["proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]", "head.components=[12, 6]"]
+BOXES += ["proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]", "head.pca_dims=[12, 6]"]
 
 
 def with_annotations(dataset: Dataset, change: Callable[[Annotations], Annotations | None]) -> Dataset:
@@ -36,9 +35,9 @@ def moved(annotations: Annotations) -> Annotations:
     return replace(annotations, boxes=annotations.boxes * 0.7)
 
 
-def difficult(annotations: Annotations) -> Annotations:
-    """All but the last object are difficult; no image is left without one that teaches."""
-    return replace(annotations, difficult=np.arange(len(annotations.labels)) < len(annotations.labels) - 1)
+def mostly_ignored(annotations: Annotations) -> Annotations:
+    """All but the last object are to be ignored; every image keeps one."""
+    return replace(annotations, ignore=np.arange(len(annotations.labels)) < len(annotations.labels) - 1)
 
 
 @pytest.fixture(scope="module")
@@ -47,39 +46,33 @@ def dataset(demo: Path) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def upper_bound(dataset: Dataset, short_localizer: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def upper_bound(dataset: Dataset, short_training: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "upper_bound"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        boxless.train(dataset, run, method="seeded", options=BOXES, seed=1)
+    boxless.train(dataset, run, method="seeded", options=BOXES, seed=1)
     return run
 
 
-@pytest.mark.parametrize("change", [moved, difficult])
-def test_other_boxes_give_other_heads_and_the_same_localizer(
+@pytest.mark.parametrize("change", [moved, mostly_ignored])
+def test_other_boxes_give_another_head_and_the_same_cam(
     dataset: Dataset, upper_bound: Path, tmp_path: Path, change: Callable[[Annotations], Annotations]
 ) -> None:
     boxless.train(with_annotations(dataset, change), tmp_path / "run", method="seeded", options=BOXES, seed=1)
-    one, other = (load_file(run / "weights.safetensors") for run in (upper_bound, tmp_path / "run"))
-    heads = [name for name in one if name.startswith(("model.trunk.", "model.classify.", "model.regress."))]
-    assert len(heads) == 6
-    for name in heads:
-        assert not torch.equal(one[name], other[name]), name
-    for part in ("", "localizer"):
-        one, other = (load_file(run / part / "weights.safetensors") for run in (upper_bound, tmp_path / "run"))
-        for name in one:
-            assert (part == "" and name in heads) or torch.equal(one[name], other[name]), name
+    one, other = (weights(run) for run in (upper_bound, tmp_path / "run"))
+    head = [name for name in one if name.startswith(("model.trunk.", "model.classify.", "model.regress."))]
+    assert len(head) == 6 and any(name.startswith("model.cam.") for name in one)
+    for name in one:
+        assert torch.equal(one[name], other[name]) == (name not in head), name
 
 
-def test_the_run_says_what_it_learned_from(upper_bound: Path) -> None:
+def test_the_run_folder_states_the_supervision(upper_bound: Path) -> None:
     assert json.loads((upper_bound / "manifest.json").read_text())["supervision"] == "boxes"
-    assert json.loads((upper_bound / "localizer" / "manifest.json").read_text())["supervision"] == "tags"
+    assert json.loads((upper_bound / "cam" / "manifest.json").read_text())["supervision"] == "tags"
     assert "supervision: boxes" in (upper_bound / "config.yaml").read_text()
-    # True boxes need no second opinion.
-    assert {file.name for file in upper_bound.iterdir() if file.is_dir()} == {"localizer", "mosaics"}
+    # No cross-fitting.
+    assert {file.name for file in upper_bound.iterdir() if file.is_dir()} == {"cam", "mosaics"}
 
 
-def test_a_warning_comes_first_and_evaluation_says_it_again(
+def test_training_warns_and_every_output_is_marked(
     demo: Path, upper_bound: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [
@@ -100,14 +93,15 @@ def test_a_warning_comes_first_and_evaluation_says_it_again(
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 0
-    said = capsys.readouterr()
-    assert "Trained with true boxes (supervision=boxes)" in " ".join(said.err.split())
-    assert "trained with true boxes" in " ".join(said.out.split())
+    printed = capsys.readouterr()
+    warning = "Warning: Training on ground-truth boxes (supervision=boxes): a fully supervised upper bound"
+    assert warning in " ".join(printed.err.split())
+    assert "(fully supervised upper bound)" in " ".join(printed.out.split())
     assert json.loads((upper_bound / "metrics-VOC-demo-val.json").read_text())["supervision"] == "boxes"
     assert diagnose(boxless.Detector.load(upper_bound), demo, "val")["supervision"] == "boxes"
 
 
-def test_boxes_belong_to_what_a_run_was_begun_on(dataset: Dataset, upper_bound: Path) -> None:
+def test_a_run_is_not_continued_on_other_boxes(dataset: Dataset, upper_bound: Path) -> None:
     with pytest.raises(BoxlessError, match="begun on other images or boxes"):
         boxless.train(with_annotations(dataset, moved), upper_bound, method="seeded", options=BOXES, seed=1)
     tags = [option for option in BOXES if "supervision" not in option]
@@ -116,11 +110,11 @@ def test_boxes_belong_to_what_a_run_was_begun_on(dataset: Dataset, upper_bound: 
 
 
 @pytest.mark.parametrize("method", sorted(set(PRESETS) - {"seeded", "student"}))
-def test_methods_that_learn_from_tags_by_definition_refuse(
+def test_methods_that_are_defined_on_tags_refuse(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr("boxless.training.train.prepare", lambda *_: pytest.fail("work was begun"))
-    with pytest.raises(BoxlessError, match=f"{method} learns from tags by definition.*--method seeded or student"):
+    monkeypatch.setattr("boxless.pipeline.cache_dataset", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(BoxlessError, match=f"{method} is trained on tags by definition.*--method seeded or student"):
         boxless.train(dataset, tmp_path / "run", method=method, options=["supervision=boxes"])
     assert not (tmp_path / "run").exists()
 
@@ -128,20 +122,9 @@ def test_methods_that_learn_from_tags_by_definition_refuse(
 def test_images_without_boxes_are_refused_and_named(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("boxless.training.train.prepare", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr("boxless.pipeline.cache_dataset", lambda *_: pytest.fail("work was begun"))
     one = replace(dataset, samples=(replace(dataset.samples[0], annotations=None), *dataset.samples[1:]))
     with pytest.raises(BoxlessError, match=f"1 of 16 have none, such as .*{dataset.samples[0].path.name}"):
         boxless.train(one, tmp_path / "run", method="seeded", options=BOXES)
     with pytest.raises(BoxlessError, match="16 of 16 have none"):
         boxless.train(dataset.tags_only(), tmp_path / "run", method="seeded", options=BOXES)
-
-
-def test_true_boxes_stay_with_their_view_and_move_with_the_batch() -> None:
-    one = Targets(torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([1]), torch.tensor([False]))
-    other = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
-    items = [Item(torch.ones(1, 2, 2), (32, 32), targets=targets) for targets in (one, other)]
-    batch = collate(items).to(torch.device("meta"))
-    assert batch.targets is not None
-    assert [len(view.boxes) for view in batch.targets] == [1, 0]
-    assert all(part.device.type == "meta" for view in batch.targets for part in view)
-    assert collate([Item(torch.ones(1, 2, 2), (32, 32))]).targets is None

@@ -1,8 +1,8 @@
 """Boxless: object detectors from image tags.
 
 >>> import boxless
->>> detector = boxless.train("images.csv", "runs/first")  # doctest: +SKIP
->>> boxless.confident(detector.predict("street.jpg")).names  # doctest: +SKIP
+>>> detector = boxless.train("tags.csv", "runs/first")  # doctest: +SKIP
+>>> detector.predict("street.jpg").names  # doctest: +SKIP
 ['bus', 'person']
 """
 
@@ -11,40 +11,42 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boxless.datasets import load_dataset
-    from boxless.detector import Detector, confident
+    from boxless.detector import Detector
     from boxless.doctor import examine
-    from boxless.errors import BoxlessError, ImageError
+    from boxless.errors import BoxlessError, CancelledError, ImageError
     from boxless.evaluation import diagnose, evaluate
-    from boxless.structures import Annotations, Dataset, Detections, Heatmaps, Sample
-    from boxless.training.train import train
+    from boxless.pipeline import train
+    from boxless.structures import Annotations, Dataset, Detection, Detections, Heatmaps, Sample
 
 _HOMES = {
     "load_dataset": "datasets",
     "examine": "doctor",
     "BoxlessError": "errors",
+    "CancelledError": "errors",
     "ImageError": "errors",
     "diagnose": "evaluation",
     "evaluate": "evaluation",
     "Detector": "detector",
-    "confident": "detector",
     "Annotations": "structures",
     "Dataset": "structures",
+    "Detection": "structures",
     "Detections": "structures",
     "Heatmaps": "structures",
     "Sample": "structures",
-    "train": "training.train",
+    "train": "pipeline",
 }
 
 __all__ = [
     "Annotations",
     "BoxlessError",
+    "CancelledError",
     "Dataset",
+    "Detection",
     "Detections",
     "Detector",
     "Heatmaps",
     "ImageError",
     "Sample",
-    "confident",
     "diagnose",
     "evaluate",
     "examine",
@@ -54,7 +56,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Torch takes seconds to import; what does not need it should not wait for it.
+    # Importing torch takes seconds, and not every part needs it.
     if name not in _HOMES:
         raise AttributeError(f"module 'boxless' has no attribute '{name}'")
     return getattr(importlib.import_module(f"boxless.{_HOMES[name]}"), name)

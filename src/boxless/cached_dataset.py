@@ -1,4 +1,4 @@
-"""From images to what training and evaluation read: proposals and feature maps in the caches."""
+"""A dataset with its proposals and feature maps in the caches: what training and evaluation read."""
 
 import time
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from boxless.config import ProposalConfig
 from boxless.errors import BoxlessError
 from boxless.features import FeatureStore, View
 from boxless.images import content_keys, image_size, skip_copies
-from boxless.progress import report_skipped
+from boxless.logs import log_skipped
 from boxless.proposals import ProposalStore
 from boxless.structures import Annotations, Dataset, FloatArray
 
 
 @dataclass(frozen=True)
 class CachedDataset:
-    """A dataset whose images are all readable, with proposals and feature maps computed.
+    """A dataset whose images can all be read, with cached proposals and feature maps.
 
     Args:
         dataset: without the images that were skipped.
@@ -38,36 +38,32 @@ class CachedDataset:
     skipped: dict[Path, str]
     seconds: dict[str, float]
 
-    def part(self, rows: Sequence[int], boxes: Sequence[Annotations] | None = None) -> "CachedDataset":
-        """Some of the images, of which none had to be skipped or prepared.
+    def __len__(self) -> int:
+        return len(self.keys)
 
-        Args:
-            rows: which.
-            boxes: for each of them the boxes it is to carry; None leaves it those it has.
-        """
-        samples = [self.dataset.samples[row] for row in rows]
-        if boxes is not None:
-            samples = [replace(sample, annotations=own) for sample, own in zip(samples, boxes, strict=True)]
+    def subset(self, rows: Sequence[int]) -> "CachedDataset":
+        """Only these images; none of them was skipped or has to be computed."""
         return replace(
             self,
-            dataset=replace(self.dataset, samples=tuple(samples)),
+            dataset=replace(self.dataset, samples=tuple(self.dataset.samples[row] for row in rows)),
             keys=tuple(self.keys[row] for row in rows),
             sizes=tuple(self.sizes[row] for row in rows),
             skipped={},
             seconds={},
         )
 
-    def map(self, row: int, view: View) -> Tensor:
-        """What is stored of an image in a view, as `FeatureStore.load` gives it: (C, h, w)."""
-        return self.features.load(self.keys[row], self.dataset.samples[row].path, view)
+    def with_boxes(self, boxes: Sequence[Annotations]) -> "CachedDataset":
+        """The same images with these boxes, one set an image."""
+        pairs = zip(self.dataset.samples, boxes, strict=True)
+        samples = tuple(replace(sample, annotations=own) for sample, own in pairs)
+        return replace(self, dataset=replace(self.dataset, samples=samples))
 
-    def boxes(self, row: int) -> FloatArray:
-        """Proposals of an image, (N, 4) float32, xyxy pixels; there must be some."""
-        assert self.proposals is not None
-        return self.proposals.load(self.keys[row])
+    def tags_only(self) -> "CachedDataset":
+        """The same images without boxes and proposals."""
+        return replace(self, dataset=self.dataset.tags_only(), proposals=None, skipped={}, seconds={})
 
     def joined(self, other: "CachedDataset") -> "CachedDataset":
-        """These images and others of the same classes, prepared alike."""
+        """These images and others of the same classes, from the same caches."""
         return replace(
             self,
             dataset=replace(self.dataset, samples=self.dataset.samples + other.dataset.samples),
@@ -76,20 +72,29 @@ class CachedDataset:
             skipped=self.skipped | other.skipped,
         )
 
+    def map(self, row: int, view: View) -> Tensor:
+        """The cached map of an image in a view, as `FeatureStore.load` gives it: (C, h, w)."""
+        return self.features.load(self.keys[row], self.dataset.samples[row].path, view)
 
-def prepare(
+    def boxes(self, row: int) -> FloatArray:
+        """Proposals of an image, (N, 4) float32, xyxy pixels; the method must have proposals."""
+        assert self.proposals is not None
+        return self.proposals.load(self.keys[row])
+
+
+def cache_dataset(
     dataset: Dataset, features: FeatureStore, views: Sequence[View], proposals: ProposalConfig | None
 ) -> CachedDataset:
-    """Compute the proposals and feature maps that are missing; images that cannot be read are left out and reported.
+    """Compute the proposals and feature maps that are missing; images that cannot be read are skipped and reported.
 
     Args:
-        dataset: any; boxes are not looked at.
+        dataset: any; its boxes are not read.
         features: the store to fill.
-        views: which views to extract.
+        views: the views to extract.
         proposals: settings of the proposals, or None for methods without.
 
     Raises:
-        BoxlessError: no image can be read, or the disk does not take the caches.
+        BoxlessError: no image can be read, or the caches cannot be written.
     """
     skipped: dict[Path, str] = {}
     keys = content_keys((sample.path for sample in dataset.samples), skipped)
@@ -106,10 +111,10 @@ def prepare(
     seconds["features"] = time.perf_counter() - start
     skip_copies(skipped, keys)
     kept = tuple(sample for sample in dataset.samples if sample.path not in skipped)
-    report_skipped(skipped)
+    log_skipped(skipped)
     if not kept:
         raise BoxlessError(
-            f"{dataset.name}: no image can be read; the first: {next(iter(skipped.values()), 'none there')}"
+            f"{dataset.name}: no image can be read; the first: {next(iter(skipped.values()), 'there is none')}"
         )
     return CachedDataset(
         dataset=replace(dataset, samples=kept),

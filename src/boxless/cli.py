@@ -1,4 +1,4 @@
-"""The command line: one verb, one function; the work is done elsewhere."""
+"""The command line: one function a command; it holds no logic."""
 
 import sys
 from collections.abc import Iterable
@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from boxless.errors import BoxlessError
-from boxless.progress import announce, console, report_skipped
+from boxless.logs import log_skipped, log_to_console, log_warnings, logger
+from boxless.progress import console
 
 app = typer.Typer(
     help="Object detectors from image tags: class heatmaps, boxes and a detector, and nobody draws a box.",
@@ -20,14 +21,14 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-# Results go to standard output, so that they can be piped; progress and remarks go to standard error.
+# Results go to standard output, so that they can be piped; progress and messages go to standard error.
 results = Console()
 
 Data = Annotated[
     Path, typer.Argument(help="VOC devkit year, COCO JSON, YOLO data.yaml, class folders, or a CSV/TSV table.")
 ]
 Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
-Images = Annotated[Path, typer.Argument(help="An image, or a folder of images.")]
+Images = Annotated[list[Path], typer.Argument(help="Images, folders of images, or patterns such as 'photos/*.jpg'.")]
 Split = Annotated[str | None, typer.Option(help="Part of the data; by default trainval, else train, or all.")]
 Classes = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
 Settings = Annotated[
@@ -42,35 +43,28 @@ class Voc(StrEnum):
     voc2012 = "voc2012"
 
 
-class Format(StrEnum):
-    """Formats that `boxless predict` writes."""
-
-    coco = "coco"
-    voc = "voc"
-    yolo = "yolo"
-    csv = "csv"
-    label_studio = "label-studio"
-
-
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where data, run and images go.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 0,
 ) -> None:
-    """Draw a data set, train on its tags, print the scores, write images and a report: the whole way in minutes."""
+    """Draw a data set, train on its tags, print the scores, and write images and a report, in minutes."""
     from boxless.demo.run import run_demo
 
     scores, page = run_demo(out, seed)
     _print_scores(scores)
-    console.print(f"Look at {page}, and at the images beside it", highlight=False, soft_wrap=True)
+    logger.info("Report: %s; images of the results are beside it", page)
 
 
 @app.command()
-def data(name: Voc, root: Annotated[Path, typer.Option(help="Folder that takes VOCdevkit/.")]) -> None:
+def data(
+    name: Annotated[Voc, typer.Argument(help="voc2007 or voc2012.")],
+    root: Annotated[Path, typer.Option(help="Folder that takes VOCdevkit/.")],
+) -> None:
     """Download a public data set, verified and ready to train on."""
     from boxless.datasets.download import download_voc
 
-    console.print(f"Ready: {download_voc(name.removeprefix('voc'), root)}", highlight=False)  # type: ignore[arg-type]
+    logger.info("Ready: %s", download_voc(name.removeprefix("voc"), root))  # type: ignore[arg-type]
 
 
 @app.command()
@@ -80,12 +74,12 @@ def doctor(
     classes: Classes = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")] = None,
 ) -> None:
-    """Say whether a detector can be learned from these tags at all, class by class, and what to mend."""
+    """Check whether a detector can be trained on these tags, class by class, and what to fix."""
     from boxless.doctor import examine
 
     report = examine(data, split, _names(classes))
     if json_file:
-        from boxless.run_folder import write_json  # It brings torch, which nothing else here needs.
+        from boxless.files import write_json
 
         write_json(json_file, report)
     _print_examination(report, data)
@@ -98,7 +92,7 @@ def proposals(data: Data, settings: Settings = None, split: Split = None) -> Non
     from boxless.datasets import load_dataset
     from boxless.proposals.report import report_proposals
 
-    report = report_proposals(announce(load_dataset(data, split)), parse_proposals(settings or []))
+    report = report_proposals(log_warnings(load_dataset(data, split)), parse_proposals(settings or []))
     table = Table("", "value")
     for name, value in report.items():
         table.add_row(name, f"{value:,.3f}".rstrip("0").rstrip("."))
@@ -119,11 +113,11 @@ def train(
     split: Split = None,
     classes: Classes = None,
     config: Annotated[Path | None, typer.Option(help="YAML file laid over the method's preset.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of initial weights, order and dropout.")] = None,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb; may be given twice.")] = None,
 ) -> None:
-    """Train a detector from image-level tags; boxes are not looked at, unless with supervision=boxes (the ceiling)."""
-    from boxless.training.train import train
+    """Train a detector on image-level tags; boxes are read only with supervision=boxes, the upper bound."""
+    from boxless.pipeline import train
 
     train(
         data,
@@ -137,10 +131,12 @@ def train(
         backbone=backbone,
         trackers=track or [],
     )
-    console.print(
-        f"Trained: {out}. Next: boxless predict {out} IMAGES --out DIR; where there are boxes of other images, "
-        f"boxless evaluate {out} DATA --split val",
-        highlight=False,
+    logger.info(
+        "Trained: %s. Next: boxless predict %s IMAGES --out DIR; where there are boxes of other images, "
+        "boxless evaluate %s DATA --split val",
+        out,
+        out,
+        out,
     )
 
 
@@ -154,7 +150,7 @@ def evaluate(
     """Score a detector: VOC mAP, CorLoc, classification and pointing mAP."""
     from boxless.detector import Detector
     from boxless.evaluation import evaluate
-    from boxless.run_folder import write_json
+    from boxless.files import write_json
 
     detector = Detector.load(run)
     scores = evaluate(detector, data, split)
@@ -171,11 +167,11 @@ def diagnose(
     split: Split = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
 ) -> None:
-    """Tell where a detector is right and wrong: kinds of errors, and which objects are found, as a chart and JSON."""
+    """Diagnose a detector: kinds of errors, and which objects are found, as a chart and JSON."""
     from boxless.detector import Detector
     from boxless.evaluation import diagnose
+    from boxless.files import write_json
     from boxless.images import write_image
-    from boxless.run_folder import write_json
     from boxless.visualize import plot_diagnosis
 
     detector = Detector.load(run)
@@ -186,8 +182,8 @@ def diagnose(
     if json_file:
         write_json(json_file, diagnosis)
     _print_diagnosis(diagnosis)
-    console.print(f"What each number means stands in {chart.with_suffix('.json')}", highlight=False, soft_wrap=True)
-    console.print(f"Look at {chart}", highlight=False, soft_wrap=True)
+    logger.info("Numbers and their conventions: %s", chart.with_suffix(".json"))
+    logger.info("Chart: %s", chart)
 
 
 @app.command()
@@ -199,11 +195,11 @@ def report(
     ] = None,
     split: Split = None,
 ) -> None:
-    """Tell a run on one page: scores, curves, kinds of errors, images with boxes and heatmaps, the data's health."""
+    """Write a report on one page: scores, curves, errors, images with boxes and heatmaps, and the doctor's verdicts."""
     from boxless.report import write_report
 
     write_report(run, out, data, split)
-    console.print(f"Look at {out}", highlight=False, soft_wrap=True)
+    logger.info("Results: %s", out)
 
 
 @app.command()
@@ -211,17 +207,21 @@ def predict(
     run: Run,
     images: Images,
     out: Annotated[Path, typer.Option(help="Folder for overlays and the machine-readable file.")],
-    format: Annotated[Format, typer.Option(help="Of the machine-readable file.")] = Format.coco,
-    min_score: Annotated[
-        float | None, typer.Option(help="All boxes from this score on, not the confident ones.")
+    format: Annotated[
+        str, typer.Option(help="Of the machine-readable file: coco, voc, yolo, csv, label-studio.")
+    ] = "coco",
+    threshold: Annotated[
+        float | None, typer.Option(help="Least score of a box; by default the confident boxes of each class.")
     ] = None,
 ) -> None:
-    """Find objects in images: overlays to look at, beside a file for programs."""
+    """Detect objects in images; write overlays and a machine-readable file."""
     from boxless.detector import Detector
+    from boxless.export import FORMATS
     from boxless.results import predict
 
-    report_skipped(predict(Detector.load(run), images, out, format, min_score))
-    console.print(f"Look at {out}", highlight=False)
+    FORMATS.find(format)
+    log_skipped(predict(Detector.load(run), images, out, format, threshold))
+    logger.info("Results: %s", out)
 
 
 @app.command()
@@ -232,12 +232,12 @@ def heatmap(
     class_name: Annotated[str | None, typer.Option("--class", help="This class only, else the four likeliest.")] = None,
     colormap: Annotated[str, typer.Option(help="Any matplotlib colormap.")] = "jet",
 ) -> None:
-    """Show where each class is: overlays to look at, beside the maps as .npy arrays."""
+    """Write class heatmaps of images as overlays and .npy arrays."""
     from boxless.detector import Detector
     from boxless.results import heatmaps
 
-    report_skipped(heatmaps(Detector.load(run), images, out, class_name, colormap))
-    console.print(f"Look at {out}", highlight=False)
+    log_skipped(heatmaps(Detector.load(run), images, out, class_name, colormap))
+    logger.info("Results: %s", out)
 
 
 @app.command()
@@ -248,7 +248,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
 ) -> None:
-    """Serve a page that shows boxes and heatmaps of images dropped on it, and a JSON API beside it."""
+    """Serve a page that shows boxes and heatmaps of dropped images, and a JSON API."""
     from boxless.server import serve
 
     serve(run, host, port)
@@ -262,10 +262,10 @@ def _print_scores(scores: dict[str, Any]) -> None:
     from boxless.metrics.summary import CONVENTIONS, upper_bound
 
     title = f"{scores['data']}: {scores['images']} images{upper_bound(scores)}"
-    # Names of classes and data are no markup.
-    table = Table("class", "images", "objects", title=Text(title))
+    # Text, as names of classes and data may look like markup.
+    table = Table("class", "images", "objects", title=Text(title), padding=0)
     for key in CONVENTIONS:
-        table.add_column(key.replace("_", " "), overflow="fold")
+        table.add_column(key.replace("_", "\n"), overflow="fold")
     for name, row in {**scores["classes"], "mean": scores}.items():
         cells = ["" if row[key] is None else f"{row[key]:.3f}" for key in CONVENTIONS]
         counts = ["" if row is scores or row[key] is None else str(row[key]) for key in ("images", "objects")]
@@ -280,19 +280,19 @@ def _print_diagnosis(diagnosis: dict[str, Any]) -> None:
     from boxless.metrics.summary import upper_bound
 
     # Ten columns fit into eighty letters without padding only.
-    title = f"{diagnosis['data']}: the confident detections, in %{upper_bound(diagnosis)}"
-    judged = Table("class", "judged", title=Text(title), padding=0)
+    title = f"{diagnosis['data']}: the top-scored detections, in %{upper_bound(diagnosis)}"
+    outcomes = Table("class", "detections", title=Text(title), padding=0)
     objects = Table("class", "objects", title=Text(f"{diagnosis['data']}: the objects found, in %"), padding=0)
     recalls = ("recall", "recall_small", "recall_first", "recall_further")
-    for table, names in ((judged, OUTCOMES), (objects, recalls)):
+    for table, names in ((outcomes, OUTCOMES), (objects, recalls)):
         for name in names:
             table.add_column(name.replace("_", "\n"), overflow="fold")
     for name, row in {**diagnosis["classes"], "all": diagnosis}.items():
         style = "bold" if row is diagnosis else None
         rates = [f"{outcome}_rate" for outcome in OUTCOMES]
-        judged.add_row(Text(name), str(row["detections"]), *_percents(row, rates), style=style)
+        outcomes.add_row(Text(name), str(row["detections"]), *_percents(row, rates), style=style)
         objects.add_row(Text(name), str(row["objects"]), *_percents(row, recalls), style=style)
-    results.print(judged, objects)
+    results.print(outcomes, objects)
 
 
 def _percents(row: dict[str, Any], keys: Iterable[str]) -> list[str]:
@@ -305,11 +305,11 @@ _LEVELS = {"hopeless": "bold red", "weak": "yellow", "note": "cyan", "fine": "gr
 def _print_examination(report: dict[str, Any], data: Path) -> None:
     from boxless.doctor.finding import name_files
 
-    title = f"{report['data']} ({', '.join(report['judged'])}): {report['images']:,} images"
+    title = f"{report['data']} ({', '.join(report['splits'])}): {report['images']:,} images"
     table = Table("class", "images", "without it", "most often with", "one object", "verdict", "why", title=Text(title))
     for name, row in report["classes"].items():
-        company, single = row["company"], row["single_object"]
-        beside = "" if company is None else f"{company['class']} {company['share']:.0%}"
+        other, single = row["co_occurrence"], row["single_object"]
+        beside = "" if other is None else f"{other['class']} {other['share']:.0%}"
         cells = (f"{row['images']:,}", f"{row['negatives']:,}", beside, "" if single is None else f"{single:.0%}")
         verdict = Text(row["verdict"], _LEVELS[row["verdict"]])
         table.add_row(*map(Text, (name, *cells)), verdict, ", ".join(row["reasons"]))
@@ -320,12 +320,13 @@ def _print_examination(report: dict[str, Any], data: Path) -> None:
         grid.add_row(
             Text(finding["level"], _LEVELS[finding["level"]]), Text(f"{finding['fault']}: {finding['what']}{files}")
         )
-        grid.add_row("", Text(f"mend: {finding['mend']}", "dim"))
-    results.print(grid if report["findings"] else "Nothing stands in the way.")
+        grid.add_row("", Text(f"fix: {finding['fix']}", "dim"))
+    results.print(grid if report["findings"] else "No problems found.")
 
 
 def main() -> None:
-    """Run the command line; what a user can mend is one line on standard error, not a traceback."""
+    """Run the command line; an error that a user can fix is one line on standard error, not a traceback."""
+    log_to_console()
     try:
         app()
     except BoxlessError as error:

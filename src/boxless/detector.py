@@ -2,60 +2,81 @@
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
-from PIL import Image
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import box_iou
 
-from boxless.config import Config, InferenceConfig
-from boxless.devices import full_width, one_thread_a_image
-from boxless.errors import ImageError
+from boxless.config import Config
+from boxless.devices import full_width, one_thread_per_image
 from boxless.features import Batch, FeatureStore, Item, View, collate, views_of
-from boxless.images import read_image, to_array
-from boxless.methods import BoxSupervisedDetector, FastRCNN, Localizer, ViewOutput
-from boxless.methods.cam_threshold import DEFAULT_THRESHOLD
-from boxless.methods.heads import paired_iou
-from boxless.methods.mining import enlarge, largest_component_box, objectness_box, proposal_heatmap, vote
-from boxless.metrics.boxes import coverage
-from boxless.progress import track_threads
+from boxless.files import expand_user
+from boxless.images import read_image
+from boxless.inputs import ImageInput, to_rgb
+from boxless.methods import BoxSupervised, FastRCNN, HeatmapModel, ViewOutput
+from boxless.methods.box_ops import box_vote, paired_iou
+from boxless.methods.cam import DEFAULT_THRESHOLD
+from boxless.methods.heatmap_boxes import proposal_heatmap
+from boxless.parallel import map_images, map_threads
+from boxless.postprocess import average_boxes, average_heatmaps, cam_boxes, select_boxes
+from boxless.progress import progress_bars
 from boxless.proposals import propose
 from boxless.run_folder import Network, load_network, read_config, read_manifest
 from boxless.structures import Detections, FloatArray, Heatmaps
 
-ImageInput = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
-
-CELLS = 128
-"""Most cells a side of a heatmap of boxes; those of a large image are larger."""
+HEATMAP_CELLS = 128
+"""Most cells a side of a heatmap made of boxes."""
 RESCORING_FLOOR = 0.5
-"""Share of its scores that a class keeps where head and heatmap have nothing in common."""
+"""Factor of the scores of a class whose best box does not overlap its CAM box at all; it rises to 1 with their IoU."""
 RESCORING_MIN_SCORE = 0.01
-"""Classes that are less likely in the image keep `RESCORING_FLOOR` too: to find the boxes of their heatmaps is wasted time."""
-CONTAINED_AREA, CONTAINED_FACTOR = 0.8, 0.7
-"""A box that lies within a better one of its class with this share of its area keeps this share of its score
-(docs/experiments.md)."""
-MAX_PIXELS_PER_VIEW_PIXEL = 2
-"""Boxes of heatmaps are exact to a pixel of the image, but not finer than so many pixels a pixel of the view."""
-COARSE_STEP, NEAR = 4, 0.4
-"""To find the box of a known class, one proposal of so many is looked at first, and then those of this IoU with the
-likeliest."""
+"""Classes below this image-level score get `RESCORING_FLOOR` without computing their CAM boxes, which saves time."""
+COARSE_STEP, FINE_IOU = 4, 0.4
+"""To find the box of a given class, every `COARSE_STEP`-th proposal is scored first, and then those of this IoU with
+the best of them."""
+
+Images = list[Any] | tuple[Any, ...]
+"""A list of `ImageInput`."""
+
+T = TypeVar("T")
+
+
+class Scored(NamedTuple):
+    """The scores of one image, averaged over its views.
+
+    Args:
+        image_scores: (classes,) float32, image-level scores.
+        boxes: (N, 4), xyxy pixels of the image; None for models whose boxes are drawn around heatmaps.
+        scores: (N, classes), likewise.
+        heatmaps: (classes, h, w), of those models; None for the others.
+        objectness: (h, w), log odds, or None.
+    """
+
+    image_scores: FloatArray
+    boxes: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    heatmaps: FloatArray | None = None
+    objectness: FloatArray | None = None
 
 
 class Detector:
     """A trained detector.
+
+    >>> detector = Detector.load("runs/first")  # doctest: +SKIP
+    >>> detector.predict("street.jpg").names  # doctest: +SKIP
+    ['bus', 'person']
 
     Args:
         network: its weights.
         config: of its run.
         classes: class names.
         device: where it runs.
-        name: what to call it in exports; that of its run folder where it has one.
+        name: used in exports; that of its run folder where it has one.
     """
 
     def __init__(
@@ -69,7 +90,7 @@ class Detector:
         self.features = FeatureStore(network.backbone, network.frozen, config.backbone, device)
         self.model = network.model.to(device).eval()
         # None for methods that score map cells rather than proposals.
-        self.proposals = config.proposals if config.reads_proposals else None
+        self.proposals = config.proposals if config.head.scores_proposals else None
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], device: str | torch.device | None = None) -> "Detector":
@@ -80,119 +101,122 @@ class Detector:
             device: where to run, such as `cuda:1`; by default what accelerate finds.
 
         Raises:
-            BoxlessError: it is no run folder, an unfinished one, or of another version.
+            BoxlessError: it is not a run folder, an unfinished one, or of another version.
         """
-        folder = Path(run)
+        folder = expand_user(run)
         manifest, config = read_manifest(folder), read_config(folder)
-        classes = manifest["classes"]
-        network = load_network(folder, config, len(classes))
-        return cls(network, config, classes, torch.device(device or PartialState().device), folder.resolve().name)
+        network = load_network(folder, config, manifest)
+        return cls(
+            network, config, manifest["classes"], torch.device(device or PartialState().device), folder.resolve().name
+        )
 
     def with_views(self, views: Sequence[View]) -> "Detector":
-        """The same detector, looking at images in other views."""
+        """The same detector with other test views."""
         other = copy.copy(self)
         other.views = tuple(views)
         return other
 
-    def predict(self, image: ImageInput) -> Detections:
-        """Boxes in one image: a file, an RGB array (h, w, 3) uint8, or a Pillow image.
-
-        Raises:
-            ImageError: the image cannot be read.
-        """
-        return self.look(image)[0]
-
-    def heatmap(self, image: ImageInput) -> Heatmaps:
-        """Class heatmaps of one image: a file, an RGB array (h, w, 3) uint8, or a Pillow image.
-
-        Raises:
-            ImageError: the image cannot be read.
-        """
-        return self.look(image)[1]
-
-    def look(self, image: ImageInput) -> tuple[Detections, Heatmaps]:
-        """Both boxes and heatmaps, for the price of one.
-
-        Torch shares the image among all its threads, so the last bits may depend on their number.
-        """
-        pixels = _pixels(image)
-        boxes = propose(pixels, self.proposals) if self.proposals else None
-        with full_width(self.device):
-            maps = [self.features.extract(pixels, view) for view in self.views]
-            return self.postprocess(maps, boxes, (pixels.shape[1], pixels.shape[0]))
-
-    def look_all(
-        self, images: Sequence[Path], skipped: dict[Path, str]
-    ) -> Iterator[tuple[Path, NDArray[np.uint8], Detections, Heatmaps]]:
-        """Walk over image files in order behind a progress bar, a few at a time in memory.
-
-        Several are looked at at once, each as `look` does with one thread: what comes out is the same whatever the
-        number of images and of cores.
+    @overload
+    def predict(self, images: ImageInput, threshold: float | None = ..., *, progress: bool = ...) -> Detections: ...
+    @overload
+    def predict(self, images: Images, threshold: float | None = ..., *, progress: bool = ...) -> list[Detections]: ...
+    def predict(
+        self, images: ImageInput | Images, threshold: float | None = None, *, progress: bool = True
+    ) -> Detections | list[Detections]:
+        """Detect objects in one image or in a list of images.
 
         Args:
-            images: files.
-            skipped: takes up the files that cannot be read -> reason.
+            images: a path, an RGB array (h, w, 3) uint8, a Pillow image, a tensor (3, h, w) or an open file, see
+                `inputs.to_rgb`; or a list of them, which is processed in parallel.
+            threshold: least score of a box; None gives the confident boxes (`Detections.confident`), 0 all.
+            progress: whether a list gets a progress bar.
+
+        Returns:
+            Detections for one image, a list in the same order for a list.
+
+        Raises:
+            ImageError: an image cannot be read or is of another type.
         """
 
-        def work(path: Path) -> tuple[NDArray[np.uint8], Detections, Heatmaps] | ImageError:
-            try:
-                pixels = read_image(path)
-            except ImageError as error:
-                return error
-            return pixels, *self.look(pixels)
+        def detect(image: ImageInput) -> Detections:
+            found = self._detections(*self._score_pixels(to_rgb(image)))
+            return found.confident() if threshold is None else found.above(threshold)
 
-        with (
-            one_thread_a_image(self.device) as threads,
-            full_width(self.device),
-            closing(track_threads(work, images, "Predict", threads)) as looks,
-        ):
-            for path, seen in zip(images, looks, strict=True):
-                if isinstance(seen, ImageError):
-                    skipped[path] = str(seen)
-                else:
-                    yield path, *seen
+        return self._for_each(detect, images, "Predict", progress)
+
+    @overload
+    def heatmap(self, images: ImageInput, *, progress: bool = ...) -> Heatmaps: ...
+    @overload
+    def heatmap(self, images: Images, *, progress: bool = ...) -> list[Heatmaps]: ...
+    def heatmap(self, images: ImageInput | Images, *, progress: bool = True) -> Heatmaps | list[Heatmaps]:
+        """Class heatmaps of one image or of a list of images, as `predict` takes them.
+
+        Raises:
+            ImageError: an image cannot be read or is of another type.
+        """
+        return self._for_each(
+            lambda image: self._heatmaps(*self._score_pixels(to_rgb(image))), images, "Heatmaps", progress
+        )
+
+    def predict_with_heatmaps(self, image: ImageInput) -> tuple[Detections, Heatmaps]:
+        """All boxes and the heatmaps of one image, from one pass through the network."""
+        scored, size = self._score_pixels(to_rgb(image))
+        return self._detections(scored, size), self._heatmaps(scored, size)
+
+    def predict_files(
+        self, files: Sequence[Path], skipped: dict[Path, str]
+    ) -> Iterator[tuple[Path, NDArray[np.uint8], Detections]]:
+        """Yield file, pixels (h, w, 3) and all boxes of image files, in order and in parallel.
+
+        The results do not depend on the number of images and cores.
+
+        Args:
+            files: image files.
+            skipped: receives the files that cannot be read -> reason.
+        """
+
+        def work(path: Path) -> tuple[NDArray[np.uint8], Detections]:
+            pixels = read_image(path)
+            return pixels, self._detections(*self._score_pixels(pixels))
+
+        for path, (pixels, found) in self._map_files(work, files, "Predict", skipped):
+            yield path, pixels, found
+
+    def heatmap_files(
+        self, files: Sequence[Path], skipped: dict[Path, str]
+    ) -> Iterator[tuple[Path, NDArray[np.uint8], Detections, Heatmaps]]:
+        """As `predict_files`, with heatmaps."""
+
+        def work(path: Path) -> tuple[NDArray[np.uint8], Detections, Heatmaps]:
+            pixels = read_image(path)
+            return pixels, *self.predict_with_heatmaps(pixels)
+
+        for path, results in self._map_files(work, files, "Heatmaps", skipped):
+            yield path, *results
 
     def postprocess(
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
     ) -> tuple[Detections, Heatmaps]:
         """From the feature maps of every test view to boxes and heatmaps.
 
-        Scores are means over the views (WSDDN sums them, which ranks the same). Those of a head that was taught by
-        pseudo boxes count as far as its likeliest box of the class and the heatmap's are the same: as with these
-        boxes themselves, two opinions that agree are most likely right.
+        Scores are means over the views (WSDDN sums them, which ranks the same). Scores of a head trained on pseudo
+        labels are rescored by the IoU of its best box of the class and the CAM box.
 
         Args:
             maps: one a view, (C, h, w).
             boxes: proposals (N, 4), xyxy pixels of the image, for methods that use them.
             size: width and height of the image in pixels.
         """
-        evidence = self._evidence(maps, boxes, size)
-        image_scores = np.mean([view.image_scores.numpy() for view in evidence], axis=0)
-        if evidence[0].proposal_scores is not None:
-            final, scores = self._scored(evidence, boxes, size)
-            if self.config.pseudo:
-                scores = scores * self._rescoring(evidence, image_scores, final, scores, size)
-            found = _suppress(final, scores, self.config.inference)
-            heat = proposal_heatmap(final.numpy(), scores.numpy(), size, max(8, max(size) / CELLS))
-        else:
-            heat, objectness = self._merged(evidence)
-            labels = np.argsort(-image_scores, kind="stable")
-            limits = self.config.inference
-            labels = labels[image_scores[labels] >= limits.min_score][: limits.max_boxes]
-            cam_boxes = self._cam_boxes(heat, objectness, size, labels, self._threshold)
-            found = cam_boxes, image_scores[labels].astype(np.float32), labels.astype(np.int64)
-        return (
-            Detections(*found, self.classes, size, image_scores.astype(np.float32)),
-            Heatmaps(heat, self.classes, size),
-        )
+        scored = self._score(maps, boxes, size)
+        return self._detections(scored, size), self._heatmaps(scored, size)
 
     def boxes_for_labels(
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int], labels: Sequence[int]
     ) -> FloatArray:
-        """The likeliest box of each class that is known to be in the image.
+        """The best box of each class that is known to be in the image.
 
         Args:
-            maps, boxes, size: as `postprocess` takes them.
+            maps, boxes, size: as for `postprocess`.
             labels: the classes.
 
         Returns:
@@ -202,11 +226,89 @@ class Detector:
         if isinstance(self.model, FastRCNN) and boxes is not None and len(wanted):
             candidates = self._coarse_to_fine(self.model, maps, boxes, size, wanted)
         else:
-            evidence = self._evidence(maps, boxes, size)
-            if evidence[0].proposal_scores is None:
-                return self._cam_boxes(*self._merged(evidence), size, wanted, self._threshold)
-            candidates = self._scored(evidence, boxes, size)
-        return vote(*candidates, torch.from_numpy(wanted)).numpy()
+            outputs = self._outputs(maps, boxes, size)
+            if outputs[0].proposal_scores is None:
+                return cam_boxes(*average_heatmaps(outputs, self.views), size, wanted, self._threshold, self.views)
+            candidates = average_boxes(outputs, self.views, boxes, size)
+        return box_vote(*candidates, torch.from_numpy(wanted)).numpy()
+
+    def cam_boxes_at(
+        self, maps: Sequence[torch.Tensor], size: tuple[int, int], labels: Sequence[int], thresholds: Sequence[float]
+    ) -> list[FloatArray]:
+        """The CAM boxes of each of these classes at each threshold: (len(labels), 4) float32, xyxy pixels, each.
+
+        Args:
+            maps, size: as for `postprocess`.
+            labels: the classes.
+            thresholds: fractions of a heatmap's maximum.
+        """
+        heatmaps, objectness = average_heatmaps(self._outputs(maps, None, size), self.views)
+        wanted = np.array(labels, np.int64)
+        return [cam_boxes(heatmaps, objectness, size, wanted, threshold, self.views) for threshold in thresholds]
+
+    def _for_each(
+        self,
+        work: Callable[[ImageInput], T],
+        images: ImageInput | Images,
+        description: str,
+        progress: bool,
+    ) -> T | list[T]:
+        if not isinstance(images, list | tuple):
+            return work(images)
+        with (
+            progress_bars(progress),
+            one_thread_per_image(self.device) as threads,
+            full_width(self.device),
+            closing(map_threads(work, images, description, threads)) as results,
+        ):
+            return list(results)
+
+    def _map_files(
+        self, work: Callable[[Path], T], files: Sequence[Path], description: str, skipped: dict[Path, str]
+    ) -> Iterator[tuple[Path, T]]:
+        with (
+            one_thread_per_image(self.device) as threads,
+            full_width(self.device),
+            closing(map_images(work, files, description, threads, skipped)) as results,
+        ):
+            yield from results
+
+    def _score_pixels(self, pixels: NDArray[np.uint8]) -> tuple[Scored, tuple[int, int]]:
+        size = pixels.shape[1], pixels.shape[0]
+        boxes = propose(pixels, self.proposals) if self.proposals else None
+        with full_width(self.device):
+            return self._score([self.features.extract(pixels, view) for view in self.views], boxes, size), size
+
+    def _score(self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]) -> Scored:
+        outputs = self._outputs(maps, boxes, size)
+        image_scores = np.mean([view.image_scores.numpy() for view in outputs], axis=0)
+        if outputs[0].proposal_scores is None:
+            heatmaps, objectness = average_heatmaps(outputs, self.views)
+            return Scored(image_scores, heatmaps=heatmaps, objectness=objectness)
+        final, scores = average_boxes(outputs, self.views, boxes, size)
+        if self.config.uses_pseudo_labels:
+            scores = scores * self._rescoring(outputs, image_scores, final, scores, size)
+        return Scored(image_scores, final, scores)
+
+    def _detections(self, scored: Scored, size: tuple[int, int]) -> Detections:
+        limits, image_scores = self.config.inference, scored.image_scores
+        if scored.boxes is not None and scored.scores is not None:
+            found = select_boxes(scored.boxes, scored.scores, limits)
+        else:
+            assert scored.heatmaps is not None
+            labels = np.argsort(-image_scores, kind="stable")
+            labels = labels[image_scores[labels] >= limits.min_score][: limits.max_boxes]
+            boxes = cam_boxes(scored.heatmaps, scored.objectness, size, labels, self._threshold, self.views)
+            found = boxes, image_scores[labels].astype(np.float32), labels.astype(np.int64)
+        return Detections(*found, self.classes, size, image_scores.astype(np.float32))
+
+    def _heatmaps(self, scored: Scored, size: tuple[int, int]) -> Heatmaps:
+        maps = scored.heatmaps
+        if scored.boxes is not None and scored.scores is not None:
+            cell = max(8, max(size) / HEATMAP_CELLS)
+            maps = proposal_heatmap(scored.boxes.numpy(), scored.scores.numpy(), size, cell)
+        assert maps is not None
+        return Heatmaps(maps, self.classes, size)
 
     def _coarse_to_fine(
         self,
@@ -216,181 +318,66 @@ class Detector:
         size: tuple[int, int],
         labels: NDArray[np.int64],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `_scored`, of the proposals among which the likeliest box of each class is to be found.
+        """As `average_boxes`, for the proposals near the best box of each class.
 
-        A head that boxes taught scores all proposals around an object well, so a few tell where it is: a third of the
-        work, and as good (docs/experiments.md).
+        A head trained on boxes scores all proposals around an object well, so that a few of them find it: a third of
+        the time, and the same accuracy (docs/lab_book).
         """
         with torch.inference_mode():
-            views = [model.prepare_view(batch) for batch in self._batches(maps, None, size)]
+            views = [model.prepare_views(batch) for batch in self._batches(maps, None, size)]
 
         def scored(some: FloatArray) -> tuple[torch.Tensor, torch.Tensor]:
             rows = [torch.from_numpy(view.boxes(some, *size)).to(self.device) for view in self.views]
             with torch.inference_mode():
-                looks = [look for own, row in zip(views, rows, strict=True) for look in model.judge(own, [row])]
-            return self._scored([look.cpu() for look in looks], some, size)
+                pairs = zip(views, rows, strict=True)
+                outputs = [output for own, row in pairs for output in model.score_proposals(own, [row])]
+            return average_boxes([output.cpu() for output in outputs], self.views, some, size)
 
         moved, scores = scored(boxes[::COARSE_STEP])
         best = scores[:, labels].argmax(dim=0)
-        near = box_iou(torch.from_numpy(boxes), moved[best]) >= NEAR
+        near = box_iou(torch.from_numpy(boxes), moved[best]) >= FINE_IOU
         near[best * COARSE_STEP] = True
         return scored(boxes[near.any(dim=1).numpy()])
 
-    def extents(
-        self, maps: Sequence[torch.Tensor], size: tuple[int, int], labels: Sequence[int], thresholds: Sequence[float]
-    ) -> list[FloatArray]:
-        """What `boxes_for_labels` would give with each of these thresholds; for methods with heatmaps."""
-        heat, objectness = self._merged(self._evidence(maps, None, size))
-        wanted = np.array(labels, np.int64)
-        return [self._cam_boxes(heat, objectness, size, wanted, threshold) for threshold in thresholds]
-
     def _rescoring(
         self,
-        evidence: Sequence[ViewOutput],
+        outputs: Sequence[ViewOutput],
         image_scores: FloatArray,
         boxes: torch.Tensor,
         scores: torch.Tensor,
         size: tuple[int, int],
     ) -> torch.Tensor:
-        """How far head and heatmap agree on where each class is, from `RESCORING_FLOOR` to 1: (classes,)."""
+        """Factors of the scores by the IoU of each class's best box and its CAM box: (classes,)."""
         labels = np.flatnonzero(image_scores >= RESCORING_MIN_SCORE)
-        # Pixels of a view are fine enough; an image may have many more.
+        # In pixels of a view, as an image may have many more.
         view = View(max(view.scale for view in self.views))
-        cam_boxes = self._cam_boxes(*self._merged(evidence), view.size(*size), labels, self._threshold)
+        heatmaps, objectness = average_heatmaps(outputs, self.views)
+        boxes_of_cam = cam_boxes(heatmaps, objectness, view.size(*size), labels, self._threshold, self.views)
         rows = torch.from_numpy(labels)
         overlaps = torch.zeros(len(image_scores))
-        overlaps[rows] = paired_iou(vote(boxes, scores, rows), torch.from_numpy(view.restore(cam_boxes, *size)))
+        best = box_vote(boxes, scores, rows)
+        overlaps[rows] = paired_iou(best, torch.from_numpy(view.restore(boxes_of_cam, *size)))
         return RESCORING_FLOOR + (1 - RESCORING_FLOOR) * overlaps
 
     @property
     def _threshold(self) -> float:
-        localizer = self.model.localizer if isinstance(self.model, BoxSupervisedDetector) else self.model
-        assert isinstance(localizer, Localizer)
-        return float(localizer.threshold.nan_to_num(DEFAULT_THRESHOLD))
+        assert isinstance(self.model, HeatmapModel | BoxSupervised)
+        return float(self.model.threshold.nan_to_num(DEFAULT_THRESHOLD))
 
-    def _evidence(
+    def _outputs(
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
     ) -> list[ViewOutput]:
-        """What the model says of every test view."""
+        """The model's output for every test view, on the CPU."""
         with torch.inference_mode():
-            looks: list[ViewOutput] = [look for batch in self._batches(maps, boxes, size) for look in self.model(batch)]
-        return [look.cpu() for look in looks]
+            batches = self._batches(maps, boxes, size)
+            outputs: list[ViewOutput] = [output for batch in batches for output in self.model(batch)]
+        return [output.cpu() for output in outputs]
 
     def _batches(
-        self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
+        self, maps: Iterable[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
     ) -> Iterator[Batch]:
-        """Every test view, each a batch of its own."""
+        """Every test view as a batch of its own."""
         for view, features in zip(self.views, maps, strict=True):
             width, height = view.size(*size)
             moved = None if boxes is None else torch.from_numpy(view.boxes(boxes, *size))
             yield collate([Item(features, (height, width), moved)]).to(self.device)
-
-    def _scored(
-        self, evidence: Sequence[ViewOutput], boxes: FloatArray | None, size: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where the proposals or cells have their boxes (N, 4), xyxy pixels of the image, and scores (N, classes)."""
-        scores = torch.stack([row.proposal_scores for row in evidence if row.proposal_scores is not None]).mean(0)
-        moved = [
-            view.restore(row.boxes.numpy(), *size)
-            for view, row in zip(self.views, evidence, strict=True)
-            if row.boxes is not None
-        ]
-        final = np.mean(moved, axis=0) if moved else boxes
-        assert final is not None
-        return torch.from_numpy(final), scores
-
-    def _merged(self, evidence: Sequence[ViewOutput]) -> tuple[FloatArray, FloatArray | None]:
-        """Heatmaps (classes, h, w) over all views, and the foreground (h, w) where the model has it."""
-        heat = _mean_of_views([row.maps for row in evidence if row.maps is not None], self.views)
-        objects = [row.objectness[None] for row in evidence if row.objectness is not None]
-        return heat, _mean_of_views(objects, self.views)[0] if objects else None
-
-    def _cam_boxes(
-        self,
-        heat: FloatArray,
-        objectness: FloatArray | None,
-        size: tuple[int, int],
-        labels: NDArray[np.int64],
-        threshold: float,
-    ) -> FloatArray:
-        """The box that the heatmap of each of these classes shines on: (len(labels), 4) float32, xyxy pixels."""
-        # An image may have many more pixels than maps can tell apart.
-        view = View(min(max(size), MAX_PIXELS_PER_VIEW_PIXEL * max(view.scale for view in self.views)))
-        fine = view.size(*size)
-        if objectness is None:
-            boxes = [largest_component_box(heat[label], fine, threshold) for label in labels]
-        else:
-            boxes = [objectness_box(heat[label], objectness, fine, threshold) for label in labels]
-        return view.restore(np.array(boxes, np.float32).reshape(-1, 4), *size)
-
-
-def _pixels(image: ImageInput) -> NDArray[np.uint8]:
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ImageError(f"an array must be (h, w, 3) uint8 RGB, not {image.shape} {image.dtype}")
-        return image
-    if isinstance(image, Image.Image):
-        return to_array(image)
-    return read_image(Path(image))
-
-
-def _mean_of_views(planes: Sequence[torch.Tensor], views: Sequence[View]) -> FloatArray:
-    """The mean over the views of what each has, (planes, h, w), turned back."""
-    maps = [row.numpy() for row in planes]
-    turned = [row[:, :, ::-1] if view.flipped else row for view, row in zip(views, maps, strict=True)]
-    # Views differ in resolution; they meet at that of the finest.
-    height, width = max(row.shape[1:] for row in turned)
-    grids = [[enlarge(np.ascontiguousarray(plane), (width, height)) for plane in row] for row in turned]
-    return np.asarray(np.mean(grids, axis=0), np.float32)
-
-
-def _suppress(
-    boxes: torch.Tensor, scores: torch.Tensor, config: InferenceConfig
-) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
-    rows, labels = torch.nonzero(scores >= config.min_score, as_tuple=True)
-    candidates, values = boxes[rows], scores[rows, labels]
-    keep = batched_nms(candidates, values, labels, config.nms)[: config.max_boxes]
-    found = vote(boxes, scores, labels[keep], rows[keep]) if config.vote else candidates[keep]
-    kept = found.numpy(), values[keep].numpy(), labels[keep].numpy()
-    return _without_parts(*kept) if config.parts else kept
-
-
-def _without_parts(
-    boxes: FloatArray, scores: FloatArray, labels: NDArray[np.int64]
-) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
-    """The same boxes, the best first, where those that lie within a better one of their class score less.
-
-    Args:
-        boxes: (N, 4), xyxy.
-        scores: (N,), the highest first.
-        labels: (N,).
-    """
-    within = (coverage(boxes, boxes) >= CONTAINED_AREA) & (labels[:, None] == labels)
-    # Of a row's columns those before it are the better ones.
-    doubted = np.where(np.tril(within, -1).any(axis=1), scores * np.float32(CONTAINED_FACTOR), scores)
-    order = np.argsort(-doubted, kind="stable")
-    return boxes[order], doubted[order], labels[order]
-
-
-def confident(detections: Detections) -> Detections:
-    """The boxes worth showing a person.
-
-    Multiple-instance scores share one unit among all proposals, so no fixed threshold serves: shown are classes that
-    are more likely in the image than not, and of these the boxes that score at least half as much as the class's
-    best.
-    """
-    best = np.zeros(len(detections.classes), np.float32)
-    np.maximum.at(best, detections.labels, detections.scores)
-    best[detections.image_scores < 0.5] = np.inf
-    keep = detections.scores >= best[detections.labels] / 2
-    return replace(
-        detections, boxes=detections.boxes[keep], scores=detections.scores[keep], labels=detections.labels[keep]
-    )
-
-
-def points_of(heatmaps: Heatmaps) -> FloatArray:
-    """The arg-max of every class map, at the centre of its cell: (classes, 2) float32, x and y in image pixels."""
-    classes, height, width = heatmaps.maps.shape
-    row, column = np.divmod(heatmaps.maps.reshape(classes, -1).argmax(axis=1), width)
-    centres = np.stack([(column + 0.5) / width, (row + 0.5) / height], axis=1)
-    return np.asarray(centres * heatmaps.size, np.float32)

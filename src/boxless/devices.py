@@ -1,30 +1,30 @@
-"""How torch's threads and its arithmetic are set while work on a device lasts."""
+"""Torch's threads and float32 arithmetic while work on a device lasts; what is specific to a vendor's CPU is here."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
 import torch
 
+from boxless.process import ProcessSetting
+
 
 @contextmanager
-def one_thread_a_image(device: torch.device) -> Iterator[int]:
-    """How many images to work on at once, each on one of torch's threads; while the block lasts it has no more.
+def one_thread_per_image(device: torch.device) -> Iterator[int]:
+    """Give torch one thread within the block, and yield how many images to process at once, each on one thread.
 
-    Layers of one image are too small to share among threads: two images on a core each take half the time of one
-    after the other on two. Nor does what comes out then depend on the number of cores. Other devices take one image
-    at a time.
+    Layers of one image are too small to share among threads: two images on one core each take half the time of one
+    after the other on both. The results then do not depend on the number of cores. Other devices take one image at a
+    time.
     """
     if device.type != "cpu":
         yield 1
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with _threads.changed_to(1) as threads:
         yield threads
-    finally:
-        torch.set_num_threads(threads)
+
+
+_threads = ProcessSetting(torch.get_num_threads, torch.set_num_threads)
 
 
 @contextmanager
@@ -35,32 +35,24 @@ def full_width(device: torch.device) -> Iterator[None]:
     round factors to bfloat16; with AVX-512 alone it does not, and is as exact and twice as fast. Where it would round,
     with matrix tiles (Intel's AMX), on other processors and devices, and before PyTorch 2.9, nothing changes.
 
-    The setting is one for the whole process: it is taken back when the last block, of whichever thread, is left. What
-    threads compute beside each other belongs into blocks as a whole, or the last bits depend on who is where.
+    The setting is global to the process: it is restored when the last block, of whichever thread, is left. All that
+    threads compute in parallel belongs into the block, or the last bits depend on the timing.
 
-    Kernels are compiled and kept for every shape, up to a thousand of them. So maps that are stored are extracted
-    without: their sizes are many, and memory would grow by half a gigabyte.
+    Kernels are compiled and kept for every shape, up to a thousand of them. Feature maps to be cached are therefore
+    extracted outside of such a block: their sizes are many, and memory would grow by half a gigabyte.
     """
     if device.type != "cpu" or not _exact():
         yield
         return
-    global _blocks, _before
-    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    with _lock:
-        if _blocks == 0:
-            _before, products.fp32_precision = products.fp32_precision, "bf16"
-        _blocks += 1
-    try:
+    with _precision.changed_to("bf16"):
         yield
-    finally:
-        with _lock:
-            _blocks -= 1
-            if _blocks == 0:
-                products.fp32_precision = _before
 
 
-_lock = threading.Lock()
-_blocks, _before = 0, ""
+def _set_precision(name: str) -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = name  # type: ignore[attr-defined]
+
+
+_precision = ProcessSetting(lambda: str(torch.backends.mkldnn.matmul.fp32_precision), _set_precision)  # type: ignore[attr-defined]
 
 
 @cache

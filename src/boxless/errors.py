@@ -1,9 +1,13 @@
-"""The errors that Boxless raises for causes outside its code. Each message names the thing and the mend."""
+"""Errors with causes outside the code of Boxless. Each message names the file, option or value, and the fix."""
 
 
 class BoxlessError(Exception):
-    """Anything a user can mend: a wrong path, a wrong option, data that does not fit together."""
+    """An error that a user can fix: a wrong path, a wrong option, inconsistent data."""
 
 
 class ImageError(BoxlessError):
-    """One image that cannot be read. Stages that walk over many images report it, skip it and go on."""
+    """An image that cannot be read. Functions that process many images skip it and report the reason."""
+
+
+class CancelledError(BoxlessError):
+    """A training that a callback stopped; the same call resumes it."""

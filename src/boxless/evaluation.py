@@ -1,4 +1,4 @@
-"""How good a detector is on a dataset with tags or boxes, and where it is right and wrong."""
+"""Scores and kinds of errors of a detector on a dataset with tags or boxes."""
 
 import os
 import time
@@ -10,23 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from boxless.cached_dataset import prepare
+from boxless.cached_dataset import cache_dataset
 from boxless.datasets import load_dataset
-from boxless.detector import Detector, points_of
-from boxless.devices import full_width, one_thread_a_image
+from boxless.detector import Detector
+from boxless.devices import full_width, one_thread_per_image
 from boxless.errors import BoxlessError
+from boxless.logs import log_warnings
 from boxless.metrics import diagnose_detections, evaluate_detections
-from boxless.progress import announce, track_threads
+from boxless.parallel import map_threads
+from boxless.postprocess import points_of
 from boxless.structures import Dataset, Detections, FloatArray, Heatmaps, Sample
 
 
 def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
-    """Score a detector; each number's convention stands beside it under `conventions`.
+    """Score a detector; `conventions` explains each number.
 
     Args:
         detector: the detector.
-        data: a dataset, or a path that `load_dataset` takes; any with tags, box metrics need boxes. Its classes are
-            matched to the detector's by name.
+        data: a dataset, or a path that `load_dataset` takes. Tags are enough for image classification; the other
+            metrics need boxes. Its classes are matched to the detector's by name.
         split: of the data at a path.
 
     Returns:
@@ -40,7 +42,7 @@ def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
 
 
 def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
-    """Tell where a detector is right and wrong; each number's convention stands beside it under `conventions`.
+    """Classify a detector's errors and measure which objects it finds; `conventions` explains each number.
 
     Args:
         detector: the detector.
@@ -58,22 +60,22 @@ def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
     dataset = matched(detector, data, split)
     if not dataset.has_boxes:
         raise BoxlessError(
-            f"{dataset.name} has no boxes, and a diagnosis needs them: give data in VOC, COCO or YOLO form"
+            f"{dataset.name} has no boxes, and a diagnosis needs them: give a dataset in VOC, COCO or YOLO layout"
         )
     return predict_dataset(detector, dataset, "Diagnose").diagnosis()
 
 
 @dataclass(frozen=True)
 class DatasetPredictions:
-    """What a detector makes of a dataset: one walk over the images serves scores, diagnosis and report.
+    """The predictions of a detector on a dataset, computed once for scores, diagnosis and report.
 
     Args:
         dataset: in the detector's classes, without the images that were skipped.
         supervision: of the detector, `tags` or `boxes`.
-        detections: one an image.
+        detections: one per image.
         points: (images, classes, 2) float32, see `points_of`.
         skipped: images that could not be read -> reason.
-        seconds: how long it took.
+        seconds: computing time.
     """
 
     dataset: Dataset
@@ -86,7 +88,7 @@ class DatasetPredictions:
     def scores(self) -> dict[str, Any]:
         """What `evaluate` gives."""
         samples, classes = self.dataset.samples, self.dataset.classes
-        return self._told(evaluate_detections(self.detections, self.points, samples, classes))
+        return self._result(evaluate_detections(self.detections, self.points, samples, classes))
 
     def diagnosis(self) -> dict[str, Any]:
         """What `diagnose` gives.
@@ -94,20 +96,20 @@ class DatasetPredictions:
         Raises:
             BoxlessError: the dataset has no boxes.
         """
-        return self._told(diagnose_detections(self.detections, self.dataset.samples, self.dataset.classes))
+        return self._result(diagnose_detections(self.detections, self.dataset.samples, self.dataset.classes))
 
-    def _told(self, result: dict[str, Any]) -> dict[str, Any]:
-        told = {"data": self.dataset.name, "supervision": self.supervision, **result}
-        return told | {"skipped": len(self.skipped), "seconds": self.seconds}
+    def _result(self, numbers: dict[str, Any]) -> dict[str, Any]:
+        result = {"data": self.dataset.name, "supervision": self.supervision, **numbers}
+        return result | {"skipped": len(self.skipped), "seconds": self.seconds}
 
 
 def matched(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None) -> Dataset:
-    """The data in the detector's classes; what was wrong with it is said.
+    """The data in the detector's classes, matched by name; problems found in the data are logged.
 
     Raises:
         BoxlessError: it cannot be loaded, or has none of the detector's classes.
     """
-    dataset = data if isinstance(data, Dataset) else announce(load_dataset(data, split))
+    dataset = data if isinstance(data, Dataset) else log_warnings(load_dataset(data, split))
     return dataset.with_classes(detector.classes, strict=False)
 
 
@@ -115,39 +117,39 @@ def predict_dataset(
     detector: Detector,
     dataset: Dataset,
     description: str,
-    look: Callable[[Sample, Detections, Heatmaps], None] | None = None,
+    on_image: Callable[[Sample, Detections, Heatmaps], None] | None = None,
 ) -> DatasetPredictions:
     """Run a detector over a dataset, behind a progress bar.
 
     Args:
         detector: the detector.
         dataset: in its classes, see `matched`.
-        description: what the progress bar says.
-        look: gets every image and what is made of it, in order; heatmaps are kept nowhere else.
+        description: of the progress bar.
+        on_image: called with every image and its predictions, in order; heatmaps are not kept otherwise.
 
     Raises:
         BoxlessError: no image can be read.
     """
     start = time.perf_counter()
-    ready = prepare(dataset, detector.features, detector.views, detector.proposals)
-    samples = ready.dataset.samples
+    cached = cache_dataset(dataset, detector.features, detector.views, detector.proposals)
+    samples = cached.dataset.samples
 
-    def work(row: int) -> tuple[Detections, Heatmaps]:
-        boxes = ready.boxes(row) if ready.proposals else None
-        return detector.postprocess([ready.map(row, view) for view in detector.views], boxes, ready.sizes[row])
+    def predict(row: int) -> tuple[Detections, Heatmaps]:
+        boxes = cached.boxes(row) if cached.proposals else None
+        return detector.postprocess([cached.map(row, view) for view in detector.views], boxes, cached.sizes[row])
 
     found, points = [], []
     with (
-        one_thread_a_image(detector.device) as threads,
+        one_thread_per_image(detector.device) as threads,
         full_width(detector.device),
-        closing(track_threads(work, range(len(samples)), description, threads)) as decided,
+        closing(map_threads(predict, range(len(samples)), description, threads)) as predictions,
     ):
-        for sample, (detections, heatmaps) in zip(samples, decided, strict=True):
+        for sample, (detections, heatmaps) in zip(samples, predictions, strict=True):
             found.append(detections)
             points.append(points_of(heatmaps))
-            if look is not None:
-                look(sample, detections, heatmaps)
+            if on_image is not None:
+                on_image(sample, detections, heatmaps)
     seconds = round(time.perf_counter() - start, 1)
     return DatasetPredictions(
-        ready.dataset, detector.config.supervision, found, np.array(points), ready.skipped, seconds
+        cached.dataset, detector.config.supervision, found, np.array(points), cached.skipped, seconds
     )

@@ -1,4 +1,4 @@
-"""Feature maps of images: the frozen part of the network is run once, and its maps are kept in half precision."""
+"""Views of images, batches, and the cache of feature maps: the frozen stages run once per view."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +14,22 @@ import torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from boxless.backbones import Backbone, Hypercolumns, fingerprint, folded, normalised
+from boxless.backbones import BACKBONES, Backbone, Hypercolumns, fingerprint, folded, normalised
 from boxless.cache import entry, load_array, open_store, save_array
 from boxless.config import BackboneConfig, ViewConfig
-from boxless.devices import one_thread_a_image
+from boxless.devices import one_thread_per_image
 from boxless.images import read_image
-from boxless.progress import track_images
+from boxless.parallel import map_images
+from boxless.registry import outside_source
 from boxless.structures import FloatArray
+
+HALF_MAX = 65504.0
+"""Largest number in half precision."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One way to show an image to the network.
+    """One way to give an image to the network.
 
     Args:
         scale: longest side in pixels.
@@ -64,12 +68,12 @@ def views_of(config: ViewConfig) -> tuple[View, ...]:
 
 
 class Targets(NamedTuple):
-    """Boxes of one view that teach: pseudo boxes, or with `supervision=boxes` true ones.
+    """Boxes of one view to train on: pseudo labels, or ground truth with `supervision=boxes`.
 
     Args:
         boxes: (M, 4) float32, xyxy pixels of the view.
         labels: (M,) int64.
-        ignore: (M,) bool, VOC's flag.
+        ignore: (M,) bool: neither object nor background, see `Annotations`.
     """
 
     boxes: Tensor
@@ -79,17 +83,17 @@ class Targets(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a method is given: views of images, as feature maps or as pixels, and what is known of them.
+    """The input of a model: views of images, as feature maps or as pixels, with what is known about them.
 
     Args:
         maps: (B, C, H, W) float16 as they are stored, or float32: the frozen part's output (or normalised pixels where
             nothing is frozen), zero beyond each view's own extent.
         sizes: (B, 2) int64, height and width of each view in pixels.
-        extents: (B, 2) int64, height and width of each view's own map in cells; not every network has a cell for the
-            last pixels.
+        extents: (B, 2) int64, height and width of each view's own map in cells; some networks have no cell for the last
+            pixels.
         boxes: for each view its proposals, (N, 4) float32, xyxy pixels of the view; None for methods without.
         image_labels: (B, classes) float32: 1 present, 0 absent, NaN unsure; None at inference.
-        targets: for each view the boxes that teach; None for methods that learn from tags alone, and at inference.
+        targets: for each view the boxes to train on; None for methods trained on image labels alone, and at inference.
     """
 
     maps: Tensor
@@ -133,8 +137,8 @@ class Item:
 def collate(items: Sequence[Item]) -> Batch:
     """Put items into one batch, padded with zeros to the largest map.
 
-    Maps stay in the precision of the first, and only what is padded is zeroed: hypercolumns of eight images take
-    50 MB in single precision, fresh memory at every step.
+    Maps keep the precision of the first, and only the padding is zeroed: hypercolumns of eight images take 50 MB in
+    single precision, newly allocated at every step.
     """
     channels = items[0].map.shape[0]
     height, width = (max(item.map.shape[axis] for item in items) for axis in (1, 2))
@@ -195,6 +199,7 @@ class FeatureStore:
             "weights": fingerprint(frozen),
             **({"levels": frozen.levels} if isinstance(frozen, Hypercolumns) else {}),
             **({"folding": 1} if normalised(frozen) else {}),
+            **(outside_source(BACKBONES[config.name]) if config.name in BACKBONES else {}),
             "versions": {module.__name__: module.__version__ for module in (torch, torchvision, timm, cv2)},
         }
 
@@ -205,18 +210,19 @@ class FeatureStore:
             return pixels
         with torch.inference_mode():
             batch = pixels[None].to(self._device).contiguous(memory_format=torch.channels_last)
-            features: Tensor = self._lean(batch)[0]
-            return features.half().float().cpu().contiguous()
+            features: Tensor = self._folded(batch)[0]
+            # Half precision would turn larger values into infinity.
+            return features.clamp(-HALF_MAX, HALF_MAX).half().float().cpu().contiguous()
 
     @cached_property
-    def _lean(self) -> nn.Module:
-        # Most stores only load.
+    def _folded(self) -> nn.Module:
+        # Not in the constructor, as most stores only load.
         return folded(self._frozen).to(memory_format=torch.channels_last)
 
     def compute(self, images: Mapping[str, Path], views: Sequence[View]) -> dict[Path, str]:
-        """Extract and store what is not there yet; where nothing is frozen, only see that the images can be read.
+        """Extract and cache the maps that are missing; where nothing is frozen, only check that the images can be read.
 
-        Images go through the network one by one: a map then does not depend on which others were missing.
+        Images go through the network one by one, so that a map does not depend on which others were missing.
 
         Args:
             images: content key -> file.
@@ -227,22 +233,28 @@ class FeatureStore:
         """
         if not self.cached:
             return _unreadable(images)
-        missing = {key: [view for view in views if not self._entry(key, view).exists()] for key in images}
+        missing = {
+            path: [(self._entry(key, view), view) for view in views if not self._entry(key, view).exists()]
+            for key, path in images.items()
+        }
+        todo = [path for path, entries in missing.items() if entries]
+        skipped: dict[Path, str] = {}
 
-        def work(key: str, path: Path) -> None:
+        def work(path: Path) -> None:
             image = read_image(path)
-            for view in missing[key]:
-                save_array(self._entry(key, view), self.extract(image, view).half().numpy())
+            for file, view in missing[path]:
+                save_array(file, self.extract(image, view).half().numpy())
 
-        todo = {key: path for key, path in images.items() if missing[key]}
         if todo:
-            # Once, before all threads ask for it at the same time.
-            self._lean.eval()
-        with one_thread_a_image(self._device) as threads:
-            return track_images(work, todo, "Features", threads)
+            # Before the threads start, so that it is folded once.
+            self._folded.eval()
+        with one_thread_per_image(self._device) as threads:
+            for _ in map_images(work, todo, "Features", threads, skipped):
+                pass
+        return skipped
 
     def load(self, key: str, path: Path, view: View) -> Tensor:
-        """The stored map of a view, (C, h, w) float16; or the view's pixels, float32, where nothing is frozen."""
+        """The cached map of a view, (C, h, w) float16; or the view's pixels, float32, where nothing is frozen."""
         if not self.cached:
             return self.extract(read_image(path), view)
         return torch.from_numpy(np.array(load_array(self._entry(key, view))))
@@ -255,7 +267,7 @@ class FeatureStore:
 
 
 def _unreadable(images: Mapping[str, Path]) -> dict[Path, str]:
-    def work(key: str, path: Path) -> None:
-        read_image(path)
-
-    return track_images(work, images, "Check images", None)
+    skipped: dict[Path, str] = {}
+    for _ in map_images(read_image, list(images.values()), "Check images", None, skipped):
+        pass
+    return skipped

@@ -1,33 +1,62 @@
-"""Reads an image file the way a viewer shows it, or says what is wrong with it."""
+"""Image files: decoding to the pixels a viewer displays, with clear errors; keys of their content, and writing."""
 
 import hashlib
+import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from boxless.cache import write_whole
 from boxless.errors import ImageError
+from boxless.files import write_whole
+from boxless.image_files import below, can_read_avif, find_heif, find_images
 
-# Pillow only warns of a size that `_opened` refuses.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+__all__ = [
+    "MIN_SIDE",
+    "Header",
+    "below",
+    "content_key",
+    "content_keys",
+    "decode_image",
+    "find_images",
+    "image_header",
+    "image_size",
+    "read_image",
+    "skip_copies",
+    "to_array",
+    "write_image",
+]
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", *(("AVIF",) if can_read_avif() else ()))
 MIN_SIDE = 8
-"""A shorter side than this leaves nothing to localise."""
+"""Pixels; images with a shorter side are refused, as there is nothing to localise."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How a viewer turns the stored pixels for each EXIF orientation but 1 (EXIF 2.3, tag 274)."""
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+_open_lock = threading.Lock()
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Decode an image file.
 
-    EXIF rotation is applied, 16-bit values are scaled to 8 bits, transparency is laid on white, of an animation the
-    first frame is taken.
+    EXIF rotation is applied, 16-bit values are scaled to 8 bits, transparency is blended with white, and the first
+    frame of an animation is returned.
 
     Args:
         path: a file of any format Pillow reads.
@@ -36,18 +65,18 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         (height, width, 3) uint8, RGB.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, no image, too large to decode safely (Pillow's
-            `MAX_IMAGE_PIXELS`), or has a side shorter than `MIN_SIDE`. The message names the file and the mend.
+        ImageError: the file is missing, empty, truncated, not an image, too large to decode safely (Pillow's
+            `MAX_IMAGE_PIXELS`), or has a side shorter than `MIN_SIDE`. The message names the file and the fix.
     """
     return _decode(path, str(path), _limit())
 
 
 def decode_image(content: bytes, name: str, most: int) -> NDArray[np.uint8]:
-    """Decode the bytes of an image file as `read_image` does; nothing touches the disk.
+    """Decode the bytes of an image file as `read_image` does, without writing to the disk.
 
     Args:
         content: the whole file.
-        name: what to call it in errors.
+        name: what error messages call it.
         most: pixels; a larger image is refused before it is decoded.
 
     Returns:
@@ -69,25 +98,52 @@ def _decode(source: Path | BytesIO, name: str, most: float) -> NDArray[np.uint8]
 
 
 def to_array(pil: Image.Image) -> NDArray[np.uint8]:
-    """A Pillow image as `read_image` gives it: as displayed, 8 bits, on white, (height, width, 3) uint8, RGB."""
-    return _to_rgb(ImageOps.exif_transpose(pil))
+    """Convert a Pillow image as `read_image` does: (height, width, 3) uint8, RGB."""
+    pil.load()
+    # Not Pillow's `exif_transpose`: it writes the EXIF anew, which fails for a value that is wrong elsewhere in it.
+    turn = _TURNS.get(_orientation(pil.getexif))
+    return _to_rgb(pil if turn is None else pil.transpose(turn))
+
+
+class Header(NamedTuple):
+    """What the header of an image file says.
+
+    Args:
+        size: width and height as displayed (EXIF rotation applied), in pixels.
+        orientation: of EXIF, 1 to 8; 1 if it is unknown or invalid.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+
+
+def image_header(path: Path) -> Header:
+    """Size and orientation of an image; only the header is read, except for TIFF.
+
+    Raises:
+        ImageError: the file is missing, empty, not an image, or too large to decode safely.
+    """
+    with _opened(path, str(path), _limit()) as pil:
+        # PNG's own `getexif` decodes the pixels to search for EXIF after them, where hardly any program writes it.
+        orientation = left = _orientation(lambda: Image.Image.getexif(pil))
+        if pil.format == "TIFF":
+            pil.load()  # Pillow rotates a TIFF itself, when opening or when loading, depending on its version.
+            left = _orientation(lambda: Image.Image.getexif(pil))
+        width, height = pil.size
+    return Header((height, width) if left in (5, 6, 7, 8) else (width, height), orientation)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image as displayed (EXIF rotation applied), in pixels.
+    """Width and height of an image as displayed (EXIF rotation applied), in pixels; see `image_header`."""
+    return image_header(path).size
 
-    The header alone is read; of a TIFF, the whole file.
 
-    Raises:
-        ImageError: the file is missing, empty, no image, or too large to decode safely.
-    """
-    with _opened(path, str(path), _limit()) as pil:
-        if pil.format == "TIFF":
-            pil.load()  # Pillow turns a TIFF itself, by version when opening or when loading.
-        # PNG's own `getexif` would decode the pixels to look for EXIF behind them, where hardly any program puts it.
-        orientation = Image.Image.getexif(pil).get(ExifTags.Base.Orientation, 1)
-        width, height = pil.size
-    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+def _orientation(read: Callable[[], Image.Exif]) -> int:
+    try:
+        value = read().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # A damaged EXIF can raise any error, and leaves the pixels readable.
+        return 1
+    return value if value in _TURNS else 1
 
 
 def _limit() -> float:
@@ -97,26 +153,61 @@ def _limit() -> float:
 @contextmanager
 def _opened(source: Path | BytesIO, name: str, most: float) -> Iterator[Image.Image]:
     try:
-        # Pillow's list of formats has some that start other programs.
-        with Image.open(source, formats=FORMATS) as pil:
+        with _open(source) as pil:
             if pil.width * pil.height > most:
                 raise Image.DecompressionBombError
             yield pil
     except FileNotFoundError:
         raise ImageError(f"{name}: there is no such file") from None
     except UnidentifiedImageError:
-        empty = not (source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes)
-        raise ImageError(f"{name}: {'the file is empty' if empty else 'not an image'}; replace it") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"{name}: {_why_unidentified(source)}") from None
+    except Image.DecompressionBombError:
         raise ImageError(f"{name}: more than {most:,} pixels, too many to decode safely; scale it down") from None
-    except Exception as error:  # Decoders let any error through that damaged bytes lead to, TypeError for one.
+    except Exception as error:  # Damaged bytes can raise any error in a decoder, such as TypeError.
         raise ImageError(f"{name}: cannot be decoded ({error}); replace it") from error
+
+
+def _open(source: Path | BytesIO) -> Image.Image:
+    # Pillow only warns of sizes that the caller refuses. `catch_warnings` changes the filters of the whole process
+    # until the block ends, so threads must not interleave.
+    with _open_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            # By default Pillow also opens formats for which it starts other programs.
+            return Image.open(source, formats=FORMATS)
+        except UnidentifiedImageError:
+            heif: Any = find_heif() if _is_heif(source) else None
+            if heif is None:
+                raise
+            # Not `register_heif_opener`, which changes Pillow for the whole process.
+            opened: Image.Image = heif.HeifImageFile(source)
+            return opened
+
+
+def _start(source: Path | BytesIO) -> bytes:
+    if isinstance(source, BytesIO):
+        return source.getvalue()[:12]
+    with source.open("rb") as file:
+        return file.read(12)
+
+
+def _is_heif(source: Path | BytesIO) -> bool:
+    start = _start(source)
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
+
+
+def _why_unidentified(source: Path | BytesIO) -> str:
+    if not _start(source):
+        return "the file is empty; replace it"
+    if _is_heif(source):
+        return "HEIC is read with pillow-heif only; pip install pillow-heif, or convert it to JPEG"
+    return "not an image; replace it"
 
 
 def _to_rgb(pil: Image.Image) -> NDArray[np.uint8]:
     if pil.mode.startswith(("I", "F")):
         values = np.asarray(pil, np.float32)
-        # No file says what white is. Fractions end at one, and cameras put 10, 12 or 14 bits into 16.
+        # The file does not record the value of white: 1 for fractions, and cameras store 10, 12 or 14 bits in 16.
         whites = (*((1,) if pil.mode == "F" else ()), 255, 1023, 4095, 16383)
         white = next((white for white in whites if values.max(initial=0) <= white), 65535)
         grey = np.clip(values * (255 / white), 0, 255).astype(np.uint8)
@@ -128,7 +219,7 @@ def _to_rgb(pil: Image.Image) -> NDArray[np.uint8]:
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an image (h, w, 3) uint8, RGB, whole or not at all: as PNG where the path ends so, else as JPEG.
+    """Write an image (h, w, 3) uint8, RGB, atomically; PNG if the suffix is .png, else JPEG.
 
     Raises:
         BoxlessError: the disk is full or not writable.
@@ -138,7 +229,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def content_key(path: Path) -> str:
-    """A name for the image's content, the same wherever the file lies: 128 bits of BLAKE2b over its bytes.
+    """A key of the file's content, independent of its path: 128 bits of BLAKE2b over its bytes, in hexadecimal.
 
     Raises:
         ImageError: the file cannot be read.
@@ -150,7 +241,7 @@ def content_key(path: Path) -> str:
 
 
 def content_keys(paths: Iterable[Path], skipped: dict[Path, str]) -> dict[Path, str]:
-    """The content key of every file that can be read; the others go into `skipped` with the reason."""
+    """The content key of every readable file; `skipped` receives the others -> reason."""
     keys = {}
     for path in paths:
         try:
@@ -161,27 +252,8 @@ def content_keys(paths: Iterable[Path], skipped: dict[Path, str]) -> dict[Path, 
 
 
 def skip_copies(skipped: dict[Path, str], keys: Mapping[Path, str]) -> None:
-    """Skip the copies of skipped files too: they share one key, and so one fate."""
+    """Add to `skipped` the files with the same content as a skipped file."""
     broken = {keys[path]: reason for path, reason in skipped.items() if path in keys}
     for path, key in keys.items():
         if key in broken:
             skipped.setdefault(path, broken[key])
-
-
-def find_images(path: Path) -> list[Path]:
-    """The image files at or below `path`, sorted; other suffixes and hidden files and folders are not looked at."""
-    if path.is_file():
-        return [path]
-    files = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-    return sorted(file for file in files if not _is_hidden(file.relative_to(path)) and file.is_file())
-
-
-def _is_hidden(path: Path) -> bool:
-    # macOS puts `._a.jpg` beside `a.jpg`, Jupyter copies into `.ipynb_checkpoints`.
-    return any(part.startswith(".") for part in path.parts)
-
-
-def below(data: Path, file: str | Path) -> str:
-    """A file's path as seen from the data, a folder or a file in it; as it is where it lies elsewhere."""
-    folder = data if data.is_dir() else data.parent
-    return str(Path(file).relative_to(folder) if Path(file).is_relative_to(folder) else file)

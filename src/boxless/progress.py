@@ -1,132 +1,98 @@
-"""Progress bars and messages, on standard error so that results can be piped."""
+"""Progress bars, on standard error so that results can be piped."""
 
-import contextlib
-import ctypes
 import os
-from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
-from boxless.errors import ImageError
-from boxless.structures import Dataset
-
-console = Console(stderr=True)
+from boxless.memory import release_memory
 
 T = TypeVar("T")
-R = TypeVar("R")
+
+console = Console(stderr=True)
+"""Shared with the messages of `boxless.logs`: rich then prints them above a running bar."""
+
+RELEASE_EVERY = 20
+"""Items after which free memory is released."""
+
+_enabled: ContextVar[bool] = ContextVar("progress_bars", default=True)
+
+
+@contextmanager
+def progress_bars(enabled: bool) -> Iterator[None]:
+    """Within the block, show progress bars or none; `BOXLESS_PROGRESS=0` turns them off altogether."""
+    token = _enabled.set(enabled and _enabled.get())
+    try:
+        yield
+    finally:
+        _enabled.reset(token)
+
+
+def bars_shown() -> bool:
+    """Whether `track` shows a bar: not where bars are turned off, and only in a terminal or a notebook."""
+    if not _enabled.get() or os.environ.get("BOXLESS_PROGRESS") == "0":
+        return False
+    # Not `console.is_terminal`, which FORCE_COLOR turns on for log files too.
+    return console.is_jupyter or (console.file.isatty() and not console.is_dumb_terminal)
 
 
 def track(items: Iterable[T], description: str, total: int, *, transient: bool = False) -> Iterator[T]:
-    """Walk over `items` behind a progress bar; a `transient` one is wiped at the end, an empty walk has none.
-
-    On the way memory that is free is given back to the system.
-    """
-    if total == 0:
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=transient) as progress:
-        for number, item in enumerate(progress.track(items, total=total, description=description), start=1):
-            yield item
-            if number % TRIMMED == 0:
-                give_back()
-    give_back()
-
-
-TRIMMED = 20
-"""After so many items memory that is free is given back."""
-
-
-def give_back() -> None:
-    """Give free memory back to the system.
-
-    GNU's C library keeps it. Maps of many sizes leave it in pieces, and a long walk then grows by a gigabyte that
-    nobody uses (benchmarks/memory.py). Other libraries have no such function, and are left alone.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def track_threads(
-    work: Callable[[T], R], items: Collection[T], description: str, threads: int | None
-) -> Generator[R, None, None]:
-    """Walk over what `work` makes of every item, in order, behind a progress bar, each in a thread of its own.
-
-    Where the caller is slower than the threads they wait: no more than twice as many items as there are threads are
-    begun and not yet fetched, so memory does not grow with the number of items.
+    """Yield from `items` behind a progress bar, and release free memory now and then.
 
     Args:
-        work: lets go of Python's lock for most of its time; what it raises is raised here.
-        items: what to work on.
-        description: of the bar.
-        threads: how many at once; None is one a core.
+        items: what to iterate over.
+        description: label of the bar.
+        total: how many items there are; for 0 there is no bar.
+        transient: the bar disappears at the end.
     """
-    with contextlib.closing(_in_order(work, items, threads or os.cpu_count() or 1)) as results:
-        yield from track(results, description, len(items))
+    if total and bars_shown():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=transient) as progress:
+            yield from _releasing_memory(progress.track(items, total=total, description=description))
+    elif total:
+        yield from _releasing_memory(items)
 
 
-def _in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R, None, None]:
-    begun: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                if len(begun) == 2 * threads:
-                    yield begun.popleft().result()
-                begun.append(pool.submit(work, item))
-            while begun:
-                yield begun.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def track_images(
-    work: Callable[[str, Path], None], images: Mapping[str, Path], description: str, threads: int | None
-) -> dict[Path, str]:
-    """Do `work` for every (content key, file) as `track_threads` does.
+@contextmanager
+def download_bar(description: str, total: int | None, completed: int) -> Iterator[Callable[[int], None]]:
+    """Show the progress of a download within the block; yields a function that advances the bar by a number of bytes.
 
     Args:
-        work: may raise `ImageError`.
-        images: content key -> file.
-        description, threads: as `track_threads` takes them.
-
-    Returns:
-        Images that could not be used -> reason.
+        description: label of the bar.
+        total: bytes; None if unknown.
+        completed: bytes that are there already.
     """
-
-    def reason(item: tuple[str, Path]) -> str | None:
-        try:
-            work(*item)
-        except ImageError as error:
-            return str(error)
-        return None
-
-    reasons = track_threads(reason, images.items(), description, threads)
-    return {path: why for path, why in zip(images.values(), reasons, strict=True) if why is not None}
-
-
-def announce(dataset: Dataset) -> Dataset:
-    """Say what was wrong with a dataset and how it was taken; returns it."""
-    for warning in dataset.warnings:
-        console.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
-    return dataset
-
-
-def report_skipped(skipped: dict[Path, str]) -> None:
-    """Say how many images could not be used, and why, the first few by name."""
-    if not skipped:
+    if not bars_shown():
+        yield lambda count: None
         return
-    console.print(f"[yellow]{len(skipped)} image(s) skipped:[/]", highlight=False)
-    for reason in list(skipped.values())[:5]:
-        console.print(f"  {reason}", markup=False, highlight=False)
-    if len(skipped) > 5:
-        console.print(f"  ... and {len(skipped) - 5} more")
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task(description, total=total, completed=completed)
+        yield lambda count: progress.advance(task, count)
+
+
+def _releasing_memory(items: Iterable[T]) -> Iterator[T]:
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % RELEASE_EVERY == 0:
+            release_memory()
+    release_memory()

@@ -4,8 +4,12 @@ Methods, heads, seeds, mining rules, backbones, proposal generators, dataset lay
 each kept in a `Registry`; `docs/extending.md` has an example of each.
 """
 
+import hashlib
+import inspect
+import uuid
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from boxless.errors import BoxlessError
 
@@ -47,3 +51,18 @@ class Registry(dict[str, T]):
         if name not in self:
             raise BoxlessError(f"{self.kind} '{name}' is unknown; there are {', '.join(self)}")
         return self[name]
+
+
+def outside_source(part: Callable[..., Any]) -> dict[str, str]:
+    """A digest of the file that defines a function from outside the package, for the names of what it makes; else {}.
+
+    The settings of a cached array do not tell what such a function computes.
+    """
+    if str(getattr(part, "__module__", "")).startswith("boxless."):
+        return {}
+    try:
+        source = Path(inspect.getfile(part)).read_bytes()
+    except (OSError, TypeError):
+        # Typed into an interpreter, it may be another function next time.
+        source = uuid.uuid4().bytes
+    return {"source": hashlib.blake2b(source, digest_size=8).hexdigest()}

@@ -1,88 +1,99 @@
-"""What `predict` and `heatmap` leave behind: overlays to look at, beside files for programs."""
+"""The files that `boxless predict` and `boxless heatmap` write: overlays for people, annotations for programs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from glob import glob, has_magic
+from os import PathLike
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from boxless.cache import save_array, write_text
-from boxless.detector import Detector, confident
+from boxless.cache import save_array
+from boxless.detector import Detector
 from boxless.errors import BoxlessError
 from boxless.export import FORMATS
 from boxless.export.common import Names
-from boxless.images import find_images, write_image
+from boxless.files import expand_user, write_text
+from boxless.image_files import scan_images
+from boxless.images import write_image
 from boxless.structures import Detections
 from boxless.visualize import contact_sheet, draw_boxes, draw_heatmap, heatmap_panel
 
 OVERLAYS, OVERVIEW = "overlays", "overview.jpg"
 SHEET = 24
-"""Most images on an overview."""
+"""The maximum number of images on an overview."""
 TILE = 600
 """Longest side of an image kept for the overview, in pixels."""
 
+Images = str | PathLike[str] | Sequence[str | PathLike[str]]
+"""Images, folders of images and patterns such as `shots/*.jpg`, one or several; `~` is the user's home."""
+
 
 def predict(
-    detector: Detector, images: Path, out: Path, format: str, min_score: float | None = None
+    detector: Detector, images: Images, out: str | PathLike[str], format: str, threshold: float | None = None
 ) -> dict[Path, str]:
-    """Find objects in images and write their boxes: overlays, an overview, and a machine-readable file.
+    """Detect objects in images and write their boxes: overlays, an overview, and a machine-readable file.
 
     Args:
         detector: the detector.
-        images: an image or a folder of them.
+        images: see `Images`.
         out: takes `overlays/`, `overview.jpg` and what the format writes.
-        format: a key of `exports.FORMATS`.
-        min_score: write the boxes that score at least this; None writes those that `confident` chooses.
+        format: a key of `export.FORMATS`.
+        threshold: write the boxes that score at least this; None writes the confident ones, see
+            `Detections.confident`.
 
     Returns:
         Images that could not be read -> reason.
 
     Raises:
-        BoxlessError: there is no image, or `out` cannot be written.
+        BoxlessError: there is no image, none can be read, or `out` cannot be written.
     """
-    files, names = _files(images, out), Names()
-    skipped: dict[Path, str] = {}
-    overlays: list[NDArray[np.uint8]] = []
+    out = expand_user(out)
+    files, skipped = _find(images, out)
+    names, overlays = Names(), list[NDArray[np.uint8]]()
 
     def found() -> Iterator[tuple[Path, Detections]]:
-        for path, pixels, detections, _ in detector.look_all(files, skipped):
-            shown = confident(detections) if min_score is None else detections.above(min_score)
+        for path, pixels, detections in detector.predict_files(files, skipped):
+            shown = detections.confident() if threshold is None else detections.above(threshold)
             overlay = draw_boxes(pixels, shown)
             write_image(out / OVERLAYS / f"{names.name(path)}.jpg", overlay)
             overlays.extend([_small(overlay)] if len(overlays) < SHEET else [])
             yield path, shown
+        # Raised here, so that no file without any image is written.
+        _check_any(files, skipped)
 
-    FORMATS[format](out, found(), detector.classes, detector.name)
+    FORMATS.find(format)(out, found(), detector.classes, detector.name)
     _overview(out, overlays)
     return skipped
 
 
 def heatmaps(
-    detector: Detector, images: Path, out: Path, class_name: str | None = None, colormap: str = "jet"
+    detector: Detector, images: Images, out: str | PathLike[str], class_name: str | None = None, colormap: str = "jet"
 ) -> dict[Path, str]:
     """Write class heatmaps of images: overlays, an overview, and the maps as arrays.
 
     Args:
         detector: the detector.
-        images: an image or a folder of them.
+        images: see `Images`.
         out: takes `overlays/`, `overview.jpg` and `maps/`, for each image a float32 array (classes, h, w), and
             `maps/classes.txt`.
-        class_name: show this class only; None lays the likeliest classes side by side.
+        class_name: show this class only; None shows the most likely classes side by side.
         colormap: any of matplotlib's.
 
     Returns:
         Images that could not be read -> reason.
 
     Raises:
-        BoxlessError: there is no image, no such class or colormap, or `out` cannot be written.
+        BoxlessError: there is no image, none can be read, there is no such class or colormap, or `out` cannot be
+            written.
     """
     if class_name is not None and class_name not in detector.classes:
         raise BoxlessError(f"the detector has no class '{class_name}'; it has: {', '.join(detector.classes)}")
-    files, names = _files(images, out), Names()
-    skipped: dict[Path, str] = {}
-    overlays: list[NDArray[np.uint8]] = []
-    for path, pixels, detections, maps in detector.look_all(files, skipped):
+    out = expand_user(out)
+    files, skipped = _find(images, out)
+    names, overlays = Names(), list[NDArray[np.uint8]]()
+    for path, pixels, detections, maps in detector.heatmap_files(files, skipped):
         if class_name is None:
             overlay = heatmap_panel(pixels, maps, detections.image_scores, colormap=colormap)
         else:
@@ -91,18 +102,43 @@ def heatmaps(
         write_image(out / OVERLAYS / f"{name}.jpg", overlay)
         save_array(out / "maps" / f"{name}.npy", maps.maps)
         overlays.extend([_small(overlay)] if len(overlays) < SHEET else [])
+    _check_any(files, skipped)
     write_text(out / "maps" / "classes.txt", "\n".join(detector.classes) + "\n")
     _overview(out, overlays, columns=2 if class_name is None else 4)
     return skipped
 
 
-def _files(images: Path, out: Path) -> list[Path]:
-    # Results may lie among the images; they are not images to look at again.
+def _find(images: Images, out: Path) -> tuple[list[Path], dict[Path, str]]:
+    """The image files, each once, and those in formats that are not read -> reason."""
+    files: dict[Path, None] = {}
+    skipped: dict[Path, str] = {}
+    given = [images] if isinstance(images, str | PathLike) else list(images)
+    for path in (path for image in given for path in _expand(expand_user(image))):
+        found = scan_images(path)
+        files |= dict.fromkeys(found.images)
+        skipped |= {file: f"{file}: {reason}" for file, reason in found.unread.items()}
+    # Results of an earlier call may lie among the images.
     own = [(out / OVERLAYS).resolve(), (out / OVERVIEW).resolve()]
-    files = [file for file in find_images(images) if not any(map(file.resolve().is_relative_to, own))]
-    if not files:
-        raise BoxlessError(f"{images}: there is no image" if images.exists() else f"{images}: does not exist")
-    return files
+    kept = [file for file in files if not any(map(file.resolve().is_relative_to, own))]
+    if not kept:
+        reason = f" that is read; the first left out: {next(iter(skipped.values()))}" if skipped else ""
+        raise BoxlessError(f"{', '.join(map(str, given))}: there is no image{reason}")
+    return kept, skipped
+
+
+def _expand(path: Path) -> list[Path]:
+    """The path, or those that a pattern matches, which not every shell expands."""
+    if path.exists():
+        return [path]
+    matches = sorted(map(Path, glob(str(path), recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    if not matches:
+        raise BoxlessError(f"{path}: {'matches nothing' if has_magic(str(path)) else 'does not exist'}")
+    return matches
+
+
+def _check_any(files: Sequence[Path], skipped: dict[Path, str]) -> None:
+    if all(file in skipped for file in files):
+        raise BoxlessError(f"none of the {len(files):,} images can be read; the first: {skipped[files[0]]}")
 
 
 def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -3,8 +3,9 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,92 +18,142 @@ from torch import nn
 from torch.optim import Optimizer
 
 from boxless.backbones import Backbone, create_backbone
-from boxless.cache import write_text, write_whole
 from boxless.config import Config, parse, read_yaml
 from boxless.errors import BoxlessError
-from boxless.methods import Model, build_model
+from boxless.files import write_json, write_text, write_whole
+from boxless.methods import Model
 from boxless.structures import Dataset
 
-FORMAT = 4
+FORMAT = 5
 """Of the run folder; raised whenever an older Boxless could not read a newer folder or the other way round."""
 
 WEIGHTS = "weights.safetensors"
+BACKBONE = "backbone.safetensors"
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 HISTORY = "history.jsonl"
-LOCALIZER, FOLD, MOSAICS = "localizer", "fold", "mosaics"
-"""The folders within a run folder that take the runs of the classifier whose heatmaps give the first boxes, and of the
-heads that give second opinions, and the images that were put together."""
 CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
-class Network:
-    """All parts of a detector: the frozen stages, and the model that is trained on their maps."""
+class Shared:
+    """What the networks of one run have in common: computed once, stored once and loaded by each.
+
+    Args:
+        backbone: the backbone.
+        frozen: its frozen stages.
+        files: parts of a network, by their name within it (`frozen`, `model.cam`, `model.pca`) -> safetensors file.
+    """
 
     backbone: Backbone
     frozen: nn.Sequential
-    model: Model
-
-    def everything(self) -> nn.ModuleDict:
-        """Both parts, for saving and loading."""
-        return nn.ModuleDict({"frozen": self.frozen, "model": self.model})
+    files: Mapping[str, Path]
 
 
-def build_network(config: Config, classes: int) -> Network:
+class Network(nn.Module):
+    """All parts of a detector: the frozen stages, and the model that is trained on their maps.
+
+    Args:
+        backbone: what both are made of.
+        frozen: its frozen stages.
+        model: its other stages and the head.
+    """
+
+    def __init__(self, backbone: Backbone, frozen: nn.Sequential, model: Model) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.frozen = frozen.requires_grad_(False)
+        self.model = model
+
+
+def build_network(config: Config, classes: int, shared: Shared | None = None) -> Network:
     """Build the network of a configuration; new layers are drawn from its seed.
+
+    Args:
+        config: of the run.
+        classes: number of classes.
+        shared: what another network of the run has computed before; its files are loaded.
 
     Raises:
         BoxlessError: the backbone is unknown, its weights cannot be had, or the head does not fit.
     """
-    # The caller's random numbers go on as if nothing had been drawn.
+    # The caller's random state is restored.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone = create_backbone(config.backbone)
-        frozen, tail = backbone.split(config.backbone.freeze)
-        if config.hypercolumns:
-            frozen = backbone.hypercolumns()
+        if shared is None:
+            backbone = create_backbone(config.backbone)
+            frozen, tail = backbone.split(config.backbone.freeze)
+            if config.head.hypercolumns:
+                frozen = backbone.hypercolumns()
+        else:
+            backbone, frozen, tail = shared.backbone, shared.frozen, nn.Sequential()
         # Building a backbone draws numbers too, and how many depends on its library.
         torch.manual_seed(config.seed)
-        model = build_model(config, backbone, tail, classes)
-    for parameter in frozen.parameters():
-        parameter.requires_grad_(False)
-    return Network(backbone, frozen, model)
+        model = config.head.build(backbone, tail, classes)
+    assert isinstance(model, Model)
+    network = Network(backbone, frozen, model)
+    for part, file in ({} if shared is None else shared.files).items():
+        if part != "frozen":
+            network.get_submodule(part).load_state_dict(load_file(file))
+    return network
 
 
-def load_network(run: Path, config: Config, classes: int) -> Network:
+def load_network(run: Path, config: Config, manifest: Mapping[str, Any]) -> Network:
     """Build a run's network and load its weights; nothing is downloaded.
 
     Raises:
         BoxlessError: the weights are missing, damaged, or of another network.
     """
+    if not manifest["finished"]:
+        raise BoxlessError(f"{run}: the training has not ended: run the same train command again")
     bare = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": "none"})})
-    network = build_network(bare, classes)
+    network = build_network(bare, len(manifest["classes"]))
+    state: dict[str, torch.Tensor] = {}
+    for part, name in manifest["files"].items():
+        try:
+            state |= {f"{part}.{key}": tensor for key, tensor in load_file(run / name).items()}
+        except FileNotFoundError:
+            raise BoxlessError(
+                f"{run / name}: missing; a run folder is moved as a whole, with the folder it lies in if it is part of "
+                "another run"
+            ) from None
+        except (SafetensorError, OSError) as error:
+            raise BoxlessError(f"{run / name}: does not load ({str(error)[:300]}); train again") from None
     try:
-        network.everything().load_state_dict(load_file(run / WEIGHTS))
-    except FileNotFoundError:
-        raise BoxlessError(
-            f"{run}: no {WEIGHTS}; the training has not ended: run the same train command again"
-        ) from None
-    except (SafetensorError, RuntimeError) as error:
-        raise BoxlessError(f"{run / WEIGHTS}: does not load ({str(error)[:300]}); train again") from None
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise BoxlessError(f"{run}: weights of another network ({str(error)[:300]}); train again") from None
     return network
 
 
-def save_network(run: Path, network: Network) -> None:
-    """Write all weights of a network into its run folder."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.everything().state_dict().items()}
-    with write_whole(run / WEIGHTS) as file:
-        file.write(save(state))
+def save_weights(module: nn.Module, file: Path, leave_out: Collection[str] = ()) -> None:
+    """Write the weights of a module as safetensors, without those of the submodules named in `leave_out`."""
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in module.state_dict().items()
+        if not name.startswith(tuple(f"{part}." for part in leave_out))
+    }
+    with write_whole(file) as handle:
+        handle.write(save(state))
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+def save_network(run: Path, network: Network, shared: Shared | None) -> dict[str, str]:
+    """Write the weights of a network into its run folder, without those that the run's networks share.
+
+    Returns:
+        Parts of the network -> the files that hold their weights, relative to the run folder.
+    """
+    files = dict(shared.files) if shared is not None else {}
+    if "frozen" not in files and len(network.frozen):
+        files["frozen"] = run / BACKBONE
+        save_weights(network.frozen, files["frozen"])
+    save_weights(network.model, run / WEIGHTS, [part.removeprefix("model.") for part in files])
+    paths = {part: Path(os.path.relpath(file, run)).as_posix() for part, file in files.items()}
+    return {**paths, "model": WEIGHTS}
 
 
 def check_run(run: Path, config: Config) -> None:
-    """See that a run folder is new, or that of a run begun with the same settings.
+    """Check that a run folder is new, or that of a run begun with the same settings.
 
     Raises:
         BoxlessError: the folder is of another run or holds something else.
@@ -110,20 +161,20 @@ def check_run(run: Path, config: Config) -> None:
     if (run / MANIFEST).exists():
         read_manifest(run)
         changed = _differences(_decisive(read_config(run)), _decisive(config))
-        told = ", ".join(f"{key} ({old} there, {new} now)" for key, old, new in changed)
-        if told:
-            raise BoxlessError(f"{run}: begun with other settings: {told}; choose another --out, or delete it")
+        changes = ", ".join(f"{key} ({old} there, {new} now)" for key, old, new in changed)
+        if changes:
+            raise BoxlessError(f"{run}: begun with other settings: {changes}; choose another --out, or delete it")
     elif run.is_file() or (run.is_dir() and any(map(_foreign, run.iterdir()))):
-        raise BoxlessError(f"{run}: not empty and no run folder; choose another --out")
+        raise BoxlessError(f"{run}: not empty and not a run folder; choose another --out")
 
 
 def _foreign(file: Path) -> bool:
-    """Whether a file is none of those that a run may have left that was stopped while it began."""
+    """Whether a file is not one that a run leaves when it is stopped at its very start."""
     return file.name != CONFIG and not file.name.startswith(".")
 
 
 def _decisive(config: Config) -> dict[str, Any]:
-    """The settings that decide what is learned."""
+    """The settings that decide the trained weights."""
     return config.model_dump(exclude={"training": {"workers", "monitor"}})
 
 
@@ -162,7 +213,7 @@ def begin_run(run: Path, config: Config, manifest: dict[str, Any]) -> bool:
 
 
 def finish_run(run: Path, manifest: dict[str, Any]) -> None:
-    """Mark a run, whose weights are saved, as finished; the checkpoint has then done its work."""
+    """Mark a run, whose weights are saved, as finished, and delete its checkpoint."""
     write_json(run / MANIFEST, manifest | {"finished": True})
     (run / CHECKPOINT).unlink(missing_ok=True)
 
@@ -188,7 +239,7 @@ def read_manifest(run: Path) -> dict[str, Any]:
         form = manifest["format"]
     except (FileNotFoundError, NotADirectoryError):
         raise BoxlessError(
-            f"{run}: no run folder: it has no {MANIFEST}; boxless train ... --out {run} makes one"
+            f"{run}: not a run folder: it has no {MANIFEST}; boxless train ... --out {run} makes one"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BoxlessError(f"{path}: damaged ({error}); train again") from None
@@ -202,7 +253,7 @@ def read_manifest(run: Path) -> dict[str, Any]:
 
 
 def save_checkpoint(run: Path, model: nn.Module, optimizer: Optimizer, epochs: int) -> None:
-    """Keep what a resumed run needs: weights, the optimizer's state, and how many epochs are done."""
+    """Save what a resumed run needs: weights, the optimizer's state, and the number of finished epochs."""
     with write_whole(run / CHECKPOINT) as file:
         torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epochs}, file)
 
@@ -239,7 +290,7 @@ def read_history(run: Path) -> list[dict[str, Any]]:
 
 
 def dataset_digest(dataset: Dataset, keys: Sequence[str]) -> str:
-    """A name for what training sees: image contents and tags, in order, and boxes where they were left in."""
+    """A name for the training data: image contents and tags, in order, and boxes if they are trained on."""
     state = hashlib.blake2b(json.dumps(dataset.classes).encode(), digest_size=16)
     for sample, key in zip(dataset.samples, keys, strict=True):
         state.update(json.dumps([sample.id, key, sorted(sample.tags), sorted(sample.unsure)]).encode())

@@ -1,17 +1,24 @@
 """The values that the stages hand to each other.
 
 One convention holds everywhere: boxes are xyxy, float32, in pixels of the image as displayed (EXIF rotation
-applied), origin top left, right and bottom exclusive. Formats convert at their own door (`datasets`, `exports`).
+applied), origin top left, right and bottom exclusive. `datasets` and `export` convert from and to other conventions.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boxless.errors import BoxlessError
+
+if TYPE_CHECKING:
+    import supervision
+
+    from boxless.inputs import ImageInput
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -20,26 +27,33 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Annotations:
-    """Boxes of one image with their classes: true ones, or pseudo boxes, which training makes of tags.
+    """Boxes of one image with their classes: ground truth, or pseudo labels, which training derives from tags.
 
-    What datasets are loaded with is true. It serves evaluation, and training with `supervision=boxes` only: without it
-    training is given `Dataset.tags_only`.
+    Datasets are loaded with their ground truth. Evaluation uses it; training does so with `supervision=boxes` only and
+    is given `Dataset.tags_only` otherwise.
 
     Args:
         boxes: (N, 4) float32, xyxy pixels, right and bottom exclusive.
         labels: (N,) int64, indices into the dataset's classes.
-        ignore: (N,) bool. Of true boxes VOC's flag: neither a hit nor a miss in the metrics. Of pseudo boxes those
-            that opinions differ on: they teach neither object nor background.
+        ignore: (N,) bool. In ground truth VOC's `difficult` or COCO's `iscrowd`: neither a hit nor a miss in the
+            metrics. In pseudo labels the boxes without consensus: training uses them neither as object nor as
+            background.
+
+    Raises:
+        BoxlessError: the arrays differ in length.
     """
 
     boxes: FloatArray
     labels: IntArray
     ignore: BoolArray
 
+    def __post_init__(self) -> None:
+        _check_shapes("Annotations", self.boxes, labels=self.labels, ignore=self.ignore)
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and what is known of it.
+    """One image with its tags and, where they are known, its boxes.
 
     Args:
         id: unique within its dataset; for VOC the name without suffix.
@@ -47,7 +61,7 @@ class Sample:
         tags: classes that are in the image, as indices into the dataset's classes.
         unsure: classes of which only difficult objects are in the image: neither positive nor negative, as in
             VOC's classification task.
-        annotations: boxes, or None where there are none or training must not see them.
+        annotations: boxes, or None where they are unknown or withheld from training.
     """
 
     id: str
@@ -62,16 +76,19 @@ class Dataset:
     """Images with image-level tags, and boxes where they exist.
 
     Args:
-        name: what to call it in tables and manifests.
+        name: its name in tables and manifests.
         classes: class names; tags and labels index into them.
         samples: the images.
-        warnings: what was wrong with the data and how it was taken, a line each, files named.
+        warnings: problems found in the data and how loading resolved them, one line each, which names the file.
+        summary: what loading understood, in one line: the layout, and the numbers of images, of classes and of what did
+            not match; empty for a dataset that was not loaded from files.
     """
 
     name: str
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
     warnings: tuple[str, ...] = ()
+    summary: str = ""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -82,27 +99,27 @@ class Dataset:
         return any(sample.annotations is not None for sample in self.samples)
 
     def tags_only(self) -> "Dataset":
-        """The view that training from tags gets: the same images and tags, no annotation."""
+        """The same images and tags without annotations, as training from tags gets them."""
         return replace(self, samples=tuple(replace(sample, annotations=None) for sample in self.samples))
 
     def image_labels(self) -> FloatArray:
-        """Image-level targets: (images, classes) float32; 1 present, 0 absent, NaN unsure."""
-        targets = np.zeros((len(self.samples), len(self.classes)), np.float32)
-        for row, sample in zip(targets, self.samples, strict=True):
+        """The tags as vectors: (images, classes) float32; 1 present, 0 absent, NaN unsure."""
+        labels = np.zeros((len(self.samples), len(self.classes)), np.float32)
+        for row, sample in zip(labels, self.samples, strict=True):
             row[list(sample.unsure)] = np.nan
             row[list(sample.tags)] = 1
-        return targets
+        return labels
 
     def with_classes(self, names: Sequence[str], *, strict: bool = True) -> "Dataset":
-        """Keep only these classes, in this order; images of none of them stay, as negatives.
+        """Keep only these classes, in this order; images without any of them stay, as negatives.
 
         Args:
             names: class names.
-            strict: whether a name the dataset does not have is an error; a run evaluated on a split that lacks one of
-                its classes passes False.
+            strict: whether a name that the dataset does not have is an error; evaluation on a split that lacks one of
+                the detector's classes passes False.
 
         Raises:
-            BoxlessError: a name is unknown (strict), given twice, or no name is known.
+            BoxlessError: a name is unknown (with `strict`) or given twice, or all names are unknown.
         """
         unknown = [name for name in names if name not in self.classes]
         if len(set(names)) != len(names):
@@ -129,17 +146,43 @@ def _reindexed(sample: Sample, index: dict[int, int]) -> Sample:
     )
 
 
-@dataclass(frozen=True)
+class Detection(NamedTuple):
+    """One box of `Detections`.
+
+    Args:
+        box: x1, y1, x2, y2 in pixels, right and bottom exclusive.
+        score: higher is more certain.
+        label: index into the detector's classes.
+        name: the class name.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    label: int
+    name: str
+
+
+@dataclass(frozen=True, repr=False)
 class Detections:
-    """What a detector found in one image, best first.
+    """The boxes that a detector predicts for one image, best score first.
+
+    `len`, indexing by an integer, a slice, a boolean mask or an array of integers (each gives `Detections`), and
+    iteration (gives a `Detection` per box) work as for a NumPy array.
+
+    >>> cats = detections[detections.labels == 0]  # doctest: +SKIP
+    >>> for box, score, label, name in detections.confident():  # doctest: +SKIP
+    ...     print(name, score, box)
 
     Args:
         boxes: (N, 4) float32, xyxy pixels, right and bottom exclusive.
-        scores: (N,) float32, higher is surer; comparable within a class.
+        scores: (N,) float32, higher is more certain; comparable within a class.
         labels: (N,) int64, indices into `classes`.
         classes: the detector's class names.
         size: width and height of the image in pixels.
-        image_scores: (classes,) float32, how sure the detector is that each class is in the image at all.
+        image_scores: (classes,) float32, the score of each class for the image as a whole.
+
+    Raises:
+        BoxlessError: the arrays differ in length.
     """
 
     boxes: FloatArray
@@ -149,8 +192,29 @@ class Detections:
     size: tuple[int, int]
     image_scores: FloatArray
 
+    def __post_init__(self) -> None:
+        _check_shapes("Detections", self.boxes, scores=self.scores, labels=self.labels)
+        if np.shape(self.image_scores) != (len(self.classes),):
+            raise BoxlessError(
+                f"Detections: image_scores has shape {np.shape(self.image_scores)}; {len(self.classes)} classes need "
+                f"({len(self.classes)},)"
+            )
+
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(self.names).most_common())
+        return f"Detections({len(self)}{counts and ': '}{counts}; {self.size[0]}x{self.size[1]})"
+
+    def __getitem__(self, index: int | slice | Sequence[int] | IntArray | BoolArray) -> "Detections":
+        rows = [index] if isinstance(index, int | np.integer) else index
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+
+    def __iter__(self) -> Iterator[Detection]:
+        for box, score, label in zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True):
+            x1, y1, x2, y2 = box
+            yield Detection((x1, y1, x2, y2), score, label, self.classes[label])
 
     @property
     def names(self) -> list[str]:
@@ -158,19 +222,74 @@ class Detections:
         return [self.classes[label] for label in self.labels]
 
     def above(self, threshold: float) -> "Detections":
-        """Only the boxes that score at least `threshold`."""
-        keep = self.scores >= threshold
-        return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
+        """The boxes whose score is `threshold` or higher."""
+        return self[self.scores >= threshold]
+
+    def confident(self) -> "Detections":
+        """The boxes worth showing to a person.
+
+        Multiple-instance scores of one image share one unit among all proposals, so no fixed threshold fits. Shown are
+        the classes whose image score is 0.5 or more, and of each the boxes that score at least half as much as its
+        best.
+        """
+        best = np.zeros(len(self.classes), np.float32)
+        np.maximum.at(best, self.labels, self.scores)
+        best[self.image_scores < 0.5] = np.inf
+        return self[self.scores >= best[self.labels] / 2]
+
+    def plot(self, image: "ImageInput") -> NDArray[np.uint8]:
+        """Draw the boxes over their image, see `boxless.visualize.draw_boxes`.
+
+        Args:
+            image: a path, an RGB array (h, w, 3) uint8, a Pillow image, a tensor (3, h, w) or an open file, see
+                `boxless.inputs.to_rgb`; it is not changed.
+
+        Returns:
+            (h, w, 3) uint8, RGB.
+
+        Raises:
+            ImageError: the image cannot be read or is of another type.
+            BoxlessError: its size is not that of the image which the boxes belong to.
+        """
+        # `visualize` depends on this module, and `inputs` loads torch.
+        from boxless.inputs import to_rgb
+        from boxless.visualize import draw_boxes
+
+        pixels = to_rgb(image)
+        height, width = pixels.shape[:2]
+        if (width, height) != self.size:
+            raise BoxlessError(
+                f"the image is {width}x{height}, but the boxes are of one of {'x'.join(map(str, self.size))}"
+            )
+        return draw_boxes(pixels, self)
+
+    def to_supervision(self) -> "supervision.Detections":
+        """The same boxes for the `supervision` package, whose annotators, trackers and filters then apply.
+
+        Returns:
+            `supervision.Detections`; the class names stand in `data["class_name"]`.
+
+        Raises:
+            BoxlessError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise BoxlessError("supervision is not installed: pip install supervision") from None
+        names: dict[str, Any] = {"class_name": np.array(self.names, np.str_)}
+        return supervision.Detections(
+            xyxy=self.boxes.copy(), confidence=self.scores.copy(), class_id=self.labels.copy(), data=names
+        )
 
 
 @dataclass(frozen=True)
 class Heatmaps:
-    """Where each class is in one image.
+    """How likely each class is at each place of one image.
 
     Args:
-        maps: (classes, h, w) float32, higher is likelier; the map spans the whole image. Of methods that score no
-            boxes these are class maps, in the network's resolution; of all others the scores of the boxes over each
-            cell, the greatest 1.
+        maps: (classes, h, w) float32, higher is likelier; the map spans the whole image. Methods without box scores
+            give class activation maps in the network's resolution; all others give the scores of the boxes over each
+            cell, scaled to a maximum of 1.
         classes: class names.
         size: width and height of the image in pixels.
     """
@@ -178,3 +297,21 @@ class Heatmaps:
     maps: FloatArray
     classes: tuple[str, ...]
     size: tuple[int, int]
+
+
+def _check_shapes(kind: str, boxes: NDArray[Any], **values: NDArray[Any]) -> None:
+    """Refuse arrays that do not give one value per box: `boxes` (N, 4), each of `values` (N,).
+
+    Raises:
+        BoxlessError: they do not; the message names the field and the shapes.
+    """
+    for name, array in {"boxes": boxes, **values}.items():
+        if not isinstance(array, np.ndarray):
+            raise BoxlessError(f"{kind}: {name} is of type {type(array).__name__}, not a NumPy array")
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise BoxlessError(f"{kind}: boxes has shape {boxes.shape}, not (N, 4)")
+    for name, array in values.items():
+        if array.shape != (len(boxes),):
+            raise BoxlessError(
+                f"{kind}: {name} has shape {array.shape}; boxes of shape {boxes.shape} need ({len(boxes)},)"
+            )

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from boxless.datasets import load_dataset
+from boxless.datasets import load_dataset, split_names
 from boxless.errors import BoxlessError
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 2, "name": "zebra"}]
@@ -48,7 +48,7 @@ def test_boxes_tags_and_crowds(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["", "annotations", "images/train2017", "train2017", "images"])
-def test_where_images_are_looked_for(tmp_path, folder):
+def test_where_images_are_searched(tmp_path, folder):
     write_coco(tmp_path / "annotations" / "instances_train2017.json", ["ä 1.jpg"], [box(1, 7, [1, 1, 2, 2])])
     touch(tmp_path / folder / "ä 1.jpg")
     assert load_dataset(tmp_path, "train2017").samples[0].path == tmp_path / folder / "ä 1.jpg"
@@ -65,7 +65,7 @@ def test_roboflow(tmp_path):
         load_dataset(tmp_path, "test")
 
 
-def test_instances_leave_the_other_annotation_files_aside(tmp_path):
+def test_instances_files_precede_other_annotation_files(tmp_path):
     for name in ("instances_train", "instances_val", "captions_train"):
         write_coco(tmp_path / "annotations" / f"{name}.json", ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])
     touch(tmp_path / "a.jpg")
@@ -73,7 +73,7 @@ def test_instances_leave_the_other_annotation_files_aside(tmp_path):
         load_dataset(tmp_path, "captions_train")
 
 
-def test_what_is_broken_is_counted_and_the_rest_goes_on(tmp_path):
+def test_broken_entries_are_counted_and_the_rest_is_loaded(tmp_path):
     annotations = [
         box(1, 7, [1, 1, 2, 2]),
         box(1, 7, [90, 70, 20, 20]),
@@ -112,7 +112,7 @@ def test_what_is_broken_is_counted_and_the_rest_goes_on(tmp_path):
     assert len(dataset.warnings) == 8
 
 
-def test_tags_follow_from_categories_whatever_the_boxes_are(tmp_path):
+def test_tags_depend_on_categories_not_on_boxes(tmp_path):
     touch(tmp_path / "a.jpg")
     tags = []
     for number, bbox in enumerate(([1, 1, 2, 2], None, "box", [1], [-9, -9, 1, 1], [float("inf")] * 4)):
@@ -121,13 +121,13 @@ def test_tags_follow_from_categories_whatever_the_boxes_are(tmp_path):
     assert tags == [({1}, {0})] * 6
 
 
-def test_tags_without_any_box_make_a_dataset_without_boxes(tmp_path):
+def test_without_any_valid_box_the_dataset_has_tags_only(tmp_path):
     touch(tmp_path / "a.jpg", tmp_path / "b.jpg")
     file = write_coco(tmp_path / "a.json", ["a.jpg", "b.jpg"], [{"image_id": 1, "category_id": 7}])
     assert not load_dataset(file).has_boxes
 
 
-def test_two_categories_of_one_name_are_one_class(tmp_path):
+def test_two_categories_with_the_same_name_are_one_class(tmp_path):
     touch(tmp_path / "a.jpg")
     categories = [{"id": 3, "name": "cat"}, {"id": 1, "name": "cat"}, {"id": 2, "name": "ant"}]
     file = write_coco(tmp_path / "a.json", ["a.jpg"], [box(1, 3, [1, 1, 2, 2]), box(1, 1, [1, 1, 2, 2])], categories)
@@ -143,8 +143,8 @@ def test_two_categories_of_one_name_are_one_class(tmp_path):
         ("[" * 100_000, "cannot be read as JSON"),
         ("[1, 2]", "needs the lists images, annotations and categories"),
         ('{"images": []}', "needs the lists images, annotations and categories"),
-        ('{"images": [], "annotations": [], "categories": [{"name": "dog"}]}', "whole number `id` and a `name`"),
-        ('{"images": [], "annotations": [], "categories": [4]}', "whole number `id` and a `name`"),
+        ('{"images": [], "annotations": [], "categories": [{"name": "dog"}]}', "integer `id` and a `name`"),
+        ('{"images": [], "annotations": [], "categories": [4]}', "integer `id` and a `name`"),
     ],
 )
 def test_a_file_that_is_not_coco_is_an_error_that_names_it(tmp_path, text, message):
@@ -152,3 +152,100 @@ def test_a_file_that_is_not_coco_is_an_error_that_names_it(tmp_path, text, messa
     file.write_text(text)
     with pytest.raises(BoxlessError, match=f"a.json.*{message}"):
         load_dataset(file)
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "split"),
+    [
+        ("instances_train2017.json", "train2017", "train2017"),
+        ("annotations_train.json", "train", "annotations_train"),
+        ("labels.json", "data", "labels"),
+        ("result.json", "images", "result"),
+        ("train/labels.json", "train", "train"),
+    ],
+)
+def test_a_folder_with_a_coco_file_beside_or_among_its_images_is_recognised(tmp_path, file, folder, split):
+    root = tmp_path / "set"
+    write_coco(root / file, ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])
+    touch(root / folder / "a.jpg")
+    (root / "package.json").write_text('{"name": "something else"}')
+    assert split_names(root) == (split,)
+    dataset = load_dataset(root)
+    assert (dataset.classes, dataset.samples[0].path) == (("zebra", "dog"), root / folder / "a.jpg")
+    assert dataset.summary == "COCO, 1 image, 2 classes"
+
+
+def test_images_and_files_without_counterpart_are_counted_both_ways(tmp_path):
+    file = write_coco(tmp_path / "instances_train.json", ["a.jpg", "b.jpg", "gone.jpg"], [box(1, 7, [1, 1, 2, 2])])
+    write_coco(tmp_path / "instances_val.json", ["v.jpg"], [box(1, 7, [1, 1, 2, 2])])
+    touch(*(tmp_path / name for name in ("a.jpg", "b.jpg", "new.jpg", "v.jpg")))
+    dataset = load_dataset(file)
+    assert "images whose file is missing, left out: 1 (gone.jpg)" in dataset.warnings
+    # v.jpg is listed in the other split.
+    assert "image files that no COCO file lists, not used: 1 (new.jpg)" in dataset.warnings
+    assert dataset.summary == (
+        "COCO, 2 images, 2 classes, 1 images whose file is missing, 1 image files that no COCO file lists"
+    )
+    (tmp_path / "b.jpg").unlink()
+    with pytest.raises(BoxlessError, match=r"2 of 3 images whose file is missing \(b.jpg, gone.jpg\); put them beside"):
+        load_dataset(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        (r"sub\a.jpg", "sub/a.jpg"),
+        ("a%20b.jpg", "a b.jpg"),
+        ("A.JPG", "a.jpg"),
+        ("cafe\u0301.jpg", "caf\u00e9.jpg"),
+        ("a", "a.jpg"),
+        ("a.png", "a.jpg"),
+        (r"D:\data\images\a.jpg", "a.jpg"),
+        ("/home/me/data/sub/a.jpg", "sub/a.jpg"),
+        ("https://example.com/data/a%20b.jpg?download=1", "a b.jpg"),
+        ("/data/upload/3/0a1b2c3d-a.jpg", "a.jpg"),
+        ("/data/local-files/?d=photos/sub/a%20b.jpg", "sub/a b.jpg"),
+        ("../../media/upload/1/a.jpg", "a.jpg"),
+        ("caf\u00e9.jpg", "caf\udce9.jpg"),
+    ],
+)
+def test_file_names_of_other_systems_are_matched_and_counted(tmp_path, name, path):
+    file = write_coco(tmp_path / "all.json", [name], [box(1, 7, [1, 1, 2, 2])])
+    touch(tmp_path / path, tmp_path / "other.jpg", tmp_path / "sub" / "other.jpg")
+    dataset = load_dataset(file)
+    assert [sample.path for sample in dataset.samples] == [tmp_path / path]
+    assert dataset.warnings[0].startswith("names spelt otherwise than their files (case, accents, %20, suffix, folder)")
+
+
+def test_a_relative_name_is_not_taken_from_another_folder(tmp_path):
+    file = write_coco(tmp_path / "all.json", ["a.jpg", "val/b.jpg", "c.jpg"], [box(1, 7, [1, 1, 2, 2])])
+    touch(tmp_path / "a.jpg", tmp_path / "b.jpg", tmp_path / "c.jpg")
+    assert [sample.path.name for sample in load_dataset(file).samples] == ["a.jpg", "c.jpg"]
+
+
+def test_the_empty_root_category_of_roboflow_is_left_out(tmp_path):
+    touch(tmp_path / "a.jpg")
+    categories = [
+        {"id": 0, "name": "cards", "supercategory": "none"},
+        {"id": 1, "name": "king", "supercategory": "cards"},
+        {"id": 2, "name": "ace", "supercategory": "cards"},
+    ]
+    file = write_coco(tmp_path / "a.json", ["a.jpg"], [box(1, 1, [1, 1, 2, 2]), box(1, 2, [1, 1, 2, 2])], categories)
+    dataset = load_dataset(file)
+    assert (dataset.classes, dataset.samples[0].tags) == (("king", "ace"), {0, 1})
+    assert dataset.samples[0].annotations.labels.tolist() == [0, 1]
+    assert dataset.warnings == ("empty root categories of Roboflow, left out of the classes: 1 (cards)",)
+    # It is a class if it is used, or above nothing.
+    write_coco(file, ["a.jpg"], [box(1, 1, [1, 1, 2, 2]), box(1, 0, [1, 1, 2, 2])], categories)
+    assert load_dataset(file).classes == ("cards", "king", "ace")
+    write_coco(file, ["a.jpg"], [box(1, 1, [1, 1, 2, 2])], [{**one, "supercategory": "none"} for one in categories])
+    assert load_dataset(file).classes == ("cards", "king", "ace")
+
+
+def test_a_folder_of_images_in_another_layout_is_named(tmp_path):
+    write_coco(tmp_path / "train" / "_annotations.coco.json", ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])
+    touch(tmp_path / "train" / "a.jpg", tmp_path / "test" / "images" / "b.jpg", tmp_path / "test" / "labels" / "b.txt")
+    dataset = load_dataset(tmp_path)
+    warning = "folders of images without a COCO file, not read; give their path to read them: 1 (test)"
+    assert warning in dataset.warnings
+    assert dataset.summary == "COCO, 1 image, 2 classes, 1 folders of images without a COCO file"

@@ -24,14 +24,14 @@ def test_a_column_of_tags(tmp_path):
     assert dataset.warnings == ("images without a tag, kept as negatives: 1 (c.jpg)",)
 
 
-def test_a_column_a_class_in_the_order_of_the_columns(tmp_path):
+def test_a_column_per_class_in_the_order_of_the_columns(tmp_path):
     text = "dog\tFile\tcat\tant\n1\ta.jpg\t0\t-1\n\tb.jpg\t1.0\tTrue\n"
     dataset = load_dataset(write(tmp_path / "t.tsv", text, "a.jpg", "b.jpg"))
     assert dataset.classes == ("dog", "cat", "ant")
     assert [(s.id, s.tags, s.unsure) for s in dataset.samples] == [("a.jpg", {0}, {2}), ("b.jpg", {1, 2}, set())]
 
 
-def test_the_first_column_names_the_image_if_no_name_says_so(tmp_path):
+def test_the_first_column_is_the_image_if_no_header_says_so(tmp_path):
     dataset = load_dataset(write(tmp_path / "t.csv", "id,dog\na.jpg,1\n", "a.jpg"))
     assert (dataset.classes, dataset.samples[0].id) == (("dog",), "a.jpg")
 
@@ -56,7 +56,7 @@ def test_a_split_of_a_table_without_any_is_an_error(tmp_path):
         load_dataset(write(tmp_path / "t.csv", "image,dog\na.jpg,1\n", "a.jpg"), "train")
 
 
-def test_what_is_broken_is_counted_and_the_rest_goes_on(tmp_path):
+def test_broken_rows_are_counted_and_the_rest_is_loaded(tmp_path):
     rows = ["a.jpg,1,0,640", "./a.jpg,0,1,640", "gone.jpg,1,1,640", ",1,0,640", "b.jpg,x,1,640,7", "c.jpg,1"]
     text = "image,dog,cat,width\n" + "\n".join(rows)
     dataset = load_dataset(write(tmp_path / "t.csv", text, "a.jpg", "b.jpg", "c.jpg"))
@@ -67,22 +67,22 @@ def test_what_is_broken_is_counted_and_the_rest_goes_on(tmp_path):
         ("c.jpg", {0}, set()),
     ]
     assert dataset.warnings == (
-        "rows with more cells than columns, the rest is not read: 1 (row 6)",
-        "columns that hold no 0 or 1, not taken as classes: 1 (width)",
+        "rows with more cells than columns, the extra cells ignored: 1 (row 6)",
+        "columns that are not mostly 0 and 1, not taken as classes: 1 (width)",
         "cells that are not 1, 0, -1 or empty, taken as unsure: 1 (b.jpg dog=x)",
-        "images in more than one row, their tags joined: 1 (a.jpg)",
+        "images in more than one row, their tags merged: 1 (a.jpg)",
         "rows whose image is missing, left out: 1 (gone.jpg)",
         "rows that name no image, left out: 1 (dog)",
     )
 
 
-def test_of_several_rows_present_outweighs_unsure_and_unsure_outweighs_absent(tmp_path):
+def test_in_merged_rows_present_outweighs_unsure_and_unsure_outweighs_absent(tmp_path):
     text = "image,ant,bee,cow\na.jpg,-1,0,0\na.jpg,1,-1,0\n"
     sample = load_dataset(write(tmp_path / "t.csv", text, "a.jpg")).samples[0]
     assert (sample.tags, sample.unsure) == ({0}, {1})
 
 
-def test_a_row_a_tag(tmp_path):
+def test_one_row_per_tag(tmp_path):
     dataset = load_dataset(write(tmp_path / "t.csv", "filename,label\na.jpg,dog\na.jpg,cat\n", "a.jpg"))
     assert [s.tags for s in dataset.samples] == [{0, 1}]
 
@@ -94,10 +94,11 @@ def test_a_row_a_tag(tmp_path):
         ("image,dog\n", "needs a row of column names"),
         ("image\na.jpg\n", "names no class"),
         ("image,tags\na.jpg,\n", "names no class"),
-        ("image,size\na.jpg,640\n", "names no class"),
+        ("image,size\na.jpg,640\n", "names no class: add a column `tags`.*its columns are 'image', 'size'"),
+        ("image,xmin,ymin,xmax,ymax\na.jpg,1,2,3,4\n", "has boxes, but no column `class`"),
         ("image,dog,dog\na.jpg,1,0\n", "two columns are called dog"),
         ("a.jpg,dog\nb.jpg,cat\n", "first row must name the columns"),
-        ("image,dog\ngone.jpg,1\n", r"no tag to learn from among 0(.|\n)*whose image is missing.*gone.jpg"),
+        ("image,dog\ngone.jpg,1\n", r"1 of 1 rows whose image is missing \(gone.jpg\); give their paths relative"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_an_error_that_names_it(tmp_path, text, message):

@@ -11,7 +11,7 @@ from boxless.datasets.voc import load_voc
 from boxless.errors import BoxlessError
 
 
-def thing(name: str, box: tuple[object, ...] | None = (11, 21, 30, 40), difficult: int = 0) -> str:
+def object_xml(name: str, box: tuple[object, ...] | None = (11, 21, 30, 40), difficult: int = 0) -> str:
     sides = zip(("xmin", "ymin", "xmax", "ymax"), box or (), strict=False)
     bndbox = "<bndbox>" + "".join(f"<{side}>{value}</{side}>" for side, value in sides) + "</bndbox>" if box else ""
     return f"<object><name>{name}</name><difficult>{difficult}</difficult>{bndbox}</object>"
@@ -23,6 +23,8 @@ def write_year(year: Path, annotations: dict[str, str], split: str = "train", si
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (year / folder).mkdir(parents=True, exist_ok=True)
     for id_, inside in annotations.items():
+        for folder in ("JPEGImages", "Annotations"):
+            (year / folder / id_).parent.mkdir(parents=True, exist_ok=True)
         (year / "JPEGImages" / f"{id_}.jpg").touch()
         text = f"<annotation>{size}{inside}</annotation>"
         (year / "Annotations" / f"{id_}.xml").write_text(text, encoding="utf-8")
@@ -36,7 +38,11 @@ def write_split(year: Path, split: str, lines: object) -> None:
 
 
 def test_boxes_tags_and_unsure_of_a_year(tmp_path):
-    objects = thing("dog", (11, 21, 30, 40)) + thing("dog", (1, 1, 100, 80), difficult=1) + thing("cat", difficult=1)
+    objects = (
+        object_xml("dog", (11, 21, 30, 40))
+        + object_xml("dog", (1, 1, 100, 80), difficult=1)
+        + object_xml("cat", difficult=1)
+    )
     year = write_year(tmp_path / "VOC2007", {"000001": objects, "000002": ""})
     dataset = load_dataset(year, "train")
     assert (dataset.name, dataset.classes) == ("VOC2007 train", ("cat", "dog"))
@@ -56,7 +62,7 @@ def test_boxes_tags_and_unsure_of_a_year(tmp_path):
 
 def test_parts_of_an_object_are_not_objects(tmp_path):
     part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
-    inside = thing("person", (1, 1, 9, 9)).replace("<name>", f"{part}<name>")
+    inside = object_xml("person", (1, 1, 9, 9)).replace("<name>", f"{part}<name>")
     dataset = load_dataset(write_year(tmp_path / "y", {"a": inside}))
     assert dataset.classes == ("person",)
     assert dataset.samples[0].annotations.boxes.tolist() == [[0, 0, 9, 9]]
@@ -65,7 +71,7 @@ def test_parts_of_an_object_are_not_objects(tmp_path):
 @pytest.mark.parametrize(
     ("box", "kept", "warning"),
     [
-        ((0, -5, 120, 90), [[0, 0, 100, 80]], "boxes that reach outside the image, clipped: 1 (a)"),
+        ((1, -5, 120, 90), [[0, 0, 100, 80]], "boxes that reach outside the image, clipped: 1 (a)"),
         ((1, 1, 1, 1), [[0, 0, 1, 1]], None),
         ((45.7, 21, 60.2, 40), [[44.7, 20, 60.2, 40]], None),
         ((30, 21, 11, 40), None, "boxes without area inside the image, dropped (their tags stay): 1 (a)"),
@@ -78,7 +84,7 @@ def test_parts_of_an_object_are_not_objects(tmp_path):
     ],
 )
 def test_a_bad_box_is_clipped_or_dropped_and_its_tag_stays(tmp_path, box, kept, warning):
-    dataset = load_dataset(write_year(tmp_path / "y", {"a": thing("dog", box), "b": thing("cat")}))
+    dataset = load_dataset(write_year(tmp_path / "y", {"a": object_xml("dog", box), "b": object_xml("cat")}))
     sample = dataset.samples[0]
     assert sample.tags == {dataset.classes.index("dog")}
     if kept is None:
@@ -98,7 +104,7 @@ def test_a_bad_box_is_clipped_or_dropped_and_its_tag_stays(tmp_path, box, kept, 
     ],
 )
 def test_an_unknown_size_clips_left_and_top_only(tmp_path, size):
-    annotations = {"a": thing("dog", (-3, 1, 900, 5)), "b": thing("dog", (1, 1, "1e300", 5))}
+    annotations = {"a": object_xml("dog", (-3, 1, 900, 5)), "b": object_xml("dog", (1, 1, "1e300", 5))}
     year = write_year(tmp_path / "y", annotations, size=size)
     boxes = [sample.annotations.boxes.tolist() for sample in load_dataset(year).samples]
     assert boxes == [[[0, 0, 900, 5]], [[0, 0, 1e6, 5]]]
@@ -111,11 +117,11 @@ objects = st.tuples(st.sampled_from(["cat", "dog", "Pferd äöü"]), st.integers
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(objects, min_size=1, max_size=4))
-def test_tags_follow_from_names_whatever_the_numbers_are(drawn):
+def test_tags_depend_on_names_not_on_boxes(generated):
     garbage = "".join(
-        thing(name, tuple("" if n is None else n for n in box), difficult) for name, difficult, box in drawn
+        object_xml(name, tuple("" if n is None else n for n in box), difficult) for name, difficult, box in generated
     )
-    sound = "".join(thing(name, difficult=difficult) for name, difficult, _ in drawn)
+    sound = "".join(object_xml(name, difficult=difficult) for name, difficult, _ in generated)
     with tempfile.TemporaryDirectory() as folder:
         bad = load_voc(write_year(Path(folder, "bad"), {"a": garbage}), None)
         good = load_voc(write_year(Path(folder, "good"), {"a": sound}), None)
@@ -125,9 +131,9 @@ def test_tags_follow_from_names_whatever_the_numbers_are(drawn):
     assert kept is None or np.isfinite(kept.boxes).all()
 
 
-def test_broken_files_are_counted_and_the_rest_goes_on(tmp_path):
+def test_broken_files_are_counted_and_the_rest_is_loaded(tmp_path):
     broken = dict.fromkeys(("torn", "html", "bomb", "bare", "gone"), "")
-    year = write_year(tmp_path / "y", {"good": thing("dog")} | broken)
+    year = write_year(tmp_path / "y", {"good": object_xml("dog")} | broken)
     xml = year / "Annotations"
     (xml / "torn.xml").write_text("<annotation><object><name>dog</na")
     (xml / "html.xml").write_text("<html><body>404</body></html>")
@@ -145,29 +151,112 @@ def test_broken_files_are_counted_and_the_rest_goes_on(tmp_path):
         "ids listed more than once, taken once: 1 (good)",
         "annotations that are not valid VOC XML, their images left out: 3 (torn.xml, html.xml, bomb.xml)",
         "images without an annotation, left out as their tags are unknown: 1 (bare.xml)",
+        "annotation files without an image: 1 (gone.xml)",
+    )
+    assert dataset.summary == (
+        "PASCAL VOC, 1 image, 1 class, 2 ids without an image in JPEGImages, 1 images without an annotation, "
+        "1 annotation files without an image"
     )
 
 
 def test_an_object_without_a_name_is_left_out(tmp_path):
-    year = write_year(tmp_path / "y", {"a": thing("dog") + thing(" ") + "<object/>"})
+    year = write_year(tmp_path / "y", {"a": object_xml("dog") + object_xml(" ") + "<object/>"})
     dataset = load_dataset(year)
     assert dataset.classes == ("dog",)
     assert dataset.warnings == ("objects without a name, left out: 2 (a.xml)",)
 
 
-def test_nothing_usable_is_an_error_that_says_why(tmp_path):
+def test_an_error_gives_the_reasons_if_nothing_is_usable(tmp_path):
     year = write_year(tmp_path / "y", {"a": "", "b": ""})
     for file in (year / "Annotations").iterdir():
-        file.unlink()
-    with pytest.raises(BoxlessError, match=r"no tag.*0 usable(.|\n)*without an annotation.*: 2 \(a.xml, b.xml\)"):
+        file.write_text("torn")
+    with pytest.raises(
+        BoxlessError, match=r"none of the 0 usable images(.*)has a tag(.|\n)*not valid VOC XML.*: 2 \(a.xml, b.xml\)"
+    ):
         load_dataset(year)
 
 
+def test_a_few_ids_and_files_without_counterpart_are_counted_and_most_are_an_error(tmp_path):
+    year = write_year(tmp_path / "y", {name: object_xml("dog") for name in "abcdef"})
+    for name in "abc":
+        (year / "Annotations" / f"{name}.xml").rename(year / "Annotations" / f"new{name}.xml")
+    dataset = load_dataset(year)
+    assert [sample.id for sample in dataset.samples] == ["d", "e", "f"]
+    assert dataset.warnings == (
+        "images without an annotation, left out as their tags are unknown: 3 (a.xml, b.xml, c.xml)",
+        "annotation files without an image: 3 (newa.xml, newb.xml, newc.xml)",
+    )
+    assert dataset.summary == (
+        "PASCAL VOC, 3 images, 1 class, 3 images without an annotation, 3 annotation files without an image"
+    )
+    (year / "Annotations" / "d.xml").rename(year / "Annotations" / "newd.xml")
+    with pytest.raises(BoxlessError, match=r"4 of 6 images without an annotation \(a.xml, b.xml, c.xml, d.xml\); add"):
+        load_dataset(year)
+    write_split(year, "train", ["a", "e", "x", "y", "z"])
+    with pytest.raises(BoxlessError, match=r"3 of 5 ids without an image in JPEGImages \(x, y, z\); give the images"):
+        load_dataset(year)
+
+
+def test_names_that_are_spelt_otherwise_are_matched(tmp_path):
+    names = ["caf\u00e9", "a b", "plain", "IMG_1"]
+    year = write_year(tmp_path / "y", {name: object_xml("dog") for name in names})
+    (year / "Annotations" / "caf\u00e9.xml").rename(year / "Annotations" / "cafe\u0301.xml")
+    (year / "Annotations" / "a b.xml").rename(year / "Annotations" / "a%20b.XML")
+    write_split(year, "train", ["cafe\u0301", "a%20b", "plain.jpg", "img_1"])
+    dataset = load_dataset(year)
+    assert [sample.path.stem for sample in dataset.samples] == names
+    (warning,) = dataset.warnings
+    assert warning.startswith("names spelt otherwise than their files (case, accents, %20, suffix, folder), matched: ")
+
+
+def test_of_two_images_with_one_id_the_first_is_taken(tmp_path):
+    year = write_year(tmp_path / "y", {"a": object_xml("dog")})
+    (year / "JPEGImages" / "a.png").touch()
+    dataset = load_dataset(year)
+    assert [sample.path.name for sample in dataset.samples] == ["a.jpg"]
+    assert dataset.warnings == ("images with the name of another but for the suffix, left out: 1 (a.png)",)
+
+
+def test_an_id_that_fits_two_files_is_not_matched(tmp_path):
+    year = write_year(tmp_path / "y", {name: object_xml("dog") for name in ("a", "Bb", "bB")})
+    write_split(year, "train", ["a", "bb"])
+    assert load_dataset(year).warnings == ("ids without an image in JPEGImages, left out: 1 (bb)",)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        # Two boxes begin at 0 and none at 1; one ends at the last pixel of 100, or at 100 itself, or at neither.
+        ((0, 0, 99, 50), (5, 5, 10, 10), [[0, 0, 100, 51], [5, 5, 11, 11]]),
+        ((0, 0, 100, 50), (5, 5, 10, 10), [[0, 0, 100, 50], [5, 5, 10, 10]]),
+        ((0, 0, 90, 50), (5, 5, 10, 10), [[0, 0, 90, 50], [5, 5, 10, 10]]),
+        # One begins at 0, but two at 1.
+        ((1, 0, 90, 50), (1, 5, 10, 10), [[0, 0, 90, 50], [0, 4, 10, 10]]),
+    ],
+)
+def test_a_set_that_counts_from_0_is_recognised(tmp_path, first, second, expected):
+    year = write_year(tmp_path / "y", {"a": object_xml("dog", first), "b": object_xml("dog", second)})
+    dataset = load_dataset(year)
+    assert [sample.annotations.boxes[0].tolist() for sample in dataset.samples] == expected
+    kind = "images with boxes that begin at pixel 0, so all are read as counted from 0, not from 1: 1 (a)"
+    one = "boxes that reach outside the image, clipped: 1 (a)"
+    assert dataset.warnings == (one if first[0] else kind,)
+
+
+def test_an_annotation_that_is_not_utf_8_is_read_as_latin_1(tmp_path):
+    year = write_year(tmp_path / "y", {"a": object_xml("dog")})
+    text = f'<?xml version="1.0" encoding="utf-8"?><annotation>{object_xml("grün")}</annotation>'
+    (year / "Annotations" / "a.xml").write_bytes(text.encode("latin-1"))
+    dataset = load_dataset(year)
+    assert dataset.classes == ("grün",)
+    assert dataset.warnings == ("annotation files that are not UTF-8, read as Latin-1: 1 (a.xml)",)
+
+
 def test_splits(tmp_path):
-    year = write_year(tmp_path / "y", {"a": thing("dog")}, split="val")
+    year = write_year(tmp_path / "y", {"a": object_xml("dog")}, split="val")
     assert load_dataset(year).name == "y val"
     write_split(year, "test", ["a"])
-    with pytest.raises(BoxlessError, match="say which split to load; it has: test, val"):
+    with pytest.raises(BoxlessError, match="choose a split; it has: test, val"):
         load_dataset(year)
     write_split(year, "train", ["a"])
     assert load_dataset(year).name == "y train"
@@ -178,29 +267,32 @@ def test_splits(tmp_path):
         load_dataset(year, "tset")
 
 
-def test_a_split_whose_name_looks_like_a_class_list_can_be_asked_for(tmp_path):
-    year = write_year(tmp_path / "y", {"a": thing("dog"), "b": thing("cat")})
+def test_a_split_whose_name_looks_like_a_class_list_can_be_requested(tmp_path):
+    year = write_year(tmp_path / "y", {"a": object_xml("dog"), "b": object_xml("cat")})
     write_split(year, "small_train", ["b"])
     assert [sample.id for sample in load_dataset(year, "small_train").samples] == ["b"]
 
 
-def test_a_year_without_lists_says_so(tmp_path):
-    year = write_year(tmp_path / "y", {"a": thing("dog")})
+def test_a_year_without_lists_has_all_images_and_no_splits(tmp_path):
+    year = write_year(tmp_path / "y", {"a": object_xml("dog"), "sub/b": object_xml("cat")})
     (year / "ImageSets" / "Main" / "train.txt").unlink()
-    with pytest.raises(BoxlessError, match="lists no split"):
-        load_dataset(year)
+    dataset = load_dataset(year)
+    assert [(sample.id, sample.tags) for sample in dataset.samples] == [("a", {1}), ("sub/b", {0})]
+    assert (dataset.name, dataset.warnings) == ("y", ())
+    with pytest.raises(BoxlessError, match="has no splits"):
+        load_dataset(year, "train")
 
 
 def test_the_year_is_found_below(tmp_path):
-    write_year(tmp_path / "VOCdevkit" / "VOC2007", {"a": thing("dog")})
+    write_year(tmp_path / "VOCdevkit" / "VOC2007", {"a": object_xml("dog")})
     assert load_dataset(tmp_path).name == load_dataset(tmp_path / "VOCdevkit").name == "VOC2007 train"
-    write_year(tmp_path / "VOCdevkit" / "VOC2012", {"a": thing("dog")})
+    write_year(tmp_path / "VOCdevkit" / "VOC2012", {"a": object_xml("dog")})
     with pytest.raises(BoxlessError, match=r"several VOC years.*VOC2007, .*VOC2012$"):
         load_dataset(tmp_path)
 
 
 def test_names_with_spaces_and_other_scripts_and_suffixes(tmp_path):
-    annotations = {"photo 1": thing("großer Hund"), "子猫 (2)": thing("猫"), "x.y": thing("猫")}
+    annotations = {"photo 1": object_xml("großer Hund"), "子猫 (2)": object_xml("猫"), "x.y": object_xml("猫")}
     year = write_year(tmp_path / "my set", annotations)
     (year / "JPEGImages" / "子猫 (2).jpg").rename(year / "JPEGImages" / "子猫 (2).PNG")
     dataset = load_dataset(year)
@@ -209,12 +301,12 @@ def test_names_with_spaces_and_other_scripts_and_suffixes(tmp_path):
 
 
 def test_lists_with_windows_line_ends_and_byte_order_mark(tmp_path):
-    year = write_year(tmp_path / "y", {"a": thing("dog"), "b": thing("dog")})
+    year = write_year(tmp_path / "y", {"a": object_xml("dog"), "b": object_xml("dog")})
     (year / "ImageSets" / "Main" / "train.txt").write_bytes(b"\xef\xbb\xbfa\r\n\r\nb\r\n")
     assert [sample.id for sample in load_dataset(year).samples] == ["a", "b"]
 
 
-def test_tags_alone_from_the_lists_of_classes(tmp_path):
+def test_tags_are_read_from_class_lists_without_annotations(tmp_path):
     year = tmp_path / "VOC2012"
     (year / "JPEGImages").mkdir(parents=True)
     (year / "ImageSets" / "Main").mkdir(parents=True)

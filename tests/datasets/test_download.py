@@ -99,7 +99,7 @@ def part_of(root: Path, name: str) -> Path:
     return root / ".VOC2007.download" / f"{name}.part"
 
 
-def test_both_archives_end_up_in_one_year_and_nothing_else_stays(server, tmp_path):
+def test_both_archives_are_extracted_into_one_year_and_deleted(server, tmp_path):
     archives = [server.archive("a.tar", trainval=["1", "2", "3"]), server.archive("b.tar", test=["4"])]
     root = tmp_path / "new" / "data"
     year = download_voc("2007", root, archives)
@@ -110,7 +110,7 @@ def test_both_archives_end_up_in_one_year_and_nothing_else_stays(server, tmp_pat
     assert server.requests == [("a.tar", 0), ("b.tar", 0)]
 
 
-def test_a_second_call_asks_for_nothing(server, tmp_path):
+def test_a_second_call_requests_nothing(server, tmp_path):
     archives = [server.archive("a.tar", trainval=["1"])]
     first = download_voc("2007", tmp_path, archives)
     before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
@@ -119,19 +119,19 @@ def test_a_second_call_asks_for_nothing(server, tmp_path):
     assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")) == before
 
 
-def test_a_cut_connection_is_an_error_and_the_next_call_goes_on_from_there(server, tmp_path):
+def test_a_broken_connection_is_an_error_and_the_next_call_resumes(server, tmp_path):
     archive = server.archive("a.tar", trainval=["1", "2", "3"])
     server.cut = 200_000
-    with pytest.raises(BoxlessError, match=r"a\.tar: the download broke.*goes\s+on from here"):
+    with pytest.raises(BoxlessError, match=r"a\.tar: the download failed.*to\s+resume"):
         download_voc("2007", tmp_path, [archive])
-    came = part_of(tmp_path, "a.tar").stat().st_size
-    assert 100_000 < came <= 200_000
+    received = part_of(tmp_path, "a.tar").stat().st_size
+    assert 100_000 < received <= 200_000
     server.cut = None
     assert load_dataset(download_voc("2007", tmp_path, [archive])).classes == ("dog",)
-    assert server.requests == [("a.tar", 0), ("a.tar", came)]
+    assert server.requests == [("a.tar", 0), ("a.tar", received)]
 
 
-def test_an_archive_that_is_there_is_not_asked_for_again(server, tmp_path):
+def test_a_downloaded_archive_is_not_requested_again(server, tmp_path):
     archives = [server.archive("a.tar", trainval=["1"]), server.archive("b.tar", test=["2"])]
     kept = server.files.pop("b.tar")
     with pytest.raises(BoxlessError, match=r"b\.tar.*404"):
@@ -142,7 +142,7 @@ def test_an_archive_that_is_there_is_not_asked_for_again(server, tmp_path):
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["complete", "of another file"])
-def test_a_part_behind_which_the_server_has_nothing(server, tmp_path, whole):
+def test_a_part_as_long_as_the_archive_or_longer(server, tmp_path, whole):
     archive = server.archive("a.tar", trainval=["1"])
     part = part_of(tmp_path, "a.tar")
     part.parent.mkdir()
@@ -162,7 +162,7 @@ def test_a_server_that_ignores_ranges_starts_over(server, tmp_path):
     assert server.requests == [("a.tar", 1000)]
 
 
-def test_a_wrong_checksum_deletes_what_came_and_the_next_call_starts_over(server, tmp_path):
+def test_a_wrong_checksum_deletes_the_file_and_the_next_call_starts_over(server, tmp_path):
     archive = server.archive("a.tar", trainval=["1"])
     part = part_of(tmp_path, "a.tar")
     part.parent.mkdir()
@@ -176,7 +176,7 @@ def test_a_wrong_checksum_deletes_what_came_and_the_next_call_starts_over(server
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("../../../../evil.txt", "outside the destination"), ("{root}/evil.txt", "not whole: split trainval has 0 of 1")],
+    [("../../../../evil.txt", "outside the destination"), ("{root}/evil.txt", "incomplete: split trainval has 0 of 1")],
     ids=["refused", "put inside"],
 )
 def test_a_member_that_leads_outside_is_not_written_there(server, tmp_path, name, message):
@@ -191,14 +191,14 @@ def test_a_member_that_leads_outside_is_not_written_there(server, tmp_path, name
     assert not (root / "VOCdevkit").exists()
 
 
-def test_no_archive_at_all_under_a_right_checksum(server, tmp_path):
+def test_a_file_with_the_right_checksum_that_is_no_archive(server, tmp_path):
     archive = server.archive("a.tar", trainval=["1"])
     server.files["a.tar"] = b"no tar"
     with pytest.raises(BoxlessError, match=r"a\.tar: cannot be extracted"):
         download_voc("2007", tmp_path, [replace(archive, md5=hashlib.md5(b"no tar").hexdigest())])
 
 
-def test_a_set_with_other_numbers_than_promised_never_takes_its_name(server, tmp_path):
+def test_an_archive_with_a_wrong_number_of_images_is_not_moved_into_place(server, tmp_path):
     archive = replace(server.archive("a.tar", trainval=["1"]), splits={"trainval": 2, "test": 1})
     message = "split trainval has 1 of 2 images; split test has 0 of 1 images"
     with pytest.raises(BoxlessError, match=message):
@@ -207,17 +207,19 @@ def test_a_set_with_other_numbers_than_promised_never_takes_its_name(server, tmp
 
 
 @pytest.mark.parametrize("lost", ["JPEGImages/2.jpg", "Annotations/2.xml"])
-def test_a_year_that_is_there_but_not_whole_is_left_alone_and_named(server, tmp_path, lost):
+def test_an_incomplete_year_is_an_error_and_left_alone(server, tmp_path, lost):
     archive = server.archive("a.tar", trainval=["1", "2"])
     year = download_voc("2007", tmp_path, [archive])
     (year / lost).unlink()
-    with pytest.raises(BoxlessError, match=rf"VOC2007 is not whole: 1 files are missing in {lost.split('/')[0]}, 2\."):
+    with pytest.raises(
+        BoxlessError, match=rf"VOC2007 is incomplete: 1 files are missing in {lost.split('/')[0]}, such as 2\."
+    ):
         download_voc("2007", tmp_path, [archive])
     assert (year / "ImageSets").exists()
     assert len(server.requests) == 1
 
 
-def test_a_half_extraction_of_an_earlier_run_is_not_taken_for_whole(server, tmp_path):
+def test_an_interrupted_extraction_is_discarded(server, tmp_path):
     archive = server.archive("a.tar", trainval=["1"])
     stale = tmp_path / ".VOC2007.download" / "extracted" / "VOCdevkit" / "VOC2007" / "JPEGImages"
     stale.mkdir(parents=True)
@@ -226,9 +228,9 @@ def test_a_half_extraction_of_an_earlier_run_is_not_taken_for_whole(server, tmp_
     assert [entry.name for entry in (year / "JPEGImages").iterdir()] == ["1.jpg"]
 
 
-def test_no_network_is_an_error_that_names_the_address_and_the_mend(server, tmp_path):
+def test_no_network_is_an_error_that_names_the_address_and_the_fix(server, tmp_path):
     archive = replace(server.archive("a.tar", trainval=["1"]), url="http://127.0.0.1:1/a.tar")
-    with pytest.raises(BoxlessError, match=r"http://127.0.0.1:1/a.tar: the download broke.*check the network"):
+    with pytest.raises(BoxlessError, match=r"http://127.0.0.1:1/a.tar: the download failed.*check the network"):
         download_voc("2007", tmp_path, [archive])
 
 
@@ -238,7 +240,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(server, tmp_path):
         download_voc("2007", tmp_path / "file", [server.archive("a.tar", trainval=["1"])])
 
 
-def test_a_disk_that_takes_no_more_is_an_error_and_the_next_call_goes_on(server, tmp_path):
+def test_a_full_disk_is_an_error_and_the_next_call_resumes(server, tmp_path):
     archive = server.archive("a.tar", trainval=["1", "2", "3"])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, limits[1]))
@@ -247,10 +249,10 @@ def test_a_disk_that_takes_no_more_is_an_error_and_the_next_call_goes_on(server,
             download_voc("2007", tmp_path, [archive])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    came = part_of(tmp_path, "a.tar").stat().st_size
-    assert 0 < came <= 150_000
+    received = part_of(tmp_path, "a.tar").stat().st_size
+    assert 0 < received <= 150_000
     download_voc("2007", tmp_path, [archive])
-    assert server.requests[-1] == ("a.tar", came)
+    assert server.requests[-1] == ("a.tar", received)
 
 
 def test_the_official_archives():

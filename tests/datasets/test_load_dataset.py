@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from boxless.datasets import load_dataset
-from boxless.datasets._shared import Problems
+from boxless.datasets import LAYOUTS, Source, load_dataset, split_names
+from boxless.datasets.problems import Problems
 from boxless.errors import BoxlessError
+from boxless.structures import Dataset, Sample
 
 
 @pytest.fixture
@@ -15,21 +17,22 @@ def folders(tmp_path, image):
     return tmp_path / "set"
 
 
-def test_classes_are_chosen_and_ordered_and_the_rest_are_negatives(folders):
+def test_classes_are_selected_and_ordered_and_other_images_are_negatives(folders):
     dataset = load_dataset(folders, classes=["cow", "ant"])
     assert dataset.classes == ("cow", "ant")
     assert [sample.tags for sample in dataset.samples] == [{1}, set(), {0}]
     assert dataset.warnings == ("images without a tag, kept as negatives: 1 (bee/1.jpg)",)
+    assert dataset.summary == "class folders, 3 images, 3 classes; of the classes 2 are used"
     with pytest.raises(BoxlessError, match="no class 'dog'; it has: ant, bee, cow"):
         load_dataset(folders, classes=["dog"])
 
 
-def test_home_and_plain_strings_are_understood(folders, monkeypatch):
+def test_home_and_plain_strings_are_accepted(folders, monkeypatch):
     monkeypatch.setenv("HOME", str(folders.parent))
     assert load_dataset("~/set").samples == load_dataset(folders).samples
 
 
-def test_the_name_of_a_relative_path_is_the_folders(folders, monkeypatch):
+def test_the_name_of_a_relative_path_is_that_of_the_folder(folders, monkeypatch):
     monkeypatch.chdir(folders)
     assert load_dataset(".").name == "set"
 
@@ -38,12 +41,12 @@ def test_the_name_of_a_relative_path_is_the_folders(folders, monkeypatch):
     ("make", "message"),
     [
         (lambda path: None, "there is no such file or folder"),
-        (lambda path: path.mkdir(), "is empty"),
-        (lambda path: path.touch(), "is not a kind of file that holds a dataset"),
-        (lambda path: (path / "docs").mkdir(parents=True), "it holds docs/"),
+        (lambda path: path.mkdir(), "the folder is empty"),
+        (lambda path: path.touch(), "not a file of a recognised dataset layout"),
+        (lambda path: (path / "docs").mkdir(parents=True), r"not a recognised dataset layout \(found: docs/\)"),
     ],
 )
-def test_what_is_not_a_dataset_is_an_error_that_lists_the_layouts(tmp_path, make, message):
+def test_an_unrecognised_path_is_an_error_that_lists_the_layouts(tmp_path, make, message):
     make(tmp_path / "thing")
     with pytest.raises(BoxlessError, match=f"thing.*{message}") as error:
         load_dataset(tmp_path / "thing")
@@ -51,12 +54,41 @@ def test_what_is_not_a_dataset_is_an_error_that_lists_the_layouts(tmp_path, make
         assert all(layout in str(error.value) for layout in ("VOC", "COCO", "YOLO", "<class>/*.jpg", ".csv"))
 
 
+def test_a_layout_registered_from_outside_is_tried_first(folders, monkeypatch):
+    def own(path):
+        """A folder with a file `mine`."""
+        if not (path / "mine").exists():
+            return None
+        sample = Sample("1", path / "ant" / "1.jpg", frozenset([0]))
+        return Source(lambda: ["all"], lambda split: Dataset("own", ("thing",), (sample,)))
+
+    monkeypatch.setitem(LAYOUTS, "own", own)
+    assert load_dataset(folders).classes == ("ant", "bee", "cow")
+    with pytest.raises(BoxlessError, match=r"(?s)nothing: .*\n  own +A folder with a file `mine`\n  PASCAL VOC"):
+        (folders / "nothing").mkdir()
+        load_dataset(folders / "nothing")
+    (folders / "mine").touch()
+    assert (load_dataset(folders).classes, split_names(folders)) == (("thing",), ("all",))
+    assert load_dataset(folders).summary == "own, 1 image, 1 class"
+
+
 def test_many_problems_of_a_kind_are_one_line():
     problems = Problems()
-    for name in "abbcde":
+    for name in "abbcdef":
         problems.add("odd", name)
-    problems.add("even", "f")
-    assert problems.lines() == ("odd: 6 (a, b, c, ...)", "even: 1 (f)")
+    problems.add("even", "gr\udcfcn")
+    assert problems.lines() == ("odd: 7 (a, b, c, d, e, ...)", r"even: 1 (gr\udcfcn)")
+
+
+def test_problems_of_more_than_half_stop_loading():
+    problems = Problems()
+    for name in "abc":
+        problems.add_unmatched("labels without an image, left out", name)
+    problems.refuse_most("labels without an image, left out", 6, Path("set"), "rename them")
+    problems.refuse_most("something else", 0, Path("set"), "no")
+    with pytest.raises(BoxlessError, match=r"^set: 3 of 5 labels without an image \(a, b, c\); rename them$"):
+        problems.refuse_most("labels without an image, left out", 5, Path("set"), "rename them")
+    assert problems.unmatched() == ["3 labels without an image"]
 
 
 def test_torch_is_not_imported():

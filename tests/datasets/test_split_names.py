@@ -57,7 +57,7 @@ def make_folders(root, image):
 
 
 @pytest.mark.parametrize("make", [make_table, make_voc, make_voc_of_tags, make_coco, make_yolo, make_folders])
-def test_every_layout_names_the_splits_that_it_loads(tmp_path, image, make):
+def test_every_layout_lists_the_splits_it_loads(tmp_path, image, make):
     data = make(tmp_path / "set", image)
     assert split_names(data) == ("train", "val")
     for split in ("train", "val"):
@@ -66,12 +66,12 @@ def test_every_layout_names_the_splits_that_it_loads(tmp_path, image, make):
         load_dataset(data, "test")
 
 
-def test_what_is_not_split_has_no_names(tmp_path, image):
+def test_unsplit_data_has_no_split_names(tmp_path, image):
     image(tmp_path / "set" / "x" / "a.jpg")
     assert split_names(tmp_path / "set") == ()
     assert split_names(write(tmp_path / "set" / "t.csv", "image,tags\nx/a.jpg,x\n")) == ()
 
 
-def test_where_nothing_is_there_is_an_error(tmp_path):
+def test_a_missing_path_is_an_error(tmp_path):
     with pytest.raises(BoxlessError, match="there is no such file or folder"):
         split_names(tmp_path / "gone")

@@ -5,7 +5,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxless.doctor.similarity import ALIKE, BITS, SAME, SCENE, group_alike, group_same, image_hash, thumbnail
+from boxless.doctor.similarity import (
+    BITS,
+    MAX_DUPLICATE_DIFFERENCE,
+    MAX_SCENE_BITS,
+    MAX_SCENE_FILES,
+    TURNS,
+    differ_in_detail,
+    group_duplicates,
+    group_scenes,
+    thumbnail,
+    turned,
+    turned_hashes,
+)
 from boxless.images import read_image
 
 
@@ -27,29 +39,74 @@ COPIES = {
     "grey": lambda image: np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2),
     "darker": lambda image: (image * 0.6 + 20).astype(np.uint8),
 }
-OTHERS = {
+TURNED = {
     "mirrored": lambda image: image[:, ::-1].copy(),
-    "negative": lambda image: 255 - image,
     "upside down": lambda image: image[::-1].copy(),
+    "half turn": lambda image: image[::-1, ::-1].copy(),
+    "left": lambda image: np.rot90(image).copy(),
+    "right": lambda image: np.rot90(image, -1).copy(),
+    "transposed": lambda image: image.swapaxes(0, 1).copy(),
+    "transverse": lambda image: image[::-1, ::-1].swapaxes(0, 1).copy(),
 }
 
 
 def groups(*images: np.ndarray) -> tuple[list[int], list[int]]:
     thumbs = [thumbnail(image) for image in images]
-    alike = group_alike(np.array([image_hash(thumb) for thumb in thumbs]))
-    return alike.tolist(), group_same(alike, thumbs).tolist()
+    scenes = group_scenes(turned_hashes(thumbs))
+    return scenes.tolist(), group_duplicates(scenes, thumbs).tolist()
 
 
 @pytest.mark.parametrize("copy", COPIES)
-def test_copies_are_the_same_image(copy: str, demo):
+def test_copies_are_duplicates(copy: str, demo):
     photos = [read_image(path) for path in sorted((demo / "JPEGImages").iterdir())[:4]]
     for image in [clouds(0), clouds(1), *photos]:
         assert groups(clouds(9), image, COPIES[copy](image)) == ([0, 1, 1], [0, 1, 1])
 
 
-@pytest.mark.parametrize("other", OTHERS)
-def test_other_images_are_not(other: str):
-    assert groups(clouds(0), OTHERS[other](clouds(0))) == ([0, 1], [0, 1])
+@pytest.mark.parametrize("turn", TURNED)
+def test_turned_and_mirrored_copies_are_duplicates_but_not_the_same_way_up(turn: str, demo):
+    photo = read_image(sorted((demo / "JPEGImages").iterdir())[0])
+    for image in (clouds(0), photo):
+        copy = encoded(COPIES["half"](TURNED[turn](image)), 60)
+        assert groups(clouds(9), image, copy) == ([0, 1, 1], [0, 1, 1])
+        thumbs = [thumbnail(clouds(9)), thumbnail(image), thumbnail(copy)]
+        scenes = group_scenes(turned_hashes(thumbs))
+        assert group_duplicates(scenes, thumbs, orientations=1).tolist() == [0, 1, 2]
+
+
+def test_the_eight_orientations_are_all_different_and_the_first_is_the_image():
+    image = np.arange(9, dtype=np.float32).reshape(3, 3)
+    found = list(turned(image))
+    np.testing.assert_array_equal(found[0], image)
+    corners = {(one[0, 0], one[0, 2], one[2, 0], one[2, 2]) for one in found}
+    # All ways in which a square can lie: clockwise from each corner, and the other way round.
+    assert len(found) == TURNS == len(corners)
+    assert corners == {
+        *((0, 2, 6, 8), (6, 0, 8, 2), (8, 6, 2, 0), (2, 8, 0, 6)),
+        *((2, 0, 8, 6), (0, 6, 2, 8), (6, 8, 0, 2), (8, 2, 6, 0)),
+    }
+
+
+def test_the_negative_is_no_duplicate():
+    assert groups(clouds(0), 255 - clouds(0)) == ([0, 1], [0, 1])
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_copies_do_not_differ_in_a_detail(copy: str, demo):
+    for image in [clouds(0), *(read_image(path) for path in sorted((demo / "JPEGImages").iterdir())[:4])]:
+        assert not differ_in_detail(image, COPIES[copy](image))
+        assert not differ_in_detail(COPIES[copy](image), image)
+        shift = image[1:, 1:]
+        assert not differ_in_detail(image, cv2.GaussianBlur(image, (0, 0), 1)) and not differ_in_detail(shift, shift)
+
+
+def test_a_spot_of_three_percent_is_a_detail_also_beneath_noise():
+    for seed in range(5):
+        image, spotted = clouds(seed), clouds(seed).astype(int)
+        spotted[100:110, 200:210] += 60 if spotted[100:110, 200:210].mean() < 128 else -60
+        noisy = spotted * 0.9 + 10 + np.random.default_rng(seed).normal(0, 6, image.shape)
+        for other in (spotted, noisy):
+            assert differ_in_detail(image, encoded(other.clip(0, 255).astype(np.uint8), 80))
 
 
 def test_drawn_images_are_all_different(demo):
@@ -57,42 +114,47 @@ def test_drawn_images_are_all_different(demo):
     assert groups(*images)[0] == list(range(22))
 
 
-def test_a_thing_in_another_place_is_another_image_of_the_same_scene():
+def test_an_object_in_another_place_makes_a_near_duplicate():
     one, other = clouds(0), clouds(0)
     one[40:52, 50:62] = other[140:152, 200:212] = 255
     assert groups(one, other) == ([0, 0], [0, 1])
 
 
-def test_a_scene_of_many_takes_has_no_copies():
-    takes = [np.clip(clouds(0).astype(int) + number // 6, 0, 255).astype(np.uint8) for number in range(SCENE + 1)]
-    assert groups(*takes[:SCENE]) == ([0] * SCENE, [0] * SCENE)
-    assert groups(*takes) == ([0] * (SCENE + 1), list(range(SCENE + 1)))
+def test_large_scenes_are_not_searched_for_duplicates():
+    takes = [
+        np.clip(clouds(0).astype(int) + number // 6, 0, 255).astype(np.uint8) for number in range(MAX_SCENE_FILES + 1)
+    ]
+    assert groups(*takes[:MAX_SCENE_FILES]) == ([0] * MAX_SCENE_FILES, [0] * MAX_SCENE_FILES)
+    assert groups(*takes) == ([0] * (MAX_SCENE_FILES + 1), list(range(MAX_SCENE_FILES + 1)))
 
 
-def test_images_of_one_colour_are_the_same():
+def test_uniform_images_are_duplicates():
     assert groups(*(np.full((50, 60, 3), value, np.uint8) for value in (0, 128, 255))) == ([0, 0, 0], [0, 0, 0])
 
 
 def test_the_threshold_is_counted_in_bits_and_levels():
     hashes = np.zeros((4, BITS), np.bool_)
-    hashes[1, :ALIKE] = hashes[2, : ALIKE + 1] = True
+    hashes[1, :MAX_SCENE_BITS] = hashes[2, : MAX_SCENE_BITS + 1] = True
     hashes[3] = True
     # The third is too far from the first, and one bit from the second: it joins their group.
-    assert group_alike(hashes).tolist() == [0, 0, 0, 3]
-    assert group_alike(hashes[[0, 2, 3]]).tolist() == [0, 1, 2]
+    assert group_scenes(hashes[None]).tolist() == [0, 0, 0, 3]
+    assert group_scenes(hashes[None, [0, 2, 3]]).tolist() == [0, 1, 2]
+    # In another orientation the second is near to the first.
+    turned_too = np.stack([hashes[[0, 2, 3]], hashes[[0, 0, 3]]])
+    assert group_scenes(turned_too).tolist() == [0, 0, 2]
     flat = np.tile(np.linspace(0, 255, 32, dtype=np.float32), (32, 1))
     spotted = [flat.copy() for _ in range(2)]
-    spotted[0][3, 3] += SAME - 1
-    spotted[1][3, 3] += SAME + 1
+    spotted[0][3, 3] += MAX_DUPLICATE_DIFFERENCE - 1
+    spotted[1][3, 3] += MAX_DUPLICATE_DIFFERENCE + 1
     one_scene = np.zeros(2, np.int64)
-    assert group_same(one_scene, [flat, spotted[0]]).tolist() == [0, 0]
-    assert group_same(one_scene, [flat, spotted[1]]).tolist() == [0, 1]
+    assert group_duplicates(one_scene, [flat, spotted[0]]).tolist() == [0, 0]
+    assert group_duplicates(one_scene, [flat, spotted[1]]).tolist() == [0, 1]
 
 
 def test_thousands_are_compared_across_blocks():
     hashes = np.random.default_rng(0).random((2500, BITS)) < 0.5
     hashes[[1500, 2400]] = hashes[7]
-    hashes[2400, :ALIKE] ^= True
+    hashes[2400, :MAX_SCENE_BITS] ^= True
     expected = np.arange(2500)
     expected[[1500, 2400]] = 7
-    assert group_alike(hashes).tolist() == expected.tolist()
+    assert group_scenes(hashes[None]).tolist() == expected.tolist()

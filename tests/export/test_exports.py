@@ -18,7 +18,7 @@ from boxless.structures import Detections
 CLASSES = ("cat", "sheep & <lamb>", "Kuh, groß")
 
 
-def found(rows: list[tuple[int, float, tuple[float, float, float, float]]], size: tuple[int, int]) -> Detections:
+def detected(rows: list[tuple[int, float, tuple[float, float, float, float]]], size: tuple[int, int]) -> Detections:
     return Detections(
         boxes=np.array([box for _, _, box in rows], np.float32).reshape(-1, 4),
         scores=np.array([score for _, score, _ in rows], np.float32),
@@ -32,13 +32,13 @@ def found(rows: list[tuple[int, float, tuple[float, float, float, float]]], size
 A = [(2, 0.9, (0.0, 0.0, 100.0, 80.0)), (0, 1.25e-7, (10.26, 20.74, 30.5, 40.125))]
 B = [(1, 0.5, (99.2, 3.1, 99.4, 60.0))]
 PREDICTIONS = [
-    (Path("a/one.jpg"), found(A, (100, 80))),
-    (Path("b/one.jpg"), found(B, (100, 60))),
-    (Path("a/none.png"), found([], (32, 16))),
+    (Path("a/one.jpg"), detected(A, (100, 80))),
+    (Path("b/one.jpg"), detected(B, (100, 60))),
+    (Path("a/none.png"), detected([], (32, 16))),
 ]
 
 
-def test_coco_is_read_by_a_coco_api_and_gives_the_same_boxes(tmp_path: Path) -> None:
+def test_a_coco_api_reads_the_same_boxes(tmp_path: Path) -> None:
     from faster_coco_eval import COCO
 
     path = FORMATS["coco"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
@@ -67,8 +67,8 @@ def test_coco_predictions_evaluate_perfectly_against_themselves(tmp_path: Path) 
     from faster_coco_eval import COCO, COCOeval_faster
 
     path = FORMATS["coco"](tmp_path, PREDICTIONS[:2], CLASSES, "first")
-    truth = COCO(str(path))
-    scores = COCOeval_faster(truth, truth.loadRes(json.loads(path.read_text())["annotations"]), "bbox")
+    ground_truth = COCO(str(path))
+    scores = COCOeval_faster(ground_truth, ground_truth.loadRes(json.loads(path.read_text())["annotations"]), "bbox")
     scores.evaluate()
     scores.accumulate()
     scores.summarize()
@@ -80,7 +80,7 @@ def test_coco_without_any_image_is_valid(tmp_path: Path) -> None:
     assert content["images"] == [] and content["annotations"] == [] and len(content["categories"]) == 3
 
 
-def test_voc_boxes_are_whole_one_based_inclusive_pixels(tmp_path: Path) -> None:
+def test_voc_boxes_are_integer_one_based_inclusive_pixels(tmp_path: Path) -> None:
     folder = FORMATS["voc"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
     assert sorted(file.name for file in folder.iterdir()) == ["b-one.xml", "none.xml", "one.xml"]
     root = ET.parse(folder / "one.xml").getroot()
@@ -93,18 +93,18 @@ def test_voc_boxes_are_whole_one_based_inclusive_pixels(tmp_path: Path) -> None:
         [11, 22, 30, 40],
     ]
     other = ET.parse(folder / "b-one.xml").getroot()
-    assert (other.findtext("filename"), other.findtext("path")) == ("one.jpg", "b/one.jpg")
+    assert (other.findtext("filename"), other.findtext("path")) == ("one.jpg", str(Path.cwd() / "b" / "one.jpg"))
     assert other.findtext("object/name") == "sheep & <lamb>"
-    # 99.2 to 99.4 lies in the hundredth and last column.
+    # 99.2 to 99.4 is in the hundredth and last column.
     assert [int(side.text or "") for side in next(other.iter("bndbox"))] == [100, 4, 100, 60]
     assert not list(ET.parse(folder / "none.xml").getroot().iter("object"))
 
 
-def test_voc_boxes_come_back_within_half_a_pixel(tmp_path: Path) -> None:
+def test_voc_boxes_are_exact_to_half_a_pixel(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     boxes = np.sort(rng.uniform(0, 300, (50, 2, 2)), axis=1).reshape(-1, 4) + np.array([0, 0, 2, 2])
     folder = FORMATS["voc"](
-        tmp_path, [(Path("x.jpg"), found([(0, 0.5, tuple(b)) for b in boxes], (302, 302)))], CLASSES, "first"
+        tmp_path, [(Path("x.jpg"), detected([(0, 0.5, tuple(b)) for b in boxes], (302, 302)))], CLASSES, "first"
     )
     back = np.array([[int(side.text or "") for side in box] for box in ET.parse(folder / "x.xml").iter("bndbox")])
     np.testing.assert_allclose(back - [1, 1, 0, 0], boxes, atol=0.506)
@@ -112,7 +112,15 @@ def test_voc_boxes_come_back_within_half_a_pixel(tmp_path: Path) -> None:
 
 def test_yolo_lines_and_names(tmp_path: Path) -> None:
     path = FORMATS["yolo"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
-    assert yaml.safe_load(path.read_text(encoding="utf-8")) == {"names": dict(enumerate(CLASSES))}
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == {
+        "names": dict(enumerate(CLASSES)),
+        "train": "images.txt",
+        "boxless_labels": "labels.txt",
+    }
+    images = [str(Path.cwd() / name) for name in ("a/one.jpg", "b/one.jpg", "a/none.png")]
+    assert (tmp_path / "images.txt").read_text().splitlines() == images
+    labels = ["labels/one.txt", "labels/b-one.txt", "labels/none.txt"]
+    assert (tmp_path / "labels.txt").read_text().splitlines() == labels
     assert sorted(file.name for file in (tmp_path / "labels").iterdir()) == ["b-one.txt", "none.txt", "one.txt"]
     assert (tmp_path / "labels/none.txt").read_bytes() == b""
     lines = [line.split() for line in (tmp_path / "labels/one.txt").read_text().splitlines()]
@@ -136,8 +144,8 @@ def test_csv_rows(tmp_path: Path) -> None:
         assert [float(row[key]) for key in ("xmin", "ymin", "xmax", "ymax")] == pytest.approx(box, abs=0.01)
 
 
-def test_label_studio_tasks_hold_percents_of_the_image(tmp_path: Path) -> None:
-    images = [*PREDICTIONS, (Path("/über all/x?&.jpg"), found([], (7, 9)))]
+def test_label_studio_boxes_are_in_percent_of_the_image(tmp_path: Path) -> None:
+    images = [*PREDICTIONS, (Path("/über all/x?&.jpg"), detected([], (7, 9)))]
     path = FORMATS["label-studio"](tmp_path, iter(images), CLASSES, "first")
     one, other, none, odd = json.loads(path.read_text())
     assert one["data"] == {"image": "/data/local-files/?d=a/one.jpg"}
@@ -164,7 +172,7 @@ def test_label_studio_tasks_hold_percents_of_the_image(tmp_path: Path) -> None:
     assert none["predictions"][0]["result"] == []
 
 
-def test_the_labeling_config_fits_the_tasks(tmp_path: Path) -> None:
+def test_the_labeling_config_matches_the_tasks(tmp_path: Path) -> None:
     path = FORMATS["label-studio"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
     view = ET.parse(tmp_path / "labeling-config.xml").getroot()
     rectangles, image = view.find("RectangleLabels"), view.find("Image")
@@ -176,22 +184,22 @@ def test_the_labeling_config_fits_the_tasks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["voc", "yolo"])
-def test_names_stay_unique_whatever_collides(tmp_path: Path, name: str) -> None:
+def test_file_names_are_unique(tmp_path: Path, name: str) -> None:
     images = ["a/x.jpg", "b/x.jpg", "c/b/x.jpg", "a/x.png", "A/X.jpg", "x.jpg", "b-x.jpg"]
-    FORMATS[name](tmp_path, [(Path(p), found([], (9, 9))) for p in images], CLASSES, "first")
-    stems = {file.stem.casefold() for file in tmp_path.rglob("*") if file.suffix in {".xml", ".txt"}}
+    FORMATS[name](tmp_path, [(Path(p), detected([], (9, 9))) for p in images], CLASSES, "first")
+    stems = {file.stem.casefold() for file in tmp_path.glob("*/*")}
     assert len(stems) == len(images)
     assert {"x", "b-x", "b-x-2", "a-x"} <= stems
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
-def test_images_are_taken_one_by_one_and_a_break_leaves_no_half_file(tmp_path: Path, name: str) -> None:
+def test_images_are_consumed_one_by_one_and_an_interruption_leaves_no_partial_file(tmp_path: Path, name: str) -> None:
     taken = []
 
     def stream() -> Iterator[tuple[Path, Detections]]:
         for number in range(3):
             taken.append(number)
-            yield Path(f"{number}.jpg"), found(A, (100, 80))
+            yield Path(f"{number}.jpg"), detected(A, (100, 80))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -203,12 +211,12 @@ def test_images_are_taken_one_by_one_and_a_break_leaves_no_half_file(tmp_path: P
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
-def test_folder_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
+def test_an_unwritable_folder_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BoxlessError, match=re.escape(str(tmp_path / "file"))):
         FORMATS[name](tmp_path / "file", PREDICTIONS, CLASSES, "first")
 
 
-def test_neither_exports_nor_visualize_nor_the_demo_import_torch() -> None:
+def test_exports_visualize_and_the_demo_data_do_not_import_torch() -> None:
     code = "import sys, boxless.export, boxless.visualize, boxless.demo.data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

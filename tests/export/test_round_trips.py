@@ -1,4 +1,4 @@
-"""Exports are read back by the tools they are for; a tool that is not installed is skipped."""
+"""Exports are read by the tools they are meant for; tools that are not installed are skipped."""
 
 import json
 from pathlib import Path
@@ -63,8 +63,8 @@ def test_datumaro_reads_coco_as_cvat_does(tmp_path: Path) -> None:
         assert_same([row.points for row in rows], labels, [row.attributes["score"] for row in rows], found)
 
 
-def test_label_studio_takes_the_tasks(tmp_path: Path) -> None:
-    """Its SDK finds nothing wrong; what a person accepts as it is, its converter exports as the same boxes."""
+def test_label_studio_accepts_the_tasks(tmp_path: Path) -> None:
+    """The SDK validates the tasks; accepted unchanged, the converter exports the same boxes."""
     interface = pytest.importorskip("label_studio_sdk.label_interface")
     converter = pytest.importorskip("label_studio_sdk.converter")
     path = FORMATS["label-studio"](tmp_path / "in", images(), CLASSES, "first")

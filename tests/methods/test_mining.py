@@ -1,134 +1,237 @@
+"""Mining rules: worked out by hand, and against slow references written from the papers."""
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+from torch import Tensor
 
-from boxless.methods.mining import enlarge, largest_component_box, proposal_heatmap
-from boxless.structures import FloatArray
+from boxless.errors import BoxlessError
+from boxless.methods.matching import PseudoLabels, match_proposals
+from boxless.methods.mining import MINING, mine_clusters, mine_spread, mine_top, top_cluster
+from boxless.metrics import iou
 
-
-def drawn_map(*rows: str) -> FloatArray:
-    """A map of digits, a tenth each."""
-    return np.array([[int(cell) / 10 for cell in row] for row in rows], np.float32)
-
-
-# The largest bright region.
-
-
-def test_the_box_of_the_larger_of_two_regions():
-    heatmap = drawn_map(
-        "9000000",
-        "0000000",
-        "0005500",
-        "0005500",
-        "0000000",
-    )
-    box = largest_component_box(heatmap, (7, 5), 0.5)
-    assert box.tolist() == [3, 2, 5, 4]
-    assert box.dtype == np.float32
-    # At a higher threshold the brighter, smaller one is left.
-    assert largest_component_box(heatmap, (7, 5), 0.6).tolist() == [0, 0, 1, 1]
+NAN = float("nan")
+BOXES = torch.tensor([[0.0, 0, 40, 40], [4, 0, 44, 40], [60, 40, 100, 80], [0, 0, 100, 80], [30, 0, 70, 40]])
+SCORES = torch.tensor([[0.6, 0.1], [0.3, 0.1], [0.5, 0.8], [0.1, 0.2], [0.55, 0.7]])
 
 
-def test_the_threshold_is_a_fraction_of_the_maximum_and_counts_in():
-    heatmap = np.array([[0, 1, 2, 4, 8, 4, 2, 1]], np.float32)
-    assert largest_component_box(heatmap, (8, 1), 0.5).tolist() == [3, 0, 6, 1]
-    assert largest_component_box(heatmap, (8, 1), 0.25).tolist() == [2, 0, 7, 1]
-    assert largest_component_box(heatmap, (8, 1), 0.51).tolist() == [4, 0, 5, 1]
-    assert largest_component_box(heatmap * 100, (8, 1), 0.5).tolist() == [3, 0, 6, 1]
+def overlap(one: Tensor, other: Tensor) -> float:
+    return float(iou(one[None].numpy(), other[None].numpy())[0, 0])
 
 
-def test_regions_that_touch_at_a_corner_are_one():
-    heatmap = drawn_map("9900", "9900", "0090", "0009")
-    assert largest_component_box(heatmap, (4, 4), 0.5).tolist() == [0, 0, 4, 4]
-
-
-def test_the_background_is_no_region():
-    # Dark cells are the most and hang together.
-    heatmap = np.full((6, 6), -5, np.float32)
-    heatmap[1, 2:4] = 1
-    assert largest_component_box(heatmap, (6, 6), 0.5).tolist() == [2, 1, 4, 2]
-
-
-@pytest.mark.parametrize("value", [0.0, -0.3])
-def test_a_map_that_is_nowhere_positive_gives_the_whole_image(value: float):
-    assert largest_component_box(np.full((3, 4), value, np.float32), (40, 31), 0.2).tolist() == [0, 0, 40, 31]
-
-
-def test_a_uniform_map_gives_the_whole_image():
-    assert largest_component_box(np.full((3, 4), 0.7, np.float32), (40, 31), 0.2).tolist() == [0, 0, 40, 31]
-
-
-def test_boxes_are_in_pixels_of_the_image():
-    heatmap = drawn_map("0000", "0990", "0990", "0000")
-    left, top, right, bottom = largest_component_box(heatmap, (80, 40), 0.5)
-    # Cells of 20 x 10 pixels; interpolation moves the edge by less than half a cell.
-    assert max(abs(left - 20), abs(right - 60)) <= 10
-    assert max(abs(top - 10), abs(bottom - 30)) <= 5
-    assert (left + right, top + bottom) == (80, 40)
-
-
-# Enlarging.
-
-
-def test_enlarging_interpolates_between_the_centres_of_cells():
-    np.testing.assert_allclose(enlarge(np.array([[0, 4]], np.float32), (8, 1)), [[0, 0, 0.5, 1.5, 2.5, 3.5, 4, 4]])
-    assert enlarge(np.ones((3, 4), np.float32), (31, 17)).shape == (17, 31)
-    assert enlarge(np.ones((3, 4), np.float32), (31, 17)).dtype == np.float32
-
-
-def test_enlarging_to_the_same_size_changes_nothing():
-    heatmap = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
-    np.testing.assert_array_equal(enlarge(heatmap, (7, 5)), heatmap)
-
-
-# Heatmaps of proposals.
-
-
-def literal_heatmap(boxes: FloatArray, scores: FloatArray, size: tuple[int, int], cell: int) -> FloatArray:
-    """Cell by cell, box by box."""
-    columns, rows = max(1, round(size[0] / cell)), max(1, round(size[1] / cell))
-    maps = np.zeros((scores.shape[1], rows, columns))
-    for row in range(rows):
-        for column in range(columns):
-            x, y = (column + 0.5) * size[0] / columns, (row + 0.5) * size[1] / rows
-            for (left, top, right, bottom), score in zip(boxes.tolist(), scores, strict=True):
-                if left <= x < right and top <= y < bottom:
-                    maps[:, row, column] += score
-    best = maps.max(axis=(1, 2), keepdims=True)
-    return np.divide(maps, best, out=maps, where=best > 0).astype(np.float32)
-
-
-def test_a_hand_worked_heatmap():
-    boxes = np.array([[0, 0, 16, 8], [8, 0, 24, 16]], np.float32)
-    maps = proposal_heatmap(boxes, np.array([[0.3, 1], [0.1, 0]], np.float32), (24, 16))
-    np.testing.assert_allclose(maps[0], np.array([[3, 4, 1], [0, 1, 1]]) / 4, atol=1e-6)
-    np.testing.assert_allclose(maps[1], [[1, 1, 0], [0, 0, 0]], atol=1e-6)
-    assert maps.dtype == np.float32
-
-
-def test_a_cell_belongs_to_a_box_that_covers_its_centre():
-    def covered(*box: float) -> list[float]:
-        return [float(cell) for cell in proposal_heatmap(np.array([box], np.float32), np.ones((1, 1)), (32, 8))[0, 0]]
-
-    assert covered(4, 0, 20, 8) == [1, 1, 0, 0]
-    assert covered(4.1, 0, 20.1, 8) == [0, 1, 1, 0]
-    assert covered(0, 3, 32, 8) == [1, 1, 1, 1]
-    assert covered(0, 5, 32, 8) == [0, 0, 0, 0]
-
-
-def test_a_class_without_scores_has_an_empty_map():
-    maps = proposal_heatmap(np.array([[0, 0, 16, 16]], np.float32), np.array([[0.0, 0.5]]), (16, 16))
-    assert not maps[0].any()
-    assert (maps[1] == 1).all()
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 12), st.integers(3, 9), st.integers(0, 2**31))
-def test_heatmaps_equal_a_literal_loop(width: int, height: int, number: int, cell: int, seed: int):
+def boxes_around_four_places(number: int, seed: int) -> Tensor:
     rng = np.random.default_rng(seed)
-    x, y = np.sort(rng.uniform(0, width, (number, 2))), np.sort(rng.uniform(0, height, (number, 2)))
-    boxes = np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1).astype(np.float32)
-    scores = rng.uniform(0.01, 1, (number, 3)).astype(np.float32)
-    found = proposal_heatmap(boxes, scores, (width, height), cell)
-    np.testing.assert_allclose(found, literal_heatmap(boxes, scores, (width, height), cell), atol=1e-5)
+    centres = np.array([[30, 30, 90, 80], [60, 40, 110, 100], [150, 20, 190, 70], [140, 100, 200, 150]])
+    return torch.from_numpy((centres[rng.integers(4, size=number)] + rng.uniform(-12, 12, (number, 4))).astype("f4"))
+
+
+# OICR.
+
+
+def test_the_top_proposal_of_every_present_class_is_mined_with_its_score():
+    found = mine_top(BOXES, SCORES, torch.tensor([1.0, 1]))
+    assert found.boxes.tolist() == BOXES[[0, 2]].tolist()
+    assert found.labels.tolist() == [0, 1]
+    torch.testing.assert_close(found.weights, torch.tensor([0.6, 0.8]))
+
+
+# K-means of scores.
+
+
+@pytest.mark.parametrize(
+    ("scores", "top"),
+    [
+        ([0.9, 0.1, 0.85, 0.5, 0.0, 0.45], [0, 2]),
+        ([0.1, 0.1, 0.1, 0.7], [3]),
+        ([0.3, 0.3], [0, 1]),
+        ([0.2], [0]),
+        # The middle centre begins without a member, at 0.5, and stays there.
+        ([0.0, 0.01, 0.02, 0.99, 1.0], [3, 4]),
+    ],
+)
+def test_the_top_cluster_by_hand(scores: list[float], top: list[int]):
+    assert torch.nonzero(top_cluster(torch.tensor(scores))).flatten().tolist() == top
+
+
+def slow_top_cluster(scores: list[float]) -> list[bool]:
+    """Lloyd's algorithm from its description."""
+    low, high = min(scores), max(scores)
+    centres, previous = [low, low + (high - low) / 2, high], None
+    while True:
+        nearest = [min(range(3), key=lambda row, score=score: abs(score - centres[row])) for score in scores]
+        if nearest == previous:
+            return [row == nearest[scores.index(high)] for row in nearest]
+        previous = nearest
+        for row in range(3):
+            members = [score for score, own in zip(scores, nearest, strict=True) if own == row]
+            centres[row] = sum(members) / len(members) if members else centres[row]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 2**31), st.sampled_from([0.3, 1, 3]))
+def test_the_top_cluster_equals_a_slow_reference(number: int, seed: int, spread: float):
+    scores = np.exp(np.random.default_rng(seed).normal(0, spread, number)).astype("f4")
+    assert top_cluster(torch.from_numpy(scores)).tolist() == slow_top_cluster(scores.astype("f8").tolist())
+
+
+def test_separate_clusters_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        scores = np.concatenate([rng.normal(place, 0.03, rng.integers(1, 40)) for place in (0.1, 0.5, 0.9)])
+        reference = KMeans(3, n_init=5, random_state=0).fit(scores[:, None])
+        expected = reference.labels_ == reference.cluster_centers_.argmax()
+        assert top_cluster(torch.from_numpy(scores)).tolist() == expected.tolist()
+
+
+# PCL.
+
+
+def test_cluster_centres_by_hand():
+    boxes = torch.tensor(
+        [
+            [0.0, 0, 10, 10],
+            [0, 0, 10, 12],  # IoU with the one above 0.83
+            [0, 0, 10, 20],  # 0.5 and 0.6: all of the three have three edges, and the highest-scored is the centre
+            [40, 0, 50, 10],  # alone
+            [0, 0, 10, 11],  # near the first group, but of a low score
+        ]
+    )
+    scores = torch.tensor([[0.7], [0.8], [0.75], [0.9], [0.1]])
+    found = mine_clusters(boxes, scores, torch.tensor([1.0]))
+    assert found.boxes.tolist() == boxes[[3, 1]].tolist()
+    torch.testing.assert_close(found.weights, torch.tensor([0.9, 0.8]))
+    assert found.bags
+
+
+def test_the_vertex_with_most_edges_is_the_centre_and_its_weight_that_of_its_best_neighbour():
+    # IoU of neighbours 10/20 = 0.5, of the outer ones 0.2: the middle one has both.
+    boxes = torch.tensor([[0.0, 0, 15, 1], [5, 0, 20, 1], [10, 0, 25, 1]])
+    found = mine_clusters(boxes, torch.tensor([[0.9], [0.8], [0.85]]), torch.tensor([1.0]))
+    # Three clusters of one score each: the top one holds the best alone.
+    assert found.boxes.tolist() == boxes[:1].tolist()
+    found = mine_clusters(boxes, torch.tensor([[0.9], [0.9], [0.9]]), torch.tensor([1.0]))
+    assert found.boxes.tolist() == boxes[1:2].tolist()
+    low = torch.tensor([[0.0, 50, 15, 51], [0, 60, 15, 61], [0, 70, 15, 71]])
+    scores = torch.tensor([[0.9], [0.86], [0.88], [0.1], [0.11], [0.5]])
+    found = mine_clusters(torch.cat([boxes, low]), scores, torch.tensor([1.0]))
+    assert found.boxes.tolist() == boxes[1:2].tolist()
+    torch.testing.assert_close(found.weights, torch.tensor([0.9]))
+
+
+def slow_clusters(boxes: Tensor, scores: Tensor, image_labels: Tensor) -> list[tuple[int, int, float]]:
+    """Rows, classes and weights of PCL's centres, by loops over a dictionary of neighbours."""
+    found: list[tuple[int, int, float]] = []
+    for label, present in enumerate(image_labels.tolist()):
+        if present != 1:
+            continue
+        free = [row for row in range(len(boxes)) if row not in {used for used, _, _ in found}]
+        top = slow_top_cluster([scores[row, label].item() for row in free])
+        vertices = {row for row, good in zip(free, top, strict=True) if good}
+        own = []
+        while vertices:
+            near = {a: {b for b in vertices if a == b or overlap(boxes[a], boxes[b]) > 0.4} for a in vertices}
+            centre = max(vertices, key=lambda row: (len(near[row]), scores[row, label].item()))
+            own.append((centre, label, max(scores[row, label].item() for row in near[centre])))
+            vertices -= near[centre]
+        found += sorted(own, key=lambda one: -one[2])[:5]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_clusters_equal_a_slow_reference(seed: int):
+    torch.manual_seed(seed)
+    boxes, scores = boxes_around_four_places(10 + 8 * seed, seed), torch.rand(10 + 8 * seed, 4)
+    image_labels = torch.tensor([1.0, 0, 1, NAN])
+    found, expected = mine_clusters(boxes, scores, image_labels), slow_clusters(boxes, scores, image_labels)
+    assert found.boxes.tolist() == boxes[[row for row, _, _ in expected]].tolist()
+    assert found.labels.tolist() == [label for _, label, _ in expected]
+    torch.testing.assert_close(found.weights, torch.tensor([weight for _, _, weight in expected]))
+
+
+def test_a_class_has_at_most_five_centres_those_of_highest_weight():
+    corners = torch.arange(8.0)[:, None] * 20
+    boxes = torch.cat([corners, corners, corners + 10, corners + 10], dim=1)
+    good = 0.9 + torch.tensor([3.0, 1, 7, 5, 0, 2, 6, 4]) / 1000
+    scores = torch.cat([good, torch.tensor([0.0, 0.0, 0.0, 0.4])])[:, None]
+    found = mine_clusters(torch.cat([boxes, boxes[:4] + 300]), scores, torch.tensor([1.0]))
+    assert found.boxes.tolist() == boxes[[2, 6, 3, 7, 0]].tolist()
+
+
+def test_a_proposal_is_the_centre_of_one_class_only():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [50, 0, 60, 10]])
+    scores = torch.tensor([[0.9, 0.9], [0.1, 0.2]])
+    found = mine_clusters(boxes, scores, torch.tensor([1.0, 1]))
+    assert (found.boxes.tolist(), found.labels.tolist()) == (boxes.tolist(), [0, 1])
+    # Where no proposal is left, a class gets none.
+    found = mine_clusters(boxes[:1], scores[:1], torch.tensor([1.0, 1]))
+    assert found.labels.tolist() == [0]
+
+
+# MIST.
+
+
+def test_spread_pseudo_labels_by_hand():
+    # Fifteen per cent of 20 are three; the fourth best, far from all, is no candidate.
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [30, 0, 40, 10], [60, 0, 70, 10]] + [[0.0, 50, 9, 59]] * 16)
+    scores = torch.tensor([0.5, 0.9, 0.8, 0.4] + [0.01] * 16)[:, None]
+    found = mine_spread(boxes, scores, torch.tensor([1.0]))
+    assert found.boxes.tolist() == boxes[[1, 2]].tolist()
+    torch.testing.assert_close(found.weights, torch.tensor([0.9, 0.8]))
+
+
+def slow_spread(boxes: Tensor, scores: Tensor, image_labels: Tensor) -> list[tuple[int, int]]:
+    """Rows and classes of MIST's pseudo labels, from algorithm 1."""
+    found = []
+    for label, present in enumerate(image_labels.tolist()):
+        if present == 1:
+            order = sorted(range(len(boxes)), key=lambda row: -scores[row, label].item())
+            kept: list[int] = []
+            for row in order[: int(np.ceil(0.15 * len(boxes)))]:
+                if all(overlap(boxes[row], boxes[other]) < 0.2 for other in kept):
+                    kept.append(row)
+            found += [(row, label) for row in kept]
+    return sorted(found, key=lambda one: -scores[one].item())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_spread_pseudo_labels_equal_a_slow_reference(seed: int):
+    torch.manual_seed(seed)
+    number = (1, 5, 20, 40, 60, 80, 100, 120)[seed]
+    boxes, scores = boxes_around_four_places(number, seed), torch.rand(number, 4)
+    image_labels = torch.tensor([1.0, 0, 1, NAN])
+    found, expected = mine_spread(boxes, scores, image_labels), slow_spread(boxes, scores, image_labels)
+    assert found.boxes.tolist() == boxes[[row for row, _ in expected]].tolist()
+    assert found.labels.tolist() == [label for _, label in expected]
+    torch.testing.assert_close(found.weights, torch.stack([scores[one] for one in expected]))
+
+
+def test_of_two_classes_on_one_proposal_the_one_of_higher_weight_is_matched():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [50, 0, 60, 10]])
+    scores = torch.tensor([[0.5, 0.9], [0.1, 0.2]])
+    found = mine_spread(boxes, scores, torch.tensor([1.0, 1]))
+    labels, weights, _ = match_proposals(boxes, found, 2, 0.1)
+    assert (labels[0].item(), weights[0].item()) == (1, pytest.approx(0.9))
+
+
+# All rules.
+
+
+@pytest.mark.parametrize("name", MINING)
+def test_absent_and_unsure_classes_are_not_mined_and_no_gradient_flows(name: str):
+    mine, boxes = MINING.find(name), boxes_around_four_places(30, 0)
+    scores = torch.rand(30, 3, requires_grad=True)
+    for image_labels in (torch.zeros(3), torch.tensor([0, NAN, NAN])):
+        found = mine(boxes, scores, image_labels)
+        assert isinstance(found, PseudoLabels)
+        assert found.boxes.shape == (0, 4) and found.labels.dtype == torch.int64 and found.weights.shape == (0,)
+    found = mine(boxes, scores, torch.tensor([1.0, 1, 0]))
+    assert set(found.labels.tolist()) == {0, 1}
+    assert not found.weights.requires_grad and not found.boxes.requires_grad
+
+
+def test_an_unknown_rule_is_named_with_those_that_there_are():
+    with pytest.raises(BoxlessError, match=r"mining 'best' is unknown; there are top, clusters, spread"):
+        MINING.find("best")

@@ -19,7 +19,7 @@ def test_iou_has_hand_computed_values():
     np.testing.assert_allclose(overlaps, expected, rtol=1e-15)
 
 
-def test_boxes_that_only_touch_share_nothing():
+def test_boxes_that_only_touch_have_no_overlap():
     assert iou(boxes((0, 0, 10, 10)), boxes((10, 0, 20, 10), (0, 10, 10, 20))).tolist() == [[0, 0]]
 
 

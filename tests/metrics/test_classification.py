@@ -18,8 +18,8 @@ def test_unsure_images_are_left_out():
 
 
 def test_a_class_in_no_image_is_undefined():
-    targets = np.array([[0, np.nan, 1], [0, np.nan, 0]], np.float32)
-    np.testing.assert_array_equal(classification_ap(np.ones((2, 3), np.float32), targets), [np.nan, np.nan, 1])
+    image_labels = np.array([[0, np.nan, 1], [0, np.nan, 0]], np.float32)
+    np.testing.assert_array_equal(classification_ap(np.ones((2, 3), np.float32), image_labels), [np.nan, np.nan, 1])
 
 
 def test_equals_the_enveloped_area_under_scikit_learns_curve():
@@ -27,13 +27,13 @@ def test_equals_the_enveloped_area_under_scikit_learns_curve():
     for _ in range(200):
         images, classes = random.integers(1, 40), 3
         scores = random.permuted(np.arange(images * classes)).reshape(images, classes) / 7
-        targets = random.choice([0, 1, np.nan], (images, classes), p=[0.6, 0.3, 0.1])
-        targets[0] = 1
+        image_labels = random.choice([0, 1, np.nan], (images, classes), p=[0.6, 0.3, 0.1])
+        image_labels[0] = 1
         expected = []
         for label in range(classes):
-            known = ~np.isnan(targets[:, label])
-            precision, recall, _ = precision_recall_curve(targets[known, label], scores[known, label])
+            known = ~np.isnan(image_labels[:, label])
+            precision, recall, _ = precision_recall_curve(image_labels[known, label], scores[known, label])
             # The curve runs from recall 1 down to 0.
             envelope = np.maximum.accumulate(precision)
             expected.append(np.sum(-np.diff(recall) * envelope[:-1]))
-        np.testing.assert_allclose(classification_ap(scores, targets), expected, atol=1e-9)
+        np.testing.assert_allclose(classification_ap(scores, image_labels), expected, atol=1e-9)

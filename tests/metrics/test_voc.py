@@ -15,16 +15,16 @@ CLASSES = ("cat", "dog", "owl")
 
 @dataclass
 class VocImage:
-    """VOC's own terms: corners 1-based and inclusive."""
+    """VOC's own convention: corners 1-based and inclusive."""
 
-    truth: list[tuple[int, tuple[int, int, int, int], bool]] = field(default_factory=list)
+    ground_truth: list[tuple[int, tuple[int, int, int, int], bool]] = field(default_factory=list)
     found: list[tuple[int, tuple[int, int, int, int], float]] = field(default_factory=list)
 
     def annotations(self) -> Annotations:
         return Annotations(
-            exclusive([box for _, box, _ in self.truth]),
-            np.array([label for label, _, _ in self.truth], np.int64),
-            np.array([difficult for _, _, difficult in self.truth], np.bool_),
+            exclusive([box for _, box, _ in self.ground_truth]),
+            np.array([label for label, _, _ in self.ground_truth], np.int64),
+            np.array([difficult for _, _, difficult in self.ground_truth], np.bool_),
         )
 
     def detections(self) -> Detections:
@@ -51,34 +51,34 @@ def inclusive_iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) ->
     return width * height / (both - width * height)
 
 
-def devkit(images: list[VocImage], label: int, threshold: float, seen: Counter[str]) -> tuple[float, float]:
-    """(11-point, area) AP, one step at a time; counts in `seen` what came up."""
-    positives = sum(cls == label and not difficult for p in images for cls, _, difficult in p.truth)
+def devkit(images: list[VocImage], label: int, threshold: float, cases: Counter[str]) -> tuple[float, float]:
+    """(11-point, area) AP, one step at a time; counts the kinds of cases in `cases`."""
+    positives = sum(cls == label and not difficult for p in images for cls, _, difficult in p.ground_truth)
     if positives == 0:
-        seen["nothing to find"] += 1
+        cases["nothing to find"] += 1
         return math.nan, math.nan
     entries = [(score, i, box) for i, p in enumerate(images) for cls, box, score in p.found if cls == label]
-    seen["nothing found"] += not entries
-    seen["ties"] += len({score for score, _, _ in entries}) < len(entries)
+    cases["nothing found"] += not entries
+    cases["ties"] += len({score for score, _, _ in entries}) < len(entries)
     entries.sort(key=lambda entry: entry[0], reverse=True)
     used: set[tuple[int, int]] = set()
     hits, misses = 0, 0
     curve: list[tuple[float, float]] = []
     for _, i, box in entries:
         best, best_at, best_difficult = -math.inf, -1, False
-        for j, (cls, true_box, difficult) in enumerate(images[i].truth):
-            if cls == label and inclusive_iou(box, true_box) > best:
-                best, best_at, best_difficult = inclusive_iou(box, true_box), j, difficult
+        for j, (cls, object_box, difficult) in enumerate(images[i].ground_truth):
+            if cls == label and inclusive_iou(box, object_box) > best:
+                best, best_at, best_difficult = inclusive_iou(box, object_box), j, difficult
         if best >= threshold and best_difficult:
-            seen["ignored"] += 1
+            cases["ignored"] += 1
         elif best >= threshold and (i, best_at) not in used:
             used.add((i, best_at))
             hits += 1
-            seen["just enough"] += best == threshold
-            seen["three tenths"] += hits / positives == 0.3
+            cases["just enough"] += best == threshold
+            cases["three tenths"] += hits / positives == 0.3
         else:
             misses += 1
-            seen["duplicate"] += best >= threshold
+            cases["duplicate"] += best >= threshold
         if hits + misses:
             curve.append((hits / positives, hits / (hits + misses)))
     # MATLAB's 0:0.1:1; its fourth level is the double after 0.3.
@@ -100,15 +100,15 @@ def random_box(random: np.random.Generator) -> tuple[int, int, int, int]:
 
 def random_images(random: np.random.Generator) -> list[VocImage]:
     images = []
-    most_truth, most_found = random.choice([1, 4, 9]), random.choice([0, 4, 12, 12])
+    most_objects, most_found = random.choice([1, 4, 9]), random.choice([0, 4, 12, 12])
     for _ in range(random.integers(1, 7)):
         image = VocImage()
-        for _ in range(random.integers(0, most_truth + 1)):
-            image.truth.append((int(random.integers(2)), random_box(random), bool(random.random() < 0.25)))
+        for _ in range(random.integers(0, most_objects + 1)):
+            image.ground_truth.append((int(random.integers(2)), random_box(random), bool(random.random() < 0.25)))
         for _ in range(random.integers(0, most_found + 1)):
             label, box = int(random.integers(2)), random_box(random)
-            if image.truth and random.random() < 0.7:
-                label, near, _ = image.truth[random.integers(len(image.truth))]
+            if image.ground_truth and random.random() < 0.7:
+                label, near, _ = image.ground_truth[random.integers(len(image.ground_truth))]
                 nudge = random.integers(-1, 2, 2) * int(random.integers(2))
                 box = (near[0], near[1], max(near[0], near[2] + int(nudge[0])), max(near[1], near[3] + int(nudge[1])))
             # Few and exactly representable scores, so that ties abound and float32 is not in question.
@@ -119,28 +119,28 @@ def random_images(random: np.random.Generator) -> list[VocImage]:
 
 def test_agrees_with_the_devkit_on_random_cases():
     random = np.random.default_rng(2007)
-    seen: Counter[str] = Counter()
+    cases: Counter[str] = Counter()
     for case in range(1500):
         images = random_images(random)
         threshold = float(random.choice([0.25, 0.5, 0.5, 0.75]))
         for label in (0, 1):
-            expected = devkit(images, label, threshold, seen)
+            expected = devkit(images, label, threshold, cases)
             ours = voc_ap([p.detections() for p in images], [p.annotations() for p in images], label, threshold)
             np.testing.assert_allclose(
                 [ours["11point"], ours["area"]], expected, atol=1e-6, rtol=0, err_msg=f"case {case}, class {label}"
             )
     kinds = "ties", "duplicate", "ignored", "just enough", "three tenths", "nothing found", "nothing to find"
-    assert min(seen[kind] for kind in kinds) > 25, seen
+    assert min(cases[kind] for kind in kinds) > 25, cases
 
 
 def test_a_perfect_detector_has_one():
     images = [VocImage([(0, (1, 1, 9, 9), False), (0, (20, 20, 30, 30), False)]), VocImage()]
-    images[0].found = [(0, box, 0.5) for _, box, _ in images[0].truth]
+    images[0].found = [(0, box, 0.5) for _, box, _ in images[0].ground_truth]
     ap = voc_ap([p.detections() for p in images], [p.annotations() for p in images], 0)
     assert ap == {"11point": pytest.approx(1), "area": pytest.approx(1)}
 
 
-def test_a_box_takes_its_best_match_even_if_another_is_free():
+def test_a_box_matches_its_best_overlap_even_if_another_object_is_free():
     # The second box overlaps the free object by 0.5 and more, but the taken one by more still.
     image = VocImage([(0, (1, 1, 10, 10), False), (0, (1, 1, 10, 14), False)])
     image.found = [(0, (1, 1, 10, 10), 0.9), (0, (1, 1, 10, 11), 0.8)]
@@ -148,9 +148,9 @@ def test_a_box_takes_its_best_match_even_if_another_is_free():
     assert ap["area"] == pytest.approx(0.5)
 
 
-def test_equal_scores_are_taken_in_the_order_given():
+def test_equal_scores_keep_the_order_given():
     miss_first = VocImage([(0, (1, 1, 10, 10), False)], [(0, (20, 20, 30, 30), 0.5), (0, (1, 1, 10, 10), 0.5)])
-    hit_first = VocImage(miss_first.truth, miss_first.found[::-1])
+    hit_first = VocImage(miss_first.ground_truth, miss_first.found[::-1])
     assert voc_ap([miss_first.detections()], [miss_first.annotations()], 0)["area"] == pytest.approx(0.5)
     assert voc_ap([hit_first.detections()], [hit_first.annotations()], 0)["area"] == pytest.approx(1)
 
@@ -204,13 +204,13 @@ def test_one_hit_of_three_has_a_third_of_the_area():
 
 
 def test_a_ranking_and_its_curve_by_hand():
-    difficult = VocImage(truth=[(0, (1, 1, 10, 10), True)], found=[(0, (1, 1, 10, 10), 0.9)])
+    difficult = VocImage(ground_truth=[(0, (1, 1, 10, 10), True)], found=[(0, (1, 1, 10, 10), 0.9)])
     twice = VocImage(
-        truth=[(0, (1, 1, 10, 10), False), (0, (21, 21, 30, 30), False), (1, (31, 31, 40, 40), False)],
+        ground_truth=[(0, (1, 1, 10, 10), False), (0, (21, 21, 30, 30), False), (1, (31, 31, 40, 40), False)],
         found=[(0, (1, 1, 10, 10), 0.4), (0, (1, 1, 10, 9), 0.3), (0, (31, 31, 40, 40), 0.8), (1, (1, 1, 9, 9), 1.0)],
     )
-    found, truth = [p.detections() for p in (difficult, twice)], [p.annotations() for p in (difficult, twice)]
-    scores, hits, positives = ranking(found, truth, 0)
+    found, ground_truth = [p.detections() for p in (difficult, twice)], [p.annotations() for p in (difficult, twice)]
+    scores, hits, positives = ranking(found, ground_truth, 0)
     # The box on the difficult object is neither; the last of the others is of an object already found.
     assert scores.tolist() == np.array([0.8, 0.4, 0.3], np.float32).tolist()
     assert (hits.tolist(), positives) == ([False, True, False], 2)

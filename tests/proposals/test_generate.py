@@ -2,7 +2,6 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,15 +11,15 @@ from numpy.typing import NDArray
 
 from boxless.config import ProposalConfig
 from boxless.datasets import load_dataset
+from boxless.errors import BoxlessError
 from boxless.images import read_image
-from boxless.proposals import propose
+from boxless.proposals import GENERATORS, propose
 from boxless.proposals.generate import generate, select
 from boxless.structures import FloatArray
 
 CONFIGS = [
     ProposalConfig(size=160),
     ProposalConfig(generator="selective_search", size=160),
-    ProposalConfig(generator="selective_search", size=96, mode="quality"),
     ProposalConfig(generator="grid"),
 ]
 
@@ -29,14 +28,10 @@ import hashlib, sys
 from pathlib import Path
 from boxless.config import ProposalConfig
 from boxless.images import read_image
-from boxless.proposals import propose
+from boxless.proposals import GENERATORS, propose
 boxes = propose(read_image(Path(sys.argv[1])), ProposalConfig.model_validate_json(sys.argv[2]))
 print(hashlib.sha256(boxes.tobytes()).hexdigest(), "torch" in sys.modules)
 """
-
-
-def named(config: ProposalConfig) -> str:
-    return f"{config.generator}-{config.mode}"
 
 
 def noise(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -44,7 +39,7 @@ def noise(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def assert_sound(boxes: FloatArray, width: int, height: int) -> None:
-    """Everything that `propose` promises of any image."""
+    """Check what `propose` guarantees for any image."""
     assert boxes.dtype == np.float32
     assert boxes.ndim == 2
     assert boxes.shape[1] == 4
@@ -56,8 +51,8 @@ def assert_sound(boxes: FloatArray, width: int, height: int) -> None:
     assert (0, 0, width, height) in rows
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=named)
-def test_the_same_image_gives_the_same_bits_in_every_process(demo: Path, config: ProposalConfig):
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.generator)
+def test_proposals_are_bit_identical_in_every_process(demo: Path, config: ProposalConfig):
     path = load_dataset(demo, "train").samples[0].path
     image = read_image(path)
     first = propose(image, config)
@@ -66,11 +61,11 @@ def test_the_same_image_gives_the_same_bits_in_every_process(demo: Path, config:
     run = subprocess.run(
         [sys.executable, "-c", FRESH, str(path), config.model_dump_json()], capture_output=True, text=True, check=True
     )
-    # The second word: proposals do without torch, whose import takes seconds.
+    # Proposals do not import torch, which takes seconds.
     assert run.stdout.split() == [hashlib.sha256(first.tobytes()).hexdigest(), "False"]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=named)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.generator)
 @pytest.mark.parametrize(("width", "height"), [(8, 8), (3000, 20), (20, 3000), (8, 2000), (96, 64), (401, 401)])
 def test_any_shape_has_sound_proposals(config: ProposalConfig, width: int, height: int):
     for image in (np.full((height, width, 3), 77, np.uint8), noise(width, height)):
@@ -78,15 +73,27 @@ def test_any_shape_has_sound_proposals(config: ProposalConfig, width: int, heigh
         assert_sound(propose(image, config), width, height)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=named)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.generator)
 def test_photos_have_sound_proposals(demo: Path, config: ProposalConfig):
     for sample in load_dataset(demo, "val").samples[:3]:
         image = read_image(sample.path)
         assert_sound(propose(image, config), image.shape[1], image.shape[0])
 
 
+def test_a_generator_registered_from_outside_is_used(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(GENERATORS, "halves", lambda image, size: np.array([[0, 0, size, 20]] * 2, np.float32))
+    config = ProposalConfig.model_construct(generator="halves", size=40, min_side=1, min_area=0)
+    assert generate(noise(96, 64), config).tolist() == [[0, 0, 40, 20], [0, 0, 96, 64]]
+
+
+def test_an_unknown_generator_is_an_error_that_lists_the_known_ones():
+    config = ProposalConfig.model_construct(generator="magic", size=40, min_side=1, min_area=0)
+    with pytest.raises(BoxlessError, match="'magic' is unknown; there are grouping, selective_search, grid"):
+        generate(noise(96, 64), config)
+
+
 @pytest.mark.parametrize("generator", ["grouping", "selective_search"])
-def test_a_uniform_image_has_one_proposal(generator: Literal["grouping", "selective_search"]):
+def test_a_uniform_image_has_one_proposal(generator: str):
     boxes = generate(np.full((60, 80, 3), 200, np.uint8), ProposalConfig(generator=generator))
     assert boxes.tolist() == [[0, 0, 80, 60]]
 
@@ -108,8 +115,8 @@ def test_select_drops_short_sides_and_small_areas():
     assert select(boxes, ProposalConfig(min_side=41, min_area=0)).tolist() == boxes[[0]].tolist()
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=named)
-def test_the_whole_image_stays_however_small_it_is(config: ProposalConfig):
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.generator)
+def test_the_whole_image_is_kept_however_small_it_is(config: ProposalConfig):
     strict = config.model_copy(update={"min_side": 500, "min_area": 0.99})
     assert propose(noise(96, 64), strict).tolist() == [[0, 0, 96, 64]]
 
@@ -119,7 +126,7 @@ def test_the_whole_image_stays_however_small_it_is(config: ProposalConfig):
     st.integers(1, 120),
     st.floats(0, 0.99),
 )
-def test_select_keeps_exactly_the_large_enough(corners: list[tuple[int, ...]], min_side: int, min_area: float):
+def test_select_keeps_exactly_the_large_boxes(corners: list[tuple[int, ...]], min_side: int, min_area: float):
     drawn = {(x, y, min(x + w, 100), min(y + h, 80)) for x, y, w, h in corners if y < 80}
     boxes = sorted(drawn | {(0, 0, 100, 80)})
     config = ProposalConfig(min_side=min_side, min_area=min_area)
@@ -132,7 +139,7 @@ def test_select_keeps_exactly_the_large_enough(corners: list[tuple[int, ...]], m
     assert [tuple(row) for row in select(np.array(boxes, np.float32), config).tolist()] == wanted
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=named)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.generator)
 def test_propose_is_generate_then_select(demo: Path, config: ProposalConfig):
     image = read_image(load_dataset(demo, "train").samples[1].path)
     everything = generate(image, config)

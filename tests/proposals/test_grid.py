@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from boxless.metrics import iou
-from boxless.proposals.grid import grid
+from boxless.proposals import grid as module
 from boxless.structures import FloatArray
 
 SHAPES = [(500, 375), (375, 500), (500, 500), (640, 360), (1000, 300), (64, 96)]
@@ -11,8 +11,12 @@ WORST = np.array([[311.3, 154.6, 473.5, 220.4], [211.0, 149.3, 333.3, 225.3]], n
 """The least covered boxes of over 5 % and over 2 % that a search found in an image of 500 x 375."""
 
 
-def drawn_boxes(width: int, height: int, number: int) -> FloatArray:
-    """Boxes at random inside an image: at least 5 % of its area, no side over three times the other."""
+def grid(width: int, height: int) -> FloatArray:
+    return module.grid(np.empty((height, width, 3), np.uint8), 0)
+
+
+def random_boxes(width: int, height: int, number: int) -> FloatArray:
+    """Random boxes inside an image: at least 5 % of its area, no side over three times the other."""
     rng = np.random.default_rng(7)
     areas = np.exp(rng.uniform(np.log(0.05), 0, number)) * width * height
     ratios = np.exp(rng.uniform(-np.log(3), np.log(3), number))
@@ -23,13 +27,13 @@ def drawn_boxes(width: int, height: int, number: int) -> FloatArray:
 
 
 @pytest.mark.parametrize(("width", "height"), SHAPES)
-def test_every_box_of_some_size_is_half_covered(width: int, height: int):
-    boxes = drawn_boxes(width, height, 1500)
+def test_every_large_box_is_covered_with_an_iou_of_half(width: int, height: int):
+    boxes = random_boxes(width, height, 1500)
     assert len(boxes) > 700
     assert iou(boxes, grid(width, height)).max(axis=1).min() >= 0.5
 
 
-def test_the_least_covered_boxes_are_half_covered():
+def test_the_least_covered_boxes_have_an_iou_of_half():
     best = iou(WORST, grid(500, 375)).max(axis=1)
     assert (best >= 0.5).all()
     assert (best < 0.56).all()
@@ -47,7 +51,7 @@ def test_boxes_are_inside_distinct_and_reach_every_edge(width: int, height: int)
     assert (boxes[:, 2:] <= (width, height)).all()
 
 
-def test_a_square_has_the_scales_and_ratios_it_should():
+def test_scales_and_ratios_in_a_square():
     boxes = grid(100, 100).astype(np.float64)
     sides = np.unique((boxes[:, 2:] - boxes[:, :2]).round(2), axis=0)
     roots = np.sqrt(sides.prod(axis=1)) / 100
@@ -65,8 +69,8 @@ def test_neighbours_are_at_most_two_fifths_of_a_side_apart():
     sizes = np.unique(sides.round(1), axis=0)
     assert len(sizes) > 40
     for size in sizes:
-        alike = boxes[(np.abs(sides - size) < 0.2).all(axis=1)]
+        equal = boxes[(np.abs(sides - size) < 0.2).all(axis=1)]
         for axis in (0, 1):
-            corners = np.sort(alike[:, axis])
+            corners = np.sort(equal[:, axis])
             assert corners[0] == 0
             assert np.diff(corners).max(initial=0) <= 0.4 * size[axis] + 0.2

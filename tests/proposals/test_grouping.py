@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from boxless.metrics import iou
 from boxless.proposals import grouping as module
 from boxless.proposals.compiled import UNIT, boundaries, describe, group, segment, suppress
-from boxless.proposals.grouping import MOST, grouping
+from boxless.proposals.grouping import MAX_BOXES, grouping
 
 
 def blocks(rows: int, columns: int, side: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -24,7 +24,7 @@ def noise(width: int, height: int, channels: int = 3) -> NDArray[np.uint8]:
 
 
 def segmented(plane: NDArray[np.float32], k: float, smallest: int) -> list[int]:
-    """Felzenszwalb and Huttenlocher's algorithm as their paper has it: sets of pixels, sorted edges."""
+    """Felzenszwalb and Huttenlocher's algorithm as in their paper, with sets of pixels and sorted edges."""
     height, width, _ = plane.shape
     edges = []
     for y, x, down in itertools.product(range(height), range(width), (0, 1)):
@@ -56,7 +56,7 @@ def segmented(plane: NDArray[np.float32], k: float, smallest: int) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_segmentation_is_that_of_the_paper(seed: int):
+def test_segmentation_equals_the_algorithm_of_the_paper(seed: int):
     rng = np.random.default_rng(seed)
     height, width = rng.integers(1, 15, 2)
     # Multiples of 1/16 of few colours: many equal weights, and no weight whose root rounds either way.
@@ -102,7 +102,7 @@ def test_description_of_a_segmentation_by_hand():
 
 
 @pytest.mark.parametrize("octant", range(8))
-def test_texture_tells_octants_apart(octant: int):
+def test_texture_distinguishes_octants(octant: int):
     angle = np.deg2rad(45 * octant + 20)
     y, x = np.mgrid[:9, :9]
     ramp = np.repeat((10 * (x * np.cos(angle) + y * np.sin(angle)) + 128)[..., None], 3, 2).astype(np.float32)
@@ -120,12 +120,12 @@ def grouped(
     steps: NDArray[np.float32],
     by_contrast: bool,
 ) -> list[list[int]]:
-    """All pairs are looked at again before every merge: boxes in the order in which they appear."""
+    """Naive grouping that compares all pairs before every merge: boxes in the order of appearance."""
     area = sizes.sum()
     regions = {r: (int(sizes[r]), boxes[r], histograms[r], {r}) for r in range(len(sizes))}
     found = boxes.tolist()
 
-    def alike(a: int, b: int) -> float:
+    def similarity(a: int, b: int) -> float:
         (n, box, histogram, members), (m, other, second, others) = regions[a], regions[b]
         pairs = np.ix_(sorted(members), sorted(others))
         length = lengths[pairs].sum()
@@ -138,7 +138,7 @@ def grouped(
         return float(value + (1 / (1 + steps[pairs].sum() / length / 40) if by_contrast else 0))
 
     while len(regions) > 1:
-        a, b = max(itertools.combinations(sorted(regions), 2), key=lambda pair: alike(*pair))
+        a, b = max(itertools.combinations(sorted(regions), 2), key=lambda pair: similarity(*pair))
         (n, box, histogram, members), (m, other, second, others) = regions[a], regions.pop(b)
         box = np.concatenate([np.minimum(box, other)[:2], np.maximum(box, other)[2:]])
         # Whole numbers, as the compiled code keeps them.
@@ -151,7 +151,7 @@ def grouped(
 
 @pytest.mark.parametrize("cue", ["histogram", "contrast", "neither", "both"])
 @pytest.mark.parametrize("seed", range(4))
-def test_hierarchy_is_that_of_all_pairs(seed: int, cue: str):
+def test_the_hierarchy_equals_that_of_naive_grouping(seed: int, cue: str):
     rng = np.random.default_rng(seed)
     plane = np.kron(rng.integers(0, 256, (5, 6, 3)), np.ones((3, 4, 1))).astype(np.float32)
     plane += rng.random(plane.shape, np.float32)
@@ -165,12 +165,12 @@ def test_hierarchy_is_that_of_all_pairs(seed: int, cue: str):
     found, levels = group(*given)
     assert found.tolist() == grouped(*given)
     assert levels.tolist() == [count] * count + list(range(count - 1, 0, -1))
-    # What is shared by several hierarchies is left as it was.
+    # The arguments are shared by several hierarchies, so they must not change.
     assert all((array == copy).all() for array, copy in zip(given, copies, strict=True))
 
 
-def test_of_equals_the_lowest_numbers_go_first():
-    # 64 pixels: sums of 64ths are exact, so that equals are equal in any order of addition.
+def test_of_equally_similar_pairs_the_lowest_numbers_are_merged_first():
+    # 64 pixels: sums of 64ths are exact in any order of addition.
     labels = np.kron(np.arange(16, dtype=np.int32).reshape(4, 4), np.ones((2, 2), np.int32))
     plane = np.zeros((8, 8, 3), np.float32)
     sizes, boxes, _, _ = describe(plane, labels, 16)
@@ -183,7 +183,7 @@ def test_of_equals_the_lowest_numbers_go_first():
         assert group(*given)[0].tolist() == grouped(*given)
 
 
-def test_every_cue_has_a_hierarchy_of_its_own():
+def test_every_similarity_measure_gives_another_hierarchy():
     plane = np.ascontiguousarray(blocks(7, 8, 10)).astype(np.float32) + noise(80, 70) * np.float32(0.3)
     hierarchies = [boxes.tolist() for boxes, _ in module._hierarchies(plane)]
     assert len(hierarchies) == 4
@@ -192,38 +192,38 @@ def test_every_cue_has_a_hierarchy_of_its_own():
         assert one != other
 
 
-def test_suppression_keeps_the_first_of_near_repeats():
+def test_suppression_keeps_the_first_of_near_duplicates():
     boxes = np.array(
         [[0, 0, 100, 10], [0, 0, 91, 10], [0, 0, 90, 10], [0, 0, 81, 10], [200, 0, 210, 9], [0, 0, 100, 10]], np.int32
     )
-    # IoU with the first: 0.91, 0.9, 0.81; the fourth repeats the third to exactly 0.9.
+    # IoU with the first: 0.91, 0.9, 0.81; the fourth has an IoU of exactly 0.9 with the third.
     assert suppress(boxes, 0.9, 9).tolist() == [0, 2, 3, 4]
     assert suppress(boxes, 0.8, 9).tolist() == [0, 4]
     assert suppress(boxes, 0.9, 2).tolist() == [0, 2]
-    # An IoU of a half exactly.
+    # An IoU of exactly 0.5.
     assert suppress(np.array([[0, 0, 3, 1], [1, 0, 4, 1]], np.int32), 0.5, 9).tolist() == [0, 1]
 
 
-def test_flat_rectangles_are_all_found():
+def test_all_uniform_rectangles_are_found():
     boxes = [(20, 20, 90, 120), (110, 15, 300, 60), (150, 80, 260, 200), (180, 110, 230, 160), (10, 150, 120, 220)]
     colours = [(200, 40, 40), (40, 60, 200), (230, 220, 60), (20, 20, 20), (240, 240, 240)]
     image = np.full((240, 320, 3), (40, 150, 70), np.uint8)
     for (left, top, right, bottom), colour in zip(boxes, colours, strict=True):
         image[top:bottom, left:right] = colour
     assert (iou(np.array(boxes, np.float32), grouping(image, 320)).max(axis=1) > 0.9).all()
-    # At half the size, and in pixels of the image all the same.
+    # Segmented at half the size; boxes are in pixels of the image.
     assert (iou(np.array(boxes, np.float32), grouping(image, 160)).max(axis=1) > 0.8).all()
 
 
 @pytest.mark.parametrize(
     ("width", "height"), [(1, 1), (1, 2), (2, 1), (3, 3), (1, 2000), (2000, 1), (5, 700), (4000, 3000), (401, 300)]
 )
-def test_any_shape_has_boxes_inside_and_none_twice(width: int, height: int):
+def test_boxes_of_any_shape_are_inside_and_distinct(width: int, height: int):
     for image in (noise(width, height), noise(width, height, 1), np.full((height, width, 3), 90, np.uint8)):
         boxes = grouping(image, 120)
         assert boxes.dtype == np.float32
         assert boxes.shape[1:] == (4,)
-        assert 1 <= len(boxes) <= MOST
+        assert 1 <= len(boxes) <= MAX_BOXES
         assert len(np.unique(boxes, axis=0)) == len(boxes)
         assert (boxes[:, :2] >= 0).all()
         assert (boxes[:, 2:] <= (width, height)).all()
@@ -232,14 +232,14 @@ def test_any_shape_has_boxes_inside_and_none_twice(width: int, height: int):
     assert len(boxes) == 1
 
 
-def test_no_two_boxes_nearly_repeat_each_other():
+def test_no_two_boxes_are_near_duplicates():
     boxes = grouping(blocks(8, 9, 20), 400)
     overlaps = iou(boxes, boxes) - np.eye(len(boxes), dtype=np.float32)
     assert len(boxes) > 50
     assert overlaps.max() <= 0.92
 
 
-def test_noise_at_a_large_size_stays_within_its_regions(monkeypatch: pytest.MonkeyPatch):
+def test_the_number_of_regions_is_limited(monkeypatch: pytest.MonkeyPatch):
     counts = []
     real = module._hierarchies
 
@@ -251,10 +251,10 @@ def test_noise_at_a_large_size_stays_within_its_regions(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "_hierarchies", counted)
     assert len(grouping(noise(500, 400), 500)) > 100
     assert len(counts) == 3
-    assert max(counts) <= module.REGIONS
+    assert max(counts) <= module.MAX_REGIONS
 
 
-def test_every_thread_gives_the_same_bits():
+def test_results_are_bit_identical_in_any_thread():
     images = [blocks(5, 7, 12, seed) for seed in range(4)]
     first = [grouping(image, 400).tobytes() for image in images]
     with ThreadPoolExecutor(4) as pool:
@@ -262,7 +262,7 @@ def test_every_thread_gives_the_same_bits():
     assert again == first * 4
 
 
-def test_numba_is_imported_by_the_first_call_and_not_before():
+def test_numba_is_imported_by_the_first_call_only():
     code = "import sys, boxless.proposals; print('numba' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"

@@ -1,7 +1,11 @@
+import hashlib
+import json
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,7 +14,7 @@ from boxless.config import ProposalConfig
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 from boxless.images import content_keys, read_image, write_image
-from boxless.proposals import ProposalStore, propose, store
+from boxless.proposals import GENERATORS, ProposalStore, propose, store
 from boxless.structures import FloatArray
 
 CONFIG = ProposalConfig(size=96)
@@ -24,15 +28,15 @@ def images(demo: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.uint8]]:
-    """Takes up every image whose proposals are really computed."""
+    """Receives every image whose proposals are computed."""
     done: list[NDArray[np.uint8]] = []
     generate: Callable[..., FloatArray] = store.generate
 
-    def noted(image: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
+    def recorded(image: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
         done.append(image)
         return generate(image, config)
 
-    monkeypatch.setattr(store, "generate", noted)
+    monkeypatch.setattr(store, "generate", recorded)
     return done
 
 
@@ -43,7 +47,7 @@ def keyed(paths: object) -> dict[str, Path]:
     return {key: path for path, key in keys.items()}
 
 
-def test_what_is_stored_is_what_propose_gives(images: dict[str, Path], cache: Path):
+def test_cached_proposals_equal_those_of_propose(images: dict[str, Path], cache: Path):
     proposals = ProposalStore(CONFIG)
     assert proposals.compute(images) == {}
     for key, path in images.items():
@@ -61,32 +65,30 @@ def test_a_second_call_computes_nothing(images: dict[str, Path], cache: Path, wo
     assert {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy")} == written
 
 
-def test_a_stopped_call_is_resumed_where_it_stopped(
+def test_an_interrupted_call_is_resumed(
     images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch, work: list[NDArray[np.uint8]]
 ):
-    noted = store.generate
+    original = store.generate
 
     def interrupted(image: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
         if len(work) >= 2:
             raise KeyboardInterrupt
-        return noted(image, config)
+        return original(image, config)
 
-    # One thread, so that what is done when it stops is known.
-    monkeypatch.setattr("boxless.progress.os.cpu_count", lambda: 1)
+    # One thread, so that the number of computed images is known.
+    monkeypatch.setattr("boxless.parallel.os.cpu_count", lambda: 1)
     monkeypatch.setattr(store, "generate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ProposalStore(CONFIG).compute(images)
     assert len(list(cache.rglob("*.npy"))) == 2
-    monkeypatch.setattr(store, "generate", noted)
+    monkeypatch.setattr(store, "generate", original)
     ProposalStore(CONFIG).compute(images)
     assert len(work) == 4
     for key, path in images.items():
         assert ProposalStore(CONFIG).load(key).tobytes() == propose(read_image(path), CONFIG).tobytes()
 
 
-def test_what_is_half_written_is_not_taken_for_whole(
-    images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_partly_written_entries_are_not_used(images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch):
     def torn(file: object, array: object, **_: object) -> None:
         file.write(b"\x93NUMPY")  # type: ignore[attr-defined]
         raise KeyboardInterrupt
@@ -103,7 +105,7 @@ def test_what_is_half_written_is_not_taken_for_whole(
     assert len(ProposalStore(CONFIG).load(key)) > 1
 
 
-def test_broken_images_are_reported_and_the_others_done(images: dict[str, Path], cache: Path, tmp_path: Path):
+def test_broken_images_are_reported_and_the_others_computed(images: dict[str, Path], cache: Path, tmp_path: Path):
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
     broken.write_bytes(next(iter(images.values())).read_bytes()[:500])
     empty.write_bytes(b"")
@@ -126,13 +128,13 @@ def test_a_copy_under_another_name_shares_the_entry(
     assert keyed([copy]) == {key: copy}
     ProposalStore(CONFIG).compute({key: copy})
     assert len(work) == 4
-    # Another image under an old name is another image.
+    # The path of a cached image with other content is computed again.
     write_image(copy, np.full((40, 40, 3), 9, np.uint8))
     ProposalStore(CONFIG).compute(keyed([copy]))
     assert len(work) == 5
 
 
-@pytest.mark.parametrize("other", [{"size": 64}, {"mode": "quality"}, {"generator": "grid"}])
+@pytest.mark.parametrize("other", [{"size": 64}, {"generator": "grid"}])
 def test_another_generator_or_setting_has_its_own_entries(
     images: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]], other: dict[str, object]
 ):
@@ -147,7 +149,7 @@ def test_another_generator_or_setting_has_its_own_entries(
 
 
 @pytest.mark.parametrize(("generator", "again"), [("grouping", 4), ("grid", 0)])
-def test_boxes_of_an_older_revision_are_not_taken(
+def test_boxes_of_an_older_revision_are_not_used(
     images: dict[str, Path],
     cache: Path,
     work: list[NDArray[np.uint8]],
@@ -171,3 +173,29 @@ def test_another_filter_computes_nothing(images: dict[str, Path], cache: Path, w
         few = ProposalStore(strict).load(key)
         assert few.tobytes() == propose(read_image(path), strict).tobytes()
         assert 0 < len(few) < len(ProposalStore(CONFIG).load(key))
+
+
+def test_the_cache_key_is_stable(cache: Path):
+    ProposalStore(ProposalConfig(size=300))
+    settings = {"generator": "grouping", "size": 300, "mode": "fast", "opencv": cv2.__version__, "grouping": 2}
+    folder = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
+    assert json.loads((cache / "proposals" / folder / "settings.json").read_text()) == settings
+
+
+def test_a_changed_generator_from_outside_is_computed_again(
+    images: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    config = CONFIG.model_copy(update={"generator": "halves"})
+    source = "import numpy\ndef halves(image, size):\n    return numpy.array([[0, 0, {}, 50]], numpy.float32)\n"
+    for text, expected in ((source.format(40), 4), (source.format(40), 4), (source.format(60), 8)):
+        (tmp_path / "halves.py").write_text(text)
+        names = runpy.run_path(str(tmp_path / "halves.py"))
+        monkeypatch.setitem(GENERATORS, "halves", names["halves"])
+        ProposalStore(config).compute(images)
+        assert len(work) == expected
+    assert [0, 0, 60, 50] in ProposalStore(config).load(next(iter(images))).tolist()
+    # The file of a function typed into an interpreter is unknown.
+    for _ in range(2):
+        monkeypatch.setitem(GENERATORS, "halves", eval("lambda image, size: numpy.ones((0, 4))", {"numpy": np}))
+        ProposalStore(config).compute(images)
+    assert len(work) == 16

@@ -34,12 +34,12 @@ def test_an_object_is_among_the_proposals(
 
 def test_small_images_are_not_enlarged():
     image = scene(100, 80, (20, 20, 60, 60))
-    boxes = selective_search(image, 400, "fast")
+    boxes = selective_search(image, 400)
     assert (boxes == boxes.round()).all()
     assert boxes.tolist() == selective_search(image, 100, "fast").tolist()
 
 
-def test_the_order_is_the_same_at_every_call():
+def test_the_order_is_the_same_in_every_call():
     rng = np.random.default_rng(0)
     image = np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8)
     first = selective_search(image, 128, "fast")
@@ -56,8 +56,8 @@ def test_quality_finds_more_than_fast():
 
 
 @pytest.mark.parametrize(("width", "height"), [(401, 300), (402, 333), (433, 401), (577, 431)])
-def test_scaling_leaves_no_box_beyond_the_image_nor_just_short_of_its_edge(width: int, height: int):
-    boxes = selective_search(scene(width, height, (100, 100, width, height)), 400, "fast").astype(np.float64)
+def test_scaled_boxes_end_inside_or_exactly_at_the_edge(width: int, height: int):
+    boxes = selective_search(scene(width, height, (100, 100, width, height)), 400).astype(np.float64)
     assert (boxes[:, 2:] <= (width, height)).all()
     short = (width, height) - boxes[:, 2:]
     assert ((short == 0) | (short > 0.5)).all()

@@ -1,4 +1,4 @@
-"""The loader on real data sets, against the official boxes of VOC."""
+"""The loaders on real data sets, against the official boxes of VOC."""
 
 import json
 import os
@@ -21,9 +21,9 @@ def test_voc2012_animals_have_the_official_tags_and_boxes(data, split, count):
     assert len(dataset) == count
     for sample in dataset.samples:
         rows = official[sample.id]
-        sure = {row[0] for row in rows if not row[5]}
-        assert {dataset.classes[tag] for tag in sample.tags} == sure
-        assert {dataset.classes[tag] for tag in sample.unsure} == {row[0] for row in rows} - sure
+        certain = {row[0] for row in rows if not row[5]}
+        assert {dataset.classes[tag] for tag in sample.tags} == certain
+        assert {dataset.classes[tag] for tag in sample.unsure} == {row[0] for row in rows} - certain
         found = zip(sample.annotations.labels, sample.annotations.boxes, sample.annotations.ignore, strict=True)
         assert sorted((dataset.classes[label], *box.tolist(), bool(hard)) for label, box, hard in found) == sorted(
             (name, x1 - 1, y1 - 1, x2, y2, bool(hard)) for name, x1, y1, x2, y2, hard in rows

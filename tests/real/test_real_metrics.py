@@ -1,4 +1,4 @@
-"""The metrics on VOC2007 test's official boxes."""
+"""The metrics on the official boxes of VOC2007 test."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def _centres(samples: list[Sample], classes: tuple[str, ...], shift: float) -> n
     return points
 
 
-def test_the_true_boxes_are_a_perfect_detector(voc2007_test: tuple[list[Sample], tuple[str, ...]]):
+def test_the_ground_truth_is_a_perfect_detector(voc2007_test: tuple[list[Sample], tuple[str, ...]]):
     samples, classes = voc2007_test
     found = [_found(sample, classes, shift=0) for sample in samples]
 
@@ -59,8 +59,9 @@ def test_the_true_boxes_are_a_perfect_detector(voc2007_test: tuple[list[Sample],
     # VOC2007 test has 4,952 images and, as VOC's own statistics say, 12,032 objects that are not difficult.
     assert result["images"] == 4952
     assert sum(row["objects"] for row in result["classes"].values()) == 12032
-    for metric in ("mAP_11point", "mAP_area", "CorLoc", "classification_mAP", "pointing_mAP"):
-        assert result[metric] == pytest.approx(1, abs=1e-9), metric
+    for metric in ("mAP_11point", "mAP_area", "mAP_50_95", "CorLoc", "classification_mAP", "pointing_mAP"):
+        # In COCO's convention the box of a difficult object may match another object, whose own box is then a miss.
+        assert result[metric] == pytest.approx(1, abs=1e-6 if metric == "mAP_50_95" else 1e-9), metric
 
 
 def test_boxes_beside_the_objects_find_nothing(voc2007_test: tuple[list[Sample], tuple[str, ...]]):
@@ -69,6 +70,6 @@ def test_boxes_beside_the_objects_find_nothing(voc2007_test: tuple[list[Sample],
 
     result = evaluate_detections(found, _centres(samples, classes, shift=1000), samples, classes)
 
-    for metric in ("mAP_11point", "mAP_area", "CorLoc", "pointing_mAP"):
+    for metric in ("mAP_11point", "mAP_area", "mAP_50_95", "CorLoc", "pointing_mAP"):
         assert result[metric] == 0, metric
     assert result["classification_mAP"] == pytest.approx(1)

@@ -13,7 +13,7 @@ HOSTILE = (
     "</script><img src=x onerror=\"document.title='taken'\">",
     "{{data}}",
 )
-"""Class names; what a page makes of them must be text."""
+"""Class names, which the page must show as text."""
 HOSTILE_FILE = "<img src=x onerror=document.title='taken'> & \"quoted\".jpg"
 
 

@@ -28,34 +28,34 @@ CONTRASTS = """() => {
     }
     throw new Error("no ground");
   };
-  const told = {};
+  const contrasts = {};
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode.parentElement;
     if (!walker.currentNode.data.trim() || !node.checkVisibility() || node.closest("script, svg, option")) continue;
     const [a, b] = [light(getComputedStyle(node).color), light(ground(node))];
-    told[walker.currentNode.data.slice(0, 60)] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    contrasts[walker.currentNode.data.slice(0, 60)] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   }
-  return told;
+  return contrasts;
 }"""
-"""WCAG contrast of every visible text with the ground it stands on."""
+"""WCAG contrast of every visible text with its background."""
 
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Open]:
-    """Opens a file; at the end no page may have asked for anything beyond itself, nor complained."""
-    asked: list[str] = []
+    """Opens a file; at the end no page may have requested another file or logged an error."""
+    requested: list[str] = []
     opened: list[str] = []
-    complaints: list[str] = []
+    errors: list[str] = []
     contexts = []
 
     def visit(file: Path, scheme: str = "light", width: int = 1280) -> Page:
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 844})  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         opened.append(file.as_uri())
         page.goto(file.as_uri())
         page.locator("h1").wait_for()
@@ -64,13 +64,13 @@ def visit(browser: Browser) -> Iterator[Open]:
     yield visit
     for context in contexts:
         context.close()
-    assert [url[:80] for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
-    assert {url for url in asked if url.startswith("file:")} == set(opened)
-    assert complaints == []
+    assert [url[:80] for url in requested if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert {url for url in requested if url.startswith("file:")} == set(opened)
+    assert errors == []
 
 
 @pytest.fixture
-def told(report: Path) -> dict[str, Any]:
+def contents(report: Path) -> dict[str, Any]:
     """The JSON within the report."""
     text = report.read_text(encoding="utf-8")
     return dict(json.loads(text.split('id="data">')[1].split("</script>")[0]))
@@ -88,15 +88,17 @@ def slide(page: Page, stop: int) -> None:
     )
 
 
-def test_the_headline_comes_first_and_hostile_names_are_text(report: Path, visit: Open, told: dict[str, Any]) -> None:
+def test_the_headline_comes_first_and_hostile_names_are_text(
+    report: Path, visit: Open, contents: dict[str, Any]
+) -> None:
     page = visit(report)
-    assert page.title() == told["title"]
-    assert page.locator(".verdict li").all_inner_texts() == told["verdict"]
-    assert [page.locator(".tile strong").nth(i).inner_text() for i in range(2)] == [
-        f"{told['evaluations'][0][key]:.3f}" for key in ("CorLoc", "mAP_area")
+    assert page.title() == contents["title"]
+    assert page.locator(".summary li").all_inner_texts() == contents["summary"]
+    assert [page.locator(".tile strong").nth(i).inner_text() for i in range(4)] == [
+        f"{contents['evaluations'][0][key]:.3f}" for key in ("CorLoc", "mAP_area", "mAP_11point", "mAP_50_95")
     ]
     names = page.locator("#scores tbody th").all_inner_texts()
-    assert sorted(names) == sorted(told["manifest"]["classes"])
+    assert sorted(names) == sorted(contents["manifest"]["classes"])
     assert sum("<" in name for name in names) == 2
     # An image of a hostile name would be an element by now.
     assert page.locator("img:not([src^='data:image/jpeg'])").count() == 0
@@ -104,12 +106,12 @@ def test_the_headline_comes_first_and_hostile_names_are_text(report: Path, visit
     assert page.locator("#data .findings").inner_text().count("broken") >= 1 and page.get_by_text("val 1.jpg").count()
 
 
-def test_the_slider_takes_boxes_away(report: Path, visit: Open, told: dict[str, Any]) -> None:
-    page, threshold = visit(report), told["gallery"]["threshold"]
+def test_the_slider_hides_boxes_below_the_threshold(report: Path, visit: Open, contents: dict[str, Any]) -> None:
+    page, threshold = visit(report), contents["gallery"]["threshold"]
     for stop in (0, len(threshold["stops"]) // 2, len(threshold["stops"]) - 1):
         slide(page, stop)
         least = threshold["stops"][stop]
-        wanted = sum(box[4] >= least for image in told["gallery"]["images"] for box in image["boxes"])
+        wanted = sum(box[4] >= least for image in contents["gallery"]["images"] for box in image["boxes"])
         counted = sum(rows[stop][0] for rows in threshold["counts"])
         assert boxes(page) == wanted == counted
         assert re.search(rf": {wanted} box(es)?;", page.locator("#threshold-says").inner_text())
@@ -120,20 +122,20 @@ def test_the_slider_takes_boxes_away(report: Path, visit: Open, told: dict[str, 
     assert page.locator("#threshold").get_attribute("aria-valuetext") == page.evaluate("`score ${score(threshold())}`")
 
 
-def test_right_and_found_are_those_of_the_curve(report: Path, visit: Open, told: dict[str, Any]) -> None:
-    page, name = visit(report), told["manifest"]["classes"][4]
+def test_precision_and_recall_are_those_of_the_curve(report: Path, visit: Open, contents: dict[str, Any]) -> None:
+    page, name = visit(report), contents["manifest"]["classes"][4]
     page.locator("#class").select_option(label=name)
     slide(page, 0)
-    recall, precision = told["curves"][4][-1]
-    said = page.locator("#threshold-says").inner_text().replace("\u00a0", " ")
-    assert said.endswith(f"{precision:.0%} right, {recall:.0%} of objects found".replace("%", " %"))
+    recall, precision = contents["curves"][4][-1]
+    text = page.locator("#threshold-says").inner_text().replace("\u00a0", " ")
+    assert text.endswith(f"precision {precision:.0%}, recall {recall:.0%}".replace("%", " %"))
 
 
-def test_classes_and_kinds_choose_images_and_boxes(report: Path, visit: Open, told: dict[str, Any]) -> None:
-    page, images = visit(report), told["gallery"]["images"]
+def test_classes_and_kinds_select_images_and_boxes(report: Path, visit: Open, contents: dict[str, Any]) -> None:
+    page, images = visit(report), contents["gallery"]["images"]
     label = images[0]["tags"][0]
-    name = told["manifest"]["classes"][label]
-    slide(page, len(told["gallery"]["threshold"]["stops"]) - 1)
+    name = contents["manifest"]["classes"][label]
+    slide(page, len(contents["gallery"]["threshold"]["stops"]) - 1)
     page.locator("#class").select_option(label=name)
     shown = page.locator(".card").count()
     best = max(box[4] for image in images for box in image["boxes"])
@@ -153,9 +155,9 @@ def test_classes_and_kinds_choose_images_and_boxes(report: Path, visit: Open, to
     assert boxes(page) == kinds.count(kind)
 
 
-def test_a_image_opens_by_keyboard_and_closes_again(report: Path, visit: Open, told: dict[str, Any]) -> None:
+def test_an_image_opens_by_keyboard_and_closes_again(report: Path, visit: Open, contents: dict[str, Any]) -> None:
     page = visit(report)
-    names = [told["gallery"]["images"][row]["name"] for row in told["gallery"]["orders"]["confident"][""]]
+    names = [contents["gallery"]["images"][row]["name"] for row in contents["gallery"]["orders"]["confident"][""]]
     page.locator(".card").first.focus()
     page.keyboard.press("Enter")
     heading = page.locator("dialog h2")
@@ -177,22 +179,22 @@ def test_a_image_opens_by_keyboard_and_closes_again(report: Path, visit: Open, t
     assert page.locator("#threshold").input_value() == page.locator("#threshold-open").input_value()
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
-    # The browser gives the focus back to where it was first, and tells the page of it a moment later.
+    # The browser restores the focus and updates the page a moment later.
     there = "name => document.activeElement.getAttribute('aria-label')?.startsWith(name)"
     page.wait_for_function(there, arg=names[-1], timeout=5000)
 
 
-def test_heatmaps_lie_over_the_images_brightest_where_the_map_is(
-    report: Path, visit: Open, told: dict[str, Any]
+def test_heatmaps_are_drawn_over_the_images_and_brightest_at_the_peak(
+    report: Path, visit: Open, contents: dict[str, Any]
 ) -> None:
-    page, count = visit(report), len(told["gallery"]["images"])
+    page, count = visit(report), len(contents["gallery"]["images"])
     assert page.locator(".grid canvas").count() == 0
     page.locator("label", has_text="heatmaps").click()
     assert page.locator(".grid canvas").count() == count
     page.locator(".card").first.click()
     canvas, shown = page.locator("dialog canvas").bounding_box(), page.locator("dialog img").nth(1).bounding_box()
     assert canvas == shown
-    brightest, greatest = page.evaluate(
+    brightest, peak = page.evaluate(
         """() => {
           const canvas = document.querySelector("dialog canvas");
           const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -201,23 +203,23 @@ def test_heatmaps_lie_over_the_images_brightest_where_the_map_is(
           return [sums.indexOf(Math.max(...sums)), values.indexOf(Math.max(...values))];
         }"""
     )
-    assert brightest == greatest
+    assert brightest == peak
 
 
-def test_true_boxes_lie_where_they_are(report: Path, visit: Open, told: dict[str, Any]) -> None:
+def test_ground_truth_is_drawn_in_its_place(report: Path, visit: Open, contents: dict[str, Any]) -> None:
     page = visit(report)
     page.locator(".card").first.click()
-    image = told["gallery"]["images"][told["gallery"]["orders"]["confident"][""][0]]
-    shown, true = page.locator("dialog img").first.bounding_box(), page.locator("dialog .true").first.bounding_box()
-    assert shown is not None and true is not None
+    image = contents["gallery"]["images"][contents["gallery"]["orders"]["confident"][""][0]]
+    shown, drawn = page.locator("dialog img").first.bounding_box(), page.locator("dialog .object").first.bounding_box()
+    assert shown is not None and drawn is not None
     scale = shown["width"] / image["size"][0]
-    x1, y1, x2, y2 = image["truth"][0][:4]
+    x1, y1, x2, y2 = image["ground_truth"][0][:4]
     wanted = [shown["x"] + scale * x1, shown["y"] + scale * y1, scale * (x2 - x1), scale * (y2 - y1)]
-    assert [true[key] for key in ("x", "y", "width", "height")] == pytest.approx(wanted, abs=1)
+    assert [drawn[key] for key in ("x", "y", "width", "height")] == pytest.approx(wanted, abs=1)
     page.keyboard.press("Escape")
-    assert page.locator(".grid .true").count() > 0
-    page.locator("label", has_text="true boxes").click()
-    assert page.locator(".grid .true").count() == 0
+    assert page.locator(".grid .object").count() > 0
+    page.locator("label", has_text="ground truth").click()
+    assert page.locator(".grid .object").count() == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -248,22 +250,22 @@ def test_everything_has_a_name_and_fits_a_phone(report: Path, visit: Open) -> No
     assert page.evaluate("document.activeElement.className") == "skip"
 
 
-def test_without_data_there_is_no_gallery_and_no_complaint(run: Path, visit: Open, tmp_path: Path) -> None:
+def test_without_data_there_is_no_gallery_and_no_error(run: Path, visit: Open, tmp_path: Path) -> None:
     write_report(run, tmp_path / "bare.html")
     page = visit(tmp_path / "bare.html")
     assert page.locator("nav a").all_inner_texts() == ["Training", "Manifest"]
-    # Three losses and the learning rate, and of the localizer one loss and the rate.
+    # Three losses and the learning rate, and of the CAM one loss and the rate.
     assert page.locator("#training svg").count() == 6
     assert page.locator(".card").count() == 0
 
 
-def test_what_an_earlier_evaluation_left_is_shown_without_images(
-    run: Path, data: Path, report: Path, told: dict[str, Any], visit: Open, tmp_path: Path
+def test_saved_evaluations_are_shown_without_images(
+    run: Path, data: Path, report: Path, contents: dict[str, Any], visit: Open, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     for name, key in (("metrics", "evaluations"), ("diagnosis", "diagnoses")):
-        (copy / f"{name}-val.json").write_text(json.dumps(told[key][0]))
+        (copy / f"{name}-val.json").write_text(json.dumps(contents[key][0]))
     write_report(copy, tmp_path / "left.html")
     page = visit(tmp_path / "left.html")
     assert page.locator("nav a").all_inner_texts() == ["Scores", "Errors", "Training", "Manifest"]
@@ -271,12 +273,14 @@ def test_what_an_earlier_evaluation_left_is_shown_without_images(
     assert page.locator("#errors button").count() == 0
 
 
-def test_tags_only_say_so(run: Path, data: Path, visit: Open, tmp_path: Path) -> None:
+def test_data_with_tags_only_is_shown_without_metrics_of_boxes(
+    run: Path, data: Path, visit: Open, tmp_path: Path
+) -> None:
     rows = "".join(f"{data}/images/train {i}.jpg,{name}\n" for i, name in enumerate(["gift", "ladybird"] * 3))
     (tmp_path / "tags.csv").write_text(f"image,tags\n{rows}")
     write_report(run, tmp_path / "tags.html", tmp_path / "tags.csv")
     page = visit(tmp_path / "tags.html")
-    assert page.get_by_text("boxes were not measured").count() == 1
+    assert page.locator("#scores").get_by_text("boxes were not evaluated").count() == 1
     assert page.locator("nav a").all_inner_texts() == ["Scores", "Images", "Data", "Training", "Manifest"]
     assert page.locator("input[name=order]").count() == 2
     assert page.locator(".tile").count() == 1

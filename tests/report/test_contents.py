@@ -16,7 +16,7 @@ from boxless.report.contents import curve
 Command = Callable[..., int]
 
 
-def told(page: Path) -> dict[str, Any]:
+def contents_of(page: Path) -> dict[str, Any]:
     """The JSON within a page."""
     text = page.read_text(encoding="utf-8")
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
@@ -24,8 +24,8 @@ def told(page: Path) -> dict[str, Any]:
     return dict(json.loads(found[1]))
 
 
-def test_it_says_what_evaluate_diagnose_and_doctor_say(report: Path, run: Path, data: Path) -> None:
-    contents, detector = told(report), Detector.load(run)
+def test_it_holds_the_results_of_evaluate_diagnose_and_doctor(report: Path, run: Path, data: Path) -> None:
+    contents, detector = contents_of(report), Detector.load(run)
     for name, function in (("evaluations", evaluate), ("diagnoses", diagnose)):
         wanted = function(detector, data, "val")
         assert contents[name] == [wanted | {"seconds": contents[name][0]["seconds"]}]
@@ -44,14 +44,15 @@ def test_data_without_a_usable_training_split_is_reported_without_the_doctor(
     run: Path, data: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(data, tmp_path / "data")
-    (tmp_path / "data" / "annotations" / "train.json").write_text("{")
+    empty = json.dumps({"images": [], "annotations": [], "categories": []})
+    (tmp_path / "data" / "annotations" / "train.json").write_text(empty)
     contents = write_report(run, tmp_path / "report.html", tmp_path / "data", "val")
     assert contents["doctor"] is None and contents["evaluations"][0]["images"] == 5
-    assert told(tmp_path / "report.html")["doctor"] is None
+    assert contents_of(tmp_path / "report.html")["doctor"] is None
 
 
 def test_curves_lead_to_the_average_precision(report: Path) -> None:
-    contents = told(report)
+    contents = contents_of(report)
     rows = zip(contents["curves"], contents["evaluations"][0]["classes"].values(), strict=True)
     for points, row in rows:
         assert (points is None) == (row["mAP_area"] is None)
@@ -72,7 +73,7 @@ def test_a_curve_has_its_hits_and_its_end() -> None:
     assert (long[0], long[-1]) == ([0.001, 1.0], [0.9, 0.5])
 
 
-def test_images_are_decided_once(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_are_computed_once(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     postprocess, calls = Detector.postprocess, []
     monkeypatch.setattr(Detector, "postprocess", lambda self, *given: calls.append(1) or postprocess(self, *given))
     write_report(run, tmp_path / "report.html", data, "val")
@@ -86,11 +87,11 @@ def test_without_data_it_shows_what_the_run_folder_holds(
     shutil.copytree(run, copy)
     bare = write_report(copy, tmp_path / "bare.html")
     assert (bare["evaluations"], bare["diagnoses"], bare["gallery"], bare["doctor"]) == ([], [], None, None)
-    assert "not evaluated yet" in bare["verdict"][-1]
+    assert "Not evaluated yet" in bare["summary"][-1]
     assert command("evaluate", copy, data, "--split", "val") == 0
     assert command("diagnose", copy, data, "--split", "val") == 0
     assert command("report", copy, "--out", tmp_path / "full.html") == 0
-    full = told(tmp_path / "full.html")
+    full = contents_of(tmp_path / "full.html")
     assert [row["data"] for row in full["evaluations"] + full["diagnoses"]] == ["hostile val"] * 2
     assert full["history"] == bare["history"] != {}
     (copy / "metrics-x.json").write_text("{")
@@ -99,18 +100,18 @@ def test_without_data_it_shows_what_the_run_folder_holds(
     assert not (tmp_path / "damaged.html").exists()
 
 
-def test_data_with_tags_only_says_that_boxes_were_not_measured(run: Path, data: Path, tmp_path: Path) -> None:
+def test_data_with_tags_only_is_reported_without_boxes(run: Path, data: Path, tmp_path: Path) -> None:
     images = sorted((data / "images").glob("train*.jpg"))[:4]
     rows = "".join(f"{image},{name}\n" for image, name in zip(images, ["gift", "ladybird"] * 2, strict=True))
     (tmp_path / "tags.csv").write_text(f"image,tags\n{rows}")
     contents = write_report(run, tmp_path / "report.html", tmp_path / "tags.csv")
     assert (contents["diagnoses"], contents["curves"]) == ([], None)
     assert list(contents["gallery"]["orders"]) == ["confident", "uncertain"]
-    assert "has tags only, so whether boxes are right was not measured" in contents["verdict"][0]
-    assert {image["truth"] for image in contents["gallery"]["images"]} == {None}
+    assert "has tags only, so boxes were not evaluated" in contents["summary"][0]
+    assert {image["ground_truth"] for image in contents["gallery"]["images"]} == {None}
 
 
-def test_the_verdict_is_what_matters() -> None:
+def test_the_summary_has_the_most_important_results() -> None:
     scores = {
         "data": "zoo val",
         "CorLoc": 0.549,
@@ -126,30 +127,30 @@ def test_the_verdict_is_what_matters() -> None:
         "diagnoses": [{"detections": 10, "outcomes": outcomes, **rates}],
         "doctor": doctor,
     }
-    said = module.verdict(contents)
-    assert module.verdict(contents | {"manifest": {"supervision": "boxes"}}) == [
-        "Trained with true boxes: a ceiling, not a result from tags.",
-        *said,
+    lines = module.summary(contents)
+    assert module.summary(contents | {"manifest": {"supervision": "boxes"}}) == [
+        "Trained with ground-truth boxes: a fully supervised upper bound, not a result from tags.",
+        *lines,
     ]
-    assert said == [
+    assert lines == [
         "zoo val: in 55 % of the images of a class, its best box lies on an object.",
-        "30 % of 10 confident detections are correct; most frequent error: part (60 %).",
-        "Boxes are best for cat (AP 0.60), weakest for cow (AP 0.12).",
-        "Which classes an image shows it tells with a mAP of 0.96; 1 is perfect.",
-        "The tags themselves, by class: 2 fine, 1 weak.",
+        "30 % of the 10 top-scored detections are correct; most frequent error: part (60 %).",
+        "Boxes are best for cat (AP 0.60) and worst for cow (AP 0.12).",
+        "Image classification has a mAP of 0.96.",
+        "Tags of the classes, as boxless doctor rates them: 2 fine, 1 weak.",
     ]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["DATA", "DATA"], "no run folder"),
+        (["DATA", "DATA"], "not a run folder"),
         (["RUN", "DATA", "--split", "tset"], "tset"),
         (["RUN", "NOWHERE"], "NOWHERE"),
-        (["RUN", "--split", "val"], "name the data too"),
+        (["RUN", "--split", "val"], "give the dataset too"),
     ],
 )
-def test_what_a_user_can_mend_is_said(
+def test_wrong_arguments_give_a_message(
     run: Path,
     data: Path,
     tmp_path: Path,

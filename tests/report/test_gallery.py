@@ -30,18 +30,18 @@ def detections(image_scores: tuple[float, float], *found: Found) -> Detections:
     )
 
 
-def truth(*objects: tuple[int, tuple[int, int, int, int]]) -> Annotations:
+def ground_truth(*objects: tuple[int, tuple[int, int, int, int]]) -> Annotations:
     boxes = np.array([box for _, box in objects], np.float32).reshape(-1, 4)
     return Annotations(boxes, np.array([label for label, _ in objects], np.int64), np.zeros(len(objects), np.bool_))
 
 
 @pytest.fixture
-def decided(tmp_path: Path) -> DatasetPredictions:
-    """Four images: a sure hit, a sure miss, a doubtful hit, and one whose objects nobody knows."""
+def predictions(tmp_path: Path) -> DatasetPredictions:
+    """Four images: a certain hit, a certain miss, an uncertain hit, and one whose objects are unknown."""
     rows = [
-        (truth((CAT, HERE)), detections((0.9, 0.1), (CAT, HERE, 0.9), (DOG, AWAY, 0.02))),
-        (truth((CAT, THERE), (DOG, HERE)), detections((0.8, 0.6), (CAT, AWAY, 0.95), (DOG, HERE, 0.6))),
-        (truth((CAT, HERE)), detections((0.52, 0.2), (CAT, HERE, 0.3))),
+        (ground_truth((CAT, HERE)), detections((0.9, 0.1), (CAT, HERE, 0.9), (DOG, AWAY, 0.02))),
+        (ground_truth((CAT, THERE), (DOG, HERE)), detections((0.8, 0.6), (CAT, AWAY, 0.95), (DOG, HERE, 0.6))),
+        (ground_truth((CAT, HERE)), detections((0.52, 0.2), (CAT, HERE, 0.3))),
         (None, detections((0.99, 0.45), (CAT, HERE, 0.97))),
     ]
     samples = []
@@ -57,91 +57,91 @@ def maps(count: int) -> list[dict[int, np.ndarray]]:
     return [{CAT: np.array([[0, 255], [7, 9], [1, 2]], np.uint8)}] * count
 
 
-def test_images_come_in_the_order_that_is_worth_looking_at(decided: DatasetPredictions, tmp_path: Path) -> None:
-    told = gallery(decided, maps(4), tmp_path)
-    # The likeliest class of all, or the class itself.
-    assert told["orders"]["confident"] == {"": [3, 0, 1, 2], "0": [3, 0, 1, 2], "1": [1, 3, 2, 0]}
+def test_images_come_in_three_orders(predictions: DatasetPredictions, tmp_path: Path) -> None:
+    contents = gallery(predictions, maps(4), tmp_path)
+    # By the highest score of all classes, or that of the class.
+    assert contents["orders"]["confident"] == {"": [3, 0, 1, 2], "0": [3, 0, 1, 2], "1": [1, 3, 2, 0]}
     # Distances to a half, the least: 0.4, 0.1, 0.02, 0.05.
-    assert told["orders"]["uncertain"][""] == [2, 3, 1, 0]
-    # Of cats the three best are judged, 0.95 (wrong), 0.9 and 0.3; of dogs the best, which is right.
-    assert told["orders"]["worst"] == {"": [1], "0": [1], "1": []}
-    assert told["of"] == 4
+    assert contents["orders"]["uncertain"][""] == [2, 3, 1, 0]
+    # Of cats the three best are evaluated, 0.95 (wrong), 0.9 and 0.3; of dogs the best, which is correct.
+    assert contents["orders"]["worst"] == {"": [1], "0": [1], "1": []}
+    assert contents["total"] == 4
 
 
-def test_worst_is_by_the_surest_wrong_box(decided: DatasetPredictions, tmp_path: Path) -> None:
+def test_worst_is_by_the_highest_scored_wrong_box(predictions: DatasetPredictions, tmp_path: Path) -> None:
     turned = replace(
-        decided,
-        dataset=replace(decided.dataset, samples=decided.dataset.samples[::-1]),
-        detections=decided.detections[::-1],
+        predictions,
+        dataset=replace(predictions.dataset, samples=predictions.dataset.samples[::-1]),
+        detections=predictions.detections[::-1],
     )
-    # The image whose objects nobody knows now comes first.
+    # The image whose objects are unknown comes first now.
     assert gallery(turned, maps(4), tmp_path)["orders"]["worst"] == {"": [2], "0": [2], "1": []}
     wrong = [detections((0.9, 0), (CAT, AWAY, 0.8)), detections((0.9, 0), (CAT, AWAY, 0.9), (CAT, AWAY, 0.7))]
     both = DatasetPredictions(
-        replace(decided.dataset, samples=decided.dataset.samples[:2]),
+        replace(predictions.dataset, samples=predictions.dataset.samples[:2]),
         "tags",
         wrong,
         np.zeros((2, 2, 2), np.float32),
         {},
         1.0,
     )
-    samples = [replace(sample, annotations=truth(*[(CAT, THERE)] * 2)) for sample in both.dataset.samples]
+    samples = [replace(sample, annotations=ground_truth(*[(CAT, THERE)] * 2)) for sample in both.dataset.samples]
     both = replace(both, dataset=replace(both.dataset, samples=tuple(samples)))
     assert gallery(both, maps(2), tmp_path)["orders"]["worst"]["0"] == [1, 0]
 
 
-def test_a_image_carries_all_that_is_drawn(decided: DatasetPredictions, tmp_path: Path) -> None:
-    image = gallery(decided, maps(4), tmp_path)["images"][1]
+def test_an_image_holds_all_that_is_drawn_over_it(predictions: DatasetPredictions, tmp_path: Path) -> None:
+    image = gallery(predictions, maps(4), tmp_path)["images"][1]
     assert image["boxes"] == [[*AWAY, 0.95, CAT, "background"], [*HERE, 0.6, DOG, "correct"]]
-    assert image["truth"] == [[*THERE, CAT, False], [*HERE, DOG, False]]
+    assert image["ground_truth"] == [[*THERE, CAT, False], [*HERE, DOG, False]]
     assert (image["name"], image["size"], image["tags"]) == ("1.jpg", [60, 50], [CAT, DOG])
     assert (image["scores"], image["grid"]) == ([0.8, 0.6], [2, 3])
     assert list(base64.b64decode(image["maps"]["0"])) == [0, 255, 7, 9, 1, 2]
 
 
 def test_of_many_images_the_first_of_every_order_are_shown(
-    decided: DatasetPredictions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictions: DatasetPredictions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IMAGES", 3)
-    told = gallery(decided, maps(4), tmp_path)
-    assert [image["name"] for image in told["images"]] == ["1.jpg", "2.jpg", "3.jpg"]
-    assert told["orders"]["confident"][""] == [2, 0, 1]
-    assert told["orders"]["worst"] == {"": [0], "0": [0], "1": []}
-    assert told["of"] == 4
+    contents = gallery(predictions, maps(4), tmp_path)
+    assert [image["name"] for image in contents["images"]] == ["1.jpg", "2.jpg", "3.jpg"]
+    assert contents["orders"]["confident"][""] == [2, 0, 1]
+    assert contents["orders"]["worst"] == {"": [0], "0": [0], "1": []}
+    assert contents["total"] == 4
 
 
-def test_thresholds_count_boxes_and_hits(decided: DatasetPredictions) -> None:
-    told = thresholds(decided)
-    assert told["stops"] == [0.02, 0.3, 0.6, 0.9, 0.95, 0.97]
-    cats, dogs = told["counts"]
-    # Boxes of all images; judged and right those of the three whose objects are known.
+def test_thresholds_count_boxes_and_hits(predictions: DatasetPredictions) -> None:
+    contents = thresholds(predictions)
+    assert contents["stops"] == [0.02, 0.3, 0.6, 0.9, 0.95, 0.97]
+    cats, dogs = contents["counts"]
+    # Boxes of all images; evaluated boxes and hits of the three whose objects are known.
     assert cats == [[4, 3, 2], [4, 3, 2], [3, 2, 1], [3, 2, 1], [2, 1, 0], [1, 0, 0]]
     assert dogs == [[2, 2, 1], [1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
     # Five boxes are confident: every image's cat, and a dog.
-    assert told["start"] == 1
+    assert contents["start"] == 1
 
 
-def test_thresholds_of_many_boxes_are_spaced_by_what_they_leave() -> None:
+def test_thresholds_of_many_boxes_are_spaced_by_the_number_that_reaches_them() -> None:
     scores = np.linspace(1e-4, 1, 4000, dtype=np.float32)
     found = detections((0.9, 0.9), *((CAT, HERE, float(score)) for score in scores))
     empty = Dataset("many", CLASSES, (Sample("a", Path("a.jpg"), frozenset({CAT})),))
-    told = thresholds(DatasetPredictions(empty, "tags", [found], np.zeros((1, 2, 2), np.float32), {}, 1.0))
-    left = [row[0] for row in told["counts"][CAT]]
+    contents = thresholds(DatasetPredictions(empty, "tags", [found], np.zeros((1, 2, 2), np.float32), {}, 1.0))
+    left = [row[0] for row in contents["counts"][CAT]]
     assert 50 < len(left) <= module.STOPS
     assert (left[0], left[-1]) == (4000, 1)
     # Equal factors: half of the stops leave fewer than about the root.
     assert left[len(left) // 2] < 400
     # Confident are those with half the best score or more.
-    assert left[told["start"]] == pytest.approx(2000, rel=0.1)
+    assert left[contents["start"]] == pytest.approx(2000, rel=0.1)
 
 
-def test_nothing_found_is_one_threshold() -> None:
+def test_without_detections_there_is_one_threshold() -> None:
     dataset = Dataset("none", CLASSES, (Sample("a", Path("a.jpg"), frozenset()),))
     nothing = DatasetPredictions(dataset, "tags", [detections((0.1, 0.1))], np.zeros((1, 2, 2), np.float32), {}, 1.0)
     assert thresholds(nothing) == {"stops": [0.0], "start": 0, "counts": [[[0, 0, 0]], [[0, 0, 0]]]}
 
 
-def test_a_thumbnail_is_a_small_jpeg_whatever_it_shows() -> None:
+def test_a_thumbnail_is_a_small_jpeg() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3)).astype(np.uint8)
     for pixels, size in ((noise, (SIDE, 288)), (np.zeros((40, 30, 3), np.uint8), (30, 40))):
         kind, content = thumbnail(pixels).split(",")
@@ -151,7 +151,7 @@ def test_a_thumbnail_is_a_small_jpeg_whatever_it_shows() -> None:
         assert Image.open(io.BytesIO(file)).size == size
 
 
-def test_heatmaps_of_tags_boxes_and_the_likeliest_are_kept() -> None:
+def test_heatmaps_of_tags_boxes_and_the_most_likely_classes_are_kept() -> None:
     names = tuple("abcdefgh")
     values = np.zeros((8, 60, 80), np.float32)
     values[2, :30, :40], values[2, 30:, :], values[5] = 4, -3, -1

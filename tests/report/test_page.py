@@ -39,7 +39,7 @@ class Parsed(HTMLParser):
         return [(attributes, text) for (tag, attributes), text in rows if tag == name]
 
 
-def test_what_comes_from_data_stays_data() -> None:
+def test_values_from_data_never_become_markup() -> None:
     contents = {HOSTILE: [HOSTILE, 1.5, None]}
     page = Parsed(render_page(HOSTILE, contents))
     scripts = page.all("script")
@@ -48,7 +48,7 @@ def test_what_comes_from_data_stays_data() -> None:
     assert page.all("title") == [({}, HOSTILE)]
 
 
-def test_the_policy_lets_only_the_pages_own_code_run() -> None:
+def test_the_policy_allows_only_the_pages_own_code() -> None:
     page = Parsed(render_page("title", {}))
     policy = next(a["content"] for a, _ in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     rules: dict[str, Any] = dict(rule.strip().split(" ", 1) for rule in (policy or "").split(";"))
@@ -59,6 +59,6 @@ def test_the_policy_lets_only_the_pages_own_code_run() -> None:
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", render_page("title", {}))
 
 
-def test_what_is_no_json_is_refused() -> None:
+def test_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="JSON"):
         render_page("title", {"score": float("nan")})

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from running import SEEDED
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import sys
@@ -15,33 +18,34 @@ from pathlib import Path
 import numpy as np
 from accelerate import PartialState
 
-from boxless import training
 from boxless.cli import main
 from boxless.detector import Detector
+from boxless.training.engine import TrainingViews
 
-# Of processors accelerate makes several processes only when it is asked to.
-here = PartialState(cpu=True).process_index
-locate, teaching = Detector.locate, training.teaching
+# On processors accelerate uses several processes only when it is told to.
+rank = PartialState(cpu=True).process_index
+boxes_for_labels, create = Detector.boxes_for_labels, TrainingViews.__init__
 
 
 def shifted(*words):
-    # As far as processors round differently, and farther.
-    return locate(*words) + here
+    # Processes round differently; here by whole pixels.
+    return boxes_for_labels(*words) + rank
 
 
-def noted(ready):
-    boxes = [sample.annotations.boxes for sample in ready.dataset.samples]
-    with Path(sys.argv[-1]).with_name(f"boxes-{here}").open("ab") as file:
-        file.write(np.concatenate(boxes).tobytes())
-    return teaching(ready)
+def recorded(self, data, *rest):
+    create(self, data, *rest)
+    boxes = [sample.annotations.boxes for sample in data.dataset.samples if sample.annotations is not None]
+    if boxes:
+        with Path(sys.argv[-1]).with_name(f"boxes-{rank}").open("ab") as file:
+            file.write(np.concatenate(boxes).tobytes())
 
 
-Detector.locate, training.teaching = shifted, noted
+Detector.boxes_for_labels, TrainingViews.__init__ = shifted, recorded
 main()
 """
 
 
-def test_all_processes_are_taught_the_same_pseudo_boxes(demo: Path, tmp_path: Path):
+def test_all_processes_train_on_the_same_pseudo_labels(demo: Path, tmp_path: Path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
@@ -55,5 +59,6 @@ def test_all_processes_are_taught_the_same_pseudo_boxes(demo: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     first, second = (np.fromfile(tmp_path / f"boxes-{process}", np.float32) for process in (0, 1))
     np.testing.assert_array_equal(first, second)
+    # Four networks and the final one, on boxes of more than sixteen tags together.
     assert len(first) > 16 * 4
     assert (tmp_path / "run" / "weights.safetensors").exists()

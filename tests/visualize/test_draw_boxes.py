@@ -4,7 +4,7 @@ from numpy.typing import NDArray
 
 from boxless.structures import Annotations, Detections
 from boxless.visualize import draw_boxes
-from boxless.visualize.boxes import _tag, class_colour
+from boxless.visualize.boxes import _caption, class_colour
 
 GREY = 60
 
@@ -46,15 +46,15 @@ def test_outline_lies_on_the_first_and_last_pixels_of_the_box() -> None:
     assert (drawn[110:170, 60:190] == GREY).all()
 
 
-def test_label_is_a_filled_tag_above_the_box_with_legible_ink() -> None:
+def test_the_caption_is_a_filled_rectangle_above_the_box_with_legible_text() -> None:
     drawn = draw_boxes(ground(), found([(50, 100, 200, 180)], [0]))
     above = drawn[:100]
     rows, columns = np.nonzero((above != GREY).any(axis=2))
     assert rows.max() == 99 and columns.min() == 50
-    tag = above[rows.min() :, 50 : columns.max() + 1]
-    assert tag.shape[0] >= 10
-    assert 0.5 < (tag == class_colour(0)).all(axis=2).mean() < 1
-    assert (tag.max(axis=2) < 40).any()  # black ink on the light orange
+    caption = above[rows.min() :, 50 : columns.max() + 1]
+    assert caption.shape[0] >= 10
+    assert 0.5 < (caption == class_colour(0)).all(axis=2).mean() < 1
+    assert (caption.max(axis=2) < 40).any()  # black ink on the light orange
 
 
 def test_colours_follow_the_class_index_and_repeat_late() -> None:
@@ -64,58 +64,58 @@ def test_colours_follow_the_class_index_and_repeat_late() -> None:
     assert painted(one, 2)[179, 120] and painted(two, 2)[179, 120]
 
 
-def test_lines_and_labels_grow_with_the_image() -> None:
+def test_lines_and_captions_grow_with_the_image() -> None:
     def measure(scale: int) -> tuple[int, int]:
         size = 320 * scale, 240 * scale
         boxes = [(50.0 * scale, 100.0 * scale, 200.0 * scale, 180.0 * scale)]
         drawn = draw_boxes(ground(size[1], size[0]), found(boxes, [1], size=size))
         line = painted(drawn, 1)[:, 195 * scale].sum() // 2
-        tag = (drawn[: 100 * scale] != GREY).any(axis=(1, 2)).sum()
-        return int(line), int(tag)
+        caption = (drawn[: 100 * scale] != GREY).any(axis=(1, 2)).sum()
+        return int(line), int(caption)
 
-    (line, tag), (line4, tag4) = measure(1), measure(4)
+    (line, caption), (line4, caption4) = measure(1), measure(4)
     assert line == 2 and line4 == 8
-    assert tag4 >= 3 * tag
+    assert caption4 >= 3 * caption
 
 
 @pytest.mark.parametrize("size", [(320, 240), (40, 300), (12, 9)])
-def test_labels_stay_inside_the_image(size: tuple[int, int]) -> None:
+def test_captions_stay_inside_the_image(size: tuple[int, int]) -> None:
     width, height = size
     rng = np.random.default_rng(0)
     for _ in range(100):
         x1, x2 = sorted(rng.integers(0, width, 2).tolist())
         y1, y2 = sorted(rng.integers(0, height, 2).tolist())
-        tag = _tag("a class of a very long name", 0.5, (x1, y1, x2, y2), (0, 0, 0), size, [])
-        left, top, right, bottom = tag.place
+        caption = _caption("a class of a very long name", 0.5, (x1, y1, x2, y2), (0, 0, 0), size, [])
+        left, top, right, bottom = caption.place
         assert 0 <= left <= right < width
         assert 0 <= top <= bottom < height
 
 
 def test_a_long_name_is_shortened_and_the_score_stays() -> None:
-    tag = _tag("a class of a very long name", 0.5, (0, 0, 90, 90), (0, 0, 0), (100, 100), [])
-    assert tag.text.endswith("… 0.50") and tag.text.startswith("a c")
-    assert _tag("cat", 0.5, (0, 0, 90, 90), (0, 0, 0), (100, 100), []).text == "cat 0.50"
+    caption = _caption("a class of a very long name", 0.5, (0, 0, 90, 90), (0, 0, 0), (100, 100), [])
+    assert caption.text.endswith("… 0.50") and caption.text.startswith("a c")
+    assert _caption("cat", 0.5, (0, 0, 90, 90), (0, 0, 0), (100, 100), []).text == "cat 0.50"
 
 
-def test_labels_of_the_same_box_do_not_cover_each_other() -> None:
-    tags = []
+def test_captions_of_the_same_box_do_not_overlap() -> None:
+    captions = []
     for name in ("cat", "dog", "cow"):
-        tags.append(_tag(name, 0.5, (50, 60, 200, 180), (0, 0, 0), (320, 240), tags))
-    tops = [tag.place[1] for tag in tags]
-    height = tags[0].place[3] - tops[0] + 1
+        captions.append(_caption(name, 0.5, (50, 60, 200, 180), (0, 0, 0), (320, 240), captions))
+    tops = [caption.place[1] for caption in captions]
+    height = captions[0].place[3] - tops[0] + 1
     assert tops == [60 - height, 60, 181]
 
 
-def test_the_surest_box_lies_on_top_and_only_so_many_are_drawn() -> None:
+def test_the_highest_score_lies_on_top_and_the_number_of_boxes_is_limited() -> None:
     boxes = [(50.0, 100.0, 200.0, 180.0)] * 2 + [(220.0, 100.0, 300.0, 180.0)]
     drawn = draw_boxes(ground(), found(boxes, [0, 1, 2]), max_boxes=2)
     assert painted(drawn, 0)[179, 60:200].all()
     assert not painted(drawn, 2).any()
 
 
-def test_true_boxes_are_thin_dashes() -> None:
-    truth = Annotations(np.array([[20, 30, 120, 130]], np.float32), np.array([0]), np.array([False]))
-    drawn = draw_boxes(ground(), found([], []), truth)
+def test_ground_truth_is_drawn_as_thin_dashes() -> None:
+    ground_truth = Annotations(np.array([[20, 30, 120, 130]], np.float32), np.array([0]), np.array([False]))
+    drawn = draw_boxes(ground(), found([], []), ground_truth)
     top = drawn[30, 20:120]
     assert ((top == 255).all(axis=1) | (top == 0).all(axis=1)).all()
     white = (top == 255).all(axis=1)

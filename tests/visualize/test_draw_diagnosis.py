@@ -17,8 +17,8 @@ def diagnosis(classes: tuple[str, ...], *boxes: tuple[int, int, int, int]) -> di
     """Of these boxes of the first class, one an image, where each image shows one object of it."""
     samples, detections = [], []
     for i, box in enumerate(boxes):
-        truth = Annotations(np.array([OBJECT], np.float32), np.zeros(1, np.int64), np.zeros(1, np.bool_))
-        samples.append(Sample(str(i), Path(f"{i}.jpg"), frozenset({0}), annotations=truth))
+        ground_truth = Annotations(np.array([OBJECT], np.float32), np.zeros(1, np.int64), np.zeros(1, np.bool_))
+        samples.append(Sample(str(i), Path(f"{i}.jpg"), frozenset({0}), annotations=ground_truth))
         found = np.array([box], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64)
         detections.append(Detections(*found, classes, (640, 480), np.zeros(len(classes), np.float32)))
     return {"data": "tea $et_1", "supervision": "tags", **diagnose_detections(detections, samples, classes)}
@@ -57,7 +57,7 @@ def test_more_classes_make_a_higher_chart() -> None:
     assert one.shape[0] < twenty.shape[0] < forty.shape[0]
 
 
-def test_long_names_leave_the_bars_alone() -> None:
+def test_long_names_do_not_move_the_bars() -> None:
     short = plot_diagnosis(diagnosis(("cat", "dog"), OBJECT))
     long = plot_diagnosis(diagnosis(("cat" * 100, "a $\\frac{cost}$ of \\owls^2"), OBJECT))
     assert long.shape == short.shape
@@ -66,7 +66,7 @@ def test_long_names_leave_the_bars_alone() -> None:
     assert (long[200:, :5] == 255).all()
 
 
-def test_what_is_not_there_is_not_drawn() -> None:
+def test_a_diagnosis_without_detections_is_drawn_empty() -> None:
     empty = Annotations(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
     sample = Sample("a", Path("a.jpg"), frozenset(), annotations=empty)
     found = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
@@ -78,7 +78,7 @@ def test_what_is_not_there_is_not_drawn() -> None:
         assert 0 < longest_run(chart, colour) < 60
 
 
-def test_a_ceiling_is_marked() -> None:
+def test_a_fully_supervised_upper_bound_is_marked() -> None:
     result = diagnosis(("cat",), OBJECT)
     plain, marked = (plot_diagnosis({**result, "supervision": given}) for given in ("tags", "boxes"))
     differ = np.flatnonzero((plain != marked).any(axis=2).any(axis=1))

@@ -42,7 +42,7 @@ def test_a_map_without_evidence_has_the_first_colour(value: float) -> None:
     assert (drawn[..., :2] == 0).all() and (drawn[..., 2] >= 127).all()
 
 
-def test_unknown_colormap_is_told_with_some_that_exist() -> None:
+def test_an_unknown_colormap_is_an_error_that_names_others() -> None:
     with pytest.raises(BoxlessError, match=r"'jett'.*viridis"):
         draw_heatmap(np.zeros((8, 8, 3), np.uint8), np.zeros((2, 2), np.float32), "jett")
 
@@ -58,7 +58,7 @@ def tiles(panel: np.ndarray, count: int, width: int, height: int) -> list[np.nda
     return [panel[-height:, i * (width + 4) : i * (width + 4) + width] for i in range(count)]
 
 
-def test_panel_shows_the_image_and_the_likeliest_classes_in_order() -> None:
+def test_panel_shows_the_image_and_the_most_likely_classes_in_order() -> None:
     image = np.random.default_rng(0).integers(0, 255, (80, 100, 3)).astype(np.uint8)
     heatmaps = panel_heatmaps()
     first, second, third = tiles(heatmap_panel(image, heatmaps, most=2), 3, 100, 80)

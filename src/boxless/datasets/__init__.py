@@ -1,114 +1,93 @@
-"""Where images and tags come from: one loader for the layouts in common use."""
+"""Datasets: images with tags, and boxes where there are any, read from the layouts in common use.
 
-from collections.abc import Callable, Collection, Sequence
+Add a layout with `@LAYOUTS.register(name)`; `docs/examples/layout.py` is an example.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from os import PathLike
-from pathlib import Path
-from typing import NamedTuple
 
-from boxless.datasets._shared import Problems
-from boxless.datasets.coco import find_coco, load_coco
-from boxless.datasets.folders import find_in_folders, folder_splits, load_folders
-from boxless.datasets.table import DELIMITERS, load_table, table_splits
-from boxless.datasets.voc import find_years, load_voc, voc_splits
-from boxless.datasets.yolo import find_yolo, load_yolo, yolo_splits
+from boxless.datasets.coco import coco
+from boxless.datasets.common import counted
+from boxless.datasets.folders import folders
+from boxless.datasets.label_studio import label_studio
+from boxless.datasets.layouts import LAYOUTS, Layout, Source, recognise
+from boxless.datasets.problems import Problems
+from boxless.datasets.table import table
+from boxless.datasets.voc import voc
+from boxless.datasets.yolo import yolo
 from boxless.errors import BoxlessError
+from boxless.files import expand_user
 from boxless.structures import Dataset
 
-__all__ = ["load_dataset", "split_names"]
+__all__ = ["LAYOUTS", "Layout", "Source", "load_dataset", "split_names"]
 
-_LAYOUTS = """Boxless reads
-  PASCAL VOC  a folder with JPEGImages, ImageSets/Main/<split>.txt and Annotations (or one with VOCdevkit/<year>)
-  COCO        a .json file, or a folder with annotations/*.json or <split>/_annotations.coco.json
-  YOLO        a data.yaml, or the folder it is in
-  folders     <class>/*.jpg or <split>/<class>/*.jpg
-  table       a .csv or .tsv file: `image,tags` (tags parted by ;), or `image` and a column of 0 and 1 a class"""
+# Tried from the last to the first; class folders come last because nearly any folder of images matches them.
+LAYOUTS.update(
+    {
+        "folders": folders,
+        "table": table,
+        "YOLO": yolo,
+        "COCO": coco,
+        "Label Studio": label_studio,
+        "PASCAL VOC": voc,
+    }
+)
 
 
 def load_dataset(path: str | PathLike[str], split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
-    """Read images with their tags, and boxes where there are any, from a layout recognised by its files.
+    """Read images with their tags, and boxes where there are any; the layout is recognised by its files.
 
-    PASCAL VOC, COCO, YOLO, folders named after classes, and tables; each module of this package describes its layout.
-    What is broken in single images ends up in `Dataset.warnings`, and the rest goes on. Images are not opened; for
-    YOLO, their headers are read.
+    The layouts are those in `LAYOUTS`: PASCAL VOC, COCO, Label Studio, YOLO, tables, class folders; each module of this
+    package describes one. `Dataset.summary` says what was understood. Problems with single images become
+    `Dataset.warnings` and the rest is loaded. Of images only the headers are read, where boxes depend on their sizes.
 
     Args:
         path: a file or folder; `~` is the user's home.
-        split: None for trainval, else train, else the only one there is.
+        split: None for trainval, else train, else the only one.
         classes: keep only these, in this order (see `Dataset.with_classes`); None keeps all.
 
     Returns:
-        The dataset; boxes are xyxy in pixels of the displayed image, right and bottom exclusive. An image whose
-        boxes are not known has `annotations` None; one that is known to show nothing has empty ones.
+        The dataset; boxes are xyxy in pixels of the displayed image, right and bottom exclusive. `annotations` is None
+        for an image whose boxes are unknown, and empty for an image known to contain no object.
 
     Raises:
-        BoxlessError: nothing is there, the layout is not recognised, the split or a class does not exist, or no tag is
-            left after what is broken was put aside.
+        BoxlessError: nothing is there, the layout is not recognised, the split or a class does not exist, more than
+            half of the annotations and images do not match, or no tag is left once problems are set aside.
     """
-    root = Path(path).expanduser()
-    dataset = _recognise(root).load(split)
+    root = expand_user(path)
+    layout, source = recognise(root)
+    dataset = source.load(split)
     if not any(sample.tags or sample.unsure for sample in dataset.samples):
         reasons = "".join(f"\n  {line}" for line in dataset.warnings)
-        raise BoxlessError(
-            f"{root}: no tag to learn from among {len(dataset)} usable images of {dataset.name}{reasons}"
-        )
+        raise BoxlessError(f"{root}: none of the {len(dataset)} usable images of {dataset.name} has a tag{reasons}")
     if not any(sample.annotations is not None and len(sample.annotations.boxes) for sample in dataset.samples):
         dataset = dataset.tags_only()
+    sizes = f"{counted(len(dataset), 'image')}, {counted(len(dataset.classes), 'class')}"
+    summary = dataset.summary or f"{layout}, {sizes}"
     if classes is not None:
         dataset = dataset.with_classes(classes)
-    return replace(dataset, warnings=dataset.warnings + _remarks(dataset))
+        summary += f"; of the classes {len(dataset.classes)} are used"
+    return replace(dataset, warnings=dataset.warnings + _remarks(dataset), summary=summary)
 
 
 def split_names(path: str | PathLike[str]) -> tuple[str, ...]:
-    """What `load_dataset` takes as `split` for this path, sorted; nothing where the data is not split.
+    """The names `load_dataset` takes as `split` for this path, sorted; empty if the data is not split.
 
     Raises:
         BoxlessError: nothing is there, the layout is not recognised, or the file that names the splits cannot be read.
     """
-    return tuple(sorted(_recognise(Path(path).expanduser()).splits()))
-
-
-class _Layout(NamedTuple):
-    splits: Callable[[], Collection[str]]
-    load: Callable[[str | None], Dataset]
-
-
-def _recognise(root: Path) -> _Layout:
-    if not root.exists():
-        raise BoxlessError(f"{root}: there is no such file or folder")
-    if root.suffix.lower() in DELIMITERS and root.is_file():
-        return _Layout(partial(table_splits, root), partial(load_table, root))
-    if years := find_years(root):
-        if len(years) > 1:
-            raise BoxlessError(f"{root} holds several VOC years; give one of them: {', '.join(map(str, years))}")
-        return _Layout(partial(voc_splits, years[0]), partial(load_voc, years[0]))
-    if files := find_coco(root):
-        return _Layout(files.keys, partial(load_coco, files, root=root))
-    if data_file := find_yolo(root):
-        return _Layout(partial(yolo_splits, data_file), partial(load_yolo, data_file))
-    if images := find_in_folders(root):
-        return _Layout(partial(folder_splits, images), partial(load_folders, root, images))
-    raise BoxlessError(f"{root} {_describe(root)}. {_LAYOUTS}")
-
-
-def _describe(root: Path) -> str:
-    if root.is_file():
-        return "is not a kind of file that holds a dataset"
-    entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
-    if not entries:
-        return "is empty"
-    return f"is laid out in no way that is known; it holds {', '.join(entries[:8])}{', ...' if entries[8:] else ''}"
+    return tuple(sorted(recognise(expand_user(path))[1].splits()))
 
 
 def _remarks(dataset: Dataset) -> tuple[str, ...]:
     problems = Problems()
-    seen: set[int] = set()
+    present: set[int] = set()
     for sample in dataset.samples:
-        seen |= sample.tags
+        present |= sample.tags
         if not sample.tags and not sample.unsure:
             problems.add("images without a tag, kept as negatives", sample.id)
     for label, name in enumerate(dataset.classes):
-        if label not in seen:
+        if label not in present:
             problems.add("classes that no image is tagged with", name)
     return problems.lines()

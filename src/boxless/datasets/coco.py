@@ -1,78 +1,70 @@
-"""COCO: one JSON file a split, as COCO itself, CVAT, Label Studio and Roboflow write it.
+"""COCO: one JSON file per split, as COCO itself, CVAT, Label Studio and Roboflow write it.
 
 Source: https://cocodataset.org/#format-data
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from boxless.datasets._shared import (
-    Box,
-    Object,
-    Problems,
-    boxed_sample,
-    choose_split,
-    dataset_name,
-    first_path,
-    merge_names,
-    to_floats,
-    to_size,
+from boxless.datasets.coco_files import (
+    coco_in,
+    dataset_folder,
+    find_coco,
+    folders_without,
+    image_folders,
 )
+from boxless.datasets.common import Box, Object, choose_split, dataset_name, loaded, merge_names, to_floats, to_size
+from boxless.datasets.layouts import Source
+from boxless.datasets.lookup import FileFinder, unnamed_images
+from boxless.datasets.problems import Problems, printable
+from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.errors import BoxlessError
 from boxless.structures import Dataset
 
-_ROBOFLOW = "_annotations.coco.json"
+_MISSING = "images whose file is missing, left out"
 
 
-def find_coco(path: Path) -> dict[str, Path]:
-    """The JSON file of each split: `path` itself, else those in its folder annotations, else Roboflow's.
-
-    In annotations, instances_<split>.json are taken where there are any, else <split>.json; the others that COCO
-    itself puts there hold captions and keypoints. Roboflow writes <split>/_annotations.coco.json.
-    """
-    if path.suffix.lower() == ".json" and path.is_file():
-        name = path.parent.resolve().name if path.name == _ROBOFLOW else path.stem
-        return {name.removeprefix("instances_"): path}
-    if (path / _ROBOFLOW).is_file():
-        return find_coco(path / _ROBOFLOW)
-    files = sorted((path / "annotations").glob("instances_*.json")) or sorted((path / "annotations").glob("*.json"))
-    files = files or sorted(path.glob(f"*/{_ROBOFLOW}"))
-    return {split: file for one in files for split, file in find_coco(one).items()}
+def coco(path: Path) -> Source | None:
+    """A .json file, or a folder with annotations/*.json, <split>/_annotations.coco.json or another COCO file."""
+    files = find_coco(path)
+    return Source(files.keys, partial(load_coco, files, path)) if files else None
 
 
-def load_coco(files: Mapping[str, Path], split: str | None, root: Path) -> Dataset:
+def load_coco(files: Mapping[str, Path], root: Path, split: str | None) -> Dataset:
     """Read one split.
 
-    Classes stand in the order of their category ids, sample ids are the image ids. Boxes (x, y, width, height) become
-    xyxy; `iscrowd` counts as difficult. Images are looked for beside the JSON file, and below `root` in
-    images/<split>, <split>, images, and `root` itself.
+    Classes are in the order of their category ids, without the empty root category of Roboflow; sample ids are the
+    image ids. Boxes (x, y, width, height) become xyxy; `iscrowd` becomes `ignore`. Images are searched beside the JSON
+    file, and below its folder, or that of `annotations`, in images/<split>, <split>, images, data, and itself.
 
     Args:
         files: the JSON file of each split, from `find_coco`.
+        root: the path the user gave, a folder or a JSON file.
         split: None for trainval, else train, else the only one.
-        root: what the user gave: a folder, or a JSON file.
 
     Raises:
-        BoxlessError: there is no such split, or the file is not COCO.
+        BoxlessError: there is no such split, the file is not COCO, or most of its images have no file.
     """
     split = choose_split(split, files, root)
     file = files[split]
     content = _read_json(file)
-    names = _categories(content["categories"], file)
-    top = file.parent.parent if file.parent.name == "annotations" else file.parent
-    folders = (file.parent, top / "images" / split, top / split, top / "images", top)
     problems = Problems()
-    images = _images(content["images"], folders, problems)
+    names = _without_root(_categories(content["categories"], file), content, problems)
+    images = _images(content["images"], image_folders(file, split), problems)
+    problems.refuse_most(_MISSING, len(images), file, "put them beside it, or list only those that there are")
     objects = _objects(content["annotations"], images, names, problems)
+    listed = (path for path, _ in images.values() if path is not None)
+    for path in unnamed_images(listed, partial(_names_of_others, file)):
+        problems.add_unmatched("image files that no COCO file lists, not used", path.name)
+    for folder in folders_without(files.values(), root):
+        problems.add_unmatched("folders of images without a COCO file, not read; give their path to read them", folder)
     classes = merge_names(names)
-    samples = [
-        boxed_sample(id_, path, objects[id_], classes, size, problems)
-        for id_, (path, size) in images.items()
-        if path is not None
-    ]
-    return Dataset(dataset_name(top, split), classes, tuple(samples), problems.lines())
+    found = [AnnotatedImage(id_, path, objects[id_], size) for id_, (path, size) in images.items() if path is not None]
+    samples = boxed_samples(found, classes, problems)
+    return loaded("COCO", dataset_name(dataset_folder(file), split), classes, samples, problems)
 
 
 def _read_json(file: Path) -> dict[str, list[Any]]:
@@ -88,17 +80,32 @@ def _read_json(file: Path) -> dict[str, list[Any]]:
 
 def _categories(items: list[Any], file: Path) -> dict[int, str]:
     try:
-        return {int(item["id"]): str(item["name"]).strip() for item in items}
+        return {int(item["id"]): printable(str(item["name"])).strip() for item in items}
     except (TypeError, KeyError, ValueError, OverflowError):
-        raise BoxlessError(f"{file}: each category needs a whole number `id` and a `name`") from None
+        raise BoxlessError(f"{file}: each category needs an integer `id` and a `name`") from None
+
+
+def _without_root(names: dict[int, str], content: Mapping[str, list[Any]], problems: Problems) -> dict[int, str]:
+    """The categories without Roboflow's root: the supercategory of others, with the name of the project, unused."""
+    used = {item.get("category_id") for item in content["annotations"] if isinstance(item, dict)}
+    parents = {item.get("supercategory") for item in content["categories"]}
+    roots = {
+        int(item["id"])
+        for item in content["categories"]
+        if item.get("supercategory") == "none" and item["name"] in parents and item["id"] not in used
+    }
+    for number in roots:
+        problems.add("empty root categories of Roboflow, left out of the classes", names[number])
+    return {number: name for number, name in names.items() if number not in roots}
 
 
 _Image = tuple[Path | None, tuple[int, int] | None]
-"""The file of an image, None if it is missing, and its width and height, None if unknown."""
+"""File of an image, None if it is missing; its width and height in pixels, None if unknown."""
 
 
-def _images(items: list[Any], folders: tuple[Path, ...], problems: Problems) -> dict[str, _Image]:
+def _images(items: list[Any], folders: Sequence[Path], problems: Problems) -> dict[str, _Image]:
     images: dict[str, _Image] = {}
+    finder = FileFinder(folders)
     for item in items:
         if not isinstance(item, dict) or "id" not in item or not isinstance(item.get("file_name"), str):
             problems.add("images without `id` or `file_name`, left out", str(item)[:40])
@@ -107,11 +114,21 @@ def _images(items: list[Any], folders: tuple[Path, ...], problems: Problems) -> 
         if id_ in images:
             problems.add("image ids given more than once, the first is taken", id_)
             continue
-        path = first_path(folder / name for folder in folders)
+        path = finder.find(name, problems)
         if path is None:
-            problems.add("images whose file is missing, left out", name)
+            problems.add_unmatched(_MISSING, name)
         images[id_] = (path, to_size((item.get("width"), item.get("height"))))
     return images
+
+
+def _names_of_others(file: Path) -> Iterator[str]:
+    """The images of the other COCO files in the folder: splits may share a folder of images."""
+    for other in coco_in(file.parent):
+        try:
+            items = [] if other == file else _read_json(other)["images"]
+        except BoxlessError:
+            continue
+        yield from (str(item.get("file_name")) for item in items if isinstance(item, dict))
 
 
 def _objects(

@@ -1,10 +1,11 @@
-"""Downloads PASCAL VOC from its makers: resumed, verified, and in place only when whole.
+"""Download of PASCAL VOC from its publishers: resumable, verified, and moved into place when complete.
 
-Source: http://host.robots.ox.ac.uk/pascal/VOC, which by now forwards to thor.robots.ox.ac.uk; checksums as torchvision
-has them.
+Source: http://host.robots.ox.ac.uk/pascal/VOC, which redirects to thor.robots.ox.ac.uk; checksums are those of
+torchvision.
 """
 
 import hashlib
+import logging
 import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -13,15 +14,16 @@ from pathlib import Path
 from typing import Literal
 
 import requests
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from boxless.cache import unwritable
-from boxless.datasets._shared import read_lines
+from boxless.datasets.common import read_lines
 from boxless.errors import BoxlessError
-from boxless.progress import console
+from boxless.files import expand_user, unwritable
+from boxless.progress import download_bar
+
+logger = logging.getLogger(__name__)
 
 _TIMEOUT = (10, 60)
-"""Seconds to wait for a connection, and for the next bytes."""
+"""Timeouts in seconds: for the connection, and for the next bytes."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class Archive:
     """One archive of a VOC year.
 
     Args:
-        name: its file name.
-        url: where it is.
-        md5: its checksum, hexadecimal.
-        splits: how many images each split has that it brings.
+        name: file name.
+        url: address.
+        md5: checksum, hexadecimal.
+        splits: name -> number of images of the splits in it.
     """
 
     name: str
@@ -70,49 +72,49 @@ ARCHIVES = {
 
 
 def download_voc(year: Literal["2007", "2012"], root: Path, archives: Sequence[Archive] | None = None) -> Path:
-    """Download a VOC year, or find it there.
+    """Download a VOC year; one that is already there is only checked.
 
-    What an interrupted run has downloaded stays in a hidden folder of `root`, and the next run goes on from there. The
-    archives are deleted in the end. About twice the size of the archives is needed meanwhile (2007: 2 GB, 2012: 4 GB).
+    An interrupted download stays in a hidden folder of `root`, and the next call resumes it. The archives are deleted
+    at the end. Until then twice their size is needed (2007: 2 GB, 2012: 4 GB).
 
     Args:
         year: which challenge; 2007 is trainval and test, 2012 is trainval (the boxes of its test were never published).
-        root: the folder that takes VOCdevkit/VOC<year>; it is made if needed.
+        root: the folder that contains VOCdevkit/VOC<year>; created if needed.
         archives: None for the official ones.
 
     Returns:
         The year's folder, as `load_dataset` takes it.
 
     Raises:
-        BoxlessError: no network, a wrong checksum, a full or read-only disk, or the folder is there but not whole.
+        BoxlessError: no network, a wrong checksum, a full or read-only disk, or the folder exists but is incomplete.
     """
     archives = ARCHIVES[year] if archives is None else archives
-    root = root.expanduser()
+    root = expand_user(root)
     target = root / "VOCdevkit" / f"VOC{year}"
     if target.exists():
-        _require_whole(target, archives)
+        _check_complete(target, archives)
         return target
-    beside = root / f".VOC{year}.download"
+    temporary = root / f".VOC{year}.download"
     try:
-        beside.mkdir(parents=True, exist_ok=True)
-        files = [_fetch(archive, beside) for archive in archives]
-        extracted = beside / "extracted"
+        temporary.mkdir(parents=True, exist_ok=True)
+        files = [_fetch(archive, temporary) for archive in archives]
+        extracted = temporary / "extracted"
         shutil.rmtree(extracted, ignore_errors=True)
         for file in files:
             _extract(file, extracted)
         found = extracted / "VOCdevkit" / target.name
-        _require_whole(found, archives)
+        _check_complete(found, archives)
         target.parent.mkdir(exist_ok=True)
         found.rename(target)
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise unwritable(root, error) from error
     return target
 
 
-def _require_whole(year: Path, archives: Sequence[Archive]) -> None:
+def _check_complete(year: Path, archives: Sequence[Archive]) -> None:
     lists = {file.stem: read_lines(file) for file in (year / "ImageSets" / "Main").glob("*.txt")}
-    complaints = [
+    problems = [
         f"split {split} has {len(lists.get(split, []))} of {count} images"
         for archive in archives
         for split, count in archive.splits.items()
@@ -120,11 +122,13 @@ def _require_whole(year: Path, archives: Sequence[Archive]) -> None:
     ]
     ids = {line.split()[0] for lines in lists.values() for line in lines}
     for folder, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".xml")):
-        lost = ids - {file.stem for file in (year / folder).glob(f"*{suffix}")}
-        if lost:
-            complaints.append(f"{len(lost)} files are missing in {folder}, {min(lost)}{suffix} for one")
-    if complaints:
-        raise BoxlessError(f"{year} is not whole: {'; '.join(complaints)}. Move it away and run the same command again")
+        missing = ids - {file.stem for file in (year / folder).glob(f"*{suffix}")}
+        if missing:
+            problems.append(f"{len(missing)} files are missing in {folder}, such as {min(missing)}{suffix}")
+    if problems:
+        raise BoxlessError(
+            f"{year} is incomplete: {'; '.join(problems)}. Move it elsewhere and run the same command again"
+        )
 
 
 def _fetch(archive: Archive, folder: Path) -> Path:
@@ -136,7 +140,7 @@ def _fetch(archive: Archive, folder: Path) -> Path:
     if not _has_md5(file, archive.md5):
         file.unlink()
         raise BoxlessError(
-            f"{archive.url}: what arrived has a wrong checksum (MD5) and was deleted; run the same command again"
+            f"{archive.url}: the download had a wrong checksum (MD5) and was deleted; run the same command again"
         )
     return file
 
@@ -147,7 +151,7 @@ def _has_md5(file: Path, md5: str) -> bool:
 
 
 def _download(archive: Archive, part: Path) -> None:
-    """Append to `part` what it lacks; where the server cannot go on from there, from the start."""
+    """Append the missing bytes to `part`; if the server cannot resume, download everything."""
     start = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
@@ -158,10 +162,10 @@ def _download(archive: Archive, part: Path) -> None:
                 return
     except requests.RequestException as error:
         raise BoxlessError(
-            f"{archive.url}: the download broke ({error}); check the network and run the same command again, it goes "
-            f"on from here. Or put {archive.name} from elsewhere into {part.parent}"
+            f"{archive.url}: the download failed ({error}); check the network and run the same command again to "
+            f"resume, or put a copy of {archive.name} into {part.parent}"
         ) from error
-    # The server has nothing behind what is there: it is complete, or it is not of this file.
+    # The server has no further bytes: the file is complete, or it is another one.
     if not _has_md5(part, archive.md5):
         part.unlink()
         _download(archive, part)
@@ -170,18 +174,17 @@ def _download(archive: Archive, part: Path) -> None:
 def _save(response: requests.Response, part: Path, start: int) -> None:
     length = response.headers.get("Content-Length", "")
     total = start + int(length) if length.isdecimal() else None
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with part.open("ab" if start else "wb") as file, Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(part.stem, total=total, completed=start)
+    logger.info("Downloading %s", part.stem)
+    with part.open("ab" if start else "wb") as file, download_bar(part.stem, total, start) as advance:
         for chunk in response.iter_content(1 << 16):
             file.write(chunk)
-            bar.advance(task, len(chunk))
+            advance(len(chunk))
     if total is not None and part.stat().st_size < total:
-        raise requests.ConnectionError(f"{part.stat().st_size:,} of {total:,} bytes came")
+        raise requests.ConnectionError(f"{part.stat().st_size:,} of {total:,} bytes received")
 
 
 def _extract(file: Path, folder: Path) -> None:
-    console.print(f"extracting {file.name}", highlight=False)
+    logger.info("Extracting %s", file.name)
     try:
         with tarfile.open(file) as archive:
             archive.extractall(folder, filter="data")

@@ -1,150 +1,178 @@
-"""Tables: a .csv or .tsv file with an image a row and its tags in one column, or a column of 0 and 1 a class."""
+"""Tables: a .csv or .tsv file with a row per image, tag or box."""
 
-import csv
 from collections.abc import Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path, PurePath
-from typing import NamedTuple
 
-from boxless.datasets._shared import Problems, choose_split, dataset_name, first_path, refuse_split
+from boxless.datasets.common import Object, choose_split, dataset_name, loaded, refuse_split, to_size
+from boxless.datasets.layouts import Source
+from boxless.datasets.lookup import FileFinder, unnamed_images
+from boxless.datasets.problems import Problems
+from boxless.datasets.sizes import AnnotatedImage, boxed_samples
+from boxless.datasets.table_boxes import has_fractions, read_box, to_pixels
+from boxless.datasets.table_cells import is_class, parse_classes, parse_tags
+from boxless.datasets.table_files import (
+    DELIMITERS,
+    Table,
+    box_columns,
+    image_column,
+    may_be_class,
+    read_table,
+    split_column,
+    tags_columns,
+)
 from boxless.errors import BoxlessError
-from boxless.structures import Dataset, Sample
+from boxless.image_files import suffixes
+from boxless.structures import Dataset
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-"""The suffixes of tables, and what parts their columns."""
-
-_IMAGE = {"image", "file", "filename", "path"}
-_TAGS = {"tags", "labels", "tag", "label"}
-_SPLIT = {"split"}
-
-_PRESENT = {"1", "1.0", "true"}
-_ABSENT = {"", "0", "0.0", "false"}
-_UNSURE = {"-1", "-1.0"}
+_MISSING = "rows whose image is missing, left out"
 
 
-class _Tags(NamedTuple):
-    present: set[str]
-    unsure: set[str]
+def table(path: Path) -> Source | None:
+    """A .csv or .tsv file, or a folder with one: a column `image`, and one of `tags`, or of 0 and 1 for each class."""
+    file = path if path.is_file() else _in_folder(path)
+    if file is None or file.suffix.lower() not in DELIMITERS:
+        return None
+    return Source(partial(table_splits, file), partial(load_table, file))
+
+
+def _in_folder(folder: Path) -> Path | None:
+    """The table of a folder, which names images that there are.
+
+    Raises:
+        BoxlessError: there are several.
+    """
+    files = [file for file in sorted(folder.glob("*")) if file.suffix.lower() in DELIMITERS and _names_images(file)]
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise BoxlessError(f"{folder}: several tables name images, give the path of one of {names}")
+    return files[0] if files else None
+
+
+def _names_images(file: Path) -> bool:
+    try:
+        found = read_table(file, Problems())
+    except BoxlessError:
+        return False
+    finder, column = FileFinder(_folders(found)), image_column(found.header)
+    return any(row[column] and finder.find(row[column], Problems()) for row in islice(found.rows, 20))
 
 
 def table_splits(file: Path) -> set[str]:
-    """The values of a table's column `split`; none where it has no such column.
+    """The values of a table's column `split`; none if it has no such column.
 
     Raises:
-        BoxlessError: the file is no table.
+        BoxlessError: the file is not a table.
     """
-    header, rows = _read(file, Problems())
-    column = _find_column(header, _SPLIT)
-    return set() if column is None else _values(rows, column)
+    found = read_table(file, Problems())
+    column = split_column(found.header)
+    return set() if column is None else _values(found, column)
+
+
+def _values(found: Table, column: str) -> set[str]:
+    return {row[column] for row in found.rows} - {""}
 
 
 def load_table(file: Path, split: str | None) -> Dataset:
     """Read a table, or the rows of one split.
 
-    The image stands in the column image, file, filename or path, else in the first one, relative to the
-    table's folder. Tags stand in the column tags or labels, parted by semicolons (classes: all that are named, sorted);
-    without one, each other column is a class (in the order of the columns) that holds 1, 0 or nothing for absent, -1
-    for unsure. Several rows of one image are joined: what one of them calls present is present.
+    A column called image, file, filename, path or the like, else the first one, has the image's path relative to the
+    table's folder. A column tags, labels, class or the like has tags, see `table_cells.parse_tags`, and with columns
+    xmin, ymin, xmax, ymax or the like the class of a box; classes are sorted. Without such a column, each other column
+    whose cells are mostly 0 and 1 is a class, in the order of the columns: 1 is present, 0 or empty is absent, -1 is
+    unsure. Rows of the same image are merged: a tag present in one of them is present. Boxes are in pixels, or all in
+    fractions of the image; right and bottom are exclusive.
 
     Args:
-        file: .csv (commas) or .tsv (tabs), UTF-8, quoted as Python's `csv` module does it.
+        file: .csv (commas or semicolons) or .tsv (tabs), UTF-8, quoted as Python's `csv` module does it.
         split: a value of the column `split`; None for trainval, else train, else the only one.
 
     Raises:
-        BoxlessError: the file is no such table, or there is no such split.
+        BoxlessError: the file is not such a table, there is no such split, or most images are missing.
     """
     problems = Problems()
-    header, rows = _read(file, problems)
-    split_column = _find_column(header, _SPLIT)
-    if split_column is None:
-        refuse_split(split, file)
-    else:
-        split = choose_split(split, _values(rows, split_column), file)
-        rows = [row for row in rows if row[split_column] == split]
-    image_column = _find_column(header, _IMAGE) or header[0]
-    tags_column = _find_column(header, _TAGS)
-    if tags_column is not None:
-        tags = [_Tags({tag.strip() for tag in row[tags_column].split(";")} - {""}, set()) for row in rows]
-        classes = sorted({name for one in tags for name in one.present})
-    else:
-        others = [name for name in header if name not in (image_column, split_column, "")]
-        classes = [name for name in others if _is_class(name, rows, problems)]
-        tags = [_from_cells(row, classes, row[image_column], problems) for row in rows]
+    whole = read_table(file, problems)
+    found, split = _of_split(whole, split, problems)
+    classes, objects = _objects(found, problems)
     if not classes:
-        raise BoxlessError(f"{file} names no class: add a column `tags`, or one of 0 and 1 for each class")
-    samples = _join([row[image_column] for row in rows], tags, file.parent, classes, problems)
-    return Dataset(dataset_name(file.with_suffix(""), split), tuple(classes), tuple(samples), problems.lines())
-
-
-def _read(file: Path, problems: Problems) -> tuple[list[str], list[dict[str, str]]]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            lines = [line for line in csv.reader(stream, delimiter=DELIMITERS[file.suffix.lower()]) if any(line)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BoxlessError(f"{file}: cannot be read as a table ({error}); save it as CSV in UTF-8") from error
-    if len(lines) < 2:
-        raise BoxlessError(f"{file}: a table needs a row of column names and a row for each image")
-    header = [cell.strip() for cell in lines[0]]
-    twice = {name for name in header if name and header.count(name) > 1}
-    if twice:
-        raise BoxlessError(f"{file}: two columns are called {', '.join(sorted(twice))}; rename one")
-    if header[0] and first_path([file.parent / header[0]]):
-        raise BoxlessError(f"{file}: the first row must name the columns, for one `image,tags`; it names an image")
-    rows = []
-    for number, line in enumerate(lines[1:], 2):
-        if len(line) > len(header):
-            problems.add("rows with more cells than columns, the rest is not read", f"row {number}")
-        cells = [cell.strip() for cell in line] + [""] * len(header)
-        rows.append(dict(zip(header, cells, strict=False)))
-    return header, rows
-
-
-def _find_column(header: Sequence[str], names: set[str]) -> str | None:
-    return next((column for column in header if column.lower() in names), None)
-
-
-def _values(rows: Sequence[dict[str, str]], column: str) -> set[str]:
-    return {row[column] for row in rows} - {""}
-
-
-def _is_class(column: str, rows: Sequence[dict[str, str]], problems: Problems) -> bool:
-    cells = {row[column].lower() for row in rows} - {""}
-    if not cells or cells & (_PRESENT | _ABSENT | _UNSURE):
-        return True
-    problems.add("columns that hold no 0 or 1, not taken as classes", column)
-    return False
-
-
-def _from_cells(row: dict[str, str], classes: Sequence[str], image: str, problems: Problems) -> _Tags:
-    present = {name for name in classes if row[name].lower() in _PRESENT}
-    unsure = {name for name in classes if row[name].lower() not in _PRESENT | _ABSENT}
-    for name in unsure:
-        if row[name].lower() not in _UNSURE:
-            problems.add("cells that are not 1, 0, -1 or empty, taken as unsure", f"{image} {name}={row[name]}")
-    return _Tags(present, unsure)
-
-
-def _join(
-    images: Sequence[str], tags: Sequence[_Tags], folder: Path, classes: Sequence[str], problems: Problems
-) -> list[Sample]:
-    joined: dict[str, _Tags] = {}
-    for image, found in zip(images, tags, strict=True):
-        id_ = PurePath(image).as_posix()
-        if not image:
-            problems.add("rows that name no image, left out", ";".join(sorted(found.present)) or "no tags")
-        elif id_ in joined:
-            problems.add("images in more than one row, their tags joined", id_)
-            joined[id_] = _Tags(joined[id_].present | found.present, joined[id_].unsure | found.unsure)
-        elif first_path([folder / id_]) is None:
-            problems.add("rows whose image is missing, left out", id_)
-        else:
-            joined[id_] = found
-    index = {name: label for label, name in enumerate(classes)}
-    return [
-        Sample(
-            id_,
-            folder / id_,
-            frozenset(index[name] for name in found.present),
-            frozenset(index[name] for name in found.unsure - found.present),
+        raise BoxlessError(
+            f"{file} names no class: add a column `tags`, or a column of 0 and 1 for each class; its columns are "
+            f"{', '.join(map(repr, found.header))}"
         )
-        for id_, found in joined.items()
-    ]
+    images = _merge(found, objects, problems)
+    column = image_column(found.header)
+    for path in unnamed_images((image.path for image in images), lambda: [row[column] for row in whole.rows]):
+        problems.add_unmatched("image files that no row names, not used", path.name)
+    if has_fractions(objects):
+        images = [to_pixels(image, problems) for image in images]
+    layout = "table of boxes" if box_columns(found.header) else "table"
+    samples = boxed_samples(images, classes, problems)
+    return loaded(layout, dataset_name(file.with_suffix(""), split), classes, samples, problems)
+
+
+def _of_split(found: Table, split: str | None, problems: Problems) -> tuple[Table, str | None]:
+    column = split_column(found.header)
+    if column is None:
+        refuse_split(split, found.file)
+        return found, None
+    split = choose_split(split, _values(found, column), found.file)
+    image = image_column(found.header)
+    for row in found.rows:
+        if not row[column]:
+            problems.add("rows without a split, left out", row[image])
+    return found._replace(rows=[row for row in found.rows if row[column] == split]), split
+
+
+def _objects(found: Table, problems: Problems) -> tuple[list[str], list[list[Object]]]:
+    """The classes of a table, and the objects of each row."""
+    image, split, boxes = image_column(found.header), split_column(found.header), box_columns(found.header)
+    columns = [column for column in tags_columns(found.header) if column != image]
+    if columns:
+        parsed = [parse_tags([row[column] for row in found.rows], problems) for column in columns]
+        objects = [[item for cell in cells for item in cell] for cells in zip(*parsed, strict=True)]
+        if boxes is not None:
+            objects = [read_box(row, items, boxes) for row, items in zip(found.rows, objects, strict=True)]
+        return sorted({item.name for items in objects for item in items}), objects
+    if boxes is not None:
+        raise BoxlessError(f"{found.file} has boxes, but no column `class`: add one")
+    others = [column for column in found.header if column not in (image, split)]
+    classes = [column for column in others if may_be_class(column) and is_class([row[column] for row in found.rows])]
+    for column in others:
+        if column and column not in classes:
+            problems.add("columns that are not mostly 0 and 1, not taken as classes", column)
+    return classes, [parse_classes(row, classes, row[image], problems) for row in found.rows]
+
+
+def _folders(found: Table) -> list[Path]:
+    """Where images may be: beside the table, or in the only folder beside it that holds images."""
+    top = found.file.parent
+    folders = [folder for folder in sorted(top.glob("*")) if folder.is_dir() and not folder.name.startswith(".")]
+    holding = [folder for folder in folders if any(file.suffix.lower() in suffixes() for file in folder.iterdir())]
+    return [top, *holding] if len(holding) == 1 else [top]
+
+
+def _merge(found: Table, objects: Sequence[Sequence[Object]], problems: Problems) -> list[AnnotatedImage]:
+    """The images of all rows, each with the objects of its rows."""
+    finder, column, boxes = FileFinder(_folders(found)), image_column(found.header), box_columns(found.header)
+    merged: dict[Path, AnnotatedImage] = {}
+    for row, items in zip(found.rows, objects, strict=True):
+        name = row[column]
+        if not name:
+            problems.add(
+                "rows that name no image, left out", ";".join(sorted(item.name for item in items)) or "no tags"
+            )
+            continue
+        path = finder.find(name, problems)
+        if path is None:
+            problems.add_unmatched(_MISSING, PurePath(name).as_posix())
+        elif path in merged:
+            if boxes is None:
+                problems.add("images in more than one row, their tags merged", merged[path].id)
+            merged[path] = merged[path]._replace(objects=[*merged[path].objects, *items])
+        else:
+            id_ = path.relative_to(found.file.parent) if path.is_relative_to(found.file.parent) else path
+            size = None if boxes is None or boxes.size is None else to_size(row[side] for side in boxes.size)
+            merged[path] = AnnotatedImage(id_.as_posix(), path, items, size)
+    problems.refuse_most(_MISSING, len(found.rows), found.file, "give their paths relative to the table's folder")
+    return list(merged.values())

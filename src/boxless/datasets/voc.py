@@ -1,28 +1,34 @@
-"""PASCAL VOC: JPEGImages, Annotations and ImageSets/Main of one year of the development kit.
+"""PASCAL VOC: JPEGImages, Annotations and ImageSets/Main of a year of the development kit, or images with XML files.
 
 Source: Everingham et al., "The PASCAL Visual Object Classes Challenge 2012 Development Kit", sections 2 and 3.
 """
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
-from xml.etree.ElementTree import Element, ParseError
 
-from defusedxml import ElementTree
-
-from boxless.datasets._shared import (
-    Box,
-    Object,
-    Problems,
-    boxed_sample,
-    choose_split,
-    dataset_name,
-    read_lines,
-    to_floats,
-    to_size,
-)
+from boxless.datasets.common import choose_split, dataset_name, loaded, read_lines
+from boxless.datasets.layouts import Source
+from boxless.datasets.lookup import FileFinder, NameIndex
+from boxless.datasets.problems import Problems
+from boxless.datasets.voc_pairs import find_pairs, load_pairs, pair
+from boxless.datasets.voc_xml import NO_ANNOTATION, NO_IMAGE, annotated, annotation_files, images_by_id, read_annotation
 from boxless.errors import BoxlessError
-from boxless.images import find_images
 from boxless.structures import Dataset, Sample
+
+_NOT_THERE = "ids without an image in JPEGImages, left out"
+
+
+def voc(path: Path) -> Source | None:
+    """A folder with JPEGImages, ImageSets/Main/<split>.txt and Annotations, or with images and their .xml files."""
+    years = find_years(path)
+    if len(years) > 1:
+        raise BoxlessError(f"{path} contains several VOC years; choose one of {', '.join(map(str, years))}")
+    if years and (_list_stems(years[0]) or not (years[0] / "Annotations").is_dir()):
+        return Source(partial(voc_splits, years[0]), partial(load_voc, years[0]))
+    year = years[0] if years else None
+    pairs = find_pairs(path) if year is None else pair(year, year / "JPEGImages", year / "Annotations")
+    return Source(lambda: pairs.splits, partial(load_pairs, pairs)) if pairs else None
 
 
 def find_years(path: Path) -> list[Path]:
@@ -35,7 +41,7 @@ def find_years(path: Path) -> list[Path]:
 
 
 def voc_splits(year: Path) -> set[str]:
-    """The splits of a year folder: its lists of images, or without annotations what its lists of classes end in."""
+    """The splits of a year folder: its lists of images; without annotations, the suffixes of its class lists."""
     if (year / "Annotations").is_dir():
         return _lists_of_images(year, None)
     return {stem.rpartition("_")[2] for stem in _list_stems(year) if "_" in stem}
@@ -44,102 +50,72 @@ def voc_splits(year: Path) -> set[str]:
 def load_voc(year: Path, split: str | None) -> Dataset:
     """Read one split of a year folder.
 
-    Classes are the names that the split's annotations hold, sorted. Boxes are 1-based with the last pixel inside in
-    the files: (xmin - 1, ymin - 1, xmax, ymax) here. A class with only difficult objects is unsure. Without a folder
-    Annotations, tags are read from ImageSets/Main/<class>_<split>.txt: 1 present, -1 absent, 0 unsure.
+    Classes are the names in the split's annotations, sorted. Boxes in the files are 1-based, right and bottom
+    inclusive; they become (xmin - 1, ymin - 1, xmax, ymax). A class with only difficult objects is unsure. Without a
+    folder Annotations, tags are read from ImageSets/Main/<class>_<split>.txt: 1 present, -1 absent, 0 unsure.
 
     Args:
         year: a folder with JPEGImages and ImageSets/Main.
         split: the stem of a list in ImageSets/Main; None for trainval, else train, else the only one.
 
     Raises:
-        BoxlessError: there is no such split.
+        BoxlessError: there is no such split, or more than half of its images or annotations are missing.
     """
     problems = Problems()
-    if (year / "Annotations").is_dir():
-        split, classes, samples = _with_annotations(year, split, problems)
-    else:
-        split, classes, samples = _from_class_lists(year, split, problems)
-    return Dataset(dataset_name(year, split), tuple(classes), tuple(samples), problems.lines())
-
-
-def _with_annotations(year: Path, split: str | None, problems: Problems) -> tuple[str, list[str], list[Sample]]:
+    files = images_by_id(year / "JPEGImages", problems)
+    if not (year / "Annotations").is_dir():
+        return _from_class_lists(year, split, files, problems)
     split = choose_split(split, _lists_of_images(year, split), year)
     ids = read_lines(year / "ImageSets" / "Main" / f"{split}.txt")
-    images = _known_images(year, ids, problems)
-    read = {id_: _read_annotation(year / "Annotations" / f"{id_}.xml", problems) for id_ in images}
-    known = {id_: annotation for id_, annotation in read.items() if annotation is not None}
-    classes = sorted({thing.name for annotation in known.values() for thing in annotation.objects})
-    samples = [
-        boxed_sample(id_, images[id_], annotation.objects, classes, annotation.size, problems)
-        for id_, annotation in known.items()
-    ]
-    return split, classes, samples
+    images = {id_: files[id_] for id_ in _known_ids(year, ids, files, problems).values()}
+    annotations = FileFinder([year / "Annotations"])
+    read = {
+        id_: read_annotation(annotations.find(f"{id_}.xml", problems) or year / "Annotations" / f"{id_}.xml", problems)
+        for id_ in images
+    }
+    problems.refuse_most(NO_ANNOTATION, len(images), year, "add the annotations, or give them the names of the images")
+    _add_files_without_image(year / "Annotations", files, problems)
+    return annotated(dataset_name(year, split), images, read, problems)
 
 
-def _lists_of_images(year: Path, asked: str | None) -> set[str]:
-    """The splits; a <class>_<split>.txt is one only if it is asked for by its name."""
+def _lists_of_images(year: Path, split: str | None) -> set[str]:
+    """The splits; <class>_<split>.txt is one only if it is requested by its stem."""
     stems = _list_stems(year)
-    return {stem for stem in stems if stem == asked or not any(stem.endswith(f"_{other}") for other in stems - {stem})}
+    return {stem for stem in stems if stem == split or not any(stem.endswith(f"_{other}") for other in stems - {stem})}
 
 
 def _list_stems(year: Path) -> set[str]:
     return {file.stem for file in (year / "ImageSets" / "Main").glob("*.txt")}
 
 
-def _known_images(year: Path, ids: list[str], problems: Problems) -> dict[str, Path]:
-    folder = year / "JPEGImages"
-    files = {file.relative_to(folder).with_suffix("").as_posix(): file for file in find_images(folder)}
-    known: dict[str, Path] = {}
-    for id_ in ids:
-        if id_ in known:
+def _known_ids(year: Path, ids: list[str], files: Mapping[str, Path], problems: Problems) -> dict[str, str]:
+    """Of every listed id with an image the id that the image has: the same, unless it is spelt otherwise."""
+    index = NameIndex(files)
+    own = {file: id_ for id_, file in files.items()}
+    known: dict[str, str] = {}
+    taken: set[str] = set()
+    for listed in ids:
+        file = index.find(listed, problems)
+        if file is None:
+            problems.add_unmatched(_NOT_THERE, listed)
+        elif (id_ := own[file]) in taken:
             problems.add("ids listed more than once, taken once", id_)
-        elif id_ in files:
-            known[id_] = files[id_]
         else:
-            problems.add("ids without an image in JPEGImages, left out", id_)
+            taken.add(id_)
+            known[listed] = id_
+    problems.refuse_most(_NOT_THERE, len(ids), year, "give the images the names in the list, or list those there are")
     return known
 
 
-class _Annotation(NamedTuple):
-    objects: list[Object]
-    size: tuple[int, int] | None
+def _add_files_without_image(folder: Path, images: Mapping[str, Path], problems: Problems) -> None:
+    index, silent = NameIndex(images), Problems()
+    for file in annotation_files(folder):
+        id_ = file.relative_to(folder).with_suffix("").as_posix()
+        if index.find(id_, silent) is None:
+            problems.add_unmatched(NO_IMAGE, file.relative_to(folder).as_posix())
 
 
-def _read_annotation(file: Path, problems: Problems) -> _Annotation | None:
-    """None where the image's tags stay unknown, which is not the same as none."""
-    try:
-        root = ElementTree.parse(file).getroot()
-    except FileNotFoundError:
-        problems.add("images without an annotation, left out as their tags are unknown", file.name)
-        return None
-    except (ParseError, ValueError, LookupError, OSError):
-        root = None  # defusedxml's refusals are ValueErrors, an unheard-of encoding is a LookupError.
-    if root is None or root.tag != "annotation":
-        problems.add("annotations that are not valid VOC XML, their images left out", file.name)
-        return None
-    objects = []
-    for node in root.findall("object"):
-        name = _text(node, "name")
-        if name:
-            objects.append(Object(name, _box(node.find("bndbox")), _text(node, "difficult") == "1"))
-        else:
-            problems.add("objects without a name, left out", file.name)
-    return _Annotation(objects, to_size(root.findtext(f"size/{side}") for side in ("width", "height")))
-
-
-def _text(node: Element, tag: str) -> str:
-    return (node.findtext(tag) or "").strip()
-
-
-def _box(node: Element | None) -> Box | None:
-    if node is None:
-        return None
-    numbers = to_floats(_text(node, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    return None if numbers is None else (numbers[0] - 1, numbers[1] - 1, numbers[2], numbers[3])
-
-
-def _from_class_lists(year: Path, split: str | None, problems: Problems) -> tuple[str, list[str], list[Sample]]:
+def _from_class_lists(year: Path, split: str | None, files: Mapping[str, Path], problems: Problems) -> Dataset:
     stems = sorted(stem for stem in _list_stems(year) if "_" in stem)
     if not stems:
         raise BoxlessError(
@@ -157,7 +133,7 @@ def _from_class_lists(year: Path, split: str | None, problems: Problems) -> tupl
             else:
                 values.setdefault(id_.strip(), {})[label] = value
     samples = []
-    for id_, path in _known_images(year, list(values), problems).items():
-        tags, unsure = ({label for label, value in values[id_].items() if value == wanted} for wanted in ("1", "0"))
-        samples.append(Sample(id_, path, frozenset(tags), frozenset(unsure)))
-    return split, classes, samples
+    for listed, id_ in _known_ids(year, list(values), files, problems).items():
+        tags, unsure = ({label for label, value in values[listed].items() if value == wanted} for wanted in ("1", "0"))
+        samples.append(Sample(id_, files[id_], frozenset(tags), frozenset(unsure)))
+    return loaded("PASCAL VOC, tags only", dataset_name(year, split), classes, samples, problems)

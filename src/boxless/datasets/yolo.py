@@ -1,164 +1,174 @@
-"""YOLO: a data.yaml that names classes and folders of images, and a text file of boxes an image.
+"""YOLO: a description that names classes and image folders, and a text file of boxes per image.
 
-Source: https://docs.ultralytics.com/datasets/detect/ and /segment/
+Source: https://docs.ultralytics.com/datasets/detect/ and /segment/; https://github.com/AlexeyAB/darknet for obj.data
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from boxless.datasets._shared import (
+from boxless.datasets.common import (
     Box,
     Object,
-    Problems,
     boxed_sample,
     choose_split,
     dataset_name,
     first_path,
+    loaded,
     merge_names,
     read_lines,
+    refuse_split,
     to_floats,
 )
+from boxless.datasets.layouts import Source
+from boxless.datasets.lookup import FileFinder
+from boxless.datasets.problems import Problems
+from boxless.datasets.yolo_files import YoloData, find_yolo, read_yolo
+from boxless.datasets.yolo_labels import LabelFinder
 from boxless.errors import BoxlessError, ImageError
-from boxless.images import find_images, image_size
+from boxless.image_files import scan_images
+from boxless.images import image_size
 from boxless.structures import Dataset, Sample
 
+_MISSING = "images that are listed but missing, left out"
 
-def find_yolo(path: Path) -> Path | None:
-    """The data.yaml: `path` itself, or the one in it."""
-    candidates = [path, path / "data.yaml", path / "data.yml"]
-    return first_path(file for file in candidates if file.suffix.lower() in (".yaml", ".yml"))
+
+def yolo(path: Path) -> Source | None:
+    """A .yaml with `names`, darknet's obj.data, or the folder of either; or labels beside a classes.txt."""
+    file = find_yolo(path)
+    return None if file is None else Source(partial(yolo_splits, file), partial(load_yolo, file))
 
 
 def yolo_splits(file: Path) -> list[str]:
-    """Which of train, val and test a data.yaml has.
+    """Those of train, val (or valid) and test that the set has.
 
     Raises:
-        BoxlessError: the YAML does not fit.
+        BoxlessError: the description does not fit.
     """
-    return _splits(_read_yaml(file))
+    return [split for split in read_yolo(file).splits if split]
 
 
 def load_yolo(file: Path, split: str | None) -> Dataset:
     """Read one split.
 
-    Classes stand in the order of their numbers; sample ids are paths relative to the folder of `file`. An image's
-    labels lie where the last folder `images` of its path is replaced by `labels`, or beside it; lines are
-    `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...`, as shares of the displayed image. Of a polygon, the
-    bounding box is taken. An image without labels has no tags.
+    Classes are in the order of their numbers; sample ids are paths relative to the folder of `file`. The label file of
+    an image is at its path with the last folder `images` replaced by `labels`, or beside it. Its lines are
+    `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...`, in fractions of the displayed image; polygons become their
+    bounding boxes. An image without labels has no tags.
 
     Args:
-        file: the data.yaml.
+        file: from `find_yolo`.
         split: one of its train, val, test; None for train, else the only one.
 
     Raises:
-        BoxlessError: the YAML does not fit, there is no such split, or its images are not where it says.
+        BoxlessError: the description cannot be used, there is no such split, its image folder does not exist, or more
+            than half of the label files or of the listed images have no counterpart.
     """
-    content = _read_yaml(file)
-    names = _names(content.get("names"), file)
-    split = choose_split(split, _splits(content), file)
+    data = read_yolo(file)
+    if "" in data.splits:
+        refuse_split(split, file)
+    else:
+        split = choose_split(split, data.splits, file)
     problems = Problems()
-    classes = merge_names(names)
-    samples = (
-        _sample(image, file.parent, names, classes, problems) for image in _images(content, split, file, problems)
-    )
-    kept = tuple(sample for sample in samples if sample is not None)
-    return Dataset(dataset_name(file.parent, split), classes, kept, problems.lines())
+    classes = merge_names(data.names)
+    if data.labels is None:
+        labels = LabelFinder(file.parent, problems)
+        found = {image: labels.find(image) for image in _images(data, split or "", problems)}
+        labels.check(found)
+    else:
+        found = _exported(data, data.labels, split or "", problems)
+    samples = (_sample(image, label, file.parent, data.names, classes, problems) for image, label in found.items())
+    kept = [sample for sample in samples if sample is not None]
+    return loaded("YOLO", dataset_name(file.parent, split), classes, kept, problems)
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise BoxlessError(f"{file}: cannot be read as YAML ({error})") from error
-    if not isinstance(content, dict) or "names" not in content:
-        raise BoxlessError(f"{file}: a YOLO data file needs `names` (the classes) and `train`, `val` or `test`")
-    return content
-
-
-def _splits(content: Mapping[str, Any]) -> list[str]:
-    return [key for key in ("train", "val", "test") if content.get(key)]
-
-
-def _names(value: Any, file: Path) -> dict[int, str]:
-    pairs = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
-    try:
-        names = {int(number): str(name).strip() for number, name in pairs}
-    except (TypeError, ValueError, OverflowError):
-        names = {}
-    if not names:
-        raise BoxlessError(f"{file}: `names` must list the classes, or map their numbers to names")
-    return names
-
-
-def _images(content: Mapping[str, Any], split: str, file: Path, problems: Problems) -> list[Path]:
-    base = file.parent / str(content.get("path") or "")
-    entries = content[split] if isinstance(content[split], list) else [content[split]]
+def _images(data: YoloData, split: str, problems: Problems) -> Collection[Path]:
     images: list[Path] = []
-    for entry in map(str, entries):
-        source = _existing(entry, (base, file.parent))
+    for entry in data.splits[split]:
+        source = _existing(entry, data, problems)
         if source is None:
-            raise BoxlessError(f"{file}: `{split}: {entry}` is neither at {base / entry} nor at {file.parent / entry}")
-        images += _listed(source, base, problems) if source.suffix.lower() == ".txt" else find_images(source)
+            places = f"neither at {data.base / entry} nor at {data.file.parent / entry}"
+            raise BoxlessError(f"{data.file}: `{split}: {entry}` is {places}")
+        if source.suffix.lower() == ".txt":
+            images += _listed(source, data.base, problems)
+        else:
+            found = scan_images(source)
+            problems.add_unread(found.unread, data.file.parent)
+            images += found.images
     counts = Counter(images)
     for image, count in counts.items():
         if count > 1:
             problems.add("images listed more than once, taken once", str(image))
-    return list(counts)
+    return counts
 
 
-def _existing(entry: str, bases: tuple[Path, ...]) -> Path | None:
-    # Roboflow writes `../train/images` for a folder that lies beside its data.yaml.
-    entries = (entry, entry.removeprefix("../"))
-    return first_path((base / one for one in entries for base in bases), Path.exists)
+def _exported(data: YoloData, labels: Path, split: str, problems: Problems) -> dict[Path, Path | None]:
+    """The images of the lists that `boxless predict` wrote, and their label files."""
+    root = data.file.parent
+    images = [line for entry in data.splits[split] for line in read_lines(root / entry)]
+    finder = FileFinder([root])
+    found: dict[Path, Path | None] = {}
+    for line, label in zip(images, read_lines(labels), strict=False):
+        if image := finder.find(line, problems):
+            found[image] = first_path([root / label])
+        else:
+            problems.add_unmatched(_MISSING, line)
+    problems.refuse_most(_MISSING, len(images), data.file, "put them where they were")
+    return found
+
+
+def _existing(entry: str, data: YoloData, problems: Problems) -> Path | None:
+    bases = (data.base, data.file.parent)
+    # Roboflow writes `../train/images` for a folder beside its data.yaml.
+    usual = first_path((base / one for one in (entry, entry.removeprefix("../")) for base in bases), Path.exists)
+    return usual or FileFinder(bases).find(entry, problems, Path.exists)
 
 
 def _listed(file: Path, base: Path, problems: Problems) -> list[Path]:
+    finder = FileFinder((file.parent, base))
+    lines = read_lines(file)
     images = []
-    for line in read_lines(file):
-        image = first_path(folder / line for folder in (file.parent, base))
+    for line in lines:
+        # Darknet's paths start in a folder above, which is called data.
+        image = finder.find(line, problems) or finder.find(line.removeprefix("data/"), problems)
         if image is None:
-            problems.add("images that are listed but missing, left out", line)
+            problems.add_unmatched(_MISSING, line)
         else:
             images.append(image)
+    problems.refuse_most(_MISSING, len(lines), file, "give paths that start in its folder")
     return images
 
 
 def _sample(
-    image: Path, root: Path, names: Mapping[int, str], classes: tuple[str, ...], problems: Problems
+    image: Path,
+    labels: Path | None,
+    root: Path,
+    names: Mapping[int, str],
+    classes: tuple[str, ...],
+    problems: Problems,
 ) -> Sample | None:
-    """None where the tags stay unknown, which is not the same as none."""
+    """None if the tags are unknown, which is not the same as no tags."""
     id_ = image.relative_to(root).as_posix() if image.is_relative_to(root) else image.as_posix()
-    labels = _label_file(image)
     try:
         lines = [] if labels is None else read_lines(labels)
     except BoxlessError:
         problems.add("label files that cannot be read, their images left out", str(labels))
         return None
-    shares = [found for line in lines if (found := _parse(line, names, id_, problems)) is not None]
-    if not shares:
+    entries = [found for line in lines if (found := _parse(line, names, id_, problems)) is not None]
+    if not entries:
         return boxed_sample(id_, image, [], classes, None, problems)
     try:
         size = image_size(image)
     except ImageError as error:
         problems.add("images whose size cannot be read, their boxes dropped (the tags stay)", str(error))
-        return boxed_sample(id_, image, [Object(name, None) for name, _ in shares], classes, None, Problems())
-    objects = [Object(name, _to_pixels(box, size)) for name, box in shares]
+        return boxed_sample(id_, image, [Object(name, None) for name, _ in entries], classes, None, Problems())
+    objects = [Object(name, _to_pixels(box, size)) for name, box in entries]
     return boxed_sample(id_, image, objects, classes, size, problems)
 
 
-def _label_file(image: Path) -> Path | None:
-    parts = list(image.parts)
-    if "images" in parts[:-1]:
-        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-    return first_path((Path(*parts).with_suffix(".txt"), image.with_suffix(".txt")))
-
-
 def _parse(line: str, names: Mapping[int, str], id_: str, problems: Problems) -> tuple[str, Box | None] | None:
-    """The class and the box in shares of the image."""
+    """The class, and the box in fractions of the image."""
     number, *rest = line.split()
     key = to_floats([number])
     if key is None or key[0] not in names:

@@ -1,1 +1,1 @@
-"""The drawn demo data set, and the whole way on it."""
+"""The synthetic demo dataset, and a run of the whole pipeline on it."""

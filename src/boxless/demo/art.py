@@ -1,8 +1,8 @@
-"""The six objects of the demo data set, painted by formulas over a grid of points.
+"""The six object classes of the demo dataset, painted by formulas over a grid of points.
 
-A painter gets a `Canvas` over a grid of object coordinates u, v and a random generator, and lays the object's parts on
-the canvas, from the lowest to the topmost. The object lies within u, v in [-1, 1]. Distances are signed, negative
-inside. Colours are RGB in [0, 1].
+A painter gets a `Canvas` over a grid of object coordinates u, v and a random generator, and paints the object's parts
+on it, from bottom to top. The object is within u, v in [-1, 1]. Distances are signed, negative inside. Colours are RGB
+in [0, 1].
 """
 
 import colorsys
@@ -23,18 +23,18 @@ BLACK = np.array([0.07, 0.06, 0.06], np.float32)
 
 
 class Canvas:
-    """Layers of paint over a grid of points.
+    """A painted object over a grid of points.
 
     Args:
         u: (h, w) float32, the points' first coordinate.
         v: (h, w) float32, the points' second coordinate.
-        step: distance between neighbouring points, the width over which an edge fades.
+        step: distance between neighbouring points, the width of anti-aliased edges.
 
     Attributes:
         colour: (h, w, 3) float32.
-        cover: (h, w) float32, how much of the point the object covers.
-        height: (h, w) float32, how far the surface stands out, for the lighting.
-        gloss: how strong the highlight is.
+        cover: (h, w) float32, opacity of the object.
+        height: (h, w) float32, height of the surface, for the lighting.
+        gloss: strength of the highlight.
     """
 
     def __init__(self, u: Array, v: Array, step: float) -> None:
@@ -45,7 +45,7 @@ class Canvas:
         self.gloss = 0.15
 
     def fill(self, distance: Array, colour: Array, height: Array | float | None = None) -> None:
-        """Paint where `distance` is negative; without `height` the paint follows the surface below."""
+        """Paint where `distance` is negative; without `height` the surface keeps its height."""
         alpha = np.clip(0.5 - distance / self.step, 0, 1)
         rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
         if not len(rows):
@@ -60,18 +60,18 @@ class Canvas:
             self.height[part] += (height - self.height[part]) * alpha
 
     def ellipse(self, x: float, y: float, a: float, b: float) -> Array:
-        """Distance to the ellipse around (x, y) with half axes a, b: exact on its rim, near it elsewhere."""
+        """Distance to the ellipse around (x, y) with semi-axes a, b: exact on its outline, approximate elsewhere."""
         return (norm((self.u - x) * (1 / a), (self.v - y) * (1 / b)) - 1) * min(a, b)
 
     def stroke(self, x: float, y: float, x2: float, y2: float, width: float) -> Array:
-        """Distance to the line from (x, y) to (x2, y2) with round ends, `width` from its middle to its rim."""
+        """Distance to the line from (x, y) to (x2, y2) with round ends, `width` from its centre to its edge."""
         dx, dy = x2 - x, y2 - y
         along = np.clip(((self.u - x) * dx + (self.v - y) * dy) / (dx * dx + dy * dy), 0, 1)
         return norm(self.u - x - along * dx, self.v - y - along * dy) - width
 
 
 def norm(x: Array, y: Array) -> Array:
-    """Length of the vectors (x, y); several times as fast as `np.hypot`, which guards against overflow."""
+    """Length of the vectors (x, y); several times as fast as `np.hypot`, which avoids overflow."""
     length: Array = np.sqrt(x * x + y * y)
     return length
 
@@ -82,7 +82,7 @@ def rgb(hue: float, saturation: float, value: float) -> Array:
 
 
 def noise(rng: Generator, shape: tuple[int, int], cell: float, stretch: float = 1) -> Array:
-    """Smooth noise of (h, w) = `shape`, about in [-1, 1]; bumps are `cell` points high and `stretch` times as wide."""
+    """Smooth noise of (h, w) = `shape`, about in [-1, 1]; cells are `cell` points high and `stretch` times as wide."""
     h, w = shape
     coarse = rng.uniform(-1, 1, (max(2, math.ceil(h / cell)), max(2, math.ceil(w / (cell * stretch))))).astype(
         np.float32
@@ -91,7 +91,7 @@ def noise(rng: Generator, shape: tuple[int, int], cell: float, stretch: float = 
 
 
 def paint_ball(canvas: Canvas, rng: Generator) -> None:
-    """A beach ball: gores of three colours and white between two caps, turned any way."""
+    """A beach ball: panels of three colours and white between two caps, rotated at random."""
     radius = norm(canvas.u, canvas.v)
     up = np.sqrt(np.maximum(1 - radius**2, 0))
     turn, _ = np.linalg.qr(rng.standard_normal((3, 3)))
@@ -109,7 +109,7 @@ def paint_ball(canvas: Canvas, rng: Generator) -> None:
 
 
 def paint_daisy(canvas: Canvas, rng: Generator) -> None:
-    """A daisy: two rings of petals round a domed eye of florets."""
+    """A daisy: two rings of petals around a domed disc of florets."""
     tint = [WHITE, rgb(0.92, 0.35, 0.97), rgb(0.76, 0.32, 0.93), rgb(0.14, 0.55, 0.98)][
         rng.choice(4, p=[0.55, 0.2, 0.15, 0.1])
     ]
@@ -140,7 +140,7 @@ def paint_daisy(canvas: Canvas, rng: Generator) -> None:
 
 
 def paint_fish(canvas: Canvas, rng: Generator) -> None:
-    """A fish seen from its side, head at u = 1: scales, fins, perhaps bands, its spine bent a little."""
+    """A fish from the side, head at u = 1: scales, fins, sometimes bands, slightly bent."""
     canvas.v = canvas.v + rng.uniform(-0.12, 0.12) * (canvas.u**2 - 0.4)
     u, v = canvas.u, canvas.v
     hue, deep = rng.choice([0.06, 0.04, 0.13, 0.5, 0.58, 0.8]) + rng.uniform(-0.02, 0.02), rng.uniform(0.3, 0.46)
@@ -175,7 +175,7 @@ def paint_fish(canvas: Canvas, rng: Generator) -> None:
 
 
 def paint_gift(canvas: Canvas, rng: Generator) -> None:
-    """A wrapped box with a ribbon and a bow, its front, top and one side in sight."""
+    """A wrapped box with a ribbon and a bow; front, top and one side are visible."""
     hue = rng.uniform()
     paper, print_ = (
         rgb(hue, rng.uniform(0.55, 0.85), rng.uniform(0.65, 0.95)),
@@ -212,7 +212,7 @@ def paint_gift(canvas: Canvas, rng: Generator) -> None:
 
 
 def _pattern(kind: str, rng: Generator) -> Callable[[Array, Array], Array]:
-    """What is printed on wrapping paper: a function of two lengths that gives 0 (paper) to 1 (print)."""
+    """The print of wrapping paper: a function of two lengths that returns 0 (paper) to 1 (print)."""
     pace = 2 * math.pi / rng.uniform(0.16, 0.3)
 
     def printed(x: Array, y: Array) -> Array:
@@ -231,7 +231,7 @@ def _pattern(kind: str, rng: Generator) -> Callable[[Array, Array], Array]:
 
 
 def paint_ladybird(canvas: Canvas, rng: Generator) -> None:
-    """A ladybird from above, head at u = 1: legs, feelers, pronotum and spotted wing cases."""
+    """A ladybird from above, head at u = 1: legs, antennae, pronotum and spotted wing cases."""
     shell = rgb(
         rng.choice([0.0, 0.02, 0.07, 0.12], p=[0.4, 0.3, 0.2, 0.1]) + rng.uniform(-0.015, 0.015),
         0.92,
@@ -311,12 +311,12 @@ def paint_twig(canvas: Canvas, rng: Generator) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a scene must know to place an object.
+    """A kind of object, and how it may be placed.
 
     Args:
         paint: its painter.
-        turn: how far it may be turned either way, in radians.
-        flat: the least length of one of its axes, against the formula's, when it is seen at a slant.
+        turn: largest rotation in either direction, in radians.
+        flat: smallest scale of one of its axes, which simulates an oblique view.
     """
 
     paint: Callable[[Canvas, Generator], None]

@@ -1,6 +1,6 @@
-"""A small data set that is drawn, not downloaded: six kinds of objects on cluttered grounds, in VOC layout.
+"""A small synthetic dataset: six classes of objects on cluttered backgrounds, in VOC layout.
 
-It shows the whole way from tags to boxes in minutes, offline and free of any licence but ours.
+It is drawn, not downloaded, so the pipeline can be tried offline and without licences other than that of Boxless.
 """
 
 import json
@@ -16,69 +16,72 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from boxless.cache import unwritable
 from boxless.demo.art import DISTRACTORS, KINDS, Array, Canvas, Kind, noise
 from boxless.demo.grounds import GROUNDS
 from boxless.errors import BoxlessError
+from boxless.files import unwritable
 from boxless.structures import FloatArray
 
 CLASSES = tuple(KINDS)
 FOLDER = "VOC-demo"
 VERSION = 1
-"""Goes up whenever the same seed gives other images."""
+"""Incremented whenever the same seed gives other images."""
 
 _SIZES = ((320, 240), (320, 240), (240, 320), (304, 224), (256, 256), (320, 208))
 
 
 @dataclass(frozen=True)
 class _Object:
-    """An object that stands in a scene: its class, what of it can be seen, and all there is of it."""
+    """An object in a scene: its class, its visible coverage (H, W), and its area without occlusion, in pixels."""
 
     name: str
-    seen: FloatArray
+    visible: FloatArray
     area: float
 
 
 def make_demo(root: Path, seed: int = 0, train: int = 240, val: int = 80) -> Path:
-    """Draw the demo data set, or find it there.
+    """Draw the demo dataset, unless it is there already.
 
-    One to four objects of one or two classes an image, of varied size, turn, tint and light; boxes are the exact
-    extent of what can be seen of an object. What is mostly hidden or cut off is flagged difficult. The same seed gives
-    the same files, bit for bit, with the same versions of numpy and Pillow. The folder takes its name only when whole.
+    An image has one to four objects of one or two classes, of varied size, rotation, colour and light. Boxes are the
+    exact extent of the visible part of an object; objects with less than 40 % visible are difficult. The same seed
+    gives bit-identical files with the same versions of numpy and Pillow. The folder is renamed into place when it is
+    complete.
 
     Args:
         root: the folder in which `VOC-demo` is made.
-        seed: another seed, other images.
-        train: how many images the split `train` has.
-        val: how many images the split `val` has.
+        seed: of all random numbers.
+        train: number of images of the split `train`.
+        val: number of images of the split `val`.
 
     Returns:
-        The folder of the set, as `load_dataset` takes it: JPEGImages, Annotations, ImageSets/Main/{train,val}.txt.
+        The folder of the dataset, as `load_dataset` takes it: JPEGImages, Annotations, ImageSets/Main/{train,val}.txt.
 
     Raises:
-        BoxlessError: a split would be empty, or the folder holds something else or cannot be written.
+        BoxlessError: a split would be empty, or the folder contains something else or cannot be written.
     """
     if train < 1 or val < 1 or seed < 0:
-        raise BoxlessError(f"train={train}, val={val}, seed={seed}: each split needs an image, the seed be 0 or more")
+        raise BoxlessError(
+            f"train={train}, val={val}, seed={seed}: each split needs an image, and the seed must not be negative"
+        )
     target = root / FOLDER
     settings = {"version": VERSION, "seed": seed, "train": train, "val": val}
-    if _is_there(target, settings):
+    if _exists(target, settings):
         return target
-    beside = root / f".{FOLDER}.{os.getpid()}"
+    temporary = root / f".{FOLDER}.{os.getpid()}"
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        _draw_all(beside, settings)
-        beside.rename(target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        _draw_all(temporary, settings)
+        temporary.rename(target)
     except OSError as error:
-        # Another process may have finished the same set meanwhile.
-        if not _is_there(target, settings):
+        # Another process may have drawn the same dataset in the meantime.
+        if not _exists(target, settings):
             raise unwritable(target, error) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
-def _is_there(target: Path, settings: dict[str, int]) -> bool:
+def _exists(target: Path, settings: dict[str, int]) -> bool:
     if not target.exists():
         return False
     try:
@@ -87,7 +90,7 @@ def _is_there(target: Path, settings: dict[str, int]) -> bool:
         found = None
     if found != settings:
         raise BoxlessError(
-            f"{target} holds something else than the demo {settings}: delete it or choose another folder"
+            f"{target} contains something else than the demo {settings}: delete it or choose another folder"
         )
     return True
 
@@ -115,15 +118,19 @@ def _write_xml(path: Path, name: str, image: NDArray[np.uint8], objects: list[_O
     size = ET.SubElement(root, "size")
     for key, value in (("width", width), ("height", height), ("depth", depth)):
         ET.SubElement(size, key).text = str(value)
-    for thing in objects:
-        share = float(thing.seen.sum()) / thing.area
-        xmin, ymin, xmax, ymax = _extent(thing.seen)
-        cut = share < 0.95 and (xmin == 0 or ymin == 0 or xmax == width or ymax == height)
+    for item in objects:
+        visible = float(item.visible.sum()) / item.area
+        xmin, ymin, xmax, ymax = _extent(item.visible)
+        truncated = visible < 0.95 and (xmin == 0 or ymin == 0 or xmax == width or ymax == height)
         node = ET.SubElement(root, "object")
-        for key, text in (("name", thing.name), ("truncated", str(int(cut))), ("difficult", str(int(share < 0.4)))):
+        for key, text in (
+            ("name", item.name),
+            ("truncated", str(int(truncated))),
+            ("difficult", str(int(visible < 0.4))),
+        ):
             ET.SubElement(node, key).text = text
         box = ET.SubElement(node, "bndbox")
-        # VOC counts pixels from 1 and includes the last.
+        # VOC counts pixels from 1; right and bottom are inclusive.
         for key, value in (("xmin", xmin + 1), ("ymin", ymin + 1), ("xmax", xmax), ("ymax", ymax)):
             ET.SubElement(box, key).text = str(value)
     ET.indent(root)
@@ -131,16 +138,16 @@ def _write_xml(path: Path, name: str, image: NDArray[np.uint8], objects: list[_O
 
 
 def draw_scene(seed: int, index: int) -> tuple[NDArray[np.uint8], list[_Object]]:
-    """One image, (h, w, 3) uint8, and its objects, the nearest last."""
+    """One image, (h, w, 3) uint8, and its objects, the topmost last."""
     rng = np.random.default_rng([VERSION, seed, index])
     width, height = _SIZES[rng.integers(len(_SIZES))]
     scene = GROUNDS[rng.integers(len(GROUNDS))](rng, height, width).astype(np.float32)
     light = np.array([rng.uniform(-0.7, 0.7), rng.uniform(-0.8, -0.2), 0.8], np.float32)
     light /= np.linalg.norm(light)
     for _ in range(rng.integers(0, 5)):
-        thing = _paint(DISTRACTORS[rng.integers(len(DISTRACTORS))], rng, rng.uniform(0.08, 0.3) * height, light)
-        _lay(scene, *_shifted(thing, scene.shape, rng, cut=False), light)
-    # Each class leads every sixth image, so that all are about equally many.
+        item = _paint(DISTRACTORS[rng.integers(len(DISTRACTORS))], rng, rng.uniform(0.08, 0.3) * height, light)
+        _composite(scene, *_shifted(item, scene.shape, rng, crop=False), light)
+    # Each class is the first of every sixth image, so that classes are about equally frequent.
     names = [CLASSES[index % len(CLASSES)]]
     if rng.uniform() < 0.4:
         names.append(CLASSES[(index + rng.integers(1, len(CLASSES))) % len(CLASSES)])
@@ -149,39 +156,39 @@ def draw_scene(seed: int, index: int) -> tuple[NDArray[np.uint8], list[_Object]]
     for k in range(count):
         longest = 0.75 if count < 3 else 0.5
         size = min(height, width) * math.exp(rng.uniform(math.log(0.26), math.log(longest)))
-        _add(scene, objects, names[k % len(names)], rng, size, light, cut=False)
+        _add(scene, objects, names[k % len(names)], rng, size, light, crop=False)
     if count < 4 and rng.uniform() < 0.12:
-        # Another class than the image's shows what becomes of one that is only there as difficult: it is unsure.
+        # A class of which the only object is difficult is unsure.
         name = names[1] if len(names) > 1 else CLASSES[rng.integers(len(CLASSES))]
-        _add(scene, objects, name, rng, 0.4 * height, light, cut=True)
-    return _developed(scene, rng), objects
+        _add(scene, objects, name, rng, 0.4 * height, light, crop=True)
+    return _expose(scene, rng), objects
 
 
 def _add(
-    scene: FloatArray, objects: list[_Object], name: str, rng: Generator, size: float, light: FloatArray, cut: bool
+    scene: FloatArray, objects: list[_Object], name: str, rng: Generator, size: float, light: FloatArray, crop: bool
 ) -> None:
-    """Paint one more object where it hides little of the others; leave it out where there is no room.
+    """Paint one more object where it occludes little of the others, if there is such a place.
 
-    With `cut` it lies across the image's border.
+    With `crop` it crosses the border of the image.
     """
     patch = _paint(KINDS[name], rng, size, light)
     area = float(patch[..., 3].sum())
     hidden = 0.75 if rng.uniform() < 0.08 else 0.2
     for _ in range(12):
-        colour, cover = _shifted(patch, scene.shape, rng, cut)
-        seen = float(cover.sum()) / area
-        left = min((float((thing.seen * (1 - cover)).sum()) / thing.area for thing in objects), default=1.0)
-        if left >= 1 - hidden and (0.15 if cut else 0.8) <= seen and (cover >= 0.5).sum() >= 150:
-            _lay(scene, colour, cover, light)
-            objects[:] = [_Object(thing.name, thing.seen * (1 - cover), thing.area) for thing in objects]
+        colour, cover = _shifted(patch, scene.shape, rng, crop)
+        visible = float(cover.sum()) / area
+        left = min((float((item.visible * (1 - cover)).sum()) / item.area for item in objects), default=1.0)
+        if left >= 1 - hidden and (0.15 if crop else 0.8) <= visible and (cover >= 0.5).sum() >= 150:
+            _composite(scene, colour, cover, light)
+            objects[:] = [_Object(item.name, item.visible * (1 - cover), item.area) for item in objects]
             objects.append(_Object(name, cover, area))
             return
 
 
 def _paint(kind: Kind, rng: Generator, size: float, light: FloatArray) -> FloatArray:
-    """An object `size` pixels long under the light: (h, w, 4) float32, colour and cover.
+    """An object of `size` pixels under the light: (h, w, 4) float32, colour and opacity.
 
-    It is painted at twice the resolution, then averaged.
+    It is painted at twice the resolution and averaged.
     """
     turn = rng.uniform(-kind.turn, kind.turn)
     axes = np.array([1.0, rng.uniform(kind.flat, 1)])[:: rng.choice([-1, 1])] * (size / 2)
@@ -200,26 +207,26 @@ def _paint(kind: Kind, rng: Generator, size: float, light: FloatArray) -> FloatA
 
 
 def _lit(canvas: Canvas, light: FloatArray) -> Array:
-    """The painted colours with Lambert's shade and Blinn's highlight, the viewer straight above."""
+    """The colours under Lambert's shading and Blinn's highlight, seen from above."""
     down, right = np.gradient(canvas.height, canvas.step)
     length = np.sqrt(right * right + down * down + 1)
     shade = np.maximum((light[2] - right * light[0] - down * light[1]) / length, 0)
     middle = light + np.array([0, 0, 1], np.float32)
     middle /= np.linalg.norm(middle)
-    shine = np.maximum((middle[2] - right * middle[0] - down * middle[1]) / length, 0)
+    highlight = np.maximum((middle[2] - right * middle[0] - down * middle[1]) / length, 0)
     for _ in range(5):  # to the 32nd
-        shine = shine * shine
-    lit: Array = canvas.colour * (0.45 + 0.72 * shade)[..., None] + (canvas.gloss * shine)[..., None]
+        highlight = highlight * highlight
+    lit: Array = canvas.colour * (0.45 + 0.72 * shade)[..., None] + (canvas.gloss * highlight)[..., None]
     return np.clip(lit, 0, 1)
 
 
-def _shifted(patch: FloatArray, shape: tuple[int, ...], rng: Generator, cut: bool) -> tuple[FloatArray, FloatArray]:
-    """Colour (H, W, 3) and cover (H, W) of the patch somewhere in an image of `shape`."""
+def _shifted(patch: FloatArray, shape: tuple[int, ...], rng: Generator, crop: bool) -> tuple[FloatArray, FloatArray]:
+    """Colour (H, W, 3) and opacity (H, W) of the patch at a random place in an image of `shape`."""
     height, width = shape[:2]
     h, w = patch.shape[:2]
     top = int(rng.uniform(-0.1 * h, max(height - 0.9 * h, 0)))
     left = int(rng.uniform(-0.1 * w, max(width - 0.9 * w, 0)))
-    if cut:
+    if crop:
         out = rng.uniform(0.3, 0.8)
         right, bottom = width - (1 - out) * w, height - (1 - out) * h
         top, left = ((top, int(-out * w)), (top, int(right)), (int(bottom), left))[rng.integers(3)]
@@ -229,8 +236,8 @@ def _shifted(patch: FloatArray, shape: tuple[int, ...], rng: Generator, cut: boo
     return whole[..., :3], whole[..., 3]
 
 
-def _lay(scene: FloatArray, colour: FloatArray, cover: FloatArray, light: FloatArray) -> None:
-    """Put an object on the scene, its soft shadow first."""
+def _composite(scene: FloatArray, colour: FloatArray, cover: FloatArray, light: FloatArray) -> None:
+    """Draw a soft shadow and the object on the scene, in place."""
     spread = 0.06 * math.sqrt(float(cover.sum()))
     down, right = (int(-2.2 * spread * light[i]) for i in (1, 0))
     shape = Image.fromarray((cover * 255).astype(np.uint8))
@@ -242,8 +249,8 @@ def _lay(scene: FloatArray, colour: FloatArray, cover: FloatArray, light: FloatA
     scene[part] += (colour[part] - scene[part]) * cover[part][..., None]
 
 
-def _developed(scene: FloatArray, rng: Generator) -> NDArray[np.uint8]:
-    """The scene as a camera gives it: uneven light, white balance, exposure, grain."""
+def _expose(scene: FloatArray, rng: Generator) -> NDArray[np.uint8]:
+    """The scene as a camera records it: uneven light, white balance, exposure, grain."""
     height, width = scene.shape[:2]
     light = 1 + 0.16 * noise(rng, (height, width), 0.6 * height)
     tint = rng.normal(1, 0.035, 3).astype(np.float32) * rng.uniform(0.82, 1.12)
@@ -253,6 +260,6 @@ def _developed(scene: FloatArray, rng: Generator) -> NDArray[np.uint8]:
 
 
 def _extent(cover: FloatArray) -> tuple[int, int, int, int]:
-    """The tight box, xyxy and exclusive, of the pixels that are covered by half or more."""
+    """The tight box, xyxy, right and bottom exclusive, of the pixels with at least half coverage."""
     rows, columns = np.flatnonzero((cover >= 0.5).any(1)), np.flatnonzero((cover >= 0.5).any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -1,4 +1,4 @@
-"""The grounds that the demo's objects lie on. Each gives (height, width, 3) float32, RGB in [0, 1]."""
+"""The backgrounds of the demo dataset. Each returns (height, width, 3) float32, RGB in [0, 1]."""
 
 import math
 
@@ -22,7 +22,7 @@ def meadow(rng: Generator, height: int, width: int) -> Array:
         )
         for _ in range(64)
     ]
-    # The nearer blades stand lower in the image and hide those behind.
+    # Blades lower in the image are nearer and cover those behind.
     feet = np.sort(rng.uniform(0, 2.25 * height, 800)).tolist()
     for i, y in enumerate(feet):
         x, lean, reach = rng.uniform(0, 2 * width), rng.normal(0, 14), rng.uniform(25, 70)
@@ -43,7 +43,7 @@ def sand(rng: Generator, height: int, width: int) -> Array:
 
 
 def pebbles(rng: Generator, height: int, width: int) -> Array:
-    """A bed of stones: the cells round jittered points of a grid, each domed."""
+    """A bed of stones: domed Voronoi cells of jittered grid points."""
     cell = rng.uniform(16, 34)
     y, x = np.mgrid[:height, :width].astype(np.float32) / np.float32(cell)
     x, y = (axis + 0.12 * noise(rng, (height, width), 0.3 * cell) for axis in (x + 1, y + 1))
@@ -68,14 +68,14 @@ def pebbles(rng: Generator, height: int, width: int) -> Array:
 
 
 def planks(rng: Generator, height: int, width: int) -> Array:
-    """A wooden table, its boards lengthways or across."""
+    """A wooden table, its boards vertical or horizontal."""
     if rng.uniform() < 0.5:
         return np.ascontiguousarray(_boards(rng, width, height).transpose(1, 0, 2))
     return _boards(rng, height, width)
 
 
 def _boards(rng: Generator, height: int, width: int) -> Array:
-    """Boards that run from left to right, with grain and gaps."""
+    """Horizontal boards with grain and gaps."""
     board = rng.uniform(36, 80)
     tone = rgb(rng.uniform(0.05, 0.1), rng.uniform(0.3, 0.6), rng.uniform(0.5, 0.8))
     y = (np.arange(height, dtype=np.float32) + rng.uniform(0, board))[:, None]
@@ -91,7 +91,7 @@ def _boards(rng: Generator, height: int, width: int) -> Array:
 
 
 def landscape(rng: Generator, height: int, width: int) -> Array:
-    """Sky with clouds over ranges of hills, the nearer the darker."""
+    """Sky with clouds over ranges of hills, nearer ones darker."""
     shape = height, width
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     sky = rgb(rng.uniform(0.52, 0.6), rng.uniform(0.3, 0.65), rng.uniform(0.8, 0.97))
@@ -111,7 +111,7 @@ def landscape(rng: Generator, height: int, width: int) -> Array:
 
 
 def water(rng: Generator, height: int, width: int) -> Array:
-    """Ripples that the sky glints in."""
+    """Ripples that reflect the sky."""
     shape = height, width
     wave = noise(rng, shape, 26, 3) + noise(rng, shape, 11, 3) / 2 + noise(rng, shape, 5, 3) / 3
     deep, sky = rgb(rng.uniform(0.48, 0.6), 0.7, rng.uniform(0.3, 0.55)), rgb(0.55, 0.2, 0.95)

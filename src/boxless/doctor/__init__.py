@@ -1,4 +1,4 @@
-"""Can these tags work at all? A verdict for each class, with the reason and the mend."""
+"""Checks of a dataset before training: a verdict for each class, with the reason and the fix."""
 
 from boxless.doctor.examination import examine
 from boxless.doctor.finding import Finding

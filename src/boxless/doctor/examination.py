@@ -1,4 +1,4 @@
-"""Whether a detector can be learned from a set of tags at all, and what to mend before training."""
+"""Whether a detector can be trained on a dataset, and what to fix first."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,43 +7,47 @@ from pathlib import Path
 from typing import Any
 
 from boxless.datasets import load_dataset, split_names
-from boxless.doctor.files import check_copies, check_files
+from boxless.datasets.common import as_text
+from boxless.doctor.files import check_duplicates, check_files
 from boxless.doctor.finding import Finding
-from boxless.doctor.images import images_of, look_at
+from boxless.doctor.images import TaggedImage, read_files, tagged_images
 from boxless.doctor.names import check_names
-from boxless.doctor.tags import Table, check_company, check_counts, check_objects, check_tagging, class_row
+from boxless.doctor.tags import Table, check_co_occurrence, check_counts, check_objects, check_tagging, class_row
 from boxless.errors import BoxlessError
-from boxless.progress import announce
+from boxless.files import expand_user
+from boxless.logs import log_warnings
 from boxless.structures import Dataset
 
-_USUAL = ("trainval", "train")
-"""What training takes where no split is named, as `load_dataset` does."""
+_DEFAULTS = ("trainval", "train")
+"""The splits that `load_dataset` takes if none is named."""
 
 
 def examine(
     data: Dataset | str | os.PathLike[str], split: str | None = None, classes: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Say of each class whether it can be learned from these tags, and what is wrong with tags and images.
+    """Check for each class whether a detector can be trained on these tags, and report problems of tags and images.
 
-    Judged are the images that training would take: those of `trainval`, else of `train`, else all. Where no split is
-    named, the others are looked at too: for images that lie in two splits, for broken and tiny ones, copies, and
-    class names. A split that is others put together, as VOC's trainval is, is not held against them.
+    Class verdicts are based on the images that training would use: those of `trainval`, else of `train`, else all. If
+    no split is named, images of all splits are checked for duplicates across splits and within them, unreadable and
+    tiny files, and class names. A split that is the union of others, as VOC's trainval, is not compared with them.
 
-    A fine class is one that nothing in the data stands in the way of; how good its boxes get depends on more than
-    that. Tags are enough. Boxes, where there are any, serve to count objects and nothing else: whether an image shows
-    one dog or three, tags cannot tell. Copies of a file are judged once.
+    The verdict on a class is fine if the data has no problem with it; the accuracy of its boxes depends on more than
+    that. Tags are enough: boxes are only used to count objects, since tags do not tell one dog from three. Identical
+    files count once.
 
     Args:
         data: a dataset, or a path that `load_dataset` takes.
-        split: look at this one only.
-        classes: judge these only; other tags still count as company, for the network sees what they stand for.
+        split: check only this one.
+        classes: report only these; co-occurrence with other classes is still counted.
 
     Returns:
-        JSON-able: `data` (its name); `judged` (splits); `images` (how many were judged); `warnings` of the loader;
-        `classes`, for each its `verdict` (fine, weak, hopeless) and `reasons` (names of faults), `images` that show
-        it, `negatives` that do not, `unsure` ones, `company` (the class most often beside it and its `share` of the
-        images; None where it is always alone) and `single_object` (share of its images with exactly one of it;
-        None without boxes); `findings`, the gravest first, each as `Finding` describes it.
+        JSON-serialisable: `summary`, what was understood of each split, see `Dataset.summary`; `data` (its name);
+        `splits` that the verdicts are based on, and the number of their `images`;
+        `warnings` of the loader; `classes`, for each its `verdict` (fine, weak, hopeless) and `reasons` (names of
+        faults), the numbers of `images` with it, of `negatives` without it and of `unsure` ones, `co_occurrence` (the
+        `class` that most often occurs with it, and its `share` of the images; None if no other does) and
+        `single_object` (share of its images with exactly one object of it; None without boxes); `findings`, the most
+        severe first, with the fields of `Finding`.
 
     Raises:
         BoxlessError: the data cannot be loaded, no image can be read, or a class does not exist.
@@ -54,48 +58,61 @@ def examine(
     wanted = names if classes is None else tuple(dict.fromkeys(classes))
     if unknown := [name for name in wanted if name not in names]:
         raise BoxlessError(f"there is no class {', '.join(map(repr, unknown))}; there are: {', '.join(names)}")
-    warnings = [f"{name}: {line}" for name in parts for line in announce(splits[name]).warnings]
-    looks, broken = look_at(dict.fromkeys(sample.path for dataset in splits.values() for sample in dataset.samples))
-    images = images_of(parts, looks)
-    judged = next(([usual] for usual in _USUAL if usual in splits), list(parts))
-    once = list({p.look.key: p for p in images_of({name: splits[name] for name in judged}, looks)}.values())
-    if not once:
+    warnings = [f"{name}: {line}" for name in parts for line in log_warnings(splits[name]).warnings]
+    files, broken = read_files(dict.fromkeys(sample.path for dataset in splits.values() for sample in dataset.samples))
+    images = tagged_images(parts, files)
+    used = next(([default] for default in _DEFAULTS if default in splits), list(parts))
+    all_used = tagged_images({name: splits[name] for name in used}, files)
+    distinct = list({image.file.key: image for image in all_used}.values())
+    if not distinct:
         raise BoxlessError(f"no image can be read; the first: {next(iter(broken.values()), 'none there')}")
-    table = Table.of(once, names)
-    misnamed = check_names(images, names, wanted)
-    findings = [
-        *unusable,
-        *check_counts(table, wanted, misnamed),
-        *check_company(table, wanted),
-        *misnamed,
-        *check_files(images, broken),
-        *check_copies(images),
-        *check_tagging(once),
-        *check_objects(once, wanted),
-    ]
-    findings.sort(key=lambda finding: ("hopeless", "weak", "note").index(finding.level))
+    table = Table.of(distinct, names)
+    findings = sorted(
+        [*unusable, *_findings(images, distinct, broken, table, wanted)],
+        key=lambda finding: ("hopeless", "weak", "note").index(finding.level),
+    )
     return {
-        "data": data.name if isinstance(data, Dataset) else Path(data).expanduser().resolve().name,
-        "judged": judged,
-        "images": len(once),
+        "summary": [f"{name}: {dataset.summary}" for name, dataset in splits.items() if dataset.summary],
+        "data": data.name if isinstance(data, Dataset) else as_text(expand_user(data).resolve().name),
+        "splits": used,
+        "images": len(distinct),
         "warnings": warnings,
-        "classes": {name: class_row(name, table, once, findings) for name in wanted},
+        "classes": {name: class_row(name, table, distinct, findings) for name in wanted},
         "findings": [asdict(finding) for finding in findings],
     }
 
 
+def _findings(
+    images: Sequence[TaggedImage],
+    distinct: Sequence[TaggedImage],
+    broken: Mapping[Path, str],
+    table: Table,
+    wanted: Sequence[str],
+) -> list[Finding]:
+    misnamed = check_names(images, table.names, wanted)
+    return [
+        *check_counts(table, wanted, misnamed),
+        *check_co_occurrence(table, wanted),
+        *misnamed,
+        *check_files(images, broken),
+        *check_duplicates(images),
+        *check_tagging(distinct),
+        *check_objects(distinct, wanted),
+    ]
+
+
 def _load(data: Dataset | str | os.PathLike[str], split: str | None) -> tuple[dict[str, Dataset], list[Finding]]:
-    """The splits by name; one that training does not need may be unusable."""
+    """The splits by name; a split that training does not need may fail to load."""
     if isinstance(data, Dataset):
         if split is not None:
-            raise BoxlessError(f"split={split} names a part of a path; here a dataset was given, which is one already")
+            raise BoxlessError(f"split={split} applies to paths only; a dataset was given")
         return {data.name: data}, []
     names = split_names(data)
     if split is not None or not names:
         dataset = load_dataset(data, split)
         return {split or dataset.name: dataset}, []
     splits, findings = {}, []
-    needed = next((usual for usual in _USUAL if usual in names), None)
+    needed = next((default for default in _DEFAULTS if default in names), None)
     for name in names:
         try:
             splits[name] = load_dataset(data, name)
@@ -103,7 +120,7 @@ def _load(data: Dataset | str | os.PathLike[str], split: str | None) -> tuple[di
             if name == needed or (not splits and name == names[-1]):
                 raise
             what = f"the split {name} cannot be used: {str(error).splitlines()[0]}"
-            findings.append(Finding("unusable split", "note", what, "mend it, or leave it out of the data"))
+            findings.append(Finding("unusable split", "note", what, "fix it, or remove it from the data"))
     return splits, findings
 
 

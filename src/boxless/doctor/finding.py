@@ -1,41 +1,43 @@
-"""One fault of a set of tags or images."""
+"""One problem of a dataset's tags or images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from boxless.datasets.problems import printable
 from boxless.images import below
 
 Level = Literal["hopeless", "weak", "note"]
-"""`hopeless` and `weak` are a class's verdict, or what to mend in the whole set; a `note` is good to know."""
+"""`hopeless` and `weak` are the verdict on a class, or need a fix in the dataset; a `note` is information."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault of a set of tags, wherever it occurs.
+    """One problem of a dataset, with all its occurrences.
 
     Args:
         fault: its name, in a few words.
-        level: how bad it is.
+        level: its severity.
         what: what was found, with numbers.
-        mend: what to do.
-        classes: whose verdict it decides, or whom a note is about; none if it is of the whole set.
-        images: the files it is about, those that show the same in one group.
+        fix: what to do.
+        classes: the classes whose verdict it determines, or that a note is about; none if it concerns the whole
+        dataset.
+        images: the files it concerns; files that show the same image are in one group.
     """
 
     fault: str
     level: Level
     what: str
-    mend: str
+    fix: str
     classes: list[str] = field(default_factory=list)
     images: list[list[str]] = field(default_factory=list)
 
 
 def name_files(groups: Sequence[Sequence[str]], data: Path) -> list[str]:
-    """A finding's images for people to read: a line a group, as seen from the data, and the first few only."""
-    return _few([", ".join(_few([below(data, file) for file in group])) for group in groups])
+    """The first few images of a finding for display: one line per group, paths relative to the data."""
+    return _first([", ".join(_first([printable(below(data, file)) for file in group])) for group in groups])
 
 
-def _few(words: list[str]) -> list[str]:
+def _first(words: list[str]) -> list[str]:
     return words[:3] + ([f"... and {len(words) - 3:,} more"] if len(words) > 3 else [])

@@ -1,94 +1,89 @@
-"""What the images of a data set show: read once, and put together with their tags."""
+"""The images of a dataset: files are read once, grouped by content, and joined with their tags."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from boxless.doctor.similarity import BITS, group_alike, group_same, image_hash, thumbnail
-from boxless.errors import ImageError
+from boxless.doctor.similarity import group_duplicates, group_scenes, thumbnail, turned_hashes
 from boxless.images import content_key, read_image
-from boxless.progress import track_threads
+from boxless.parallel import map_images
 from boxless.structures import Dataset, FloatArray
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a file shows.
+class ImageFile:
+    """The content of a file.
 
     Args:
         key: its content key.
-        side: its longer side in pixels.
-        alike: a number it shares with files that look much like it, as of one scene.
-        same: a number it shares with files that show the same image.
+        longest_side: in pixels.
+        scene: a number shared by files that look similar, such as photos of one scene.
+        duplicates: a number shared by files that show the same image, also turned or mirrored.
+        upright: a number shared by files that show the same image the same way up.
     """
 
     key: str
-    side: int
-    alike: int
-    same: int
+    longest_side: int
+    scene: int
+    duplicates: int
+    upright: int
 
 
 @dataclass(frozen=True)
-class Image:
-    """An image in a split, its tags by name, since splits may number them differently.
+class TaggedImage:
+    """An image of a split; tags are names, since splits may number them differently.
 
     Args:
-        objects: how many of each class there are; None where there are no boxes.
+        split: name of the split.
+        path: the image's file.
+        file: its content.
+        tags: classes in the image.
+        unsure: classes that may be in the image.
+        objects: number of objects of each class; None without boxes.
     """
 
     split: str
     path: Path
-    look: Look
+    file: ImageFile
     tags: frozenset[str]
     unsure: frozenset[str]
     objects: Counter[str] | None
 
 
-def look_at(paths: Iterable[Path]) -> tuple[dict[Path, Look], dict[Path, str]]:
-    """Read all images.
+def read_files(paths: Collection[Path]) -> tuple[dict[Path, ImageFile], dict[Path, str]]:
+    """Read image files.
 
     Returns:
-        What each file shows, and those that cannot be read -> reason.
+        The content of each file, and the files that cannot be read -> reason.
     """
-    files = list(paths)
-    seen, broken = {}, {}
-    with closing(track_threads(_read, files, "Look at images", None)) as found:
-        for path, result in zip(files, found, strict=True):
-            if isinstance(result, ImageError):
-                broken[path] = str(result)
-            else:
-                seen[path] = result
-    thumbs = {key: thumb for key, _, thumb in seen.values()}
-    alike = group_alike(np.array([image_hash(thumb) for thumb in thumbs.values()], np.bool_).reshape(-1, BITS))
-    same = group_same(alike, list(thumbs.values()))
-    groups = dict(zip(thumbs, zip(alike.tolist(), same.tolist(), strict=True), strict=True))
-    return {path: Look(key, side, *groups[key]) for path, (key, side, _) in seen.items()}, broken
+    broken: dict[Path, str] = {}
+    read = dict(map_images(_read, paths, "Read images", None, broken))
+    thumbs = {key: thumb for key, _, thumb in read.values()}
+    images = list(thumbs.values())
+    scenes = group_scenes(turned_hashes(images))
+    duplicates, upright = group_duplicates(scenes, images), group_duplicates(scenes, images, orientations=1)
+    groups = dict(zip(thumbs, zip(scenes.tolist(), duplicates.tolist(), upright.tolist(), strict=True), strict=True))
+    return {path: ImageFile(key, side, *groups[key]) for path, (key, side, _) in read.items()}, broken
 
 
-def _read(path: Path) -> tuple[str, int, FloatArray] | ImageError:
-    try:
-        image = read_image(path)
-        return content_key(path), max(image.shape[:2]), thumbnail(image)
-    except ImageError as error:
-        return error
+def _read(path: Path) -> tuple[str, int, FloatArray]:
+    image = read_image(path)
+    return content_key(path), max(image.shape[:2]), thumbnail(image)
 
 
-def images_of(splits: Mapping[str, Dataset], looks: Mapping[Path, Look]) -> list[Image]:
-    """The images of the splits, those that could be read."""
+def tagged_images(splits: Mapping[str, Dataset], files: Mapping[Path, ImageFile]) -> list[TaggedImage]:
+    """The images of the splits whose files could be read."""
     return [
-        Image(
+        TaggedImage(
             split,
             sample.path,
-            looks[sample.path],
+            files[sample.path],
             frozenset(dataset.classes[tag] for tag in sample.tags),
             frozenset(dataset.classes[tag] for tag in sample.unsure),
             None if (boxes := sample.annotations) is None else Counter(dataset.classes[i] for i in boxes.labels),
         )
         for split, dataset in splits.items()
         for sample in dataset.samples
-        if sample.path in looks
+        if sample.path in files
     ]

@@ -1,8 +1,9 @@
-"""Detections as files that other programs read.
+"""Detections as files for other programs.
 
-Every writer has the same signature: a folder, a stream of (image, its detections), the class names, the detector's
-name for formats that keep it; it returns what it wrote. Images are taken one by one, so the stream may be longer than
-memory. `Detections.labels` index the class names.
+A writer of an export format takes a folder, (image file, detections) pairs, the class names that `Detections.labels`
+index, and the detector's name, for formats with a field for it. It returns the file or folder it wrote. It must consume
+the pairs one at a time, since their images may not fit into memory together, and write each file atomically
+(`boxless.files.write_whole`). Add one with `@FORMATS.register(name)`; `docs/examples/export_format.py` is an example.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,14 +14,20 @@ from boxless.export.label_studio import write_label_studio
 from boxless.export.tables import write_csv
 from boxless.export.voc import write_voc
 from boxless.export.yolo import write_yolo
+from boxless.registry import Registry
 from boxless.structures import Detections
+
+__all__ = ["FORMATS", "Writer"]
 
 Writer = Callable[[Path, Iterable[tuple[Path, Detections]], Sequence[str], str], Path]
 
-FORMATS: dict[str, Writer] = {
-    "coco": write_coco,
-    "voc": write_voc,
-    "yolo": write_yolo,
-    "csv": write_csv,
-    "label-studio": write_label_studio,
-}
+FORMATS: Registry[Writer] = Registry("export format")
+FORMATS.update(
+    {
+        "coco": write_coco,
+        "voc": write_voc,
+        "yolo": write_yolo,
+        "csv": write_csv,
+        "label-studio": write_label_studio,
+    }
+)

@@ -8,21 +8,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from boxless.cache import write_whole
 from boxless.export.common import rows
+from boxless.files import write_whole
 from boxless.structures import Detections
 
 
 def write_coco(out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str], model: str) -> Path:
-    """Write `predictions.json`, whole or not at all.
+    """Write `predictions.json` atomically.
 
-    Ids of images, annotations and categories count from 1, categories in the order of `classes`; bbox is x, y, width,
-    height in pixels; segmentations are empty, as CVAT's importer takes none without. `file_name` is the path as given,
-    since names alone may repeat. Of the images only names and sizes are held in memory.
+    Ids of images, annotations and categories start at 1; categories are in the order of `classes`. `bbox` is x, y,
+    width, height in pixels. `segmentation` is empty, because CVAT's importer requires the key. `file_name` is the path
+    as given, since file names alone may repeat; bytes that are not UTF-8 become `\\udcXX`. Only names and sizes of the
+    images are held in memory.
 
     Args:
         out: the folder of the file.
-        predictions: images and what was found in them.
+        predictions: image files and their detections.
         classes: class names.
         model: the description in `info`.
 
@@ -39,10 +40,10 @@ def write_coco(out: Path, predictions: Iterable[tuple[Path, Detections]], classe
     with write_whole(path) as file:
         file.write(b'{"info": ' + json.dumps({"description": model}).encode() + b",\n")
         file.write(b'"categories": ' + json.dumps(categories).encode() + b',\n"annotations": [')
-        for image_id, (source, found) in enumerate(predictions, 1):
-            width, height = found.size
+        for image_id, (source, detections) in enumerate(predictions, 1):
+            width, height = detections.size
             images.append({"id": image_id, "file_name": source.as_posix(), "width": width, "height": height})
-            for label, score, (x1, y1, x2, y2) in rows(found):
+            for label, score, (x1, y1, x2, y2) in rows(detections):
                 count += 1
                 w, h = round(x2 - x1, 2), round(y2 - y1, 2)
                 annotation = {

@@ -1,9 +1,10 @@
-"""Label Studio: tasks with pre-annotations, which a person corrects, and the labeling config that they fit.
+"""Label Studio: tasks with pre-annotations to correct, and the labeling config they belong to.
 
 Source: https://labelstud.io/guide/predictions
 """
 
 import json
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,21 +14,21 @@ from urllib.parse import quote
 
 from defusedxml.ElementTree import fromstring
 
-from boxless.cache import write_whole
 from boxless.errors import BoxlessError
 from boxless.export.common import rows
+from boxless.files import write_whole
 from boxless.structures import Detections
 
 
 @dataclass(frozen=True)
 class Control:
-    """Where boxes go in a labeling config: its RectangleLabels, and the Image that these are drawn on.
+    """The part of a labeling config that takes boxes: a RectangleLabels and the Image it draws on.
 
     Args:
         name: of the RectangleLabels.
         image: name of the Image.
-        key: of the image in a task's data.
-        labels: what a box may be called.
+        key: of the image in the `data` of a task.
+        labels: class names the control offers.
     """
 
     name: str
@@ -39,15 +40,15 @@ class Control:
 def write_label_studio(
     out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str], model: str
 ) -> Path:
-    """Write `tasks.json`, whole or not at all, and beside it `labeling-config.xml` for the project.
+    """Write `tasks.json`, and `labeling-config.xml` for the project, atomically.
 
-    A task's image is `/data/local-files/?d=<path as given>`: Label Studio serves it from below its
-    LOCAL_FILES_DOCUMENT_ROOT. Boxes are shares of the image in percent; a task's score is that of its likeliest
-    class, so that the Data Manager can sort by it.
+    A task's image is `/data/local-files/?d=<path as given>`: Label Studio serves files below its
+    LOCAL_FILES_DOCUMENT_ROOT; the path is percent-encoded by its bytes. Boxes are in percent of the image's width and
+    height. A task's score is the highest image-level score, so that the Data Manager can sort by it.
 
     Args:
         out: the folder of both files.
-        predictions: images and what was found in them.
+        predictions: image files and their detections.
         classes: class names.
         model: `model_version` of the predictions.
 
@@ -61,9 +62,9 @@ def write_label_studio(
     path = out / "tasks.json"
     with write_whole(path) as file:
         file.write(b"[")
-        for number, (source, found) in enumerate(predictions):
-            address = f"/data/local-files/?d={quote(source.as_posix().lstrip('/'))}"
-            task = {"data": {control.key: address}, "predictions": [prediction(found, control, model)]}
+        for number, (source, detections) in enumerate(predictions):
+            address = f"/data/local-files/?d={quote(os.fsencode(source.as_posix().lstrip('/')))}"
+            task = {"data": {control.key: address}, "predictions": [prediction(detections, control, model)]}
             file.write((b",\n" if number else b"\n") + json.dumps(task).encode())
         file.write(b"]\n")
     with write_whole(out / "labeling-config.xml") as file:
@@ -72,24 +73,24 @@ def write_label_studio(
 
 
 def own_control(classes: Collection[str]) -> Control:
-    """The control of the labeling configs that are written here."""
+    """The control of the labeling config that `write_label_studio` writes."""
     return Control("label", "image", "image", classes)
 
 
 def read_labeling_config(config: str, classes: Collection[str]) -> Control:
-    """The first control of somebody's labeling config that takes boxes of any of these classes.
+    """The first control of a labeling config that takes boxes of at least one of these classes.
 
     Args:
         config: XML.
         classes: of the detector.
 
     Raises:
-        BoxlessError: it is no XML, or has no such control.
+        BoxlessError: it is not XML, or has no such control.
     """
     try:
         view = fromstring(config)
     except (ET.ParseError, ValueError) as error:
-        raise BoxlessError(f"the labeling config is no XML ({error}); mend it in the project's settings") from None
+        raise BoxlessError(f"the labeling config is not XML ({error}); fix it in the project's settings") from None
     keys = {image.get("name", ""): image.get("value", "").removeprefix("$") for image in view.iter("Image")}
     for control in view.iter("RectangleLabels"):
         image, labels = control.get("toName", ""), {label.get("value", "") for label in control.iter("Label")}
@@ -97,7 +98,7 @@ def read_labeling_config(config: str, classes: Collection[str]) -> Control:
             return Control(control.get("name", ""), image, keys[image], labels)
     raise BoxlessError(
         f"the labeling config has no RectangleLabels on an Image with one of the labels {', '.join(classes)}; "
-        "take the one that boxless predict --format label-studio writes"
+        "use the one that boxless predict --format label-studio writes"
     )
 
 
@@ -112,15 +113,15 @@ def labeling_config(control: Control) -> str:
     return ET.tostring(view, encoding="unicode") + "\n"
 
 
-def prediction(found: Detections, control: Control, model: str) -> dict[str, Any]:
-    """One image's boxes as a Label Studio prediction; boxes of classes that the control does not offer are left out.
+def prediction(detections: Detections, control: Control, model: str) -> dict[str, Any]:
+    """An image's boxes as a Label Studio prediction, without those of classes that the control does not offer.
 
     Args:
-        found: boxes in pixels.
-        control: where they go.
+        detections: boxes in pixels.
+        control: the part of the labeling config that takes them.
         model: `model_version`.
     """
-    width, height = found.size
+    width, height = detections.size
     result = [
         {
             "id": f"box-{number}",
@@ -136,16 +137,16 @@ def prediction(found: Detections, control: Control, model: str) -> dict[str, Any
                 "width": _percent(x2 - x1, width),
                 "height": _percent(y2 - y1, height),
                 "rotation": 0,
-                "rectanglelabels": [found.classes[label]],
+                "rectanglelabels": [detections.classes[label]],
             },
             "score": score,
         }
-        for number, (label, score, (x1, y1, x2, y2)) in enumerate(rows(found), 1)
-        if found.classes[label] in control.labels
+        for number, (label, score, (x1, y1, x2, y2)) in enumerate(rows(detections), 1)
+        if detections.classes[label] in control.labels
     ]
-    return {"model_version": model, "score": round(float(found.image_scores.max()), 6), "result": result}
+    return {"model_version": model, "score": round(float(detections.image_scores.max()), 6), "result": result}
 
 
 def _percent(pixels: float, side: int) -> float:
-    # A hundredth of a pixel, as `rows` gives them, at any size that can be decoded.
+    # Six digits resolve the 0.01 pixels of `rows` in the largest image that can be decoded.
     return round(100 * pixels / side, 6)

@@ -1,22 +1,31 @@
-"""How boxes are learned from tags. A method is a composition of heads, not a class of its own: see `presets`."""
+"""Models, one a file, and what they are made of. Importing this package registers every `head.kind`."""
 
-from boxless.methods.box_supervised import BoxSupervisedDetector
-from boxless.methods.cam import Localizer
-from boxless.methods.fast_rcnn import FastRCNN
-from boxless.methods.fcos import FCOS
-from boxless.methods.mil import MILDetector
-from boxless.methods.outputs import ViewOutput
-from boxless.methods.presets import PRESETS, Model, build_model, preset
+from boxless.methods.base import Model, ViewOutput
+from boxless.methods.box_supervised import BoxSupervised, BoxSupervisedConfig
+from boxless.methods.cam import CAM, CAMConfig, HeatmapModel
+from boxless.methods.fast_rcnn import FastRCNN, FastRCNNConfig
+from boxless.methods.fcos import FCOS, FCOSConfig
+from boxless.methods.mil import MILConfig, MILDetector
+from boxless.methods.oquab import Oquab, OquabConfig
+from boxless.methods.presets import DEFAULT_METHOD, PRESETS, preset
 
 __all__ = [
+    "CAM",
+    "DEFAULT_METHOD",
     "FCOS",
     "PRESETS",
-    "BoxSupervisedDetector",
+    "BoxSupervised",
+    "BoxSupervisedConfig",
+    "CAMConfig",
+    "FCOSConfig",
     "FastRCNN",
-    "Localizer",
+    "FastRCNNConfig",
+    "HeatmapModel",
+    "MILConfig",
     "MILDetector",
     "Model",
+    "Oquab",
+    "OquabConfig",
     "ViewOutput",
-    "build_model",
     "preset",
 ]

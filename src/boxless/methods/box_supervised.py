@@ -1,121 +1,59 @@
-"""What detectors that boxes teach have in common: what describes a cell, and who says what is in an image."""
+"""What heads trained on boxes have in common: the CAM for image-level scores, and principal components of the maps."""
 
-from collections.abc import Iterable, Sequence
+from typing import Annotated, ClassVar
 
-import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from boxless.backbones import Backbone
-from boxless.config import LocalizerConfig
+from boxless.config import HeadConfig
 from boxless.features import Batch
-from boxless.methods.cam import Localizer
-from boxless.methods.heads import cell_rms, unit_rms
-from boxless.methods.outputs import ViewOutput
+from boxless.methods.base import Model, ViewOutput
+from boxless.methods.cam import CAM, CAMConfig
+from boxless.methods.pca import HypercolumnPCA
 
 IMAGE_SCORE_POWER = 0.25
-"""Power of how likely the class is in the image: of few images the localizer learns the tags by heart, and the head
-is the better judge of others (docs/experiments.md)."""
+"""Exponent of the image-level score that multiplies a box's score: on small sets the CAM classifier overfits the tags,
+and the head classifies other images better."""
 
 
-class PCA(nn.Module):
-    """Principal components of the cells of maps, of one magnitude, fitted once and then fixed.
+class BoxSupervisedConfig(HeadConfig):
+    """Settings of all heads that are trained on boxes.
 
     Args:
-        channels: of the maps that describe a cell together; its part of each is scaled to the same magnitude first.
-        components: how many are kept; the first has a variance of one.
+        pca_dims: principal components kept of the backbone's last map, and of the earlier maps together; all networks
+            of a run share them.
     """
 
-    def __init__(self, channels: Sequence[int], components: int) -> None:
-        super().__init__()
-        self.channels = tuple(channels)
-        total = sum(channels)
-        components = min(components, total)
-        self.register_buffer("mean", torch.zeros(total))
-        self.register_buffer("components", torch.eye(total)[:components].clone())
-        self.mean: Tensor
-        self.components: Tensor
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """The components of `unit_rms`d maps, each (C, h, w), of cells of any magnitude: (components, h, w)."""
-        found = -(self.components @ self.mean)[:, None]
-        for own, weights in zip(maps, torch.split(self.components, list(self.channels), dim=1), strict=True):
-            # A cell's scale is the same for all its channels: applied to the few that come out, no map is copied.
-            found = found + weights @ own.flatten(1) / cell_rms(own).flatten()
-        return found.view(-1, *maps[0].shape[1:])
-
-    def fit(self, total: Tensor, products: Tensor, number: int) -> None:
-        """Fit to `number` cells from their sum (C,) and the sum of their outer products (C, C)."""
-        mean = total.double() / number
-        values, vectors = torch.linalg.eigh(products.double() / number - torch.outer(mean, mean))
-        kept = vectors.flip(1)[:, : len(self.components)] / values[-1].clamp(min=1e-12).sqrt()
-        self.mean.copy_(mean)
-        self.components.copy_(kept.T)
+    box_supervised: ClassVar[bool] = True
+    pca_dims: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (192, 64)
 
 
-class BoxSupervisedDetector(nn.Module):
-    """The part of a detector that is the same whichever head the boxes teach.
+class BoxSupervised(Model):
+    """A head on the principal components of a frozen backbone's hypercolumns, beside a CAM.
 
-    The network below is frozen, so all that is learned beside the head is learned before it: a localizer that says how
-    likely each class is in the image and has its heatmap, and the principal components of the cells of hypercolumns.
+    The CAM and the principal components are fitted before the head and not trained with it: `cam` and `pca` are what
+    the networks of one run share.
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
-        components: how many are kept of the last map, and of the earlier ones together.
+        config: settings.
         classes: number of classes.
     """
 
-    def __init__(self, backbone: Backbone, components: tuple[int, int], classes: int) -> None:
-        super().__init__()
-        self.tail = nn.Sequential()
+    def __init__(self, backbone: Backbone, config: BoxSupervisedConfig, classes: int) -> None:
+        super().__init__(nn.Sequential())
         self.stride, self.classes = backbone.stride, classes
-        self.channels = (backbone.channels, *backbone.level_channels)
-        early = backbone.level_channels[0]
-        self.localizer = Localizer(nn.Sequential(), backbone.channels, LocalizerConfig(objectness=True), classes, early)
-        self.last = PCA(self.channels[:1], components[0])
-        self.earlier = PCA(self.channels[1:], components[1])
+        self.cam = CAM(backbone, nn.Sequential(), CAMConfig(objectness=True), classes).requires_grad_(False)
+        self.pca = HypercolumnPCA((backbone.channels, *backbone.level_channels), config.pca_dims)
 
     @property
-    def out_channels(self) -> int:
-        """How many numbers describe a cell."""
-        return len(self.last.components) + len(self.earlier.components)
+    def threshold(self) -> Tensor:
+        """The CAM's threshold, see `HeatmapModel`."""
+        return self.cam.threshold
 
-    def start_from(self, localizer: Localizer) -> None:
-        """Take over a trained localizer, which says what is in an image and where; it is not trained on."""
-        self.localizer.load_state_dict(localizer.state_dict())
-        self.localizer.requires_grad_(False)
-
-    def follow(self, other: "BoxSupervisedDetector") -> None:
-        """Take over another's localizer and principal components, of the same number; neither is fitted anew."""
-        self.start_from(other.localizer)
-        self.last.load_state_dict(other.last.state_dict())
-        self.earlier.load_state_dict(other.earlier.state_dict())
-
-    def first_opinions(self, batch: Batch) -> list[ViewOutput]:
-        """What the localizer says of each view in evaluation mode: what is in it, and heatmaps."""
-        found = self.localizer(batch)
+    def cam_outputs(self, batch: Batch) -> list[ViewOutput]:
+        """Image-level scores, CAMs and objectness of each view, in evaluation mode."""
+        found = self.cam(batch)
         assert isinstance(found, list)
         return found
-
-    def fit_pca(self, maps: Iterable[Tensor]) -> None:
-        """Fit the principal components to maps (C, h, w)."""
-        sums: list[tuple[Tensor, Tensor]] = []
-        number = 0
-        for view in maps:
-            last, *earlier = (unit_rms(part).flatten(1) for part in self._parts(view))
-            parts = (last, torch.cat(earlier))
-            own = [(cells.sum(dim=1), cells @ cells.T) for cells in parts]
-            sums = own if not sums else [(a + c, b + d) for (a, b), (c, d) in zip(sums, own, strict=True)]
-            number += last.shape[1]
-        for projection, (total, products) in zip((self.last, self.earlier), sums, strict=True):
-            projection.fit(total, products, number)
-
-    def project(self, view: Tensor) -> Tensor:
-        """What the head reads of a map of hypercolumns: (C, h, w) -> (out_channels, h, w)."""
-        last, *earlier = self._parts(view)
-        # Nothing of it is learned, and differences of large numbers want all their digits.
-        with torch.autocast(view.device.type, enabled=False):
-            return torch.cat([self.last([last]), self.earlier(earlier)])
-
-    def _parts(self, view: Tensor) -> tuple[Tensor, ...]:
-        """The last map and the earlier ones, (C, h, w) each."""
-        return torch.split(view.float(), list(self.channels))

@@ -1,67 +1,82 @@
-"""Image -> class heatmaps through global pooling: Oquab et al. (CVPR 2015) and CAM (Zhou et al., CVPR 2016)."""
+"""Class activation maps (CAM; Zhou et al., CVPR 2016): a linear classifier of averaged features, and its heatmaps."""
 
 import math
 from itertools import pairwise
-from typing import cast
+from typing import Annotated, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from boxless.config import LocalizerConfig
+from boxless.backbones import Backbone
+from boxless.config import HEADS, HeadConfig
 from boxless.features import Batch
-from boxless.methods.cam_threshold import DEFAULT_THRESHOLD
+from boxless.methods.base import Model, ViewOutput
 from boxless.methods.losses import image_label_loss
 from boxless.methods.objectness import Objectness
-from boxless.methods.outputs import ViewOutput
+
+DEFAULT_THRESHOLD = 0.1
+"""The threshold where too few boxes tell a better one."""
 
 
-class Localizer(nn.Module):
-    """A fully convolutional head that makes one map a class, pooled to one score a class.
+@HEADS.register("cam")
+class CAMConfig(HeadConfig):
+    """Class activation maps of a linear classifier.
 
-    With `average` pooling and no hidden layer this is a linear classifier on globally averaged features, and its maps
-    are class activation maps (Zhou et al., equation 2). With `max` pooling it is Oquab's network: the score of a class
-    is that of its best place (section 3). A maximum teaches one place an image and class; with `sharpness` training
-    begins near the average of all places and ends near the maximum.
+    Args:
+        threshold: locations of at least this fraction of a map's maximum belong to the object; null fits it after
+            training, by how consistent boxes are across two scales (`training/cam_boxes.py`).
+        objectness: whether class-agnostic objectness is trained on the locations where the maps are certain, and
+            combined with the maps to find where objects end (`methods/objectness.py`); needs `backbone.freeze=all`.
+    """
+
+    kind: str = "cam"
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    objectness: bool = False
+
+    @property
+    def hypercolumns(self) -> bool:
+        """Objectness reads the map of an earlier stage."""
+        return self.objectness
+
+    def build(self, backbone: Backbone, tail: nn.Sequential, classes: int) -> "CAM":
+        """See `HeadConfig.build`."""
+        return CAM(backbone, tail, self, classes)
+
+
+class HeatmapModel(Model):
+    """A fully convolutional head with one map a class, pooled to one score a class.
 
     Args:
         tail: the backbone's trained stages; empty where all is frozen.
-        channels: of the map that the tail gives, those of hypercolumns not counted.
-        config: layers and pooling.
-        classes: number of classes.
-        early: channels of the first level of the hypercolumns behind them, for `config.foreground`.
+        widths: channels of the map that the tail gives, of hidden layers, and the number of classes.
+        kernel: side of the first hidden layer's kernel.
+        dropout: rate before every layer but the first.
+        threshold: fraction of a map's maximum from which a location belongs to the object; NaN until it is fitted.
     """
 
     def __init__(
-        self, tail: nn.Sequential, channels: int, config: LocalizerConfig, classes: int, early: int = 0
+        self, tail: nn.Sequential, widths: tuple[int, ...], kernel: int, dropout: float, threshold: float
     ) -> None:
-        super().__init__()
-        self.tail = tail
-        self.channels = channels
-        self.early = slice(channels, channels + early)
-        # It is fitted when the rest has been trained, and has no part in the losses.
-        self.objectness = Objectness(early).requires_grad_(False) if config.objectness else None
-        self.pooling = config.pooling
-        self.sharpness = config.sharpness
-        # With the weights, as training finds it where the configuration leaves it open; no number until the foreground
-        # has been fitted.
-        self.register_buffer(
-            "threshold", torch.tensor(math.nan if config.objectness else config.threshold or DEFAULT_THRESHOLD)
-        )
+        super().__init__(tail)
+        self.channels = widths[0]
+        # A buffer, so that it is saved with the weights.
+        self.register_buffer("threshold", torch.tensor(threshold))
         self.threshold: Tensor
-        self.progress = 0.0
-        """Share of the training that is done, as the loop sets it."""
         layers: list[nn.Module] = []
-        widths = [channels, *config.hidden, classes]
         for depth, (before, after) in enumerate(pairwise(widths)):
-            side = config.kernel if depth == 0 and config.hidden else 1
-            layers += [nn.ReLU(inplace=True), nn.Dropout(config.dropout)] if depth else []
+            side = kernel if depth == 0 else 1
+            layers += [nn.ReLU(inplace=True), nn.Dropout(dropout)] if depth else []
             layers.append(nn.Conv2d(before, after, side, padding=side // 2))
         self.head = nn.Sequential(*layers)
 
-    @property
-    def needs_averages_only(self) -> bool:
-        """Whether an image's averaged feature map gives the same losses as the map itself."""
-        return self.pooling == "average" and len(self.head) == 1 and len(self.tail) == 0
+    def pool(self, heatmaps: Tensor) -> Tensor:
+        """Class logits (classes,) of the class maps (classes, h, w) of one view, bias included."""
+        raise NotImplementedError
+
+    def objectness_of(self, maps: Tensor) -> Tensor | None:
+        """Log odds (h, w) that a location of the tail's maps (C, h, w) is on an object; None where that is unknown."""
+        return None
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
         """Losses in training mode, one `ViewOutput` a view in evaluation mode."""
@@ -69,24 +84,21 @@ class Localizer(nn.Module):
         logits, maps = self.score(batch, features)
         if self.training:
             assert batch.image_labels is not None
-            return {"tags": image_label_loss(logits, batch.image_labels, logits=True)}
-        objects: list[Tensor | None] = [None] * len(maps)
-        if self.objectness is not None and not self.threshold.isnan():
-            objects = [self.objectness(row[self.early]) for row in batch.own(features)]
-        rows = zip(logits.sigmoid(), maps, objects, strict=True)
-        return [ViewOutput(scores, maps=row, objectness=places) for scores, row, places in rows]
+            return {"image labels": image_label_loss(logits, batch.image_labels, logits=True)}
+        rows = zip(logits.sigmoid(), maps, batch.own(features), strict=True)
+        return [ViewOutput(scores, maps=row, objectness=self.objectness_of(own)) for scores, row, own in rows]
 
     def score(self, batch: Batch, maps: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits (B, classes) and class heatmaps, for each view (classes, h, w), of the tail's maps (B, C, H, W).
+        """Logits (B, classes) and heatmaps, for each view (classes, h, w), of the tail's maps (B, C, H, W).
 
-        The bias of the last layer is left out of the heatmaps, as in equation 2 of CAM: zero then means that a place
-        speaks neither for nor against the class.
+        The bias of the last layer is left out of the heatmaps, as in equation 2 of CAM: at zero a location is evidence
+        neither for nor against the class.
         """
         own = batch.own(self.head(maps[:, : self.channels]).float())
-        return torch.stack([self._pool(row) for row in own]), [row - self._bias for row in own]
+        return torch.stack([self.pool(row) for row in own]), [row - self._bias for row in own]
 
     def heatmaps(self, maps: Tensor) -> Tensor:
-        """Class heatmaps (B, classes, h, w) of the tail's maps (B, C, h, w) without padding."""
+        """Heatmaps (B, classes, h, w) of the tail's maps (B, C, h, w) without padding."""
         planes: Tensor = self.head(maps[:, : self.channels]).float()
         return planes - self._bias
 
@@ -94,18 +106,38 @@ class Localizer(nn.Module):
     def _bias(self) -> Tensor:
         return cast(Tensor, cast(nn.Conv2d, self.head[-1]).bias)[:, None, None]
 
-    def _pool(self, row: Tensor) -> Tensor:
-        if self.pooling == "average":
-            return row.mean(dim=(1, 2))
-        if not self.training or self.sharpness is None:
-            return row.amax(dim=(1, 2))
-        first, last = self.sharpness
-        return soft_maximum(row, first * (last / first) ** self.progress)
 
+class CAM(HeatmapModel):
+    """A linear classifier of globally averaged features; its heatmaps are class activation maps (Zhou, equation 2).
 
-def soft_maximum(maps: Tensor, sharpness: float) -> Tensor:
-    """Log-sum-exp over the places of maps (classes, h, w): (classes,) (Pinheiro & Collobert, CVPR 2015, section 3.2).
-
-    log(mean(exp(sharpness * x))) / sharpness lies between the mean, where sharpness is small, and the maximum.
+    Args:
+        backbone: for its channels; with `config.objectness` its maps come as hypercolumns.
+        tail: the backbone's trained stages; empty where all is frozen.
+        config: settings.
+        classes: number of classes.
     """
-    return ((maps * sharpness).logsumexp(dim=(1, 2)) - math.log(maps[0].numel())) / sharpness
+
+    def __init__(self, backbone: Backbone, tail: nn.Sequential, config: CAMConfig, classes: int) -> None:
+        early = backbone.level_channels[0] if config.objectness else 0
+        # Objectness and the threshold are fitted after the classifier.
+        threshold = math.nan if config.objectness else config.threshold or DEFAULT_THRESHOLD
+        objectness = Objectness(early).requires_grad_(False) if config.objectness else None
+        super().__init__(tail, (backbone.channels, classes), 1, 0.0, threshold)
+        self.objectness = objectness
+        self.early = slice(backbone.channels, backbone.channels + early)
+
+    @property
+    def needs_averages_only(self) -> bool:
+        """True where the backbone is frozen: the classifier is linear."""
+        return len(self.tail) == 0
+
+    def pool(self, heatmaps: Tensor) -> Tensor:
+        """Global average pooling."""
+        return heatmaps.mean(dim=(1, 2))
+
+    def objectness_of(self, maps: Tensor) -> Tensor | None:
+        """Log odds (h, w) of the early level of hypercolumns (C, h, w); None until they have been fitted."""
+        if self.objectness is None or self.threshold.isnan():
+            return None
+        found: Tensor = self.objectness(maps[self.early])
+        return found

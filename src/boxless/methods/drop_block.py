@@ -1,26 +1,26 @@
-"""Hides from a network, while it learns, the parts of regions that tell most (MIST; Ren et al., CVPR 2020)."""
+"""Concrete DropBlock: drops the most discriminative parts of regions in training (MIST; Ren et al., CVPR 2020)."""
 
 from torch import Tensor, nn
 from torch.distributions import RelaxedBernoulli
 
-MOST = 0.3
-"""The largest share of a region that is to be dropped (MIST, section 4.2, tau; the authors' settings)."""
+MAX_SHARE = 0.3
+"""Largest share of a region to drop (MIST, section 4.2, tau; the authors' settings)."""
 BLOCK = 3
 """Side of a dropped block in cells (the authors' settings)."""
 TEMPERATURE = 0.01
 """Of the Concrete distribution (the authors' code)."""
-AGAINST = 1e-4
-"""Share of the reversed gradient that counts: the authors' weight of 0.01, and a hundredth of the learning rate."""
+REVERSED = 1e-4
+"""Factor of the reversed gradient: the authors' weight of 0.01, and a hundredth of the learning rate."""
 
 
 class ConcreteDropBlock(nn.Module):
-    """Zeroes blocks of pooled regions in training, where a small network says (MIST, section 4.2).
+    """Zeroes blocks of pooled regions in training, where a small network predicts them (MIST, section 4.2).
 
-    That network wants the losses to rise, and the rest wants them to fall: the detector so has to tell an object by all
-    of it. Which blocks are dropped is drawn from a Concrete distribution (Maddison, Mnih, Teh, ICLR 2017), through
-    which the gradient finds its way back; there it is reversed (Ganin and Lempitsky, ICML 2015), so that one optimiser
-    does both. What is left is scaled up to keep the mean, as in DropBlock (Ghiasi, Lin, Le, NeurIPS 2018, algorithm 1).
-    The network looks at regions as they are, and has no part in how they are made.
+    That network is trained to raise the losses that the rest is trained to lower, so the detector has to classify an
+    object by all of it. The dropped blocks are drawn from a Concrete distribution (Maddison, Mnih, Teh, ICLR 2017),
+    through which gradients flow; there they are reversed (Ganin and Lempitsky, ICML 2015), so that one optimizer does
+    both. The remaining cells are scaled up to keep the mean, as in DropBlock (Ghiasi, Lin, Le, NeurIPS 2018, algorithm
+    1). No gradient of the small network reaches the regions.
 
     Args:
         channels: of the pooled regions.
@@ -48,13 +48,13 @@ class ConcreteDropBlock(nn.Module):
         return regions * kept * (kept.numel() / kept.sum().clamp(min=1))
 
     def odds(self, regions: Tensor) -> Tensor:
-        """How likely a block is to be dropped around each cell: (N, 1, side, side), at most `MOST` / `BLOCK`^2."""
+        """Probability that a block is dropped around each cell: (N, 1, side, side), at most `MAX_SHARE` / `BLOCK`^2."""
         logits: Tensor = self.deep(regions) + self.shallow(regions)
-        return logits.float().sigmoid() * (MOST / BLOCK**2)
+        return logits.float().sigmoid() * (MAX_SHARE / BLOCK**2)
 
     def blocks(self, odds: Tensor) -> Tensor:
         """Draw the cells that are dropped, 1 or 0: (N, 1, side, side); the gradient of the odds is reversed."""
         soft = RelaxedBernoulli(odds.new_tensor(TEMPERATURE), probs=odds).rsample()
         grown = nn.functional.max_pool2d(soft, BLOCK, stride=1, padding=BLOCK // 2)
-        # Straight through: ones and zeros on the way there, the gradient of what they were drawn from on the way back.
-        return (grown > 0.5).to(grown.dtype) + AGAINST * (grown.detach() - grown)
+        # Straight-through estimator: ones and zeros forward, the gradient of the relaxed sample backward.
+        return (grown > 0.5).to(grown.dtype) + REVERSED * (grown.detach() - grown)

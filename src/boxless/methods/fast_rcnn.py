@@ -1,165 +1,186 @@
-"""A detector over proposals taught by boxes: Fast R-CNN (Girshick, ICCV 2015) on the maps of a frozen network."""
+"""Fast R-CNN (Girshick, ICCV 2015) over proposals, on the hypercolumns of a frozen backbone."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from boxless.backbones import Backbone
-from boxless.config import FastRCNNConfig
+from boxless.config import HEADS
 from boxless.features import Batch, Targets
-from boxless.methods.box_supervised import IMAGE_SCORE_POWER, BoxSupervisedDetector
-from boxless.methods.heads import (
-    average_regions,
-    context_regions,
-    decode,
-    encode,
-    fully_connected,
-    linear,
-    mirror_boxes,
-)
+from boxless.methods.base import ViewOutput
+from boxless.methods.box_ops import decode, encode, mirror_boxes
+from boxless.methods.box_supervised import IMAGE_SCORE_POWER, BoxSupervised, BoxSupervisedConfig
+from boxless.methods.layers import fully_connected, linear
 from boxless.methods.losses import box_loss, negative_label_loss, refinement_loss
-from boxless.methods.mining import assign, balance, draw, trust
-from boxless.methods.outputs import ViewOutput
+from boxless.methods.matching import match_proposals, reweight, sample_proposals, weighted
+from boxless.methods.roi_pooling import context_regions, roi_average_pool
 
-OBJECTS = 0.33
-"""Share of the proposals on objects in an image's loss."""
-IGNORE = 0.1
-"""Proposals that overlap no box by this much are not background: they may hold an object that nobody has found."""
-ROWS = 128
-"""Regions go through the layers in multiples of this: kernels are compiled for a number of rows, and kept."""
+OBJECT_SHARE = 0.33
+"""Share of the proposals on objects in the loss of an image."""
+IGNORE_IOU = 0.1
+"""Proposals under this IoU with every box are not background: they may hold an object without a box."""
+ROW_MULTIPLE = 128
+"""Regions are padded to a multiple of this: oneDNN compiles and keeps kernels for each number of rows."""
+
+
+@HEADS.register("fast_rcnn")
+class FastRCNNConfig(BoxSupervisedConfig):
+    """A detector over proposals that is trained on boxes (Fast R-CNN; Girshick, ICCV 2015).
+
+    Args:
+        pca_dims: principal components kept of the backbone's last map, and of the earlier maps together; all networks
+            of a run share them.
+        pool: cells a side of the grid over a proposal; each is the mean of the map within, as is the context region.
+        hidden: widths of the fully connected layers.
+        dropout: rate after each of them.
+        samples: most proposals per image and training step, drawn at random: on objects, on background, and of those
+            that boxes say nothing about, which are trained on the classes that the image does not have.
+    """
+
+    scores_proposals: ClassVar[bool] = True
+    kind: str = "fast_rcnn"
+    pool: int = Field(3, ge=1)
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((512, 512), min_length=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    samples: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]] = (40, 48, 16)
+
+    def build(self, backbone: Backbone, tail: nn.Sequential, classes: int) -> "FastRCNN":
+        """See `HeadConfig.build`."""
+        return FastRCNN(backbone, self, classes)
 
 
 class PreparedView(NamedTuple):
-    """A view before any proposal is looked at.
+    """What all proposals of a view share.
 
     Args:
-        view: (out_channels, h, w), what describes its cells.
+        view: (out_channels, h, w), principal components of its locations.
         size: (2,), height and width of the view in pixels.
-        first: what the localizer says.
+        cam: output of the CAM.
     """
 
     view: Tensor
     size: Tensor
-    first: ViewOutput
+    cam: ViewOutput
 
 
-class FastRCNN(BoxSupervisedDetector):
-    """Proposals described by what the maps hold on a grid over them and around them, classified and moved.
+class FastRCNN(BoxSupervised):
+    """Proposals pooled on a grid and with their context, classified and regressed.
 
-    Differs from the paper so that a laptop can do it: the network below is frozen, and as nothing of it is trained,
-    regions are means over exact cells of a grid (integral maps), whose mirror images cost nothing. Proposals that boxes
-    say nothing about learn from the tags which classes they are not. A box scores how likely the class is in it times
-    how likely it is in the image to the power of `IMAGE_SCORE_POWER` (before heatmaps have their say: `Detector.decide`).
+    Differs from the paper so that it trains on a CPU: the backbone is frozen, and regions are means over the exact
+    cells of a grid (integral maps), so that mirroring a region permutes its cells. Proposals that boxes say nothing
+    about are trained on the image's negative labels. The score of a box is its class probability times the image-level
+    score to the power of `IMAGE_SCORE_POWER` (before rescoring, see `Detector.postprocess`).
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
-        config: the composition.
+        config: settings.
         classes: number of classes.
     """
 
     def __init__(self, backbone: Backbone, config: FastRCNNConfig, classes: int) -> None:
-        super().__init__(backbone, config.components, classes)
+        super().__init__(backbone, config, classes)
         self.config = config
-        self.trunk = fully_connected(self.out_channels * (config.pool**2 + 1), config.hidden, config.dropout)
+        self.trunk = fully_connected(self.pca.out_channels * (config.pool**2 + 1), config.hidden, config.dropout)
         self.classify = linear(config.hidden[-1], classes + 1, 0.01)
         self.regress = linear(config.hidden[-1], 4, 0.001)
-        self._kept: tuple[tuple[int, int], Tensor, Tensor] | None = None
+        self._split_weights: tuple[tuple[int, int], Tensor, Tensor] | None = None
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
         """Losses in training mode, one `ViewOutput` a view in evaluation mode."""
         assert batch.boxes is not None
         if self.training:
             return self._losses(batch)
-        return self.judge(self.prepare_view(batch), batch.boxes)
+        return self.score_proposals(self.prepare_views(batch), batch.boxes)
 
-    def prepare_view(self, batch: Batch) -> list[PreparedView]:
-        """What is the same of each view whichever of its proposals are judged, in evaluation mode."""
-        maps = [self.project(view) for view in batch.own(batch.maps)]
-        return [PreparedView(*row) for row in zip(maps, batch.sizes, self.first_opinions(batch), strict=True)]
+    def prepare_views(self, batch: Batch) -> list[PreparedView]:
+        """What does not depend on the proposals, in evaluation mode."""
+        maps = [self.pca(view) for view in batch.own(batch.maps)]
+        return [PreparedView(*row) for row in zip(maps, batch.sizes, self.cam_outputs(batch), strict=True)]
 
-    def judge(self, views: Sequence[PreparedView], proposals: Sequence[Tensor]) -> list[ViewOutput]:
-        """What the head says of proposals (N, 4) of each view, xyxy pixels of the view."""
-        return [self._evidence(*view, boxes) for view, boxes in zip(views, proposals, strict=True)]
+    def score_proposals(self, views: Sequence[PreparedView], proposals: Sequence[Tensor]) -> list[ViewOutput]:
+        """Scores and regressed boxes of the proposals (N, 4) of each view, xyxy pixels of the view."""
+        return [self._output(*view, boxes) for view, boxes in zip(views, proposals, strict=True)]
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.boxes is not None and batch.targets is not None and batch.image_labels is not None
-        maps = [self.project(view) for view in batch.own(batch.maps)]
+        maps = [self.pca(view) for view in batch.own(batch.maps)]
         images = zip(maps, batch.boxes, batch.targets, batch.sizes, batch.image_labels, strict=True)
-        rows = [self._lesson(*image) for image in images]
-        regions, labels, weights, goals, absent = (torch.cat(parts) for parts in zip(*rows, strict=True))
-        number, taught = len(labels), weights > 0
-        held = (labels < self.classes) & taught
+        rows = [self._training_rows(*image) for image in images]
+        regions, labels, weights, deltas, absent = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        number, matched = len(labels), weights > 0
+        held = (labels < self.classes) & matched
         hidden = self.trunk(_padded(regions))
-        logits, moves = self.classify(hidden)[:number].float(), self.regress(hidden)[:number].float()
+        logits, predicted = self.classify(hidden)[:number].float(), self.regress(hidden)[:number].float()
         return {
-            "classes": refinement_loss(logits[taught], labels[taught], weights[taught]),
-            "boxes": box_loss(moves[held], goals[held], weights[held], int(taught.sum())),
-            "absent": negative_label_loss(logits[~taught], absent[~taught]),
+            "classes": refinement_loss(logits[matched], labels[matched], weights[matched]),
+            "boxes": box_loss(predicted[held], deltas[held], weights[held], int(matched.sum())),
+            "negative labels": negative_label_loss(logits[~matched], absent[~matched]),
         }
 
-    def _lesson(
+    def _training_rows(
         self, view: Tensor, proposals: Tensor, targets: Targets, size: Tensor, image_labels: Tensor
     ) -> tuple[Tensor, ...]:
-        """What one image teaches.
+        """Sampled proposals of one image and what they are trained to be.
 
         Returns:
-            Regions (R, D), their labels (R,), weights (R,), where they move (R, 4), and which classes they are not
-            (R, classes): of those without weight, which may be anything that is in the image, nothing else is known.
+            Regions (R, D), labels (R,), weights (R,), deltas to the matched boxes (R, 4), and the classes that the
+            image does not have (R, classes).
         """
-        taught = trust(targets)
-        labels, weights, nearest = assign(proposals, taught, self.classes, IGNORE)
-        rows = draw(labels, weights, self.classes, (*self.config.sample, self.config.elsewhere))
-        boxes, labels = proposals[rows], labels[rows]
-        weights = balance(labels, weights[rows], self.classes, OBJECTS)
-        goals = taught.boxes[nearest[rows]] if len(taught.boxes) else boxes
+        boxes = weighted(targets)
+        labels, weights, nearest = match_proposals(proposals, boxes, self.classes, IGNORE_IOU)
+        rows = sample_proposals(labels, weights, self.classes, self.config.samples)
+        sampled, labels = proposals[rows], labels[rows]
+        weights = reweight(labels, weights[rows], self.classes, OBJECT_SHARE)
+        matched = boxes.boxes[nearest[rows]] if len(boxes.boxes) else sampled
         mirrored = bool(torch.rand(()) < 0.5)
-        regions = _flat(*self._grid(view, boxes, size), mirrored=mirrored)
+        regions = _flat(*self._grid(view, sampled, size), mirrored=mirrored)
         if mirrored:
             width = size[1].item()
-            boxes, goals = mirror_boxes(boxes, width), mirror_boxes(goals, width)
-        return regions, labels, weights, encode(boxes, goals), (image_labels == 0).expand(len(rows), -1)
+            sampled, matched = mirror_boxes(sampled, width), mirror_boxes(matched, width)
+        return regions, labels, weights, encode(sampled, matched), (image_labels == 0).expand(len(rows), -1)
 
-    def _evidence(self, view: Tensor, size: Tensor, first: ViewOutput, proposals: Tensor) -> ViewOutput:
-        """The mean of both mirrorings, beside what the localizer says."""
+    def _output(self, view: Tensor, size: Tensor, cam: ViewOutput, proposals: Tensor) -> ViewOutput:
+        """The mean over both mirrorings, with the CAM's heatmaps and image-level scores."""
         width = size[1].item()
-        looks = []
-        for mirrored, hidden in enumerate(self._both_ways(*map(_padded, self._grid(view, proposals, size)))):
+        outputs = []
+        for mirrored, hidden in enumerate(self._both_mirrorings(*map(_padded, self._grid(view, proposals, size)))):
             boxes = mirror_boxes(proposals, width) if mirrored else proposals
-            logits, moves = self.classify(hidden)[: len(boxes)].float(), self.regress(hidden)[: len(boxes)].float()
-            moved = decode(boxes, moves, size)
-            scores = logits.softmax(dim=1)[:, : self.classes] * first.image_scores**IMAGE_SCORE_POWER
+            logits, deltas = self.classify(hidden)[: len(boxes)].float(), self.regress(hidden)[: len(boxes)].float()
+            moved = decode(boxes, deltas, size)
+            scores = logits.softmax(dim=1)[:, : self.classes] * cam.image_scores**IMAGE_SCORE_POWER
             found = mirror_boxes(moved, width) if mirrored else moved
-            looks.append(replace(first, proposal_scores=scores, boxes=found))
-        return looks[0].mean_with(looks[1])
+            outputs.append(replace(cam, proposal_scores=scores, boxes=found))
+        return outputs[0].mean_with(outputs[1])
 
-    def _both_ways(self, regions: Tensor, surroundings: Tensor) -> tuple[Tensor, Tensor]:
-        """What the trunk makes of regions and of their mirror images, for little more than the price of one.
+    def _both_mirrorings(self, regions: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden features of regions and of their mirror images, at little more than the cost of one.
 
         The first layer is by far the widest. It is linear, so with w' the weights w mirrored, w x and w mirrored(x) are
-        (w + w') / 2 x plus and minus (w - w') / 2 x, of which the one needs only what is symmetric in a region and the
-        other only what is not: half the columns each.
+        (w + w') / 2 x plus and minus (w - w') / 2 x; the first needs only the symmetric part of a region and the second
+        only the antisymmetric part: half the columns each.
         """
-        symmetric, other = self._halves(regions.shape[1:])
+        symmetric, antisymmetric = self._split_first_layer(regions.shape[1:])
         half, whole = regions.shape[2] // 2, (regions.shape[2] + 1) // 2
         left, middle, right = regions[:, :, :half], regions[:, :, half:whole], regions.flip(2)[:, :, :half]
         # The middle column is its own mirror image.
-        even = torch.cat([(left + right).flatten(1), middle.flatten(1), surroundings], dim=1)
-        common = nn.functional.linear(even, symmetric, self._first.bias)
-        difference = nn.functional.linear((left - right).flatten(1), other)
+        even = torch.cat([(left + right).flatten(1), middle.flatten(1), context], dim=1)
+        common = nn.functional.linear(even, symmetric, self._first_layer.bias)
+        difference = nn.functional.linear((left - right).flatten(1), antisymmetric)
         rest = self.trunk[2:]
         return rest(common + difference), rest(common - difference)
 
-    def _halves(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """The first layer's weights for what is symmetric in regions of this shape, and for what is not.
+    def _split_first_layer(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """The first layer's weights for the symmetric and the antisymmetric part of regions of this shape.
 
-        They are kept until the weights change: to compute them takes as long as a hundred regions do.
+        They are kept until the weights change, as splitting them takes as long as a hundred regions do.
         """
-        weights = self._first.weight.detach()
+        weights = self._first_layer.weight.detach()
         state = weights.data_ptr(), weights._version
-        if self._kept is None or self._kept[0] != state:
+        if self._split_weights is None or self._split_weights[0] != state:
             grid = weights[:, : shape.numel()].reshape(-1, *shape)
             half, whole = shape[1] // 2, (shape[1] + 1) // 2
             symmetric, other = (grid + grid.flip(2)) / 2, (grid - grid.flip(2)) / 2
@@ -168,24 +189,24 @@ class FastRCNN(BoxSupervisedDetector):
                 symmetric[:, :, half:whole].flatten(1),
                 weights[:, shape.numel() :],
             ]
-            self._kept = state, torch.cat(parts, dim=1), other[:, :, :half].flatten(1).contiguous()
-        return self._kept[1:]
+            self._split_weights = state, torch.cat(parts, dim=1), other[:, :, :half].flatten(1).contiguous()
+        return self._split_weights[1:]
 
     @property
-    def _first(self) -> nn.Linear:
+    def _first_layer(self) -> nn.Linear:
         layer = self.trunk[1]
         assert isinstance(layer, nn.Linear)
         return layer
 
     def _grid(self, view: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        return average_regions([view], [boxes], [context_regions(boxes, size)], self.stride, self.config.pool)
+        return roi_average_pool([view], [boxes], [context_regions(boxes, size)], self.stride, self.config.pool)
 
 
 def _padded(rows: Tensor) -> Tensor:
-    """Rows (N, ...), and below them zeros up to a multiple of `ROWS`."""
-    return torch.cat([rows, rows.new_zeros(-len(rows) % ROWS, *rows.shape[1:])])
+    """Rows (N, ...), with zeros below up to a multiple of `ROW_MULTIPLE`."""
+    return torch.cat([rows, rows.new_zeros(-len(rows) % ROW_MULTIPLE, *rows.shape[1:])])
 
 
-def _flat(regions: Tensor, surroundings: Tensor, *, mirrored: bool) -> Tensor:
-    """One row a region; the means of a mirrored map are the mirrored means."""
-    return torch.cat([(regions.flip(2) if mirrored else regions).flatten(1), surroundings], dim=1)
+def _flat(regions: Tensor, context: Tensor, *, mirrored: bool) -> Tensor:
+    """One row a region; the means over a mirrored map are the mirrored means."""
+    return torch.cat([(regions.flip(2) if mirrored else regions).flatten(1), context], dim=1)

@@ -1,152 +1,173 @@
-"""A detector without proposals taught by boxes: FCOS (Tian et al., ICCV 2019) on one map of a frozen network."""
+"""FCOS (Tian et al., ICCV 2019) on one map of a frozen backbone: a detector without proposals, trained on boxes."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from boxless.backbones import Backbone
-from boxless.config import FCOSConfig
+from boxless.config import HEADS
 from boxless.features import Batch, Targets
-from boxless.methods.box_supervised import IMAGE_SCORE_POWER, BoxSupervisedDetector
-from boxless.methods.heads import context_regions, cut, paired_iou
-from boxless.methods.outputs import ViewOutput
+from boxless.methods.base import ViewOutput
+from boxless.methods.box_ops import areas, clip_boxes, paired_iou
+from boxless.methods.box_supervised import IMAGE_SCORE_POWER, BoxSupervised, BoxSupervisedConfig
+from boxless.methods.roi_pooling import context_regions
 
-MIDDLE = 0.5
-"""Sides of the part of a box whose cells are taught to find it, over those of the box (centre sampling)."""
+CENTRE_SIDE = 0.5
+"""Sides of the central part of a box, whose cells are trained on it, over those of the box (centre sampling)."""
+FAR_WEIGHT = 0.3
+"""Weight of background cells outside of the context regions of all boxes, for the classes that the image has or may
+have: pseudo labels miss objects."""
 ALPHA, GAMMA = 0.25, 2.0
 """Of the focal loss (Lin et al., ICCV 2017, section 4.1)."""
 PRIOR = 0.01
-"""How likely a class is in a cell before anything is learned (Lin et al., section 4.1)."""
-FARTHEST = math.log(256)
-"""Most that a side may be away from a cell, as the logarithm of strides: an early guess must not overflow."""
+"""Probability of a class in a cell before training (Lin et al., section 4.1)."""
+MAX_LOG_DISTANCE = math.log(256)
+"""Most that a side may be away from a cell, as the log of strides, against overflow early in training."""
 
 
-class FCOS(BoxSupervisedDetector):
-    """Every cell of the map says which class it is in the middle of, how far the object reaches, and how sure that is.
+@HEADS.register("fcos")
+class FCOSConfig(BoxSupervisedConfig):
+    """A detector without proposals that is trained on boxes (FCOS; Tian et al., ICCV 2019).
 
-    FCOS's head (section 3.1) on one level; the quality that stands beside the class is the IoU of the predicted box
-    (Wu, Li, Wang, Image and Vision Computing 2020) instead of centre-ness. A box scores how likely the class is in the
-    cell times its quality, times how likely the class is in the image to the power of `IMAGE_SCORE_POWER` (before heatmaps have
-    their say: `Detector.decide`).
+    Args:
+        pca_dims: principal components kept of the backbone's last map, and of the earlier maps together; all networks
+            of a run share them.
+        channels: of the layers over them.
+    """
+
+    single_view: ClassVar[bool] = True
+    kind: str = "fcos"
+    channels: int = Field(128, ge=1)
+
+    def build(self, backbone: Backbone, tail: nn.Sequential, classes: int) -> "FCOS":
+        """See `HeadConfig.build`."""
+        return FCOS(backbone, self, classes)
+
+
+class FCOS(BoxSupervised):
+    """Every cell of the map predicts a class, the distances to the sides of its box, and the quality of that box.
+
+    FCOS's head (section 3.1) on one level; the quality is the IoU of the predicted box (Wu, Li, Wang, Image and Vision
+    Computing 2020) in place of centre-ness. The score of a box is its class probability times its quality, times the
+    image-level score to the power of `IMAGE_SCORE_POWER` (before rescoring, see `Detector.postprocess`).
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
-        config: the composition.
+        config: settings.
         classes: number of classes.
     """
 
     def __init__(self, backbone: Backbone, config: FCOSConfig, classes: int) -> None:
-        super().__init__(backbone, config.components, classes)
-        self.config = config
+        super().__init__(backbone, config, classes)
         width = config.channels
-        self.reduce = nn.Sequential(nn.Conv2d(self.out_channels, width, 1), nn.ReLU(inplace=True))
+        self.reduce = nn.Sequential(nn.Conv2d(self.pca.out_channels, width, 1), nn.ReLU(inplace=True))
         self.class_tower, self.box_tower = _tower(width), _tower(width)
         self.classify = _last(width, classes, -math.log((1 - PRIOR) / PRIOR))
-        self.reach, self.judge = _last(width, 4, 0), _last(width, 1, 0)
+        self.ltrb, self.quality = _last(width, 4, 0), _last(width, 1, 0)
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
         """Losses in training mode, one `ViewOutput` a view in evaluation mode, whose rows are the cells of its map."""
-        maps = [self.project(view) for view in batch.own(batch.maps)]
+        maps = [self.pca(view) for view in batch.own(batch.maps)]
         if self.training:
             return self._losses(batch, maps)
-        return [self._evidence(*row) for row in zip(maps, batch.sizes, self.first_opinions(batch), strict=True)]
+        return [self._output(*row) for row in zip(maps, batch.sizes, self.cam_outputs(batch), strict=True)]
 
     def _losses(self, batch: Batch, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Equation 2 of FCOS, and the loss of the quality: sums over cells, over the number of those on objects."""
         assert batch.targets is not None and batch.image_labels is not None
-        rows = [self._lesson(*row) for row in zip(maps, batch.targets, batch.sizes, batch.image_labels, strict=True)]
-        logits, quality, boxes, labels, weights, goals = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        images = zip(maps, batch.targets, batch.sizes, batch.image_labels, strict=True)
+        rows = [self._training_cells(*image) for image in images]
+        logits, quality, boxes, labels, weights, matched = (torch.cat(parts) for parts in zip(*rows, strict=True))
         held = labels < self.classes
         number = held.sum().clamp(min=1)
         one_hot = nn.functional.one_hot(labels, self.classes + 1)[:, : self.classes].float()
         focal = sigmoid_focal_loss(logits, one_hot, ALPHA, GAMMA) * weights
-        boxes, goals = boxes[held], goals[held]
-        overlap = paired_iou(boxes.detach(), goals)
-        judged = nn.functional.binary_cross_entropy_with_logits(quality[held], overlap, reduction="sum")
+        boxes, matched = boxes[held], matched[held]
+        overlap = paired_iou(boxes.detach(), matched)
+        quality_loss = nn.functional.binary_cross_entropy_with_logits(quality[held], overlap, reduction="sum")
         return {
             "classes": focal.sum() / number,
-            "boxes": generalized_box_iou_loss(boxes, goals, reduction="sum") / number,
-            "quality": judged / number,
+            "boxes": generalized_box_iou_loss(boxes, matched, reduction="sum") / number,
+            "quality": quality_loss / number,
         }
 
-    def _lesson(self, view: Tensor, targets: Targets, size: Tensor, image_labels: Tensor) -> tuple[Tensor, ...]:
-        """What one image says, cell by cell, and what it is to say: labels, weights (cells, classes) and boxes."""
-        logits, quality, boxes = self._look(view, mirrored=bool(torch.rand(()) < 0.5))
-        labels, weights, nearest = match_cells(
-            _centres(view, self.stride), targets, size, self.classes, self.config.far_weight
-        )
-        goals = targets.boxes[nearest] if len(targets.boxes) else boxes.detach()
-        # However little boxes say about a cell, of classes that are not in the image it is none.
-        return logits, quality, boxes, labels, torch.where(image_labels == 0, 1.0, weights[:, None]), goals
+    def _training_cells(self, view: Tensor, targets: Targets, size: Tensor, image_labels: Tensor) -> tuple[Tensor, ...]:
+        """Predictions of every cell of an image and their targets: labels, weights (cells, classes) and boxes."""
+        logits, quality, boxes = self._predict_cells(view, mirrored=bool(torch.rand(()) < 0.5))
+        labels, weights, nearest = match_cells(_centres(view, self.stride), targets, size, self.classes, FAR_WEIGHT)
+        matched = targets.boxes[nearest] if len(targets.boxes) else boxes.detach()
+        # Whatever the boxes say about a cell, it is none of the classes that the image does not have.
+        return logits, quality, boxes, labels, torch.where(image_labels == 0, 1.0, weights[:, None]), matched
 
-    def _evidence(self, view: Tensor, size: Tensor, first: ViewOutput) -> ViewOutput:
-        """The mean of both mirrorings, beside what the localizer says."""
-        looks = []
+    def _output(self, view: Tensor, size: Tensor, cam: ViewOutput) -> ViewOutput:
+        """The mean over both mirrorings, with the CAM's heatmaps and image-level scores."""
+        outputs = []
         for mirrored in (False, True):
-            logits, quality, boxes = self._look(view, mirrored=mirrored)
-            boxes = cut(boxes, size)
-            scores = logits.sigmoid() * quality.sigmoid()[:, None] * first.image_scores**IMAGE_SCORE_POWER
-            # The last cells may reach beyond the view, and their boxes lie there.
+            logits, quality, boxes = self._predict_cells(view, mirrored=mirrored)
+            boxes = clip_boxes(boxes, size)
+            scores = logits.sigmoid() * quality.sigmoid()[:, None] * cam.image_scores**IMAGE_SCORE_POWER
+            # The last cells may reach beyond the view, and so may their boxes.
             scores = scores * (boxes[:, 2:] > boxes[:, :2]).all(dim=1)[:, None]
-            looks.append(replace(first, proposal_scores=scores, boxes=boxes))
-        return looks[0].mean_with(looks[1])
+            outputs.append(replace(cam, proposal_scores=scores, boxes=boxes))
+        return outputs[0].mean_with(outputs[1])
 
-    def _look(self, view: Tensor, *, mirrored: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """What the cells of a view (out_channels, h, w) say of it, row by row, however it is looked at.
+    def _predict_cells(self, view: Tensor, *, mirrored: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Predictions for the cells of a view (out_channels, h, w), row by row, in its own coordinates if mirrored too.
 
         Returns:
             Class logits (cells, classes), logits of the quality (cells,), and boxes (cells, 4), xyxy pixels of the
             view, which may reach beyond it.
         """
         features = self.reduce((view.flip(2) if mirrored else view)[None])
-        around = self.box_tower(features)
-        logits, quality = self.classify(self.class_tower(features)), self.judge(around)
+        box_features = self.box_tower(features)
+        logits, quality = self.classify(self.class_tower(features)), self.quality(box_features)
         # Left, top, right and bottom, in strides (section 3.2).
-        reach = (self.reach(around).float() * self.scale).clamp(max=FARTHEST).exp() * self.stride
+        ltrb = (self.ltrb(box_features).float() * self.scale).clamp(max=MAX_LOG_DISTANCE).exp() * self.stride
         if mirrored:
-            logits, quality, reach = logits.flip(3), quality.flip(3), reach.flip(3)[:, [2, 1, 0, 3]]
-        classes, judged, sides = (part[0].float().flatten(1).T for part in (logits, quality, reach))
+            logits, quality, ltrb = logits.flip(3), quality.flip(3), ltrb.flip(3)[:, [2, 1, 0, 3]]
+        classes, qualities, sides = (part[0].float().flatten(1).T for part in (logits, quality, ltrb))
         centres = _centres(view, self.stride)
-        return classes, judged[:, 0], torch.cat([centres - sides[:, :2], centres + sides[:, 2:]], dim=1)
+        return classes, qualities[:, 0], torch.cat([centres - sides[:, :2], centres + sides[:, 2:]], dim=1)
 
 
 def match_cells(
     centres: Tensor, targets: Targets, size: Tensor, background: int, far_weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What every cell is to be: the class of the smallest box that it is in the middle of, or background.
+    """Match every cell to the smallest box whose central part it is in; outside of all it is background.
 
-    As FCOS does (section 3.1) with centre sampling: cells of a box that are not in its middle may well see its object,
-    and have no weight. Nor do cells of difficult boxes, unless they are in the middle of another.
+    As FCOS does (section 3.1) with centre sampling: cells of a box outside of its central part have no weight. Nor do
+    cells of boxes to ignore, unless they are in the central part of another.
 
     Args:
         centres: (cells, 2), x and y in pixels of the view.
-        targets: of the view; without any box all is background.
+        targets: of the view; without any box all cells are background.
         size: (2,), height and width of the view in pixels.
-        background: label of what is no object.
-        far_weight: weight of background beyond the frames around all boxes: there may be an object nobody has found.
+        background: label of the background.
+        far_weight: weight of background outside of the context regions of all boxes.
 
     Returns:
-        Labels (cells,) int64, weights (cells,), and the row of the box that each is to find (cells,) int64.
+        Labels (cells,) int64, weights (cells,), and the row of the box that each is matched to (cells,) int64.
     """
-    boxes, sure = targets.boxes, ~targets.ignore
+    boxes, used = targets.boxes, ~targets.ignore
     labels = torch.full((len(centres),), background, device=centres.device)
     if not len(boxes):
         return labels, centres.new_ones(len(centres)), torch.zeros_like(labels)
-    middle_of_box, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (MIDDLE / 2)
+    middle_of_box, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (CENTRE_SIDE / 2)
     middle = _within(centres, torch.cat([middle_of_box - half, middle_of_box + half], dim=1))
-    # However small a box is, one cell finds it.
+    # A small box gets the nearest cell, even if that is outside of its central part.
     distances = (centres[:, None] - middle_of_box).square().sum(dim=2)
     middle |= distances == distances.amin(dim=0)
-    middle &= sure
+    middle &= used
     held = middle.any(dim=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    nearest = torch.where(middle, areas, torch.inf).argmin(dim=1)
-    near = _within(centres, context_regions(boxes[sure], size)).any(dim=1)
+    nearest = torch.where(middle, areas(boxes), torch.inf).argmin(dim=1)
+    near = _within(centres, context_regions(boxes[used], size)).any(dim=1)
     weights = torch.where(near, 1.0, far_weight)
     weights = torch.where(_within(centres, boxes).any(dim=1), 0.0, weights)
     return torch.where(held, targets.labels[nearest], labels), torch.where(held, 1.0, weights), nearest

@@ -1,4 +1,4 @@
-"""Losses over image-level tags and proposals."""
+"""Losses over image labels, proposals and boxes."""
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,10 @@ def image_label_loss(scores: Tensor, image_labels: Tensor, *, logits: bool) -> T
 
 
 def spatial_regulariser(features: Tensor, scores: Tensor, boxes: Tensor, image_labels: Tensor) -> Tensor:
-    """WSDDN's spatial regulariser (section 3.4) for one image: boxes around the best one should have its features.
+    """WSDDN's spatial regulariser (section 3.4) for one image: boxes near the best one should have similar features.
 
     For each class that is present, of its ten best proposals those with IoU over 0.6 to the best are compared with it:
-    half the sum of score^2 * |feature - feature of the best|^2. Scores weigh and are not themselves pulled.
+    half the sum of score^2 * |feature - feature of the best|^2. No gradient flows through the scores.
 
     Args:
         features: (N, D), of the last fully connected layer.
@@ -53,21 +53,21 @@ def refinement_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         weights: (N,).
     """
     losses = nn.functional.cross_entropy(logits, labels, reduction="none") * weights
-    # Without any proposal there is nothing to learn, and the mean of nothing would be no number.
+    # Without proposals the loss is 0; a mean over none would be NaN.
     return losses.sum() / max(len(labels), 1)
 
 
 def negative_label_loss(logits: Tensor, absent: Tensor) -> Tensor:
-    """Minus the log of how unlikely the classes are that an image does not have, averaged over proposals.
+    """Negative-label loss: minus the log of one minus the probability of all classes that the image does not have.
 
-    Whatever a proposal holds, of these it is none (negative learning; Kim et al., ICCV 2019, equation 2, of several
-    complementary labels at once).
+    A proposal is none of them whatever it holds (negative learning; Kim et al., ICCV 2019, equation 2, with several
+    complementary labels at once). Averaged over proposals.
 
     Args:
         logits: (N, classes + 1), the last is background.
-        absent: (N, classes) bool, the classes that a proposal's image does not have.
+        absent: (N, classes) bool, the classes that the image of a proposal does not have.
     """
-    # The logarithm of all other probabilities together, which is exact where they are next to nothing.
+    # The log of the sum of all other probabilities, exact where that sum is close to zero.
     others = logits.masked_fill(nn.functional.pad(absent, (0, 1)), -torch.inf)
     losses = logits.logsumexp(dim=1) - others.logsumexp(dim=1)
     return losses.sum() / max(len(logits), 1)
@@ -76,15 +76,16 @@ def negative_label_loss(logits: Tensor, absent: Tensor) -> Tensor:
 def cluster_loss(logits: Tensor, labels: Tensor, weights: Tensor, nearest: Tensor) -> Tensor:
     """The loss over proposal clusters of one image (PCL; Tang et al., PAMI 2018, section 3.5).
 
-    A cluster, the proposals of one pseudo box, is a bag: the logarithm of the mean probability of its class over its
-    members, times the sum of their weights (the number of members times the cluster's confidence). One member may
-    then be sure for all. Of the background every proposal counts by itself. All is divided by the number of proposals.
+    A cluster, the proposals matched to one pseudo label, is a bag: the log of the mean probability of its class over
+    its members, times the sum of their weights (the number of members times the cluster's confidence), so that one
+    member of high probability is enough. Background proposals count one by one. The sum is divided by the number of
+    proposals.
 
     Args:
         logits: (N, classes + 1), the last is background.
         labels: (N,) int64.
         weights: (N,).
-        nearest: (N,) int64, the cluster of each proposal that is no background.
+        nearest: (N,) int64, the cluster of each proposal that is not background.
     """
     logarithms = nn.functional.log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
     held = labels < logits.shape[1] - 1
@@ -96,14 +97,14 @@ def cluster_loss(logits: Tensor, labels: Tensor, weights: Tensor, nearest: Tenso
     return -total / len(logits)
 
 
-def box_loss(moves: Tensor, goals: Tensor, weights: Tensor, proposals: int) -> Tensor:
-    """Smooth L1 over the proposals that hold an object (Fast R-CNN; Girshick, ICCV 2015, equations 2 and 3).
+def box_loss(predicted: Tensor, deltas: Tensor, weights: Tensor, proposals: int) -> Tensor:
+    """Smooth L1 over the proposals on objects (Fast R-CNN; Girshick, ICCV 2015, equations 2 and 3).
 
     Args:
-        moves: (P, 4), predicted.
-        goals: (P, 4).
+        predicted: (P, 4), as `box_ops.encode` gives them.
+        deltas: (P, 4), of the targets.
         weights: (P,).
-        proposals: number of all proposals that had a part in the loss over classes, which this one is to match.
+        proposals: number of all proposals in the classification loss, whose scale this one has.
     """
-    losses = nn.functional.smooth_l1_loss(moves, goals, reduction="none").sum(dim=1) * weights
+    losses = nn.functional.smooth_l1_loss(predicted, deltas, reduction="none").sum(dim=1) * weights
     return losses.sum() / max(proposals, 1)

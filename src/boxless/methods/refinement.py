@@ -1,40 +1,45 @@
-"""Refinement heads: each learns from the boxes that the one before it is surest of (OICR; Tang et al., CVPR 2017)."""
+"""Refinement heads: each is trained on pseudo labels mined from the one before it (OICR; Tang et al., CVPR 2017)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from boxless.config import RefinementConfig
-from boxless.errors import BoxlessError
-from boxless.methods.heads import decode, encode, linear
+from boxless.config import Section
+from boxless.methods.box_ops import decode, encode
+from boxless.methods.layers import linear
 from boxless.methods.losses import box_loss, cluster_loss, refinement_loss
-from boxless.methods.mining import PseudoLabels, assign, mine_clusters, mine_spread, mine_top
-
-Mining = Callable[[Tensor, Tensor, Tensor], PseudoLabels]
-
-MINING: dict[str, Mining] = {"top": mine_top, "clusters": mine_clusters, "spread": mine_spread}
-"""From one image's boxes (N, 4), scores (N, at least classes) and image_labels (classes,) to pseudo boxes, by name."""
+from boxless.methods.matching import match_proposals
+from boxless.methods.mining import MINING
 
 
-def mining(name: str) -> Mining:
-    """The rule of this name.
+class RefinementConfig(Section):
+    """Refinement heads.
 
-    Raises:
-        BoxlessError: there is none.
+    Args:
+        stages: number of heads; the detector is their mean.
+        mining: a name in `methods.mining.MINING`: pseudo labels are the `top` proposal of a class (OICR), the centres
+            of `clusters` of proposals (PCL; Tang et al., PAMI 2018), or proposals `spread` over the image (MIST; Ren et
+            al., CVPR 2020).
+        ignore: proposals whose IoU with every pseudo label is below have no part in the loss.
+        box_regression: whether every head also regresses boxes onto the pseudo labels, class-agnostic (Fast R-CNN;
+            Girshick, ICCV 2015, section 2.3).
     """
-    if name not in MINING:
-        raise BoxlessError(f"head.refinement.mining={name} is unknown; there are {', '.join(MINING)}")
-    return MINING[name]
+
+    stages: int = Field(3, ge=1)
+    mining: str = "top"
+    ignore: float = Field(0.1, ge=0, lt=0.5)
+    box_regression: bool = False
 
 
 class Refinement(nn.Module):
-    """Classifiers of proposals, with a class for the background, and box regression for the last or all of them.
+    """Classifiers of proposals with a background class, and box regression.
 
     Args:
         inputs: width of the region features.
         classes: number of classes.
-        config: how many, and how pseudo boxes are mined.
+        config: settings.
     """
 
     def __init__(self, inputs: int, classes: int, config: RefinementConfig) -> None:
@@ -42,11 +47,11 @@ class Refinement(nn.Module):
         self.config = config
         self.classes = classes
         self.stages = nn.ModuleList(linear(inputs, classes + 1, 0.01) for _ in range(config.stages))
-        regressions = {None: 0, "last": 1, "all": config.stages}[config.regress]
+        regressions = config.stages if config.box_regression else 0
         self.regressions = nn.ModuleList(linear(inputs, 4, 0.001) for _ in range(regressions))
 
     def forward(self, features: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores of one view's proposals and where they are moved to, each the mean over the heads.
+        """Scores and regressed boxes of one view's proposals, each the mean over the heads.
 
         Args:
             features: (N, D).
@@ -61,46 +66,39 @@ class Refinement(nn.Module):
         return scores[:, : self.classes], torch.stack(moved).mean(dim=0) if moved else None
 
     def losses(
-        self,
-        features: Sequence[Tensor],
-        proposals: Sequence[Tensor],
-        image_labels: Tensor,
-        first: Sequence[Tensor],
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], image_labels: Tensor, first: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """Losses over a batch, the mean over its images.
+        """Losses over a batch, averaged over its images.
 
         Args:
             features: for each image (N, D).
             proposals: for each (N, 4), xyxy pixels of the view.
             image_labels: (B, classes).
-            first: for each the scores (N, classes) that the first head's pseudo boxes are mined from.
+            first: for each the scores (N, classes) that the first head's pseudo labels are mined from.
         """
         sums: dict[str, list[Tensor]] = {}
         for row, scores in enumerate(first):
-            for name, loss in self._image(features[row], proposals[row], image_labels[row], scores).items():
+            for name, loss in self._image_losses(features[row], proposals[row], image_labels[row], scores).items():
                 sums.setdefault(name, []).append(loss)
         return {name: torch.stack(values).mean() for name, values in sums.items()}
 
-    def _image(self, features: Tensor, boxes: Tensor, image_labels: Tensor, scores: Tensor) -> dict[str, Tensor]:
-        mine = mining(self.config.mining)
-        losses = {}
-        moves = []
+    def _image_losses(self, features: Tensor, boxes: Tensor, image_labels: Tensor, scores: Tensor) -> dict[str, Tensor]:
+        mine = MINING.find(self.config.mining)
+        losses, regression_losses = {}, []
         for number, stage in enumerate(self.stages):
             pseudo = mine(boxes, scores, image_labels)
-            labels, weights, nearest = assign(boxes, pseudo, self.classes, self.config.ignore)
+            labels, weights, nearest = match_proposals(boxes, pseudo, self.classes, self.config.ignore)
             logits = stage(features).float()
-            if self.config.bags:
+            if pseudo.bags:
                 losses[f"refine {number + 1}"] = cluster_loss(logits, labels, weights, nearest)
             else:
                 losses[f"refine {number + 1}"] = refinement_loss(logits, labels, weights)
-            # Where only the last heads move boxes, these are the last heads.
-            row = number - len(self.stages) + len(self.regressions)
-            if row >= 0:
+            if self.config.box_regression:
                 held = labels < self.classes
-                goals = encode(boxes[held], pseudo.boxes[nearest[held]])
-                predicted = self.regressions[row](features[held]).float()
-                moves.append(box_loss(predicted, goals, weights[held], len(boxes)))
+                deltas = encode(boxes[held], pseudo.boxes[nearest[held]])
+                predicted = self.regressions[number](features[held]).float()
+                regression_losses.append(box_loss(predicted, deltas, weights[held], len(boxes)))
             scores = logits.softmax(dim=1)
-        if moves:
-            losses["boxes"] = torch.stack(moves).sum()
+        if regression_losses:
+            losses["boxes"] = torch.stack(regression_losses).sum()
         return losses

@@ -28,7 +28,7 @@ def iou(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArray[n
 
 
 def coverage(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """How much of every box of `a` lies inside every box of `b`, as a share of the former's area.
+    """The intersection of every box of `a` with every box of `b`, as a share of the area of the box of `a`.
 
     Args:
         a: (N, 4), xyxy pixels, right and bottom exclusive.
@@ -37,9 +37,9 @@ def coverage(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDAr
     Returns:
         (N, M) float64 in [0, 1]; 0 for boxes without area.
     """
-    shared, whole = _intersections(a, b), areas(a)[:, None]
+    shared, area = _intersections(a, b), areas(a)[:, None]
     shares = np.zeros_like(shared)
-    np.divide(shared, whole, out=shares, where=whole > 0)
+    np.divide(shared, area, out=shares, where=area > 0)
     return shares
 
 

@@ -1,4 +1,4 @@
-"""Correct localisation: does the best box of a class lie on an object, in the images that show the class?"""
+"""Correct localisation: the share of images in which the best box of a class lies on an object of it."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ from boxless.structures import Annotations, Detections
 def corloc(detections: Sequence[Detections], annotations: Sequence[Annotations], classes: int) -> NDArray[np.float64]:
     """CorLoc of every class (Deselaers, Alexe, Ferrari, IJCV 2012).
 
-    In every image that shows the class, its best-scoring box is right if its IoU with any true box of the class is at
-    least 0.5; an image without a box of the class is wrong. Of equal scores the first given is the best.
+    An image that shows the class is correct if the best-scored box of the class has an IoU of at least 0.5 with any
+    ground-truth box of the class; it is not if there is no such box. Of equal scores the first given is the best.
 
     Difficult objects: an image whose only objects of the class are difficult is left out, as Deselaers et al. do (they
-    leave out the truncated as well); in the others every true box counts, difficult or not, as in their definition.
+    leave out the truncated as well); in the others every ground-truth box counts, difficult or not, as they define it.
     OICR's code counts every box too, but leaves no image out.
 
     Args:
-        detections: what was found, one per image.
-        annotations: the true boxes, in the same order.
-        classes: how many classes there are.
+        detections: one per image.
+        annotations: ground truth, in the same order.
+        classes: the number of classes.
 
     Returns:
         (classes,) float64 in [0, 1]; NaN where no image shows the class.
@@ -30,13 +30,13 @@ def corloc(detections: Sequence[Detections], annotations: Sequence[Annotations],
     Raises:
         ValueError: `detections` and `annotations` differ in length.
     """
-    right, shown = np.zeros(classes), np.zeros(classes)
+    correct, shown = np.zeros(classes), np.zeros(classes)
     for found, ground_truth in zip(detections, annotations, strict=True):
         for label in np.unique(ground_truth.labels[~ground_truth.ignore]):
             shown[label] += 1
-            right[label] += _best_box_hits(found, ground_truth, label)
+            correct[label] += _best_box_hits(found, ground_truth, label)
     share = np.full(classes, np.nan)
-    np.divide(right, shown, out=share, where=shown > 0)
+    np.divide(correct, shown, out=share, where=shown > 0)
     return share
 
 

@@ -1,7 +1,7 @@
-"""All metrics of one evaluation in one dictionary, ready for JSON."""
+"""The scores of `evaluate`: a registry of metrics, and all of them in one dictionary that can be written as JSON."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,72 +9,111 @@ from numpy.typing import NDArray
 
 from boxless.errors import BoxlessError
 from boxless.metrics.classification import classification_ap
+from boxless.metrics.coco import coco_ap
 from boxless.metrics.corloc import corloc
 from boxless.metrics.pointing import TOLERANCE, pointing_ap
-from boxless.metrics.voc import voc_ap
-from boxless.structures import Dataset, Detections, FloatArray, Sample
+from boxless.metrics.voc import Convention, voc_ap
+from boxless.registry import Registry
+from boxless.structures import Annotations, Dataset, Detections, FloatArray, Sample
 
-CONVENTIONS = {
-    "mAP_11point": "VOC 2007: AP at IoU 0.5 as the mean of the best precision at recall 0, 0.1 ... 1 or beyond; "
-    "difficult boxes are neither hit nor miss; mean over the classes that have boxes.",
-    "mAP_area": "VOC 2010 on: AP at IoU 0.5 as the area under the enveloped precision-recall curve; "
-    "difficult boxes are neither hit nor miss; mean over the classes that have boxes.",
-    "CorLoc": "Deselaers et al. 2012: share of the images showing a class whose best box of it has IoU 0.5 or more "
-    "with any of its boxes, difficult or not; images where all are difficult are left out; mean over classes.",
-    "classification_mAP": "VOC 2010 on: area under the enveloped precision-recall curve of the images ranked by "
-    "class score; images where all objects of a class are difficult are left out for it; mean over classes.",
-    "pointing_mAP": f"Oquab et al. 2015: one point per image and class, right inside a box grown by {TOLERANCE} px; "
-    "area under the enveloped precision-recall curve of the images ranked by class score; mean over classes.",
-}
+Metric = Callable[
+    [Sequence[Detections], FloatArray | None, Sequence[Sample], Sequence[str]],
+    NDArray[np.float64],
+]
+"""A metric: (detections, points, samples, classes) -> (classes,) float64, NaN for a class where it is undefined.
+
+The arguments are those of `evaluate_detections`; `with_boxes` selects the images whose boxes are known.
+"""
+
+METRICS: Registry[Metric] = Registry("metric")
+CONVENTIONS: dict[str, str] = {}
+"""By metric, how it is measured, in a sentence: its source and all that a comparison with other numbers needs."""
+
+
+def metric(name: str, convention: str) -> Callable[[Metric], Metric]:
+    """A decorator that adds a metric to the scores of `evaluate`; the command line and the report show it too.
+
+    Args:
+        name: its key in the scores.
+        convention: the sentence that explains it, see `CONVENTIONS`.
+
+    Raises:
+        BoxlessError: the name is taken.
+    """
+
+    def add(function: Metric) -> Metric:
+        METRICS.register(name)(function)
+        CONVENTIONS[name] = convention
+        return function
+
+    return add
+
+
+def with_boxes(
+    detections: Sequence[Detections], samples: Sequence[Sample]
+) -> tuple[list[Detections], list[Annotations]]:
+    """The detections and the ground truth of those images whose boxes are known."""
+    pairs = zip(detections, samples, strict=True)
+    known = [(found, sample.annotations) for found, sample in pairs if sample.annotations is not None]
+    return [found for found, _ in known], [annotations for _, annotations in known]
 
 
 def evaluate_detections(
     detections: Sequence[Detections], points: FloatArray | None, samples: Sequence[Sample], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Measure a detector on images whose ground truth is known.
+    """Compute every metric of `METRICS` on images with ground truth.
 
-    Metrics that need boxes are taken over the samples that have annotations (an empty `Annotations` says that nothing
-    is there, None that nobody knows), classification over all.
+    Metrics of boxes use the samples that have annotations (an empty `Annotations` says that there is no object, None
+    that the objects are unknown), classification all.
 
     Args:
-        detections: what was found, one per sample and in the same order.
-        points: (samples, classes, 2) float32, x and y in pixels, see `pointing_ap`; None if there are no maps.
+        detections: one per sample, in the same order.
+        points: (samples, classes, 2) float32, x and y in pixels, see `pointing_ap`; None if there are no heatmaps.
         samples: the images.
         classes: class names, as the samples' tags and labels index them.
 
     Returns:
-        `mAP_11point`, `mAP_area`, `CorLoc`, `classification_mAP`, `pointing_mAP`: in [0, 1], the mean over the classes
-        for which it is defined, or None where there is none;
-        `classes`: by class name the same keys, `images` (images tagged with the class) and `objects` (true boxes not
-        difficult; None where no sample has annotations);
-        `images`: number of samples;
+        By name in `METRICS` a number in [0, 1], the mean over the classes for which the metric is defined, or None
+        where there is none;
+        `classes`: by class name the same keys, `images` (images tagged with the class) and `objects` (ground-truth
+        boxes without `ignore`; None where no sample has annotations);
+        `images`: the number of samples;
         `conventions`: what each metric means, a sentence each.
 
     Raises:
-        BoxlessError: detections, points or classes do not fit the samples.
+        BoxlessError: detections, points or classes do not fit the samples, or a metric does not give one value per
+            class.
     """
     check_fit(detections, points, samples, classes)
-    metrics = _metrics_by_class(detections, points, samples, classes)
+    values = {}
+    for name, function in METRICS.items():
+        values[name] = function(detections, points, samples, classes)
+        if values[name].shape != (len(classes),):
+            raise BoxlessError(f"metric '{name}' gives shape {values[name].shape} for {len(classes)} classes")
     images = [sum(label in sample.tags for sample in samples) for label in range(len(classes))]
     objects = _object_counts(samples, len(classes))
     by_class = {
-        name: {key: _or_none(values[label]) for key, values in metrics.items()}
+        name: {key: _or_none(row[label]) for key, row in values.items()}
         | {"images": images[label], "objects": objects[label]}
         for label, name in enumerate(classes)
     }
-    means = {key: _mean(values) for key, values in metrics.items()}
+    means = {key: _mean(row) for key, row in values.items()}
     return means | {"classes": by_class, "images": len(samples), "conventions": dict(CONVENTIONS)}
 
 
 def upper_bound(result: dict[str, Any]) -> str:
-    """What to say beside the numbers of a ceiling, by the `supervision` that `evaluate` and `diagnose` put there."""
-    return ", by a detector trained with true boxes" if result["supervision"] == "boxes" else ""
+    """A remark for the results of a fully supervised upper bound, else an empty string.
+
+    Args:
+        result: of `evaluate` or `diagnose`, whose `supervision` decides.
+    """
+    return " (fully supervised upper bound)" if result["supervision"] == "boxes" else ""
 
 
 def check_fit(
     detections: Sequence[Detections], points: FloatArray | None, samples: Sequence[Sample], classes: Sequence[str]
 ) -> None:
-    """See that detections, points (None: there are none) and classes fit the samples.
+    """Check that detections, points (None: there are none) and classes fit the samples.
 
     Raises:
         BoxlessError: they do not.
@@ -92,26 +131,87 @@ def check_fit(
             )
 
 
-def _metrics_by_class(
+@metric(
+    "mAP_11point",
+    "VOC 2007: AP at IoU 0.5 as the mean of the best precision at recall 0, 0.1 ... 1 or beyond; "
+    "difficult boxes are neither hit nor miss; mean over the classes that have boxes.",
+)
+def _map_11point(
     detections: Sequence[Detections], points: FloatArray | None, samples: Sequence[Sample], classes: Sequence[str]
-) -> dict[str, NDArray[np.float64]]:
-    """Every metric as (classes,) float64, NaN where it is not defined."""
-    shape = len(samples), len(classes)
-    targets = Dataset("", tuple(classes), tuple(samples)).image_labels()
-    scores = np.array([found.image_scores for found in detections], np.float32).reshape(shape)
-    known = [row for row, sample in enumerate(samples) if sample.annotations is not None]
-    ground_truth = [sample.annotations for sample in samples if sample.annotations is not None]
-    found = [detections[row] for row in known]
-    aps = [voc_ap(found, ground_truth, label) for label in range(len(classes))]
-    return {
-        "mAP_11point": np.array([ap["11point"] for ap in aps]),
-        "mAP_area": np.array([ap["area"] for ap in aps]),
-        "CorLoc": corloc(found, ground_truth, len(classes)),
-        "classification_mAP": classification_ap(scores, targets),
-        "pointing_mAP": np.full(len(classes), np.nan)
-        if points is None
-        else pointing_ap(points[known], scores[known], ground_truth),
-    }
+) -> NDArray[np.float64]:
+    return _voc_aps(detections, samples, classes, "11point")
+
+
+@metric(
+    "mAP_area",
+    "VOC 2010 on: AP at IoU 0.5 as the area under the enveloped precision-recall curve; "
+    "difficult boxes are neither hit nor miss; mean over the classes that have boxes.",
+)
+def _map_area(
+    detections: Sequence[Detections], points: FloatArray | None, samples: Sequence[Sample], classes: Sequence[str]
+) -> NDArray[np.float64]:
+    return _voc_aps(detections, samples, classes, "area")
+
+
+@metric(
+    "mAP_50_95",
+    "COCO (pycocotools): AP averaged over IoU 0.5, 0.55 ... 0.95 and 101 recall levels, at most 100 detections per "
+    "image and class, objects of any size; difficult boxes count as crowds; mean over the classes that have boxes.",
+)
+def _map_50_95(
+    detections: Sequence[Detections], points: FloatArray | None, samples: Sequence[Sample], classes: Sequence[str]
+) -> NDArray[np.float64]:
+    return coco_ap(*with_boxes(detections, samples), len(classes))
+
+
+@metric(
+    "CorLoc",
+    "Deselaers et al. 2012: share of the images showing a class whose best box of it has IoU 0.5 or more "
+    "with any of its boxes, difficult or not; images where all are difficult are left out; mean over classes.",
+)
+def _corloc(
+    detections: Sequence[Detections], points: FloatArray | None, samples: Sequence[Sample], classes: Sequence[str]
+) -> NDArray[np.float64]:
+    return corloc(*with_boxes(detections, samples), len(classes))
+
+
+@metric(
+    "classification_mAP",
+    "VOC 2010 on: area under the enveloped precision-recall curve of the images ranked by "
+    "class score; images where all objects of a class are difficult are left out for it; mean over classes.",
+)
+def _classification_map(
+    detections: Sequence[Detections], points: FloatArray | None, samples: Sequence[Sample], classes: Sequence[str]
+) -> NDArray[np.float64]:
+    return classification_ap(
+        _image_scores(detections, len(classes)), Dataset("", tuple(classes), tuple(samples)).image_labels()
+    )
+
+
+@metric(
+    "pointing_mAP",
+    f"Oquab et al. 2015: one point per image and class, correct inside a box grown by {TOLERANCE} px; "
+    "area under the enveloped precision-recall curve of the images ranked by class score; mean over classes.",
+)
+def _pointing_map(
+    detections: Sequence[Detections], points: FloatArray | None, samples: Sequence[Sample], classes: Sequence[str]
+) -> NDArray[np.float64]:
+    if points is None:
+        return np.full(len(classes), np.nan)
+    found, annotations = with_boxes(detections, samples)
+    known = np.array([sample.annotations is not None for sample in samples], np.bool_)
+    return pointing_ap(points[known], _image_scores(found, len(classes)), annotations)
+
+
+def _voc_aps(
+    detections: Sequence[Detections], samples: Sequence[Sample], classes: Sequence[str], convention: Convention
+) -> NDArray[np.float64]:
+    known = with_boxes(detections, samples)
+    return np.array([voc_ap(*known, label)[convention] for label in range(len(classes))])
+
+
+def _image_scores(detections: Sequence[Detections], classes: int) -> FloatArray:
+    return np.array([found.image_scores for found in detections], np.float32).reshape(len(detections), classes)
 
 
 def _object_counts(samples: Sequence[Sample], classes: int) -> list[int] | list[None]:

@@ -11,7 +11,8 @@ from boxless.structures import Annotations, BoolArray, Detections, FloatArray, I
 
 Convention = Literal["11point", "area"]
 
-# The devkit's doubles for 0:0.1:1. MATLAB makes the fourth as 3 * 0.1, a hair above 0.3: a recall of 3/10 misses it.
+# The devkit's doubles for 0:0.1:1. MATLAB computes the fourth as 3 * 0.1, which is above 0.3: a recall of 3/10 misses
+# it.
 _LEVELS = np.array([0, 0.1, 0.2, 3 * 0.1, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1])
 
 
@@ -21,8 +22,8 @@ def voc_ap(
     """Average precision of one class over many images, in both conventions.
 
     Args:
-        detections: what was found, one per image.
-        annotations: the true boxes, in the same order.
+        detections: one per image.
+        annotations: ground truth, in the same order.
         label: the class, as both index it.
         iou_threshold: the least IoU of a match, in (0, 1].
 
@@ -38,36 +39,37 @@ def voc_ap(
 def ranking(
     detections: Sequence[Detections], annotations: Sequence[Annotations], label: int, iou_threshold: float = 0.5
 ) -> tuple[FloatArray, BoolArray, int]:
-    """The boxes of one class over many images, best first, and which of them are right.
+    """The boxes of one class over many images, best score first, and which of them are hits.
 
-    As VOCevaldet.m: boxes are taken by falling score over all images, equal scores in the order given (image by
-    image, within an image as in its `Detections`). Each takes the true box of highest IoU *before* asking whether
-    that one is still free. Reaching the threshold, it is a hit where the true box is free, a miss where it is taken,
-    and neither where it is difficult; below the threshold it is a miss. Recall counts the boxes not difficult.
+    As VOCevaldet.m: boxes are evaluated by falling score over all images, equal scores in the order given (image by
+    image, within an image as in its `Detections`). Each is matched to the ground-truth box of highest IoU *before*
+    the check whether that one is still free. At or above the threshold, it is a hit where the ground-truth box is free,
+    a miss where it is matched already, and neither where it is difficult; below the threshold it is a miss. Recall
+    counts the boxes that are not difficult.
 
     Args:
-        detections: what was found, one per image.
-        annotations: the true boxes, in the same order.
+        detections: one per image.
+        annotations: ground truth, in the same order.
         label: the class, as both index it.
         iou_threshold: the least IoU of a match, in (0, 1].
 
     Returns:
-        (N,) float32 scores, falling; (N,) bool, which of these are hits; and how many there were to find. What is
-        neither hit nor miss is left out.
+        (N,) float32 scores, falling; (N,) bool, which of these are hits; and the number of objects to find. Boxes that
+        are neither hit nor miss are left out.
 
     Raises:
         ValueError: `detections` and `annotations` differ in length.
     """
-    # The empty first entries let concatenation serve where there is no image at all.
-    scores, taken, difficult = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
+    # Without the empty first entries concatenation would fail where there is no image.
+    scores, matches, difficult = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
     offset = 0
     for found, ground_truth in zip(detections, annotations, strict=True):
-        of_class, true = found.labels == label, ground_truth.labels == label
-        scores.append(found.scores[of_class])
-        taken.append(_best_match(found.boxes[of_class], ground_truth.boxes[true], iou_threshold, offset))
-        difficult.append(ground_truth.ignore[true])
-        offset += int(true.sum())
-    return _judged(np.concatenate(scores), np.concatenate(taken), np.concatenate(difficult))
+        predicted, objects = found.labels == label, ground_truth.labels == label
+        scores.append(found.scores[predicted])
+        matches.append(_best_match(found.boxes[predicted], ground_truth.boxes[objects], iou_threshold, offset))
+        difficult.append(ground_truth.ignore[objects])
+        offset += int(objects.sum())
+    return _hits(np.concatenate(scores), np.concatenate(matches), np.concatenate(difficult))
 
 
 def ranked_ap(scores: NDArray[np.floating[Any]], hits: BoolArray, positives: int) -> dict[Convention, float]:
@@ -75,11 +77,11 @@ def ranked_ap(scores: NDArray[np.floating[Any]], hits: BoolArray, positives: int
 
     Args:
         scores: (N,), higher comes first; equal scores stay in the order given, as in the devkit.
-        hits: (N,) bool, whether each entry is right; the others are false positives.
-        positives: how many there were to find.
+        hits: (N,) bool, whether each entry is a true positive; the others are false positives.
+        positives: how many there are to find.
 
     Returns:
-        AP by convention; NaN where there was nothing to find.
+        AP by convention; NaN where there is nothing to find.
     """
     if not positives:
         return {"11point": np.nan, "area": np.nan}
@@ -94,8 +96,8 @@ def precision_recall(hits: BoolArray, positives: int) -> tuple[NDArray[np.float6
     """The precision-recall curve of a ranking.
 
     Args:
-        hits: (N,) bool, whether each entry is right, best first.
-        positives: how many there were to find, 1 or more.
+        hits: (N,) bool, whether each entry is a true positive, best score first.
+        positives: how many there are to find, 1 or more.
 
     Returns:
         Recall and precision, each (N,) float64 in [0, 1], after the first entry, the second, and so on.
@@ -105,9 +107,9 @@ def precision_recall(hits: BoolArray, positives: int) -> tuple[NDArray[np.float6
 
 
 def average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64], convention: Convention) -> float:
-    """Sum up a precision-recall curve in one number.
+    """Average precision of a precision-recall curve.
 
-    Both conventions first raise each precision to the best one at this recall or beyond.
+    Both conventions first replace each precision by the best one at this recall or beyond.
 
     Args:
         recall: (N,) float64, not falling: after the first entry of the ranking, the second, and so on.
@@ -116,7 +118,7 @@ def average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64
             devkit's floating-point numbers); or "area", the area under the steps (VOC 2010 on).
 
     Returns:
-        AP in [0, 1]; recall that is never reached counts with precision 0, so an empty ranking has 0.
+        AP in [0, 1]; precision is 0 at recall that the ranking never reaches, so an empty ranking has 0.
     """
     best_beyond = np.maximum.accumulate(precision[::-1])[::-1]
     if convention == "area":
@@ -126,21 +128,21 @@ def average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64
 
 
 def _best_match(
-    boxes: NDArray[np.float32], true_boxes: NDArray[np.float32], iou_threshold: float, offset: int
+    boxes: NDArray[np.float32], objects: NDArray[np.float32], iou_threshold: float, offset: int
 ) -> IntArray:
-    """Index of the true box that each box takes, counted from `offset`; -1 where the best IoU is too low."""
-    if not len(true_boxes):
+    """Index of the object (M, 4) that each box (N, 4) matches, counted from `offset`; -1 where every IoU is too low."""
+    if not len(objects):
         return np.full(len(boxes), -1, np.int64)
-    overlaps = iou(boxes, true_boxes)
+    overlaps = iou(boxes, objects)
     return np.where(overlaps.max(axis=1) >= iou_threshold, overlaps.argmax(axis=1) + offset, -1)
 
 
-def _judged(scores: FloatArray, taken: IntArray, difficult: BoolArray) -> tuple[FloatArray, BoolArray, int]:
-    """What `ranking` gives, from the true box that each box takes (-1: none) and which of those are difficult."""
+def _hits(scores: FloatArray, matches: IntArray, difficult: BoolArray) -> tuple[FloatArray, BoolArray, int]:
+    """What `ranking` gives, from the object that each box matches (-1: none) and which objects are difficult."""
     order = np.argsort(-scores, kind="stable")
-    scores, taken = scores[order], taken[order]
-    ignored = np.isin(taken, np.flatnonzero(difficult))
-    scores, taken = scores[~ignored], taken[~ignored]
-    hits = np.zeros(len(taken), np.bool_)
-    hits[np.unique(taken, return_index=True)[1]] = True
-    return scores, hits & (taken >= 0), int(np.sum(~difficult))
+    scores, matches = scores[order], matches[order]
+    ignored = np.isin(matches, np.flatnonzero(difficult))
+    scores, matches = scores[~ignored], matches[~ignored]
+    hits = np.zeros(len(matches), np.bool_)
+    hits[np.unique(matches, return_index=True)[1]] = True
+    return scores, hits & (matches >= 0), int(np.sum(~difficult))

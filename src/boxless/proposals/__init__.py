@@ -1,6 +1,6 @@
-"""Where an object may be: class-agnostic boxes computed from the image alone."""
+"""Region proposals: class-agnostic boxes that may contain an object, computed from the image alone."""
 
-from boxless.proposals.generate import propose
+from boxless.proposals.generate import GENERATORS, Generator, propose
 from boxless.proposals.store import ProposalStore
 
-__all__ = ["ProposalStore", "propose"]
+__all__ = ["GENERATORS", "Generator", "ProposalStore", "propose"]

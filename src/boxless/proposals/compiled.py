@@ -1,6 +1,6 @@
-"""The loops of `grouping`, compiled by Numba: once on a machine, then kept on disk.
+"""The loops of `grouping`, compiled by Numba once per machine and cached on disk.
 
-Nothing here takes Python's lock, and all arithmetic is on integers or in a fixed order: the same bits on every thread.
+All functions release the GIL. Arithmetic is on integers or in a fixed order: results are bit-identical in any thread.
 Planes are (h, w, 3) float32 with values from 0 to 255, boxes int32 xyxy pixels, right and bottom exclusive.
 """
 
@@ -13,18 +13,19 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 STEPS = 16
-"""Levels of an edge's weight for each level of colour: what makes sorting linear."""
+"""Edge weights are quantised to 1/STEPS of a colour level, so that a counting sort is possible."""
 WEIGHTS = 4096
+"""Number of quantised edge weights."""
 BINS = 25
-"""Of a colour histogram, a channel."""
+"""Bins per channel of a colour histogram."""
 TEXTURES = 32
-"""Bins of a gradient histogram, a channel: eight octants, four strengths."""
-STRENGTHS = (4.0, 12.0, 32.0)
-"""Where the strengths after the first begin."""
+"""Bins per channel of a gradient histogram: eight octants times four magnitudes."""
+MAGNITUDES = (4.0, 12.0, 32.0)
+"""Lower bounds of the second to fourth magnitude bin."""
 UNIT = 1 << 14
-"""What a histogram sums to."""
+"""The sum of a normalised histogram."""
 CONTRAST = 40.0
-"""Mean step across a boundary at which its two sides are half alike."""
+"""Mean colour step across a boundary at which the contrast similarity is 0.5."""
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -34,10 +35,10 @@ def segment(plane: Array, k: float, smallest: int) -> tuple[Array, int]:
     Args:
         plane: (h, w, 3) float32, smoothed.
         k: scale of observation, the constant of the paper's tau.
-        smallest: pixels; smaller regions are joined with the neighbour across the weakest edge.
+        smallest: pixels; smaller regions are merged into the neighbour across the weakest edge.
 
     Returns:
-        (h, w) int32 labels, numbered as they appear row by row, and how many there are.
+        (h, w) int32 labels, numbered in the order of their first pixel, row by row, and their number.
     """
     height, width, _ = plane.shape
     edges, weights = _sorted_edges(plane)
@@ -46,7 +47,7 @@ def segment(plane: Array, k: float, smallest: int) -> tuple[Array, int]:
     tau = np.float32(k * STEPS)
     for pixel in range(height * width):
         parents[pixel], sizes[pixel], limits[pixel] = pixel, 1, tau
-    # Edges inside a region never matter again; the few others move to the front, for the second pass.
+    # The few edges between two regions move to the front, for the second pass.
     between = 0
     for rank in range(len(edges)):
         edge = edges[rank]
@@ -74,7 +75,7 @@ def describe(plane: Array, labels: Array, count: int) -> tuple[Array, Array, Arr
 
     Returns:
         (count,) int32 pixels; (count, 4) int32 boxes; (count, 3 BINS) int32 histograms of colours and (count, 3 x 32)
-        int32 of gradients, by octant and strength, each summing to three times the pixels.
+        int32 of gradients, by octant and magnitude, each summing to three times the pixels.
     """
     height, width, _ = plane.shape
     sizes, boxes = np.zeros(count, np.int32), np.zeros((count, 4), np.int32)
@@ -103,7 +104,7 @@ def describe(plane: Array, labels: Array, count: int) -> tuple[Array, Array, Arr
 def boundaries(plane: Array, labels: Array, count: int) -> tuple[Array, Array]:
     """Length of the boundary between every two regions, and the sum of the steps in colour across it.
 
-    A step is measured over three pixels, as smoothing has spread it.
+    A step is measured over three pixels, because the blur has widened it.
 
     Returns:
         Both (count, count) float32, symmetric; 0 where two regions do not touch.
@@ -132,48 +133,48 @@ def boundaries(plane: Array, labels: Array, count: int) -> tuple[Array, Array]:
 def group(
     sizes: Array, boxes: Array, histograms: Array, lengths: Array, steps: Array, by_contrast: bool
 ) -> tuple[Array, Array]:
-    """Hierarchical grouping (Uijlings et al., section 3.1): the two neighbours most alike become one, and so on.
+    """Hierarchical grouping (Uijlings et al., section 3.1): merge the two most similar neighbours, repeatedly.
 
-    Of equals, the pair of lowest numbers goes first; a merged region takes the lower number.
+    Of equally similar pairs, that of the lowest numbers is merged first; the merged region keeps the lower number.
 
     Args:
         sizes: (R,) int32 pixels.
         boxes: (R, 4) int32.
-        histograms: (R, B) int32 of sum UNIT; their intersection counts as likeness. B may be 0.
+        histograms: (R, B) int32 of sum UNIT; their intersection is one part of the similarity. B may be 0.
         lengths: (R, R) float32, as `boundaries` gives them.
         steps: (R, R) float32.
-        by_contrast: whether a weak boundary counts as likeness too.
+        by_contrast: whether the contrast across the boundary is one part of the similarity.
 
     Returns:
-        (2R - 1, 4) int32 boxes: the regions themselves, then those merged; (2R - 1,) int32 levels: how many regions
-        were left when each appeared.
+        (2R - 1, 4) int32 boxes: the regions, then the merged ones; (2R - 1,) int32 levels: the number of regions at the
+        time each appeared.
     """
     count = len(sizes)
     sizes, boxes, histograms = sizes.copy(), boxes.copy(), histograms.copy()
     lengths, steps = lengths.copy(), steps.copy()
     found, levels = np.empty((2 * count - 1, 4), np.int32), np.empty(2 * count - 1, np.int32)
-    # Of every region the neighbour most alike, so that a merge looks at few rows again.
-    likeness, best = np.empty((count, count), np.float32), np.empty(count, np.int32)
+    # The most similar neighbour of every region, so that a merge updates few rows.
+    similarity, best = np.empty((count, count), np.float32), np.empty(count, np.int32)
     area = np.float32(0)
     for a in range(count):
         area += np.float32(sizes[a])
     for a in range(count):
         _note(found, levels, a, boxes, a, count)
         for b in range(count):
-            likeness[a, b] = -1
+            similarity[a, b] = -1
             if lengths[a, b] > 0:
-                likeness[a, b] = _likeness(sizes, boxes, histograms, lengths, steps, by_contrast, area, a, b)
-        best[a] = _highest(likeness, a)
+                similarity[a, b] = _similarity(sizes, boxes, histograms, lengths, steps, by_contrast, area, a, b)
+        best[a] = _highest(similarity, a)
     for left in range(count - 1, 0, -1):
         a, highest = 0, np.float32(-1)
         for r in range(count):
-            if best[r] >= 0 and likeness[r, best[r]] > highest:
-                a, highest = r, likeness[r, best[r]]
+            if best[r] >= 0 and similarity[r, best[r]] > highest:
+                a, highest = r, similarity[r, best[r]]
         b = int(best[a])
         _merge(sizes, boxes, histograms, a, b)
         _note(found, levels, 2 * count - 1 - left, boxes, a, left)
         best[b] = -1
-        likeness[a, b] = -1
+        similarity[a, b] = -1
         for r in range(count):
             if best[r] < 0 or r == a or lengths[a, r] + lengths[b, r] == 0:
                 continue
@@ -181,20 +182,20 @@ def group(
             lengths[r, a] = lengths[a, r]
             steps[a, r] += steps[b, r]
             steps[r, a] = steps[a, r]
-            alike = _likeness(sizes, boxes, histograms, lengths, steps, by_contrast, area, a, r)
-            before = likeness[r, best[r]]
-            likeness[a, r], likeness[r, a], likeness[r, b] = alike, alike, -1
+            similar = _similarity(sizes, boxes, histograms, lengths, steps, by_contrast, area, a, r)
+            before = similarity[r, best[r]]
+            similarity[a, r], similarity[r, a], similarity[r, b] = similar, similar, -1
             if best[r] == a or best[r] == b:
-                best[r] = _highest(likeness, r)
-            elif alike > before or (alike == before and a < best[r]):
+                best[r] = _highest(similarity, r)
+            elif similar > before or (similar == before and a < best[r]):
                 best[r] = a
-        best[a] = _highest(likeness, a)
+        best[a] = _highest(similarity, a)
     return found, levels
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def suppress(boxes: Array, overlap: float, most: int) -> Array:
-    """Indices of the boxes whose IoU with every one kept before them is at most `overlap`; the first `most` of them."""
+    """Indices of the first `most` boxes whose IoU with all boxes kept before them is at most `overlap` (greedy NMS)."""
     kept = np.empty(most, np.int64)
     corners, areas = np.empty((4, most), np.int32), np.empty(most, np.int32)
     count = 0
@@ -203,7 +204,7 @@ def suppress(boxes: Array, overlap: float, most: int) -> Array:
         area = (right - left) * (bottom - top)
         new = True
         for k in range(count):
-            # Areas alone rule most pairs out.
+            # The areas alone bound the IoU of most pairs.
             if min(area, areas[k]) > overlap * max(area, areas[k]):
                 width = min(right, corners[2, k]) - max(left, corners[0, k])
                 height = min(bottom, corners[3, k]) - max(top, corners[1, k])
@@ -279,7 +280,7 @@ def _numbered(parents: Array, height: int, width: int) -> tuple[Array, int]:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _distance(plane: Array, y: int, x: int, v: int, u: int) -> float:
-    """Between the colours of pixels (x, y) and (u, v)."""
+    """Euclidean distance between the colours of pixels (x, y) and (u, v)."""
     a, b, c = plane[y, x, 0] - plane[v, u, 0], plane[y, x, 1] - plane[v, u, 1], plane[y, x, 2] - plane[v, u, 2]
     distance: float = np.sqrt(a * a + b * b + c * c)
     return distance
@@ -293,25 +294,25 @@ def _note(found: Array, levels: Array, place: int, boxes: Array, region: int, le
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _highest(likeness: Array, row: int) -> int:
+def _highest(similarity: Array, row: int) -> int:
     best = 0
-    for column in range(likeness.shape[1]):
-        if likeness[row, column] > likeness[row, best]:
+    for column in range(similarity.shape[1]):
+        if similarity[row, column] > similarity[row, best]:
             best = column
     return best
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _texture(dx: float, dy: float) -> int:
-    """Bin of a gradient: its octant, times four, plus its strength."""
+    """Bin of a gradient: its octant, times four, plus its magnitude bin."""
     octant = 4 * (dx < 0) + 2 * (dy < 0) + (abs(dy) > abs(dx))
-    strength = abs(dx) + abs(dy)
-    return octant * 4 + (strength > STRENGTHS[0]) + (strength > STRENGTHS[1]) + (strength > STRENGTHS[2])
+    magnitude = abs(dx) + abs(dy)
+    return octant * 4 + (magnitude > MAGNITUDES[0]) + (magnitude > MAGNITUDES[1]) + (magnitude > MAGNITUDES[2])
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _merge(sizes: Array, boxes: Array, histograms: Array, a: int, b: int) -> None:
-    """Region b goes into a; the histogram is the mean, weighted by size."""
+    """Merge region b into a; the histogram is the mean, weighted by size."""
     share = np.float32(sizes[a] / (sizes[a] + sizes[b]))
     rest = np.float32(1) - share
     for i in range(histograms.shape[1]):
@@ -322,7 +323,7 @@ def _merge(sizes: Array, boxes: Array, histograms: Array, a: int, b: int) -> Non
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _likeness(
+def _similarity(
     sizes: Array,
     boxes: Array,
     histograms: Array,
@@ -333,16 +334,16 @@ def _likeness(
     a: int,
     b: int,
 ) -> np.float32:
-    """Size and fill of the paper's section 3.2, and what is given of histograms and contrast: each from 0 to 1."""
+    """Sum of size and fill (section 3.2 of the paper), histogram intersection and contrast, each from 0 to 1."""
     width = max(boxes[a, 2], boxes[b, 2]) - min(boxes[a, 0], boxes[b, 0])
     height = max(boxes[a, 3], boxes[b, 3]) - min(boxes[a, 1], boxes[b, 1])
     both = np.float32(sizes[a] + sizes[b])
-    alike = (np.float32(1) - both / area) + (np.float32(1) - (np.float32(width * height) - both) / area)
+    total = (np.float32(1) - both / area) + (np.float32(1) - (np.float32(width * height) - both) / area)
     if histograms.shape[1] > 0:
         shared = np.int32(0)
         for i in range(histograms.shape[1]):
             shared += min(histograms[a, i], histograms[b, i])
-        alike += np.float32(shared) / np.float32(UNIT)
+        total += np.float32(shared) / np.float32(UNIT)
     if by_contrast:
-        alike += np.float32(1) / (np.float32(1) + steps[a, b] / (lengths[a, b] * np.float32(CONTRAST)))
-    return alike
+        total += np.float32(1) / (np.float32(1) + steps[a, b] / (lengths[a, b] * np.float32(CONTRAST)))
+    return total

@@ -1,4 +1,6 @@
-"""One door to all proposal generators, and the filters they share."""
+"""The proposal generators by name, and the size filters applied to the boxes of all of them."""
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,38 +9,43 @@ from boxless.config import ProposalConfig
 from boxless.proposals.grid import grid
 from boxless.proposals.grouping import grouping
 from boxless.proposals.selective_search import selective_search
+from boxless.registry import Registry
 from boxless.structures import FloatArray
+
+Generator = Callable[[NDArray[np.uint8], int], FloatArray]
+"""Takes an image (h, w, 3) uint8, RGB, and `ProposalConfig.size`, the longest side in pixels at which to segment it.
+Returns (N, 4) float32, xyxy pixels of the image, deterministic. It runs in threads, so it should release the GIL."""
+
+GENERATORS: Registry[Generator] = Registry("proposal generator")
+GENERATORS.update({"grouping": grouping, "selective_search": selective_search, "grid": grid})
 
 
 def generate(image: NDArray[np.uint8], config: ProposalConfig) -> FloatArray:
-    """All boxes of a generator and the whole image, unfiltered, the same at every call.
+    """All boxes of a generator and the whole image, unfiltered.
 
     Args:
         image: (h, w, 3) uint8, RGB.
-        config: which generator, and its settings.
+        config: the generator and its size.
 
     Returns:
-        (N, 4) float32, xyxy pixels, N >= 1, no two the same.
+        (N, 4) float32, xyxy pixels, N >= 1, sorted, without duplicates.
+
+    Raises:
+        BoxlessError: no generator has this name.
     """
     height, width = image.shape[:2]
-    match config.generator:
-        case "grouping":
-            boxes = grouping(image, config.size)
-        case "selective_search":
-            boxes = selective_search(image, config.size, config.mode)
-        case "grid":
-            boxes = grid(width, height)
+    boxes = GENERATORS.find(config.generator)(image, config.size)
     whole = np.array([[0, 0, width, height]], np.float32)
     return np.unique(np.concatenate([boxes, whole]), axis=0)
 
 
 def select(boxes: FloatArray, config: ProposalConfig) -> FloatArray:
-    """The boxes that are large enough: WSDDN drops sides under 20 px; tiny areas feed part detectors.
+    """Keep the boxes that are large enough, and the whole image, so that every image has a proposal.
 
-    The whole image always stays, so that no image is without a proposal.
+    WSDDN (Bilen and Vedaldi, CVPR 2016) drops sides under 20 pixels. Boxes of small area lead to detections of parts.
 
     Args:
-        boxes: (N, 4) float32, xyxy pixels, as `generate` gives them.
+        boxes: (N, 4) float32, xyxy pixels, from `generate`.
         config: `min_side` in pixels, `min_area` as a fraction of the image.
     """
     size = boxes[:, 2:].max(axis=0)

@@ -1,4 +1,4 @@
-"""How good proposals are, and what they cost."""
+"""Recall, number and computing time of proposals."""
 
 import time
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 from boxless.config import ProposalConfig
 from boxless.errors import BoxlessError
 from boxless.images import content_keys, skip_copies
+from boxless.logs import log_skipped
 from boxless.metrics import iou
-from boxless.progress import report_skipped
 from boxless.proposals.store import ProposalStore
 from boxless.structures import Dataset
 
@@ -18,13 +18,14 @@ def report_proposals(dataset: Dataset, config: ProposalConfig) -> dict[str, floa
     """Compute a dataset's proposals and measure them.
 
     Args:
-        dataset: with boxes, for the recall; without, only number and time are given.
+        dataset: the images; recall is measured if they have boxes.
         config: generator and filters.
 
     Returns:
-        `images`; `proposals per image`; `seconds` this call took (none where all were in the cache); and over all
-        boxes that are not difficult `recall@0.5`, `recall@0.7` (share with a proposal of that IoU) and `mean best
-        overlap` (MABO of Uijlings et al., IJCV 2013, section 5.1, but over boxes instead of classes).
+        `images`; `proposals per image`; `seconds` this call took (next to none if all were cached); and over all
+        ground-truth boxes that are not ignored `recall@0.5` and `recall@0.7` (fraction with a proposal of that IoU)
+        and `mean best overlap` (MABO of Uijlings et al., IJCV 2013, section 5.1, but averaged over boxes instead of
+        classes).
 
     Raises:
         BoxlessError: no image can be read, or the cache folder cannot be written.
@@ -36,7 +37,7 @@ def report_proposals(dataset: Dataset, config: ProposalConfig) -> dict[str, floa
     skipped |= store.compute({key: path for path, key in keys.items()})
     seconds = time.perf_counter() - start
     skip_copies(skipped, keys)
-    report_skipped(skipped)
+    log_skipped(skipped)
     counts, best = [], []
     for sample in dataset.samples:
         if sample.path in skipped:
@@ -44,8 +45,8 @@ def report_proposals(dataset: Dataset, config: ProposalConfig) -> dict[str, floa
         boxes = store.load(keys[sample.path])
         counts.append(len(boxes))
         if sample.annotations is not None:
-            true = sample.annotations.boxes[~sample.annotations.ignore]
-            best.append(iou(true, boxes).max(axis=1))
+            targets = sample.annotations.boxes[~sample.annotations.ignore]
+            best.append(iou(targets, boxes).max(axis=1))
     if not counts:
         raise BoxlessError(f"{dataset.name}: no image can be read; see the reasons above")
     report = {"images": len(counts), "proposals per image": float(np.mean(counts)), "seconds": seconds}

@@ -1,7 +1,8 @@
-"""Proposals on disk: computed once over all cores, resumed where they stopped."""
+"""Cached proposals: computed once, in threads, and resumed after an interruption."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,37 +10,39 @@ import numpy as np
 from boxless.cache import entry, load_array, open_store, save_array
 from boxless.config import ProposalConfig
 from boxless.images import read_image
-from boxless.progress import track_images
-from boxless.proposals.generate import generate, select
+from boxless.parallel import map_images
+from boxless.proposals.generate import GENERATORS, generate, select
 from boxless.proposals.grouping import REVISION
+from boxless.registry import outside_source
 from boxless.structures import FloatArray
 
 
 class ProposalStore:
-    """Proposals of many images, keyed by the images' content and the settings.
+    """Cached proposals of images, keyed by the images' content, the settings and the version of the generator.
 
     Args:
         config: generator and filters.
 
     Raises:
-        BoxlessError: the cache folder cannot be written.
+        BoxlessError: no generator has this name, or the cache folder cannot be written.
     """
 
     def __init__(self, config: ProposalConfig) -> None:
         self.config = config
-        # What is stored is unfiltered, so that another filter costs nothing.
-        settings = config.model_dump(exclude={"min_side", "min_area"})
-        made_by = {"grouping": REVISION} if config.generator == "grouping" else {}
-        self._folder = open_store("proposals", {**settings, "opencv": cv2.__version__, **made_by})
+        # The filters are not part of the key, since unfiltered boxes are stored. `mode` was a setting once.
+        settings = {"generator": config.generator, "size": config.size, "mode": "fast", "opencv": cv2.__version__}
+        self._folder = open_store("proposals", settings | _version(config.generator))
 
     def load(self, key: str) -> FloatArray:
-        """Proposals of the image with this content key: (N, 4) float32, xyxy pixels."""
+        """Proposals of the image with this content key: (N, 4) float32, xyxy pixels.
+
+        Raises:
+            BoxlessError: they were not computed, or the entry is damaged.
+        """
         return select(np.array(load_array(entry(self._folder, key))), self.config)
 
     def compute(self, images: Mapping[str, Path]) -> dict[Path, str]:
-        """Compute what is not there yet, an image a core.
-
-        Threads serve, as all generators let go of Python's lock while they work.
+        """Compute the proposals that are not cached yet, one image per core at a time.
 
         Args:
             images: content key -> file.
@@ -47,9 +50,17 @@ class ProposalStore:
         Returns:
             Images that could not be read -> reason.
         """
-        missing = {key: path for key, path in images.items() if not entry(self._folder, key).exists()}
+        missing = {path: key for key, path in images.items() if not entry(self._folder, key).exists()}
+        skipped: dict[Path, str] = {}
 
-        def work(key: str, path: Path) -> None:
-            save_array(entry(self._folder, key), generate(read_image(path), self.config))
+        def work(path: Path) -> None:
+            save_array(entry(self._folder, missing[path]), generate(read_image(path), self.config))
 
-        return track_images(work, missing, "Proposals", None)
+        for _ in map_images(work, missing, "Proposals", None, skipped):
+            pass
+        return skipped
+
+
+def _version(generator: str) -> dict[str, Any]:
+    """What the boxes depend on besides the settings."""
+    return {"grouping": REVISION} if generator == "grouping" else outside_source(GENERATORS.find(generator))

@@ -1,47 +1,57 @@
-"""Pseudo boxes on which two opinions agree: how sure they are without anybody having looked at them."""
+"""Consensus of two predictions: the pseudo labels to keep, without ground truth to tell which are right."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from boxless.methods.heads import paired_iou
-from boxless.structures import Annotations, FloatArray, IntArray
+from boxless.methods.box_ops import paired_iou
+from boxless.structures import Annotations, Dataset, FloatArray, IntArray
 
-KEPT_QUANTILE = 0.75
-"""Of every class at least the quarter of its boxes that agree best are kept, however poorly these agree."""
+MIN_KEPT_QUANTILE = 0.75
+"""Of every class the boxes above this quantile of the IoU are kept, however low it is."""
 
 
-def consensus(first: Sequence[Annotations], second: Sequence[Annotations], least: float) -> list[Annotations]:
-    """Merge two opinions on where the objects of every image are.
+def consensus(seeds: Sequence[Annotations], held_out: Sequence[Annotations], min_iou: float) -> list[Annotations]:
+    """Merge two predictions of the box of every tag.
 
-    Where both have nearly the same box, their mean is kept. Where they differ the second one's box is marked difficult:
-    something of the class is there, but nobody can say how far it reaches. Of a class on which they hardly ever agree
-    the first one's boxes are kept where they agree best: without them it would not be learned at all.
+    Where their IoU is at least `min_iou` the mean of both is kept. Elsewhere the second one's box is marked to be
+    ignored: the class is there, but where it ends is unknown. Of a class whose boxes hardly ever reach `min_iou` the
+    first one's boxes of the highest IoU are kept: without them the class would not be trained at all.
 
     Args:
-        first: for each image the boxes of the classes in it.
-        second: the same classes in the same order, boxes found by other means.
-        least: IoU of the two boxes from which on they agree.
+        seeds: for each image the boxes of its tags.
+        held_out: boxes of the same tags in the same order, predicted by other means.
+        min_iou: least IoU of two boxes that agree.
 
     Returns:
-        One an image, the same classes in the same order.
+        One an image, the same tags in the same order.
     """
-    overlaps = [_overlaps(one, other) for one, other in zip(first, second, strict=True)]
-    labels: IntArray = np.concatenate([one.labels for one in first])
-    values = np.concatenate(overlaps)
-    limits = np.full(labels.max(initial=0) + 1, least)
+    ious = [_ious(one, other) for one, other in zip(seeds, held_out, strict=True)]
+    labels: IntArray = np.concatenate([one.labels for one in seeds])
+    values = np.concatenate(ious)
+    limits = np.full(labels.max(initial=0) + 1, min_iou)
     for label in np.unique(labels):
-        limits[label] = min(least, np.quantile(values[labels == label], KEPT_QUANTILE))
+        limits[label] = min(min_iou, np.quantile(values[labels == label], MIN_KEPT_QUANTILE))
     merged = []
-    for one, other, overlap in zip(first, second, overlaps, strict=True):
-        same = overlap >= limits[one.labels]
-        likely = np.where(same[:, None], one.boxes, other.boxes)
-        boxes = np.where((overlap >= least)[:, None], (one.boxes + other.boxes) / 2, likely)
-        merged.append(Annotations(boxes.astype(np.float32), one.labels, ~same))
+    for one, other, iou in zip(seeds, held_out, ious, strict=True):
+        kept = iou >= limits[one.labels]
+        either = np.where(kept[:, None], one.boxes, other.boxes)
+        boxes = np.where((iou >= min_iou)[:, None], (one.boxes + other.boxes) / 2, either)
+        merged.append(Annotations(boxes.astype(np.float32), one.labels, ~kept))
     return merged
 
 
-def _overlaps(one: Annotations, other: Annotations) -> FloatArray:
-    overlaps: FloatArray = paired_iou(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy()
-    return overlaps
+def kept_labels(dataset: Dataset) -> dict[str, dict[str, int]]:
+    """How many pseudo labels of each class are kept, for the manifest: `kept` of `all`."""
+    boxes = [sample.annotations for sample in dataset.samples if sample.annotations is not None]
+    found = {}
+    for label, name in enumerate(dataset.classes):
+        of_class = [own.ignore[own.labels == label] for own in boxes]
+        found[name] = {"kept": sum(int((~part).sum()) for part in of_class), "all": sum(map(len, of_class))}
+    return found
+
+
+def _ious(one: Annotations, other: Annotations) -> FloatArray:
+    ious: FloatArray = paired_iou(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy()
+    return ious

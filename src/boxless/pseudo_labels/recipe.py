@@ -1,227 +1,133 @@
-"""Boxes for the tags of every image: those of the heatmaps, where heads taught by other images agree.
+"""How image tags become the boxes that a detector is trained on: the steps in order.
 
-A head that has learned from an image's own box would only repeat it; one that has not is a second opinion (multi-fold
-multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017). The boxes of all heatmaps teach the heads of the first
-round, those that were agreed on the heads of the next, which know better.
+    cam        1  A linear classifier of the tags gives class activation maps.
+               2  Objectness and a threshold, fitted without boxes, tell where objects end: one CAM box a tag.
+    seeds      3  The boxes of the seed, `cam` or another, snapped to proposals.
+    held_out   4  Cross-fitting, in rounds: networks trained on the labels of the other folds predict the box of every
+                  tag. The next round is trained on the consensus of seeds and out-of-fold predictions.
+    rescaled   5  Small objects: the same networks predict at a larger scale.
+    labels     6  The consensus of what was predicted by different means, snapped to proposals.
 
-Heatmaps are coarse, so of objects under a fifth of the image a head of the last round is compared with itself
-instead: with what it sees from closer by.
+What the networks have in common, the frozen backbone, the CAM and the principal components, is `Shared`: computed once,
+stored once, and handed from step to step.
 """
 
-import math
-from collections.abc import Callable, Sequence
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-from accelerate.utils import broadcast_object_list
-from torch import Tensor
+from safetensors.torch import load_file
 
 from boxless.cached_dataset import CachedDataset
-from boxless.config import PseudoLabelConfig
+from boxless.config import Config, resolve
 from boxless.detector import Detector
-from boxless.devices import full_width, one_thread_a_image
-from boxless.errors import BoxlessError
-from boxless.images import read_image
-from boxless.methods.mining import snap
-from boxless.metrics.boxes import areas
-from boxless.progress import console, give_back, track_threads
-from boxless.pseudo_labels.consensus import consensus
-from boxless.structures import Annotations, BoolArray, Dataset, IntArray
+from boxless.features import views_of
+from boxless.methods import BoxSupervised, preset
+from boxless.pseudo_labels.consensus import kept_labels
+from boxless.pseudo_labels.cross_fitting import cross_fit, draw_folds, fold_config
+from boxless.pseudo_labels.seeds import SEEDS
+from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass
+from boxless.pseudo_labels.snapping import snap_all
+from boxless.run_folder import BACKBONE, WEIGHTS, Shared, read_manifest, save_weights
+from boxless.training.fit import Run, fit_network
+
+logger = logging.getLogger(__name__)
+
+CAM, PCA = "cam", "pca.safetensors"
+"""Where a run folder has the run of the CAM, and the principal components."""
+PCA_IMAGES = 100
+"""Images that principal components are fitted to; more change nothing (docs/lab_book)."""
 
 
-class RescaledBoxes(NamedTuple):
-    """What the same head sees of an image from closer by.
-
-    Args:
-        row: of the image.
-        small: (M,), which of its boxes were small.
-        boxes: all M of them from closer by.
-    """
-
-    row: int
-    small: BoolArray
-    boxes: Annotations
-
-
-def find_boxes(
-    ready: CachedDataset,
-    config: PseudoLabelConfig,
-    seed: int,
-    localizer: Detector,
-    teach: Callable[[int, int, CachedDataset], Detector],
-) -> CachedDataset:
-    """Give every tag of every image a box.
+def fit_shared(run: Run, data: CachedDataset) -> Detector:
+    """Steps 1 and 2, and the principal components: what every network of a run needs before it is trained.
 
     Args:
-        ready: the images, with tags and proposals.
-        config: number of folds, and what counts as agreement.
-        seed: decides which image is in which fold.
-        localizer: gives the first boxes.
-        teach: trains the head of a round and fold, both counted from one, with the boxes of all images
-            that are not in the fold.
+        run: of the final detector, which gets the CAM and the principal components too.
+        data: the training images; only their tags are used.
 
     Returns:
-        The same images with boxes; those that the opinions differ on are marked difficult.
-
-    Raises:
-        BoxlessError: there are fewer images than folds.
+        The CAM.
     """
-    folds = _folds(ready, config.folds, seed)
-    first = _snapped(ready, boxes_for_tags(localizer, ready, range(len(folds)), "Boxes of heatmaps"))
-    second, closer = first, list[RescaledBoxes]()
-    for turn in range(1, config.rounds + 1):
-        before, second = second, list(first)
-        for fold in range(config.folds):
-            others, own = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(folds == fold).tolist()
-            console.print(
-                f"Second opinion {fold + 1} of {config.folds}, round {turn} of {config.rounds}", highlight=False
-            )
-            boxes = [first[row] for row in others]
-            if turn > 1:
-                # Within what teaches, or all that is kept of a rare class may lie in the other fold.
-                merged = consensus(boxes, [before[row] for row in others], config.agreement)
-                boxes = _snapped(ready.part(others), merged)
-            detector = teach(turn, fold + 1, ready.part(others, boxes))
-            opinions = boxes_for_tags(detector, ready, own, "Second opinion")
-            for row, found in zip(own, opinions, strict=True):
-                second[row] = found
-            if turn == config.rounds:
-                closer += rescaled_pass(detector, ready, own, opinions)
-    boxes = _snapped(ready, _merged(first, second, config.agreement, closer))
-    return ready.part(range(len(boxes)), boxes)
+    config, network = run.detector.config, run.network
+    assert isinstance(network.model, BoxSupervised)
+    files = {"frozen": run.folder / BACKBONE}
+    if run.accelerator.is_main_process and not files["frozen"].exists():
+        save_weights(network.frozen, files["frozen"])
+    run.shared = Shared(network.backbone, network.frozen, files)
+    cam = fit_network(run.folder / CAM, method_config(config, "cam"), data.tags_only(), run)
+    run.seconds["cam"] = read_manifest(run.folder / CAM)["seconds"]["training"]
+    network.model.cam.load_state_dict(cam.model.state_dict())
+    files = {**files, "model.cam": run.folder / CAM / WEIGHTS, "model.pca": run.folder / PCA}
+    with run.accelerator.main_process_first():
+        # Networks that an interrupted run has finished were trained on these components.
+        if not files["model.pca"].exists():
+            _fit_pca(network.model, data, config)
+            save_weights(network.model.pca, files["model.pca"])
+    network.model.pca.load_state_dict(load_file(files["model.pca"]))
+    run.shared = replace(run.shared, files=files)
+    return cam
 
 
-def agreement(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """How many of the pseudo boxes of each class are agreed on, for the manifest: `kept` of `all`."""
-    boxes = [sample.annotations for sample in dataset.samples if sample.annotations is not None]
-    found = {}
-    for label, name in enumerate(dataset.classes):
-        of_class = [own.ignore[own.labels == label] for own in boxes]
-        found[name] = {"kept": sum(int((~part).sum()) for part in of_class), "all": sum(map(len, of_class))}
-    return found
+def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDataset:
+    """Steps 3 to 6: the training images with a box for every tag; those without consensus are to be ignored."""
+    config = run.detector.config
+    rules, networks = config.pseudo_labels, cross_fitting_config(config)
+    with _timed(run, "pseudo labels"):
+        seeds = snap_all(SEEDS.find(rules.seed)(data, cam), data)
+        folds = draw_folds(data, rules.folds, config.seed)
+    held_out = None
+    for round_ in range(1, rules.rounds + 1):
+        settings = fold_config(networks, round_)
+        detectors, held_out = cross_fit(data, seeds, held_out, folds, settings, run, round_)
+    # From the manifests, so that networks that were trained before an interruption count too.
+    fitted = [file.parent for file in run.folder.glob("fold-*/manifest.json")]
+    run.seconds["cross-fitting"] = sum(sum(read_manifest(fold)["seconds"].values()) for fold in fitted)
+    with _timed(run, "pseudo labels"):
+        assert held_out is not None
+        rescaled = rescaled_pass(detectors, data, folds, held_out)
+        labels = snap_all(consensus_with_small(seeds, held_out, rescaled, rules.consensus_iou), data)
+    labelled = data.with_boxes(labels)
+    run.manifest["pseudo_labels"] = counts = kept_labels(labelled.dataset)
+    kept, number = (sum(count[key] for count in counts.values()) for key in ("kept", "all"))
+    logger.info("Kept %d of %d pseudo labels (IoU >= %g)", kept, number, rules.consensus_iou)
+    return labelled
 
 
-def teaching(ready: CachedDataset) -> CachedDataset:
-    """Only the images whose boxes teach something: an object, or that there is none at all.
-
-    Raises:
-        BoxlessError: there is no such image.
-    """
-    rows = []
-    for row, sample in enumerate(ready.dataset.samples):
-        boxes = sample.annotations
-        if boxes is not None and (not boxes.ignore.all() or not (sample.tags or sample.unsure)):
-            rows.append(row)
-    if not rows:
-        raise BoxlessError(f"{ready.dataset.name}: no image that can be read has a tag or box to learn from")
-    return ready.part(rows)
+def cross_fitting_config(config: Config) -> Config:
+    """The settings of the networks that are cross-fitted: those of the run if it scores proposals, else of `seeded`."""
+    if config.head.scores_proposals:
+        return config
+    # All networks of a run share their principal components.
+    shared = config.model_dump(include={"proposals", "pseudo_labels"})
+    return method_config(config, "seeded", head={"pca_dims": config.head.model_dump()["pca_dims"]}, **shared)
 
 
-def _folds(ready: CachedDataset, number: int, seed: int) -> IntArray:
-    """The fold of every image, from 0 on; (images,)."""
-    # Copies of an image share one fold, or a head would judge what it has learned from.
-    unique = list(dict.fromkeys(ready.keys))
-    if len(unique) < number:
-        raise BoxlessError(f"{ready.dataset.name}: {len(unique)} image(s) are too few for {number} folds; take cam")
-    parts = dict(zip(unique, np.random.default_rng(seed).permutation(len(unique)) % number, strict=True))
-    return np.array([parts[key] for key in ready.keys])
+def method_config(config: Config, method: str, **own: Any) -> Config:
+    """The settings of another method on the same feature maps."""
+    return resolve(
+        preset(method),
+        seed=config.seed,
+        backbone=config.backbone.model_dump(),
+        views=config.views.model_dump(),
+        # accelerate keeps these for the whole process.
+        training=config.training.model_dump(include={"precision", "accumulate", "workers"}),
+        **own,
+    )
 
 
-def boxes_for_tags(
-    detector: Detector, ready: CachedDataset, rows: Sequence[int], description: str
-) -> list[Annotations]:
-    """The likeliest box of every tag of these images."""
-
-    def boxes_for_labels(row: int) -> Annotations:
-        return _likeliest(detector, ready, row, [ready.map(row, view) for view in detector.views])
-
-    with full_width(detector.device):
-        return _in_threads(boxes_for_labels, detector, rows, description)
+def _fit_pca(model: BoxSupervised, data: CachedDataset, config: Config) -> None:
+    rows = np.random.default_rng(config.seed).permutation(len(data))[:PCA_IMAGES].tolist()
+    view = views_of(config.views)[0]
+    model.pca.fit(data.map(row, view).float() for row in rows)
 
 
-def rescaled_pass(
-    detector: Detector, ready: CachedDataset, rows: Sequence[int], opinions: Sequence[Annotations]
-) -> list[RescaledBoxes]:
-    """The likeliest boxes of images with a small one, in views `RESCALE` times as large.
-
-    A head knows objects of the size that it has learned from (scale normalisation; Singh and Davis, CVPR 2018).
-
-    Args:
-        detector: gave the opinions.
-        ready: the images.
-        rows: of some of them.
-        opinions: the likeliest boxes of each of these.
-
-    Returns:
-        One for every image that has a small box.
-
-    Raises:
-        ImageError: an image can no longer be read.
-    """
-    small = {
-        row: areas(opinion.boxes) < SMALL * math.prod(ready.sizes[row])
-        for row, opinion in zip(rows, opinions, strict=True)
-    }
-    near = detector.with_views([replace(view, scale=round(view.scale * RESCALE)) for view in detector.views])
-
-    def boxes_for_labels(row: int) -> Annotations:
-        pixels = read_image(ready.dataset.samples[row].path)
-        found = _likeliest(near, ready, row, [near.features.extract(pixels, view) for view in near.views])
-        # Larger maps than any before leave more behind, and memory would peak here (docs/experiments.md).
-        give_back()
-        return found
-
-    wanted = [row for row in rows if small[row].any()]
-    if not wanted:
-        return []
-    # Not in full width, as maps of many sizes are extracted.
-    found = _in_threads(boxes_for_labels, near, wanted, "A closer look")
-    return [RescaledBoxes(row, small[row], boxes) for row, boxes in zip(wanted, found, strict=True)]
-
-
-SMALL = 0.2
-"""Boxes under this share of their image are looked at again from closer by."""
-RESCALE = 1.5
-"""How much larger the image is then."""
-
-
-def _likeliest(detector: Detector, ready: CachedDataset, row: int, maps: Sequence[Tensor]) -> Annotations:
-    labels = np.array(sorted(ready.dataset.samples[row].tags), np.int64)
-    boxes = np.zeros((0, 4), np.float32)
-    if len(labels):
-        proposals = ready.boxes(row) if detector.proposals else None
-        boxes = detector.boxes_for_labels(maps, proposals, ready.sizes[row], labels.tolist())
-    return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
-
-
-def _in_threads(
-    boxes_for_labels: Callable[[int], Annotations], detector: Detector, rows: Sequence[int], description: str
-) -> list[Annotations]:
-    with one_thread_a_image(detector.device) as threads:
-        found = list(track_threads(boxes_for_labels, rows, description, threads))
-    # Of several processes all are taught what the first one found, or their heads would learn from boxes that differ.
-    return list(broadcast_object_list(found))
-
-
-def _merged(
-    first: Sequence[Annotations], second: Sequence[Annotations], least: float, closer: Sequence[RescaledBoxes]
-) -> list[Annotations]:
-    """What two opinions agree on; of small boxes those seen from closer by, where the second had them before."""
-    first, second = list(first), list(second)
-    for row, small, found in closer:
-        first[row], second[row] = _mixed(small, second[row], first[row]), _mixed(small, found, second[row])
-    merged = consensus(first, second, least)
-    for row, small, found in closer:
-        merged[row] = _mixed(small, found, merged[row])
-    return merged
-
-
-def _mixed(chosen: BoolArray, boxes: Annotations, others: Annotations) -> Annotations:
-    """These boxes of an image where they are chosen, and the others where not."""
-    return replace(others, boxes=np.where(chosen[:, None], boxes.boxes, others.boxes))
-
-
-def _snapped(ready: CachedDataset, boxes: Sequence[Annotations]) -> list[Annotations]:
-    """Boxes of every image, moved onto the edges that its proposals end at."""
-    return [replace(found, boxes=snap(found.boxes, ready.boxes(row))) for row, found in enumerate(boxes)]
+@contextmanager
+def _timed(run: Run, stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    run.seconds[stage] = run.seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""A run told on one page: how good it is, where it is wrong, and the images to see it in."""
+"""The report of a run: one HTML page with scores, kinds of errors, and images with boxes and heatmaps."""
 
 from boxless.report.contents import write_report
 

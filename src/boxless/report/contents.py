@@ -1,6 +1,7 @@
-"""What a report tells of a run, gathered once: numbers, curves, images, the data's health, and what made it."""
+"""The contents of a report: scores, curves, images, problems of the data, and the run's manifest."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -8,27 +9,30 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from boxless.cache import write_text
 from boxless.datasets import load_dataset
 from boxless.detector import Detector
 from boxless.doctor import examine
 from boxless.doctor.finding import name_files
 from boxless.errors import BoxlessError
 from boxless.evaluation import DatasetPredictions, matched, predict_dataset
+from boxless.files import write_text
 from boxless.images import below
-from boxless.metrics import precision_recall, ranking
-from boxless.progress import announce, console
+from boxless.logs import log_warnings
+from boxless.metrics import precision_recall, ranking, with_boxes
+from boxless.pseudo_labels.recipe import CAM
 from boxless.report.gallery import Maps, gallery, small_maps
 from boxless.report.page import render_page
-from boxless.run_folder import LOCALIZER, read_history, read_manifest
+from boxless.run_folder import read_history, read_manifest
 from boxless.visualize.boxes import class_colour
 from boxless.visualize.colours import Colour, ink_on
 from boxless.visualize.diagnosis import KINDS, LEGEND, headline
 
+logger = logging.getLogger(__name__)
+
 POINTS = 200
-"""Most points of a precision-recall curve."""
+"""The maximum number of points of a precision-recall curve."""
 COLORMAP = "inferno"
-"""Of heatmaps: even in brightness, so that those who see no colours read it too."""
+"""Of heatmaps: its lightness rises evenly, so it is readable without colour vision."""
 
 
 def write_report(
@@ -37,23 +41,23 @@ def write_report(
     data: str | os.PathLike[str] | None = None,
     split: str | None = None,
 ) -> dict[str, Any]:
-    """Write a report of a run: one HTML file that holds all it shows and opens offline.
+    """Write a report of a run: one self-contained HTML file that opens offline.
 
     Args:
         run: the run folder.
         out: the file.
         data: a path that `load_dataset` takes, to evaluate the run on and to show images of. With None the report
-            has what lies in the run folder: history, manifest, and what `evaluate` and `diagnose` left there.
+            shows what the run folder holds: history, manifest, and results of `boxless evaluate` and `diagnose`.
         split: of the data.
 
     Returns:
-        What the page shows, as in the JSON within it.
+        The contents of the page, the same as the JSON within it.
 
     Raises:
         BoxlessError: the run or the data cannot be read, no image is readable, or `out` cannot be written.
     """
     if data is None and split is not None:
-        raise BoxlessError(f"split={split} names a part of the data, and none is given: name the data too")
+        raise BoxlessError(f"split={split} is given without data: give the dataset too")
     folder = Path(run)
     manifest = read_manifest(folder)
     contents = {
@@ -63,43 +67,40 @@ def write_report(
         "kinds": KINDS,
         "colormap": (matplotlib.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(int).tolist(),
         "manifest": manifest,
-        "history": {
-            name: rows for name, part in (("", folder), (LOCALIZER, folder / LOCALIZER)) if (rows := read_history(part))
-        },
-        **(_left_behind(folder) if data is None else _looked_at(folder, Path(data), split)),
+        "history": {name: rows for name, part in (("", folder), (CAM, folder / CAM)) if (rows := read_history(part))},
+        **(_saved(folder) if data is None else _evaluated(folder, Path(data), split)),
     }
-    contents["verdict"] = verdict(contents)
+    contents["summary"] = summary(contents)
     write_text(Path(out), render_page(contents["title"], contents))
     return contents
 
 
-def verdict(contents: dict[str, Any]) -> list[str]:
-    """What matters most, a sentence each."""
-    said = []
+def summary(contents: dict[str, Any]) -> list[str]:
+    """The most important results, a sentence each."""
+    lines = []
     if contents["manifest"]["supervision"] != "tags":
-        said.append("Trained with true boxes: a ceiling, not a result from tags.")
+        lines.append("Trained with ground-truth boxes: a fully supervised upper bound, not a result from tags.")
     for scores in contents["evaluations"]:
         if scores["CorLoc"] is not None:
             share = f"{100 * scores['CorLoc']:.0f} %"
-            said.append(f"{scores['data']}: in {share} of the images of a class, its best box lies on an object.")
+            lines.append(f"{scores['data']}: in {share} of the images of a class, its best box lies on an object.")
         else:
-            said.append(f"{scores['data']} has tags only, so whether boxes are right was not measured.")
-    said += [f"{headline(diagnosis)}." for diagnosis in contents["diagnoses"]]
+            lines.append(f"{scores['data']} has tags only, so boxes were not evaluated.")
+    lines += [f"{headline(diagnosis)}." for diagnosis in contents["diagnoses"]]
     for scores in contents["evaluations"]:
         aps = {name: row["mAP_area"] for name, row in scores["classes"].items() if row["mAP_area"] is not None}
         if len(aps) > 1:
-            best, least = max(aps, key=lambda name: aps[name]), min(aps, key=lambda name: aps[name])
-            said.append(f"Boxes are best for {best} (AP {aps[best]:.2f}), weakest for {least} (AP {aps[least]:.2f}).")
+            best, worst = max(aps, key=lambda name: aps[name]), min(aps, key=lambda name: aps[name])
+            lines.append(f"Boxes are best for {best} (AP {aps[best]:.2f}) and worst for {worst} (AP {aps[worst]:.2f}).")
         if scores["classification_mAP"] is not None:
-            share = f"{scores['classification_mAP']:.2f}"
-            said.append(f"Which classes an image shows it tells with a mAP of {share}; 1 is perfect.")
+            lines.append(f"Image classification has a mAP of {scores['classification_mAP']:.2f}.")
     if contents["doctor"]:
         verdicts = [row["verdict"] for row in contents["doctor"]["classes"].values()]
         counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("fine", "weak", "hopeless") if v in verdicts)
-        said.append(f"The tags themselves, by class: {counts}.")
+        lines.append(f"Tags of the classes, as boxless doctor rates them: {counts}.")
     if not contents["evaluations"]:
-        said.append("It was not evaluated yet: give the report data, and it shows scores and images.")
-    return said
+        lines.append("Not evaluated yet: give boxless report a dataset to see scores and images.")
+    return lines
 
 
 def curve(hits: list[bool], positives: int) -> list[list[float]]:
@@ -110,7 +111,7 @@ def curve(hits: list[bool], positives: int) -> list[list[float]]:
     return np.stack([recall[rows], precision[rows]], axis=1).round(4).tolist()  # type: ignore[no-any-return]
 
 
-def _left_behind(run: Path) -> dict[str, Any]:
+def _saved(run: Path) -> dict[str, Any]:
     return {
         "evaluations": [_read(file) for file in sorted(run.glob("metrics-*.json"))],
         "diagnoses": [_read(file) for file in sorted(run.glob("diagnosis-*.json"))],
@@ -128,31 +129,29 @@ def _read(file: Path) -> Any:
         raise BoxlessError(f"{file}: damaged ({error}); evaluate again, or delete it") from None
 
 
-def _looked_at(run: Path, data: Path, split: str | None) -> dict[str, Any]:
+def _evaluated(run: Path, data: Path, split: str | None) -> dict[str, Any]:
     detector = Detector.load(run)
-    dataset = announce(load_dataset(data, split))
+    dataset = log_warnings(load_dataset(data, split))
     maps: list[Maps] = []
-    decisions = predict_dataset(
+    predictions = predict_dataset(
         detector,
         matched(detector, dataset, None),
         "Evaluate",
-        lambda *seen: maps.append(small_maps(*seen)),
+        lambda *image: maps.append(small_maps(*image)),
     )
     return {
-        "evaluations": [decisions.scores()],
-        "diagnoses": [decisions.diagnosis()] if decisions.dataset.has_boxes else [],
-        "curves": _curves(decisions) if decisions.dataset.has_boxes else None,
+        "evaluations": [predictions.scores()],
+        "diagnoses": [predictions.diagnosis()] if predictions.dataset.has_boxes else [],
+        "curves": _curves(predictions) if predictions.dataset.has_boxes else None,
         "doctor": _examined(data, [name for name in detector.classes if name in dataset.classes]),
-        "gallery": gallery(decisions, maps, data),
-        "skipped": [_reason(data, path, reason) for path, reason in decisions.skipped.items()],
+        "gallery": gallery(predictions, maps, data),
+        "skipped": [_reason(data, path, reason) for path, reason in predictions.skipped.items()],
     }
 
 
-def _curves(decisions: DatasetPredictions) -> list[list[list[float]] | None]:
-    rows = zip(decisions.detections, decisions.dataset.samples, strict=True)
-    known = [(found, sample.annotations) for found, sample in rows if sample.annotations is not None]
-    found, ground_truth = [row[0] for row in known], [row[1] for row in known]
-    rankings = [ranking(found, ground_truth, label)[1:] for label in range(len(decisions.dataset.classes))]
+def _curves(predictions: DatasetPredictions) -> list[list[list[float]] | None]:
+    known = with_boxes(predictions.detections, predictions.dataset.samples)
+    rankings = [ranking(*known, label)[1:] for label in range(len(predictions.dataset.classes))]
     return [curve(hits.tolist(), positives) if positives else None for hits, positives in rankings]
 
 
@@ -160,8 +159,8 @@ def _examined(data: Path, classes: list[str]) -> dict[str, Any] | None:
     try:
         report = examine(data, classes=classes)
     except BoxlessError as error:
-        # What training would take may not be there any more; what was asked about is, and was looked at.
-        console.print(f"The doctor is left out of the report: {error}", style="yellow", markup=False, highlight=False)
+        # The doctor also reads the training split, which may be missing; the report does not depend on it.
+        logger.warning("The report has no section on the data: %s", error)
         return None
     findings = [finding | {"images": name_files(finding["images"], data)} for finding in report["findings"]]
     return report | {"findings": findings}

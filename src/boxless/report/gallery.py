@@ -1,4 +1,4 @@
-"""Images for the page, small enough to lie in it: thumbnails, boxes, heatmaps, and what is worth looking at first."""
+"""The images of the report: thumbnails, boxes and heatmaps small enough to embed, and the orders to show them in."""
 
 import base64
 import io
@@ -12,72 +12,72 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from boxless.detector import confident
 from boxless.evaluation import DatasetPredictions
 from boxless.images import below, read_image
-from boxless.metrics import judge, ranking
+from boxless.metrics import detection_outcomes, ranking, with_boxes
 from boxless.metrics.errors import Outcome
 from boxless.structures import BoolArray, Detections, FloatArray, Heatmaps, Sample
 
 IMAGES = 400
-"""Most images on a page; of more, those that come first in one of the orders are shown. Numbers are of all."""
+"""The maximum number of images on a page: the first ones of every order. Numbers are of all images."""
 SIDE = 384
 """Longest side of a thumbnail in pixels."""
 BYTES = 24_000
-"""A thumbnail that takes more is compressed harder; with its base64 and its heatmaps 400 stay under 15 MB."""
+"""The target size of a thumbnail; 400 of them, with base64 and heatmaps, take less than 15 MB."""
 QUALITIES = (80, 65, 50, 35, 20)
-"""Of JPEG, tried in turn."""
+"""Of JPEG, tried in turn until the target size is met."""
 MAP_SIDE = 32
-"""Longest side of a heatmap in cells; a finer one is averaged."""
+"""Longest side of a heatmap in cells; finer ones are averaged."""
 MAPS = 6
-"""Most heatmaps of one image."""
+"""The maximum number of heatmaps per image."""
 STOPS = 100
-"""Thresholds that the slider has, at most."""
+"""The maximum number of thresholds of the slider."""
 
 Maps = dict[int, NDArray[np.uint8]]
 
 
 def small_maps(sample: Sample, detections: Detections, heatmaps: Heatmaps) -> Maps:
-    """The heatmaps of an image that are worth a look, in 8 bits.
+    """The most relevant heatmaps of an image, in 8 bits.
 
     Args:
-        sample: the image; its tags are looked at first.
-        detections: what was found; classes whose boxes are shown come next, then the likeliest.
+        sample: the image; heatmaps of its tags come first.
+        detections: its detections; classes of confident boxes come next, then the two most likely classes.
         heatmaps: of all classes.
 
     Returns:
-        By class (h, w) uint8; 0 is 0 and what speaks against the class, 255 the map's greatest value.
+        By class (h, w) uint8; 0 for values of 0 and below, 255 for the map's greatest value.
     """
     likely = np.argsort(-detections.image_scores, kind="stable")[:2].tolist()
-    wanted = dict.fromkeys([*sorted(sample.tags), *confident(detections).labels.tolist(), *likely])
+    labels = dict.fromkeys([*sorted(sample.tags), *detections.confident().labels.tolist(), *likely])
     height, width = heatmaps.maps.shape[1:]
     factor = min(1.0, MAP_SIDE / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))
     maps = {}
-    for label in islice(wanted, MAPS):
+    for label in islice(labels, MAPS):
         small = cv2.resize(np.maximum(heatmaps.maps[label], 0), size, interpolation=cv2.INTER_AREA)
         maps[label] = np.rint(small * (255 / max(float(small.max()), 1e-12))).astype(np.uint8)
     return maps
 
 
-def gallery(decisions: DatasetPredictions, maps: Sequence[Maps], data: Path) -> dict[str, Any]:
-    """What the page needs to show images.
+def gallery(predictions: DatasetPredictions, maps: Sequence[Maps], data: Path) -> dict[str, Any]:
+    """The images of the page with all that is drawn over them.
 
     Args:
-        decisions: of a detector on a dataset.
+        predictions: of a detector on a dataset.
         maps: of every image, see `small_maps`.
-        data: the path the dataset came from; file names are shown as seen from it.
+        data: the path of the dataset; file names are shown relative to it.
 
     Returns:
-        JSON-able: `images`, each with `name`, `src` (a data URI), `size`, `tags` and `scores` (of classes), `boxes`
-        ([x1, y1, x2, y2, score, label, outcome or None]), `ground_truth` ([x1, y1, x2, y2, label, difficult], or None) and
-        `maps` (by class, base64) with their `grid`; `orders`, by name and class ("" for all) rows of `images`;
-        `threshold`, see `thresholds`; `of`, how many images there are.
+        Values that JSON can represent: `images`, each with `name`, `src` (a data URI), `size`, `tags` and `scores` (of
+        classes), `boxes` ([x1, y1, x2, y2, score, label, outcome or None]), `ground_truth` ([x1, y1, x2, y2, label,
+        ignore], or None) and `maps` (by class, base64) with their `grid`; `orders`, by name and class ("" for all) rows
+        of `images`;
+        `threshold`, see `thresholds`; `total`, the number of images of the dataset.
     """
-    outcomes = _outcomes(decisions)
+    outcomes = _outcomes(predictions)
     orders = {
         name: {"" if label is None else str(label): rows for label, rows in by_class}
-        for name, by_class in _orders(decisions, outcomes).items()
+        for name, by_class in _orders(predictions, outcomes).items()
     }
     turns = chain.from_iterable(zip_longest(*(order[""] for order in orders.values())))
     chosen = sorted(islice(dict.fromkeys(row for row in turns if row is not None), IMAGES))
@@ -87,10 +87,10 @@ def gallery(decisions: DatasetPredictions, maps: Sequence[Maps], data: Path) -> 
         for name, by_class in orders.items()
     }
     return {
-        "images": [_image(row, decisions, maps[row], outcomes, data) for row in chosen],
+        "images": [_image(row, predictions, maps[row], outcomes, data) for row in chosen],
         "orders": shown,
-        "threshold": thresholds(decisions),
-        "of": len(decisions.detections),
+        "threshold": thresholds(predictions),
+        "total": len(predictions.detections),
     }
 
 
@@ -106,76 +106,69 @@ def thumbnail(pixels: NDArray[np.uint8]) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def thresholds(decisions: DatasetPredictions) -> dict[str, Any]:
+def thresholds(predictions: DatasetPredictions) -> dict[str, Any]:
     """Score thresholds and how many boxes reach each.
 
-    Scores of some methods share one unit among all boxes of an image, so the thresholds are spaced by how many boxes
-    they leave: from all to one, by equal factors.
+    Scores of some methods share one unit among all boxes of an image, so the thresholds are spaced by the number of
+    boxes that reach them: from all to one, by equal factors.
 
     Returns:
-        `stops`: rising scores; `start`: index of the one that leaves about as many boxes as `confident` chooses;
-        `counts`: for every class and stop [boxes, boxes judged, right ones], the latter two as in VOC's average
+        `stops`: rising scores; `start`: index of the one that about as many boxes reach as are confident;
+        `counts`: for every class and stop [boxes, boxes evaluated, hits], the latter two as in VOC's average
         precision, over the images with annotations.
     """
-    detections, samples = decisions.detections, decisions.dataset.samples
+    detections, samples = predictions.detections, predictions.dataset.samples
     scores = -np.sort(-rounded(np.concatenate([found.scores for found in detections])))
     if not len(scores):
-        return {"stops": [0.0], "start": 0, "counts": [[[0, 0, 0]] for _ in decisions.dataset.classes]}
-    leaves = np.unique(np.rint(np.geomspace(1, len(scores), STOPS)).astype(int))
-    stops = np.unique(scores[leaves - 1])
-    wanted = sum(len(confident(found)) for found in detections)
-    start = int(np.searchsorted(stops, scores[max(wanted, 1) - 1]))
-    known = [row for row, sample in enumerate(samples) if sample.annotations is not None]
-    found, ground_truth = (
-        [detections[row] for row in known],
-        [s.annotations for s in samples if s.annotations is not None],
-    )
+        return {"stops": [0.0], "start": 0, "counts": [[[0, 0, 0]] for _ in predictions.dataset.classes]}
+    numbers = np.unique(np.rint(np.geomspace(1, len(scores), STOPS)).astype(int))
+    stops = np.unique(scores[numbers - 1])
+    confident = sum(len(found.confident()) for found in detections)
+    start = int(np.searchsorted(stops, scores[max(confident, 1) - 1]))
+    known = with_boxes(detections, samples)
     counts = []
-    for label in range(len(decisions.dataset.classes)):
+    for label in range(len(predictions.dataset.classes)):
         own = rounded(np.concatenate([found.scores[found.labels == label] for found in detections]))
-        judged, hits, _ = ranking(found, ground_truth, label)
-        reached = [own >= stop for stop in stops], [rounded(judged) >= stop for stop in stops]
+        ranked, hits, _ = ranking(*known, label)
+        reached = [own >= stop for stop in stops], [rounded(ranked) >= stop for stop in stops]
         counts.append([[int(a.sum()), int(b.sum()), int(hits[b].sum())] for a, b in zip(*reached, strict=True)])
     return {"stops": stops.tolist(), "start": min(start, len(stops) - 1), "counts": counts}
 
 
 def rounded(values: FloatArray) -> NDArray[np.float64]:
-    """To four significant digits: as the page writes, counts and compares them."""
+    """Values rounded to four significant digits, as the page shows, counts and compares them."""
     return np.array([float(f"{value:.4g}") for value in values.tolist()], np.float64)
 
 
 Outcomes = dict[tuple[int, int], tuple[Outcome, float]]
-"""By image and row in its detections: what a confident box is, and its place among those of its class, 0 first."""
+"""By image and row in its detections: the outcome of a top-scored box, and its rank within its class from 0 to 1."""
 
 
-def _outcomes(decisions: DatasetPredictions) -> Outcomes:
-    detections, samples = decisions.detections, decisions.dataset.samples
-    known = [row for row, sample in enumerate(samples) if sample.annotations is not None]
-    found, ground_truth = (
-        [detections[row] for row in known],
-        [s.annotations for s in samples if s.annotations is not None],
-    )
+def _outcomes(predictions: DatasetPredictions) -> Outcomes:
+    detections, samples = predictions.detections, predictions.dataset.samples
+    images = [row for row, sample in enumerate(samples) if sample.annotations is not None]
+    known = with_boxes(detections, samples)
     outcomes: Outcomes = {}
-    for label in range(len(decisions.dataset.classes)):
-        named, _, places = judge(found, ground_truth, label)
-        for i, (outcome, (image, row)) in enumerate(zip(named, places, strict=True)):
-            outcomes[known[image], row] = outcome, i / len(named)
+    for label in range(len(predictions.dataset.classes)):
+        ranked, _, places = detection_outcomes(*known, label)
+        for i, (outcome, (image, row)) in enumerate(zip(ranked, places, strict=True)):
+            outcomes[images[image], row] = outcome, i / len(ranked)
     return outcomes
 
 
-def _orders(decisions: DatasetPredictions, outcomes: Outcomes) -> dict[str, Iterator[tuple[int | None, list[int]]]]:
-    """The orders in which images are looked at, for all classes (None) and for each: rows, first to last.
+def _orders(predictions: DatasetPredictions, outcomes: Outcomes) -> dict[str, Iterator[tuple[int | None, list[int]]]]:
+    """The orders in which images are shown, for all classes (None) and for each: rows, first to last.
 
-    `confident`: the likeliest class first. `uncertain`: the class scores nearest to one half first. `worst`: the surest
-    wrong box first, counted within its class as scores compare within one only; images without one are left out.
+    `confident`: by falling class score. `uncertain`: class scores nearest to one half first. `worst`: the wrong box of
+    the best rank first, within its class as scores compare within one only; images without one are left out.
     """
-    scores = np.array([found.image_scores for found in decisions.detections], np.float32)
-    labels = [None, *range(len(decisions.dataset.classes))]
-    wrong: dict[int | None, dict[int, float]] = {label: {} for label in labels}
+    scores = np.array([found.image_scores for found in predictions.detections], np.float32)
+    labels = [None, *range(len(predictions.dataset.classes))]
+    errors: dict[int | None, dict[int, float]] = {label: {} for label in labels}
     for (image, row), (outcome, place) in outcomes.items():
         if outcome != "correct":
-            for label in (None, int(decisions.detections[image].labels[row])):
-                wrong[label][image] = min(place, wrong[label].get(image, 1.0))
+            for label in (None, int(predictions.detections[image].labels[row])):
+                errors[label][image] = min(place, errors[label].get(image, 1.0))
 
     def columns(values: FloatArray, label: int | None) -> FloatArray:
         return np.asarray(values.max(axis=1) if label is None else values[:, label])
@@ -185,12 +178,12 @@ def _orders(decisions: DatasetPredictions, outcomes: Outcomes) -> dict[str, Iter
 
     orders = {"confident": ranked(scores), "uncertain": ranked(-np.abs(scores - 0.5))}
     if outcomes:
-        orders["worst"] = ((label, sorted(rows, key=lambda row: (rows[row], row))) for label, rows in wrong.items())
+        orders["worst"] = ((label, sorted(rows, key=lambda row: (rows[row], row))) for label, rows in errors.items())
     return orders
 
 
-def _image(row: int, decisions: DatasetPredictions, maps: Maps, outcomes: Outcomes, data: Path) -> dict[str, Any]:
-    sample, found = decisions.dataset.samples[row], decisions.detections[row]
+def _image(row: int, predictions: DatasetPredictions, maps: Maps, outcomes: Outcomes, data: Path) -> dict[str, Any]:
+    sample, found = predictions.dataset.samples[row], predictions.detections[row]
     ground_truth = sample.annotations
     scores = rounded(found.scores).tolist()
     grid = next(iter(maps.values())).shape
@@ -208,15 +201,15 @@ def _image(row: int, decisions: DatasetPredictions, maps: Maps, outcomes: Outcom
         ],
         "ground_truth": None
         if ground_truth is None
-        else _true_boxes(ground_truth.boxes, ground_truth.labels.tolist(), ground_truth.ignore),
+        else _objects(ground_truth.boxes, ground_truth.labels.tolist(), ground_truth.ignore),
         "maps": {str(label): base64.b64encode(values.tobytes()).decode() for label, values in maps.items()},
         "grid": [grid[1], grid[0]],
     }
 
 
-def _true_boxes(boxes: FloatArray, labels: list[int], difficult: BoolArray) -> list[list[Any]]:
+def _objects(boxes: FloatArray, labels: list[int], difficult: BoolArray) -> list[list[Any]]:
     rows = zip(_corners(boxes), labels, difficult.tolist(), strict=True)
-    return [[*box, label, hard] for box, label, hard in rows]
+    return [[*box, label, ignore] for box, label, ignore in rows]
 
 
 def _corners(boxes: FloatArray) -> list[list[float]]:

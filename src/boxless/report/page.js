@@ -1,5 +1,5 @@
 "use strict";
-// Everything from data is put in as text or as a number, never as markup.
+// Values from the data are inserted as text or numbers, never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const { classes, legend, gallery } = data;
 const PAGE = 24;
@@ -26,7 +26,7 @@ const percent = (share) => (share === null || share === undefined ? "–" : `${M
 const fixed = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 const short = (value) => String(Number(value.toPrecision(2)));
 const score = (value) => (value >= 0.01 || value === 0 ? value.toFixed(2) : value.toPrecision(2));
-const sure = (value) => (value < 0.01 ? "< 0.01" : value.toFixed(2));
+const likely = (value) => (value < 0.01 ? "< 0.01" : value.toFixed(2));
 const spaced = (name) => name.replaceAll("_", " ");
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
@@ -52,28 +52,32 @@ function table(heads, rows, foot) {
 
 const METRICS = {
   CorLoc: ["CorLoc", "images of a class in which its best box lies on an object"],
-  mAP_area: ["mAP, area", "objects found, and sure boxes right (VOC 2010)"],
+  mAP_area: ["mAP, area", "precision and recall of the boxes at IoU 0.5 (VOC 2010)"],
   mAP_11point: ["mAP, 11-point", "the same by the rule of VOC 2007"],
-  classification_mAP: ["Classification mAP", "which classes an image shows at all"],
-  pointing_mAP: ["Pointing mAP", "the brightest place of the heatmap lies on an object"],
+  mAP_50_95: ["mAP 50:95", "mean over the IoU thresholds 0.5 to 0.95 (COCO)"],
+  classification_mAP: ["Classification mAP", "which classes an image shows"],
+  pointing_mAP: ["Pointing mAP", "whether the peak of the heatmap lies on an object"],
 };
+// Metrics that other code has registered have their convention only.
+const registered = [...new Set([...Object.keys(METRICS), ...data.evaluations.flatMap((scores) => Object.keys(scores.conventions))])];
+const nameOf = (key) => (key in METRICS ? METRICS[key][0] : spaced(key));
 
 function scoresSection(scores, id) {
-  const known = Object.keys(METRICS).filter((key) => scores[key] !== null);
+  const known = registered.filter((key) => (scores[key] ?? null) !== null);
   const tiles = known.map((key) => make("div", { class: "tile" },
-    make("span", {}, METRICS[key][0]), make("strong", {}, fixed(scores[key])), make("small", {}, METRICS[key][1]),
+    make("span", {}, nameOf(key)), make("strong", {}, fixed(scores[key])), make("small", {}, key in METRICS ? METRICS[key][1] : ""),
     make("details", {}, make("summary", {}, "how it is measured"), make("small", {}, scores.conventions[key]))));
   const main = known.includes("mAP_area") ? "mAP_area" : "classification_mAP";
   const others = known.filter((key) => key !== main);
-  const one = (key) => (key === "mAP_area" ? "AP, area" : METRICS[key][0].replace("mAP", "AP"));
+  const one = (key) => (key === "mAP_area" ? "AP, area" : nameOf(key).replace("mAP", "AP"));
   const rows = Object.entries(scores.classes).sort(([, a], [, b]) => (b[main] ?? -1) - (a[main] ?? -1));
   const body = rows.map(([name, row]) => [
-    gallery ? make("button", { class: "link", onclick: () => look({ label: String(classes.findIndex((c) => c.name === name)) }) }, name) : name,
+    gallery ? make("button", { class: "link", onclick: () => showImages({ label: String(classes.findIndex((c) => c.name === name)) }) }, name) : name,
     bar(row[main], fixed(row[main])), ...others.map((key) => fixed(row[key])), row.images, row.objects ?? "–",
   ]);
   return section(id, `Scores on ${scores.data}`,
     make("p", { class: "faint" }, `${plural(scores.images, "image")}${scores.skipped ? `; ${scores.skipped} more could not be read` : ""}. Each score lies between 0 and 1, higher is better; means are over the classes.`,
-      scores.mAP_area === null ? " This data has tags only: boxes were not measured." : ""),
+      scores.mAP_area === null ? " This data has tags only: boxes were not evaluated." : ""),
     make("div", { class: "tiles" }, tiles),
     scroller("Scores of every class", table(
       ["class", one(main), ...others.map(one), "images", "objects"], body,
@@ -84,7 +88,7 @@ function diagnosisSection(diagnosis, id) {
   const rows = [["all classes", diagnosis], ...Object.entries(diagnosis.classes)];
   const stack = rows.map(([name, row], i) => {
     const parts = Object.keys(legend).filter((kind) => row[`${kind}_rate`]);
-    const said = parts.map((kind) => `${spaced(kind)} ${percent(row[`${kind}_rate`])}`).join(", ") || "nothing to judge";
+    const text = parts.map((kind) => `${spaced(kind)} ${percent(row[`${kind}_rate`])}`).join(", ") || "nothing to evaluate";
     const spans = parts.map((kind) => {
       const share = row[`${kind}_rate`];
       const style = { width: `${100 * share}%`, background: legend[kind].colour, color: legend[kind].ink };
@@ -92,23 +96,23 @@ function diagnosisSection(diagnosis, id) {
     });
     return [
       make("span", { class: i ? "name" : "name all", title: name }, `${name} (${row.detections})`),
-      parts.length ? make("div", { class: "shares", role: "img", "aria-label": `${name}: ${said}` }, spans)
-        : make("span", { class: "faint" }, "nothing to judge"),
+      parts.length ? make("div", { class: "shares", role: "img", "aria-label": `${name}: ${text}` }, spans)
+        : make("span", { class: "faint" }, "nothing to evaluate"),
     ];
   });
   const entries = Object.entries(legend).map(([kind, entry]) => {
     const inside = [make("span", { class: "swatch", "aria-hidden": "true", style: { background: entry.colour } }),
       make("span", {}, entry.text), make("span", { class: "share" }, percent(diagnosis[`${kind}_rate`]))];
     return make("li", {}, gallery
-      ? make("button", { "data-kind": kind, "aria-pressed": "false", onclick: () => look({ kind }) }, inside)
+      ? make("button", { "data-kind": kind, "aria-pressed": "false", onclick: () => showImages({ kind }) }, inside)
       : make("span", { class: "entry" }, inside));
   });
   const recalls = Object.entries(diagnosis.recall_by).map(([kind, bins]) => make("div", {}, make("h3", {}, data.kinds[kind]),
     table(["object", "found"], Object.entries(bins).map(([name, bin]) => [name,
-      bar(bin.recall, bin.objects ? `${percent(bin.recall)} of ${bin.objects}` : "none there")]))));
-  return section(id, "Where it is right and wrong",
-    make("p", { class: "faint" }, `The surest boxes of ${diagnosis.data}, as many of each class as it has objects (in brackets), in per cent.`,
-      gallery ? " Choose a kind to see its images." : ""),
+      bar(bin.recall, bin.objects ? `${percent(bin.recall)} of ${bin.objects}` : "no objects")]))));
+  return section(id, "Kinds of errors",
+    make("p", { class: "faint" }, `Outcomes of the top-scored boxes on ${diagnosis.data}, as many of each class as it has objects (in brackets), in per cent.`,
+      gallery ? " Select a kind to see its images." : ""),
     make("div", { class: "stack" }, stack), make("ul", { class: "legend" }, entries),
     make("h3", {}, `Objects found: ${percent(diagnosis.recall)} of ${diagnosis.objects}`),
     make("div", { class: "recalls" }, recalls), conventions(diagnosis.conventions));
@@ -155,7 +159,7 @@ function curvesSection() {
     return make("figure", { class: "panel" }, make("h3", {}, name), drawn.node, make("figcaption", {}, `AP ${ap}, area`));
   });
   return section("curves", "Precision and recall",
-    make("p", { class: "faint" }, "Precision: the share of boxes that are right (IoU 0.5 or more); recall: the share of objects found. The lower the score threshold, the further to the right; the dot is at the one chosen above."),
+    make("p", { class: "faint" }, "Precision: the share of boxes that are hits (IoU 0.5 or more); recall: the share of objects found. Lower score thresholds lie further right; the dot marks the one selected above."),
     make("div", { class: "panels" }, panels));
 }
 
@@ -168,19 +172,19 @@ function trainingSection() {
       const values = points.map((point) => point[1]);
       const limits = { x0: points[0][0], x1: points.at(-1)[0], y0: Math.min(0, ...values), y1: Math.max(...values) };
       const label = `${key} by epoch, from ${short(values[0])} to ${short(values.at(-1))}`;
-      const title = key === "lr" ? "learning rate" : key in METRICS ? METRICS[key][0] : `loss: ${key}`;
+      const title = key === "lr" ? "learning rate" : registered.includes(key) ? nameOf(key) : `loss: ${key}`;
       return make("figure", { class: "panel" }, make("h3", {}, title), chart(points, label, ["epoch", ""], limits).node,
-        make("figcaption", {}, `epoch 1 to ${points.at(-1)[0]}; at the end ${short(values.at(-1))}`));
+        make("figcaption", {}, `epochs 1 to ${points.at(-1)[0]}; last value ${short(values.at(-1))}`));
     });
     return make("div", {}, name ? make("h3", {}, name) : null, make("div", { class: "panels" }, panels));
   });
   const seconds = Object.entries(data.manifest.seconds);
   const total = seconds.reduce((sum, [, value]) => sum + value, 0);
   const clock = (value) => (value >= 90 ? `${(value / 60).toFixed(1)} min` : `${value.toFixed(1)} s`);
-  return section("training", "Training", data.manifest.finished ? null : make("p", {}, "The training has not ended."),
-    parts.length ? parts : make("p", {}, "No epoch is done yet."),
+  return section("training", "Training", data.manifest.finished ? null : make("p", {}, "The training is not finished."),
+    parts.length ? parts : make("p", {}, "No epoch is finished yet."),
     make("h3", {}, `Time: ${clock(total)}`),
-    make("p", { class: "faint" }, "What was in the cache already took no time."),
+    make("p", { class: "faint" }, "Stages that were cached already took no time."),
     table(["stage", "share"], seconds.map(([name, value]) => [name, bar(total ? value / total : 0, `${clock(value)}, ${percent(total ? value / total : 0)}`)])));
 }
 
@@ -190,27 +194,27 @@ function doctorSection() {
   const { doctor } = data;
   const rows = Object.entries(doctor.classes).map(([name, row]) => [name,
     make("span", { class: `level ${row.verdict}` }, row.verdict), row.reasons.join(", ") || "–", row.images, row.negatives,
-    row.company ? `${row.company.class} ${percent(row.company.share)}` : "–", percent(row.single_object)]);
+    row.co_occurrence ? `${row.co_occurrence.class} ${percent(row.co_occurrence.share)}` : "–", percent(row.single_object)]);
   const findings = doctor.findings.map((finding) => make("li", {},
     make("span", { class: `level ${finding.level}` }, finding.level), ` ${finding.fault}: ${finding.what}`,
-    finding.images.map((line) => make("div", { class: "faint" }, line)), make("div", {}, `Mend: ${finding.mend}`)));
+    finding.images.map((line) => make("div", { class: "faint" }, line)), make("div", {}, `Fix: ${finding.fix}`)));
   const skipped = data.skipped.map((line) => make("li", {}, line));
-  return section("data", "Can these tags work?",
-    make("p", { class: "faint" }, `What boxless doctor says of ${doctor.data} (${doctor.judged.join(", ")}): ${plural(doctor.images, "image")}.`),
+  return section("data", "Are these tags sufficient?",
+    make("p", { class: "faint" }, `Results of boxless doctor on ${doctor.data} (${doctor.splits.join(", ")}): ${plural(doctor.images, "image")}.`),
     scroller("Verdict on every class", table(
       ["class", "verdict", "why", "images", "without it", "most often with", "one object"], rows)),
-    findings.length ? make("ul", { class: "findings" }, findings) : make("p", {}, "Nothing stands in the way."),
-    skipped.length ? make("details", { open: true }, make("summary", {}, `${plural(skipped.length, "image")} skipped, which could not be read`), make("ul", {}, skipped)) : null);
+    findings.length ? make("ul", { class: "findings" }, findings) : make("p", {}, "No problems found."),
+    skipped.length ? make("details", { open: true }, make("summary", {}, `${plural(skipped.length, "image")} skipped that could not be read`), make("ul", {}, skipped)) : null);
 }
 
 function manifestSection() {
   const { manifest } = data;
-  const facts = { method: manifest.method, "learned from": manifest.supervision, data: `${manifest.data.name}, ${plural(manifest.data.images, "image")}`,
+  const facts = { method: manifest.method, "trained from": manifest.supervision, data: `${manifest.data.name}, ${plural(manifest.data.images, "image")}`,
     classes: manifest.classes.join(", "), "backbone's weights": `${manifest.weights.source} (${manifest.weights.licence})`,
     seed: String(manifest.seed), command: manifest.command, Boxless: manifest.versions.boxless };
-  return section("manifest", "What made it",
+  return section("manifest", "Manifest",
     make("dl", {}, Object.entries(facts).map(([name, text]) => [make("dt", {}, name), make("dd", {}, text)])),
-    make("details", {}, make("summary", {}, "the whole manifest"), make("pre", { tabindex: 0 }, JSON.stringify(manifest, null, 1))));
+    make("details", {}, make("summary", {}, "complete manifest"), make("pre", { tabindex: 0 }, JSON.stringify(manifest, null, 1))));
 }
 
 // Images.
@@ -232,8 +236,8 @@ function paint(overlay, image, named) {
     return make("span", { class: "box", style: { ...place(box, image.size), borderColor: colour } },
       make("span", { style: { background: colour, color: ink } }, text));
   });
-  // The surest come last, so that they lie on top.
-  overlay.replaceChildren(...groundTruth.map((row) => make("span", { class: "true", style: place(row, image.size) })), ...boxes.reverse());
+  // The highest scores come last, on top of the others.
+  overlay.replaceChildren(...groundTruth.map((row) => make("span", { class: "object", style: place(row, image.size) })), ...boxes.reverse());
 }
 
 function heatmap(image, label) {
@@ -249,14 +253,14 @@ function heatmap(image, label) {
   return canvas;
 }
 
-function likeliest(image) {
+function mostLikely(image) {
   if (state.label !== "") return Number(state.label);
   return image.scores.indexOf(Math.max(...image.scores));
 }
 
 function frame(image, overlay, map, whole) {
   const img = make("img", { src: image.src, alt: "", width: image.size[0], height: image.size[1] });
-  // A whole image is seen without scrolling.
+  // The open image fits the window's height.
   const style = whole ? { maxWidth: `calc(68dvh * ${image.size[0] / image.size[1]})` } : {};
   return make("span", { class: "frame", style }, img, map !== null && map in image.maps ? heatmap(image, map) : null, overlay);
 }
@@ -264,11 +268,11 @@ function frame(image, overlay, map, whole) {
 const tagsOf = (image) => image.tags.map((tag) => classes[tag].name).join(", ") || "none";
 
 function caption(image) {
-  const label = likeliest(image);
-  const sees = `${classes[label].name} ${sure(image.scores[label])}`;
+  const label = mostLikely(image);
+  const classified = `${classes[label].name} ${likely(image.scores[label])}`;
   const wrong = image.boxes.find((box) => box[6] && box[6] !== "correct" && (state.label === "" || box[5] === label));
   return state.order === "worst" && wrong
-    ? `${classes[wrong[5]].name} ${score(wrong[4])}: ${spaced(wrong[6])}; tags: ${tagsOf(image)}` : `${sees}; tags: ${tagsOf(image)}`;
+    ? `${classes[wrong[5]].name} ${score(wrong[4])}: ${spaced(wrong[6])}; tags: ${tagsOf(image)}` : `${classified}; tags: ${tagsOf(image)}`;
 }
 
 const grid = make("div", { class: "grid" });
@@ -291,12 +295,12 @@ function fillGrid() {
     overlays.push([overlay, image]);
     const text = caption(image);
     return make("div", {}, make("button", { class: "card", "data-row": row, "aria-label": `${image.name}: ${text}`, onclick: () => openImage(row) },
-      frame(image, overlay, state.heat ? likeliest(image) : null, false), make("span", { class: "caption" }, text)));
+      frame(image, overlay, state.heat ? mostLikely(image) : null, false), make("span", { class: "caption" }, text)));
   });
   grid.replaceChildren(...cards);
   more.hidden = state.rows.length <= state.shown;
-  const rest = gallery.images.length < gallery.of ? ` (${gallery.images.length} of ${gallery.of} lie in this page)` : "";
-  status.textContent = `${Math.min(state.shown, state.rows.length)} of ${plural(state.rows.length, "image")} shown${rest}. Choose one to see its heatmaps.`;
+  const rest = gallery.images.length < gallery.total ? ` (this page holds ${gallery.images.length} of ${gallery.total})` : "";
+  status.textContent = `${Math.min(state.shown, state.rows.length)} of ${plural(state.rows.length, "image")} shown${rest}. Select one to see its heatmaps.`;
   repaint();
 }
 
@@ -305,8 +309,8 @@ function repaint() {
   for (const control of thresholds) control();
   const { counts } = gallery.threshold;
   for (const { label, move, objects } of marks) {
-    const [, judged, hits] = counts[label][state.stop];
-    move(judged && objects ? [hits / objects, hits / judged] : null);
+    const [, evaluated, hits] = counts[label][state.stop];
+    move(evaluated && objects ? [hits / objects, hits / evaluated] : null);
   }
   for (const button of document.querySelectorAll("[data-kind]")) button.setAttribute("aria-pressed", String(button.dataset.kind === state.kind));
   if (state.open !== null) paintOpen();
@@ -317,9 +321,9 @@ function reached() {
   const sum = (of) => labels.reduce((total, label) => total + of(label), 0);
   const at = (i) => sum((label) => gallery.threshold.counts[label][state.stop][i]);
   const objects = sum((label) => data.evaluations[0].classes[classes[label].name].objects ?? 0);
-  const [boxes, judged, hits] = [at(0), at(1), at(2)];
-  const right = objects ? `; ${judged ? percent(hits / judged) : "none"} right, ${percent(hits / objects)} of objects found` : "";
-  return `score ≥ ${score(threshold())}: ${plural(boxes, "box").replace("boxs", "boxes")}${right}`;
+  const [boxes, evaluated, hits] = [at(0), at(1), at(2)];
+  const quality = objects ? `; precision ${evaluated ? percent(hits / evaluated) : "–"}, recall ${percent(hits / objects)}` : "";
+  return `score ≥ ${score(threshold())}: ${plural(boxes, "box").replace("boxs", "boxes")}${quality}`;
 }
 
 const thresholds = [];
@@ -332,7 +336,7 @@ function thresholdControl(id) {
     range.setAttribute("aria-valuetext", `score ${score(threshold())}`);
     says.textContent = reached();
   });
-  return make("div", { class: "field threshold" }, make("label", { for: id }, "Boxes from this score on"), range, says);
+  return make("div", { class: "field threshold" }, make("label", { for: id }, "Minimum score"), range, says);
 }
 
 function choice(id, label, options, key) {
@@ -355,7 +359,7 @@ function change(what) {
   fillGrid();
 }
 
-function look(what) {
+function showImages(what) {
   const order = what.kind && what.kind !== "correct" ? "worst" : "confident";
   change({ label: "", kind: "", order, ...what });
   document.getElementById("images").scrollIntoView();
@@ -363,10 +367,10 @@ function look(what) {
 }
 
 const ORDERS = { confident: "most confident", uncertain: "least certain", worst: "worst" };
-const TOLD = {
-  confident: "Most confident: the likeliest class first.",
-  uncertain: "Least certain: class scores nearest to one half first; look at their tags.",
-  worst: "Worst: the surest wrong box first.",
+const EXPLANATIONS = {
+  confident: "Most confident: highest class score first.",
+  uncertain: "Least certain: class scores nearest to one half first; check their tags.",
+  worst: "Worst: highest-scored wrong box first.",
 };
 
 function imagesSection() {
@@ -375,11 +379,11 @@ function imagesSection() {
     onchange: () => change({ order }) }), ORDERS[order]));
   const boxes = data.diagnoses.length > 0;
   return section("images", "Images",
-    make("p", { class: "faint" }, orders.map((order) => TOLD[order]).join(" "),
-      boxes ? ` Dashed: the true boxes${data.manifest.supervision === "tags" ? ", which training never saw" : ""}.` : "", " Scores rank boxes of a class; how much a number says depends on the method."),
+    make("p", { class: "faint" }, orders.map((order) => EXPLANATIONS[order]).join(" "),
+      boxes ? ` Dashed: ground truth${data.manifest.supervision === "tags" ? ", which training did not use" : ""}.` : "", " Scores rank the boxes of a class; their scale depends on the method."),
     make("div", { class: "controls" }, make("fieldset", { class: "segments" }, make("legend", {}, "Order"), radios),
       boxes ? choice("kind", "Kind of box", [["", "every kind"], ...Object.keys(legend).map((kind) => [kind, spaced(kind)])], "kind") : null,
-      tick("heat", "heatmaps", "heat"), boxes ? tick("ground_truth", "true boxes", "ground_truth") : null),
+      tick("heat", "heatmaps", "heat"), boxes ? tick("ground_truth", "ground truth", "ground_truth") : null),
     make("div", { class: "controls stuck" }, choice("class", "Class", [["", "every class"], ...classes.map((c, i) => [i, c.name])], "label"), thresholdControl("threshold")),
     status, grid, more);
 }
@@ -402,10 +406,10 @@ function openImage(row) {
   state.open = row;
   const image = gallery.images[row];
   const maps = Object.keys(image.maps).map(Number).sort((a, b) => image.scores[b] - image.scores[a]);
-  if (!maps.includes(state.map)) state.map = maps.includes(likeliest(image)) ? likeliest(image) : maps[0];
+  if (!maps.includes(state.map)) state.map = maps.includes(mostLikely(image)) ? mostLikely(image) : maps[0];
   title.textContent = image.name;
   const radios = maps.map((label) => make("label", {}, make("input", { type: "radio", name: "map", value: label, checked: label === state.map,
-    onchange: () => { state.map = label; showMap(); } }), `${classes[label].name} ${sure(image.scores[label])}`));
+    onchange: () => { state.map = label; showMap(); } }), `${classes[label].name} ${likely(image.scores[label])}`));
   const [boxes, heat] = [make("span", { class: "overlay" }), make("div")];
   const showMap = () => {
     const overlay = make("span", { class: "overlay" });
@@ -415,24 +419,24 @@ function openImage(row) {
   };
   body.replaceChildren(make("div", { class: "pair" },
     make("figure", {}, frame(image, boxes, null, true), make("figcaption", {}, `Tags: ${tagsOf(image)}`)),
-    make("figure", {}, heat, make("figcaption", {}, "Bright: where the network sees the class."),
-      make("fieldset", { class: "segments" }, make("legend", {}, "Heatmap of a class, and how sure it is that the image shows it"), radios))));
+    make("figure", {}, heat, make("figcaption", {}, "Bright: where the class is likely."),
+      make("fieldset", { class: "segments" }, make("legend", {}, "Heatmap of a class, and its score for the whole image"), radios))));
   showMap();
   repaint();
   if (dialog.open) return;
   dialog.showModal();
-  // Not by an attribute: browsers complain of that where a page that is still loading is walked by keyboard already.
+  // The attribute `autofocus` makes browsers warn while the page is loading.
   close.focus();
 }
 
 function paintOpen() {
   const image = gallery.images[state.open];
   paint(openOverlays[0], image, true);
-  // Over the heatmap only what belongs to its class.
+  // Over the heatmap only boxes of its class.
   const own = (rows, at) => rows && rows.filter((row) => row[at] === state.map);
   paint(openOverlays[1], { ...image, boxes: own(image.boxes, 5), ground_truth: own(image.ground_truth, 4) }, false);
   const rows = image.boxes.filter(isShown).map((box) => [classes[box[5]].name, score(box[4]), box[6] ? spaced(box[6]) : "–"]);
-  found.replaceChildren(rows.length ? table(["box", "score", "kind"], rows) : make("p", { class: "faint" }, "No box reaches the threshold."));
+  found.replaceChildren(rows.length ? table(["box", "score", "kind"], rows) : make("p", { class: "faint" }, "No box reaches the minimum score."));
 }
 
 function step(by) {
@@ -467,7 +471,7 @@ function build() {
   ].filter(Boolean);
   document.body.append(
     make("a", { class: "skip", href: "#main" }, "Skip to the report"),
-    make("header", {}, make("h1", {}, data.title), make("ul", { class: "verdict" }, data.verdict.map((line) => make("li", {}, line)))),
+    make("header", {}, make("h1", {}, data.title), make("ul", { class: "summary" }, data.summary.map((line) => make("li", {}, line)))),
     make("nav", { "aria-label": "Parts of the report" }, make("ul", {}, parts.map(([part, name]) => make("li", {}, make("a", { href: `#${part.id}` }, name))))),
     make("main", { id: "main", tabindex: -1 }, parts.map(([part]) => part)), dialog);
   if (gallery) fillGrid();

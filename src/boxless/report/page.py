@@ -1,4 +1,4 @@
-"""One HTML file that holds all it shows: style, script, images and numbers."""
+"""The report as one self-contained HTML file: style, script, images and numbers."""
 
 import base64
 import hashlib
@@ -10,20 +10,23 @@ from typing import Any
 
 
 def render_page(title: str, contents: dict[str, Any]) -> str:
-    """Put contents into the page.
+    """Insert contents into the page.
 
-    Nothing that comes from data becomes markup: the script builds the page from JSON as text. The page's policy lets
-    only its own script and style run, and no request leaves it.
+    No value from the data becomes markup: the script builds the page from JSON as text. The page's content security
+    policy allows only its own script and style, and no requests.
 
     Args:
         title: of the page.
-        contents: JSON-able, see `contents.py`; no NaN.
+        contents: values that JSON can represent, see `contents.py`.
 
     Returns:
         HTML.
+
+    Raises:
+        ValueError: the contents hold NaN or an infinity.
     """
     style, script = _asset("page.css"), _asset("page.js")
-    # As JSON, "<" may as well be written like this; as HTML, it could end the element.
+    # JSON allows this escape for "<", which would let a string end the HTML element.
     data = json.dumps(contents, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     slots = {
         "title": html.escape(title),

@@ -1,7 +1,7 @@
-"""A page to look at a detector's work, a JSON API for programs, and what Label Studio asks of an ML backend.
+"""A web server: a page that shows predictions, a JSON API, and the protocol of a Label Studio ML backend.
 
-Everything of a request stays in memory: uploads are never spooled to disk, no path or address in a request is followed,
-and sizes, rates and waiting times are bounded.
+Requests stay in memory: uploads are never spooled to disk, no path or URL in a request is followed, and sizes, rates
+and waiting times are bounded.
 """
 
 from importlib.util import find_spec

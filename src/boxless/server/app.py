@@ -1,6 +1,7 @@
-"""The server's application, and the web server that it runs in."""
+"""The server's ASGI application and the web server that runs it."""
 
 import importlib.metadata
+import logging
 import socket
 from contextlib import suppress
 from functools import partial
@@ -19,11 +20,12 @@ from starlette.types import ASGIApp
 from boxless.detector import Detector
 from boxless.errors import BoxlessError
 from boxless.export.label_studio import own_control, read_labeling_config
-from boxless.progress import console
 from boxless.server.guard import Guard, Limits
-from boxless.server.messages import Look, Model, Prediction, Problem, Project, Tasks
+from boxless.server.messages import Inspection, Model, Prediction, Problem, Project, Tasks
 from boxless.server.service import Service
 from boxless.server.uploads import kind, task_image, uploaded
+
+logger = logging.getLogger(__name__)
 
 
 def serve(run: Path, host: str, port: int) -> None:
@@ -35,20 +37,20 @@ def serve(run: Path, host: str, port: int) -> None:
         port: to listen on; 0 takes a free one.
 
     Raises:
-        BoxlessError: it is no run folder, or the address cannot be had.
+        BoxlessError: it is not a run folder, or the address is not available.
     """
     listener = _listen(host, port)
     server = build_server(create_app(Detector.load(run), host=host))
     name = f"[{host}]" if ":" in host else host
-    console.print(f"Open http://{name}:{listener.getsockname()[1]} (Ctrl-C ends it)", highlight=False)
+    logger.info("Open http://%s:%d (Ctrl-C stops it)", name, listener.getsockname()[1])
     if host not in ("127.0.0.1", "localhost", "::1"):
-        console.print("Whoever reaches this machine can use it; there is no password.", style="yellow")
+        logger.warning("Anyone who can reach this machine can use the server; there is no password.")
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
 
 
 def build_server(app: ASGIApp) -> uvicorn.Server:
-    """The web server of an application: plain HTTP, and no more connections than it can bear."""
+    """The web server of an application: plain HTTP, with a limited number of connections."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -68,23 +70,23 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
-        raise BoxlessError(f"{host}:{port}: cannot be listened on ({error}); choose another --host or --port") from None
+        raise BoxlessError(f"{host}:{port}: cannot listen there ({error}); choose another --host or --port") from None
 
 
 def create_app(detector: Detector, limits: Limits | None = None, host: str = "127.0.0.1") -> ASGIApp:
     """The server's ASGI application.
 
     Args:
-        detector: what looks at the images.
-        limits: what it takes on.
-        host: a name under which it may be asked, beside `localhost` and any address.
+        detector: computes the predictions.
+        limits: of size, rate and time.
+        host: a host name that requests may use, beside `localhost` and any IP address.
     """
     limits = limits or Limits()
     app = FastAPI(
         title="Boxless",
         version=importlib.metadata.version("boxless"),
-        description="A page to look at a detector's work, a JSON API for programs, and a Label Studio ML backend.",
-        # FastAPI's pages load their scripts from elsewhere.
+        description="A page that shows predictions, a JSON API, and a Label Studio ML backend.",
+        # FastAPI's pages load their scripts from another site.
         docs_url=None,
         redoc_url=None,
     )
@@ -96,7 +98,7 @@ def create_app(detector: Detector, limits: Limits | None = None, host: str = "12
 
 def _add_page(app: FastAPI) -> None:
     for name, media in {"index.html": "text/html", "app.js": "text/javascript", "style.css": "text/css"}.items():
-        # Read here and once: no request names a file.
+        # Read once, here: no request chooses a file.
         content = (files("boxless") / "static" / name).read_bytes()
         app.add_route("/" if name == "index.html" else f"/{name}", partial(_send, content, media))
 
@@ -105,7 +107,7 @@ async def _send(content: bytes, media: str, request: Request) -> Response:
     return Response(content, media_type=media)
 
 
-_ANSWERS: dict[int | str, dict[str, Any]] = {
+_RESPONSES: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem} for code in (400, 403, 408, 413, 415, 422, 429, 503)
 }
 _FORM: dict[str, Any] = {
@@ -122,53 +124,53 @@ _FORM: dict[str, Any] = {
 def _add_api(app: FastAPI, service: Service) -> None:
     @app.get("/model")
     async def model() -> Model:
-        """Which detector this is."""
+        """The detector's name, classes and limits."""
         return service.model()
 
-    @app.post("/look", responses=_ANSWERS, openapi_extra=_body(_FORM))
-    async def look(request: Request) -> Look:
+    @app.post("/inspect", responses=_RESPONSES, openapi_extra=_body(_FORM))
+    async def inspect(request: Request) -> Inspection:
         """All boxes and the heatmap of every class of an uploaded image."""
         content = await uploaded(request)
-        return await service.do(lambda: service.look(content))
+        return await service.run(lambda: service.inspect(content))
 
     @app.post(
         "/predict",
-        responses=_ANSWERS,
+        responses=_RESPONSES,
         openapi_extra=_body(_FORM | {"application/json": {"schema": Tasks.model_json_schema()}}),
     )
-    async def predict(request: Request, min_score: float | None = None) -> Prediction | dict[str, Any]:
-        """The boxes of an uploaded image: the confident ones, or all from `min_score` on.
+    async def predict(request: Request, threshold: float | None = None) -> Prediction | dict[str, Any]:
+        """The boxes of an uploaded image: the confident ones, or all whose score is `threshold` or higher.
 
-        Label Studio asks here too, in JSON; it gets its own predictions.
+        JSON requests are those of Label Studio, answered with predictions in its format.
         """
         if kind(request) == "application/json":
             return await _predict_tasks(service, await request.body())
         content = await uploaded(request)
-        return await service.do(lambda: service.predict(content, min_score))
+        return await service.run(lambda: service.predict(content, threshold))
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Label Studio asks whether there is anybody."""
+        """Label Studio's check that the server is running."""
         return {"status": "UP", "model_class": "Boxless", "model_version": service.detector.name}
 
-    @app.post("/setup", responses=_ANSWERS)
+    @app.post("/setup", responses=_RESPONSES)
     async def setup(project: Project) -> dict[str, str]:
-        """Label Studio tells its labeling config and asks for the model's version."""
+        """Label Studio sends its labeling config and receives the model's version."""
         if project.schema_:
             read_labeling_config(project.schema_, service.detector.classes)
         return {"model_version": service.detector.name}
 
 
 async def _predict_tasks(service: Service, body: bytes) -> dict[str, Any]:
-    asked = Tasks.model_validate_json(body)
-    if len(asked.tasks) > service.limits.tasks:
-        raise HTTPException(413, f"{len(asked.tasks)} tasks; at most {service.limits.tasks} are taken at once")
+    message = Tasks.model_validate_json(body)
+    if len(message.tasks) > service.limits.tasks:
+        raise HTTPException(413, f"{len(message.tasks)} tasks; the maximum per request is {service.limits.tasks}")
     classes = service.detector.classes
-    control = read_labeling_config(asked.label_config, classes) if asked.label_config else own_control(classes)
-    names = [f"task {number}" for number in range(1, len(asked.tasks) + 1)]
-    images = [task_image(task, control.key, name) for task, name in zip(asked.tasks, names, strict=True)]
+    control = read_labeling_config(message.label_config, classes) if message.label_config else own_control(classes)
+    names = [f"task {number}" for number in range(1, len(message.tasks) + 1)]
+    images = [task_image(task, control.key, name) for task, name in zip(message.tasks, names, strict=True)]
     results = [
-        await service.do(partial(service.task, content, name, control))
+        await service.run(partial(service.task, content, name, control))
         for content, name in zip(images, names, strict=True)
     ]
     return {"results": results, "model_version": service.detector.name}
@@ -184,7 +186,7 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
     @app.exception_handler(BoxlessError)
-    async def mendable(request: Request, error: BoxlessError) -> Response:
+    async def user_error(request: Request, error: BoxlessError) -> Response:
         return JSONResponse({"error": str(error)}, 422)
 
     @app.exception_handler(ValidationError)
@@ -196,4 +198,4 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        return JSONResponse({"error": "the server failed; its terminal tells why"}, 500)
+        return JSONResponse({"error": "internal error; see the server's terminal"}, 500)

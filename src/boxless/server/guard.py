@@ -1,4 +1,4 @@
-"""What stands before the server: it lets through what is small enough, not too much, and from the right place."""
+"""Middleware that limits the size, the rate and the origin of requests."""
 
 import asyncio
 import ipaddress
@@ -17,16 +17,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes on.
+    """Limits of one server.
 
     Args:
         size: bytes of a request.
         pixels: of an image.
         tasks: of a Label Studio request.
-        waiting: requests with a body that are in memory at once; more are told to come back.
-        seconds: to send a request, and to wait for a turn.
-        rate: requests with a body a second from one address, on average.
-        burst: the same, at once.
+        waiting: requests with a body in memory at the same time; further ones are refused with status 503.
+        seconds: to receive a request, and to wait for the detector.
+        rate: requests with a body per second and address, on average.
+        burst: requests with a body per address that may arrive at once.
     """
 
     size: int = 20 * 2**20
@@ -52,7 +52,7 @@ _HEADERS = {
 
 
 class Guard:
-    """Lets through requests that come from the right place, not too many, and that are read whole and small enough."""
+    """Refuses requests of other sites and of unknown hosts, too many or too large ones, and reads bodies whole."""
 
     def __init__(self, app: ASGIApp, limits: Limits, names: frozenset[str]) -> None:
         self._app, self._limits, self._names = app, limits, names
@@ -60,7 +60,7 @@ class Guard:
         self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request: answered here, or by the application."""
+        """Handle one request: refuse it, or pass it to the application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -71,24 +71,24 @@ class Guard:
             await send(message)
 
         try:
-            self._check_place(Headers(scope=scope), scope["method"])
+            self._check_origin(Headers(scope=scope), scope["method"])
             if scope["method"] == "POST":
                 await self._with_body(scope, receive, send_on)
             else:
                 await self._app(scope, receive, send_on)
         except HTTPException as error:
-            # The rest of the body is not waited for.
+            # The rest of the body is not read.
             headers = {**(error.headers or {}), "Connection": "close"}
             await JSONResponse({"error": error.detail}, error.status_code, headers)(scope, receive, send_on)
 
-    def _check_place(self, headers: Headers, method: str) -> None:
-        """Keep out other sites' pages: by their names for this machine (DNS rebinding), and by their origin."""
+    def _check_origin(self, headers: Headers, method: str) -> None:
+        """Refuse pages of other sites, by the Host header (DNS rebinding) and by the Origin header."""
         host = headers.get("host", "")
         if not _is_address_or(self._names, host):
             raise HTTPException(400, "unknown Host: open the server by its address, or by the name given as --host")
         origin = headers.get("origin")
         if method != "GET" and origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            raise HTTPException(403, "another site's page may not ask this server")
+            raise HTTPException(403, "requests from pages of other sites are refused")
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client") or ("", 0)
@@ -105,7 +105,7 @@ class Guard:
             self._inside -= 1
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
-        """The whole body; None where the client went away."""
+        """The whole body; None where the client disconnected."""
         limit, body = self._limits.size, bytearray()
         too_large = HTTPException(413, f"more than {limit:,} bytes; scale the image down")
         if int(headers.get("content-length", "0")) > limit:
@@ -135,7 +135,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _is_address_or(names: frozenset[str], host: str) -> bool:
-    """Whether a Host header is one of `names` or an IP address, which no name server can point elsewhere."""
+    """Whether a Host header is one of `names` or an IP address, which DNS rebinding cannot use."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?", host)
     if match is None:
         return False
@@ -147,7 +147,7 @@ def _is_address_or(names: frozenset[str], host: str) -> bool:
 
 
 class _Rate:
-    """A token bucket for each of the latest thousand addresses."""
+    """A token bucket for each of the thousand most recent addresses."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate, self._burst = rate, burst

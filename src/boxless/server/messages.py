@@ -1,4 +1,4 @@
-"""What the server is asked and what it answers, as JSON."""
+"""Requests and responses of the server as JSON."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ class Detection(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What was found in an image, best first; `image_scores` tell how sure it is that a class is there at all."""
+    """Detections of an image, best score first; `image_scores` are the scores of the classes for the whole image."""
 
     model_version: str
     width: int
@@ -24,7 +24,7 @@ class Prediction(BaseModel):
 
 
 class MarkedDetection(Detection):
-    """A box, and whether it is one that `boxless predict` would show."""
+    """A box, and whether it is a confident one, which `boxless predict` shows."""
 
     confident: bool
 
@@ -36,8 +36,8 @@ class ClassView(BaseModel):
     heatmap: str
 
 
-class Look(Prediction):
-    """All boxes, the image as it was read (a JPEG data URI), and every class's heatmap."""
+class Inspection(Prediction):
+    """All boxes, the decoded image (a JPEG data URI), and every class's heatmap."""
 
     detections: list[MarkedDetection]  # type: ignore[assignment]
     image: str
@@ -45,7 +45,7 @@ class Look(Prediction):
 
 
 class Model(BaseModel):
-    """Which detector this is, what it takes, and the labeling config that fits it."""
+    """The detector's name, method and classes, the server's limits, and a matching labeling config."""
 
     model_version: str
     method: str
@@ -56,7 +56,7 @@ class Model(BaseModel):
 
 
 class Problem(BaseModel):
-    """What was wrong, and the mend."""
+    """An error message."""
 
     error: str
 
@@ -69,6 +69,6 @@ class Tasks(BaseModel):
 
 
 class Project(BaseModel):
-    """Label Studio's greeting: its project's labeling config."""
+    """Label Studio's setup request: its project's labeling config."""
 
     schema_: str | None = Field(None, alias="schema")

@@ -1,4 +1,4 @@
-"""What the detector does for the server."""
+"""The detector behind the server's routes."""
 
 import asyncio
 import base64
@@ -11,12 +11,12 @@ from fastapi import HTTPException
 from numpy.typing import NDArray
 from PIL import Image
 
-from boxless.detector import Detector, confident
+from boxless.detector import Detector
 from boxless.export.common import rows
 from boxless.export.label_studio import Control, labeling_config, own_control, prediction
 from boxless.images import decode_image
 from boxless.server.guard import Limits
-from boxless.server.messages import ClassView, Detection, Look, MarkedDetection, Model, Prediction
+from boxless.server.messages import ClassView, Detection, Inspection, MarkedDetection, Model, Prediction
 from boxless.structures import Detections, FloatArray, Heatmaps
 from boxless.visualize import draw_heatmap
 from boxless.visualize.boxes import class_colour
@@ -24,55 +24,58 @@ from boxless.visualize.boxes import class_colour
 T = TypeVar("T")
 
 IMAGE, HEATMAP = 1600, 320
-"""Longest sides, in pixels, of what the page gets to show."""
+"""Longest sides, in pixels, of the images that the page receives."""
 
 
 class Service:
-    """The detector, looking at one image at a time."""
+    """The detector, which processes one image at a time."""
 
     def __init__(self, detector: Detector, limits: Limits) -> None:
         self.detector, self.limits = detector, limits
         self._turn = asyncio.Lock()
 
-    async def do(self, work: Callable[[], T]) -> T:
-        """Do some work outside the event loop, when it is its turn."""
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run `work` in a thread as soon as no other is running.
+
+        Raises:
+            HTTPException: the others take longer than the limit.
+        """
         try:
             async with asyncio.timeout(self.limits.seconds):
                 await self._turn.acquire()
         except TimeoutError:
-            raise HTTPException(503, "too much to do at the moment; try again later", {"Retry-After": "5"}) from None
+            raise HTTPException(503, "the server is busy; try again later", {"Retry-After": "5"}) from None
         try:
             return await asyncio.to_thread(work)
         finally:
             self._turn.release()
 
-    def predict(self, content: bytes, min_score: float | None) -> Prediction:
-        """The boxes of an image file: those that score enough, or the confident ones."""
-        found, _ = self.detector.look(decode_image(content, "the image", self.limits.pixels))
-        found = confident(found) if min_score is None else found.above(min_score)
+    def predict(self, content: bytes, threshold: float | None) -> Prediction:
+        """The boxes of an image file whose score is `threshold` or higher; None gives the confident ones."""
+        found = self.detector.predict(self._decode(content), threshold)
         return Prediction(**self._head(found), detections=[_detection(found, *row) for row in rows(found)])
 
-    def look(self, content: bytes) -> Look:
-        """All there is to see in an image file."""
-        image = decode_image(content, "the image", self.limits.pixels)
-        found, heat = self.detector.look(image)
-        shown = set(rows(confident(found)))
+    def inspect(self, content: bytes) -> Inspection:
+        """All boxes and heatmaps of an image file."""
+        image = self._decode(content)
+        found, heat = self.detector.predict_with_heatmaps(image)
+        confident = set(rows(found.confident()))
         detections = [
-            MarkedDetection(**_detection(found, *row).model_dump(), confident=row in shown) for row in rows(found)
+            MarkedDetection(**_detection(found, *row).model_dump(), confident=row in confident) for row in rows(found)
         ]
         classes = {
             name: ClassView(colour="#{:02x}{:02x}{:02x}".format(*class_colour(label)), heatmap=_heatmap(heat, label))
             for label, name in enumerate(found.classes)
         }
-        return Look(**self._head(found), detections=detections, image=_data_uri(image, IMAGE), classes=classes)
+        return Inspection(**self._head(found), detections=detections, image=_data_uri(image, IMAGE), classes=classes)
 
     def task(self, content: bytes, name: str, control: Control) -> dict[str, Any]:
         """A Label Studio prediction for an image file."""
-        found, _ = self.detector.look(decode_image(content, name, self.limits.pixels))
-        return prediction(confident(found), control, self.detector.name)
+        found = self.detector.predict(self._decode(content, name))
+        return prediction(found, control, self.detector.name)
 
     def model(self) -> Model:
-        """What is served."""
+        """The detector's name, classes and limits."""
         return Model(
             model_version=self.detector.name,
             method=self.detector.config.method,
@@ -81,6 +84,9 @@ class Service:
             max_pixels=self.limits.pixels,
             labeling_config=labeling_config(own_control(self.detector.classes)),
         )
+
+    def _decode(self, content: bytes, name: str = "the image") -> NDArray[np.uint8]:
+        return decode_image(content, name, self.limits.pixels)
 
     def _head(self, found: Detections) -> dict[str, Any]:
         scores = {name: round(float(score), 6) for name, score in zip(found.classes, found.image_scores, strict=True)}

@@ -3,8 +3,8 @@
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 
-// What the server saw, and what of it is shown. A threshold of null shows the confident boxes.
-let look = null;
+// The server's response, and what of it is shown. A threshold of null shows the confident boxes.
+let response = null;
 const shown = { classes: new Set(), threshold: null, heat: null };
 let model = null;
 let newest = 0;
@@ -17,11 +17,11 @@ function element(name, properties = {}, ...children) {
 
 function swatch(name) {
   const made = element("span", { className: "swatch" });
-  made.style.backgroundColor = look.classes[name].colour;
+  made.style.backgroundColor = response.classes[name].colour;
   return made;
 }
 
-async function ask(path, options) {
+async function request(path, options) {
   const answer = await fetch(path, options);
   const content = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
   if (!answer.ok) throw new Error(content.error);
@@ -32,14 +32,14 @@ async function send(file) {
   const number = ++newest;
   $("error").textContent = "";
   if (model && file.size > model.max_bytes) {
-    $("error").textContent = `${file.name} has ${megabytes(file.size)}, and at most ${megabytes(model.max_bytes)} are taken.`;
+    $("error").textContent = `${file.name} has ${megabytes(file.size)}; the maximum is ${megabytes(model.max_bytes)}.`;
     return;
   }
-  $("status").textContent = `Looking at ${file.name} …`;
+  $("status").textContent = `Processing ${file.name} …`;
   const form = new FormData();
   form.append("file", file);
   try {
-    const found = await ask("look", { method: "POST", body: form });
+    const found = await request("inspect", { method: "POST", body: form });
     if (number === newest) show(found, file.name);
   } catch (error) {
     if (number === newest) {
@@ -52,14 +52,14 @@ async function send(file) {
 const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MB`;
 
 function show(found, name) {
-  look = found;
-  shown.classes = new Set(Object.keys(look.classes));
+  response = found;
+  shown.classes = new Set(Object.keys(response.classes));
   shown.threshold = null;
   shown.heat = null;
-  $("status").textContent = `${name}, ${look.width} × ${look.height} pixels`;
-  $("image").src = look.image;
-  $("image").parentElement.style.setProperty("--ratio", look.width / look.height);
-  $("boxes").setAttribute("viewBox", `0 0 ${look.width} ${look.height}`);
+  $("status").textContent = `${name}, ${response.width} × ${response.height} pixels`;
+  $("image").src = response.image;
+  $("image").parentElement.style.setProperty("--ratio", response.width / response.height);
+  $("boxes").setAttribute("viewBox", `0 0 ${response.width} ${response.height}`);
   $("boxes").setAttribute("preserveAspectRatio", "none");
   $("threshold").value = 0;
   fillClasses();
@@ -68,7 +68,7 @@ function show(found, name) {
 }
 
 function fillClasses() {
-  const names = Object.keys(look.classes).sort((a, b) => look.image_scores[b] - look.image_scores[a]);
+  const names = Object.keys(response.classes).sort((a, b) => response.image_scores[b] - response.image_scores[a]);
   $("classes").replaceChildren(...names.map((name) => {
     const box = element("input", { type: "checkbox", checked: true, value: name });
     box.addEventListener("change", () => {
@@ -76,22 +76,22 @@ function fillClasses() {
       draw();
     });
     const tile = element("button", { type: "button", className: "tile", value: name, ariaLabel: `Heatmap of ${name}` },
-      element("img", { src: look.image, alt: "" }), element("img", { src: look.classes[name].heatmap, alt: "" }));
+      element("img", { src: response.image, alt: "" }), element("img", { src: response.classes[name].heatmap, alt: "" }));
     tile.addEventListener("click", () => {
       shown.heat = shown.heat === name ? null : name;
       draw();
     });
-    const score = element("span", { className: "score", title: "how sure it is that the class is in the image" },
-      look.image_scores[name].toFixed(2));
+    const score = element("span", { className: "score", title: "score of the class for the whole image" },
+      response.image_scores[name].toFixed(2));
     return element("li", {}, tile, element("label", {}, box, swatch(name), name, score));
   }));
 }
 
 // Scores of different methods differ by orders of magnitude: the slider's cube spreads the low ones.
-const threshold = () => $("threshold").value ** 3 * Math.max(0, ...look.detections.map((found) => found.score));
+const threshold = () => $("threshold").value ** 3 * Math.max(0, ...response.detections.map((found) => found.score));
 
 function visible() {
-  return look.detections.filter((found) => shown.classes.has(found.name)
+  return response.detections.filter((found) => shown.classes.has(found.name)
     && (shown.threshold === null ? found.confident : found.score >= shown.threshold));
 }
 
@@ -104,13 +104,13 @@ function draw() {
     element("td", {}, digits(one.score)),
     element("td", {}, one.box.map(Math.round).join(", ")))));
   $("count").textContent = found.length === 1 ? "1 box" : `${found.length} boxes`;
-  $("unsure").hidden = shown.threshold !== null || look.detections.some((one) => one.confident);
+  $("unlikely").hidden = shown.threshold !== null || response.detections.some((one) => one.confident);
   $("confident").ariaPressed = String(shown.threshold === null);
   $("threshold-value").textContent = shown.threshold === null ? "confident" : digits(shown.threshold);
   for (const tile of document.querySelectorAll(".tile")) tile.ariaPressed = String(tile.value === shown.heat);
   $("heat").hidden = shown.heat === null;
   if (shown.heat !== null) {
-    $("heat").src = look.classes[shown.heat].heatmap;
+    $("heat").src = response.classes[shown.heat].heatmap;
     $("heat").alt = `Heatmap of ${shown.heat}`;
     $("heat").style.opacity = $("strength").value;
   }
@@ -123,7 +123,7 @@ function drawn(found) {
     for (const [key, value] of Object.entries({ x: x1, y: y1, width: x2 - x1, height: y2 - y1, class: className })) {
       rect.setAttribute(key, value);
     }
-    if (!className) rect.setAttribute("stroke", look.classes[found.name].colour);
+    if (!className) rect.setAttribute("stroke", response.classes[found.name].colour);
     return rect;
   });
 }
@@ -131,10 +131,10 @@ function drawn(found) {
 function label(found) {
   const made = element("span", {}, `${found.name} ${digits(found.score)}`);
   const [left, top, right] = found.box;
-  if (left < look.width * 0.7) made.style.left = `${100 * left / look.width}%`;
-  else made.style.right = `${100 - 100 * right / look.width}%`;
-  made.style.top = `${100 * top / look.height}%`;
-  made.style.borderColor = look.classes[found.name].colour;
+  if (left < response.width * 0.7) made.style.left = `${100 * left / response.width}%`;
+  else made.style.right = `${100 - 100 * right / response.width}%`;
+  made.style.top = `${100 * top / response.height}%`;
+  made.style.borderColor = response.classes[found.name].colour;
   return made;
 }
 
@@ -172,8 +172,8 @@ for (const type of ["dragover", "dragleave", "drop"]) {
   });
 }
 
-ask("model").then((answer) => {
+request("model").then((answer) => {
   model = answer;
   $("model").textContent = model.model_version;
-  $("about").textContent = `Finds ${model.classes.join(", ")} (method ${model.method}).`;
+  $("about").textContent = `Detects ${model.classes.join(", ")} (method ${model.method}).`;
 }).catch(() => { $("error").textContent = "The server does not answer."; });

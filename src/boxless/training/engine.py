@@ -1,97 +1,121 @@
-"""The loop: a network learns from images that are prepared, pass by pass.
+"""The training loop: a model is trained on cached data, epoch by epoch.
 
 Devices, precision and several processes are accelerate's work.
 """
 
+import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from boxless.cached_dataset import CachedDataset
-from boxless.config import Config, TrainingConfig
-from boxless.detector import Detector, confident
+from boxless.config import TrainingConfig
+from boxless.detector import Detector
 from boxless.devices import full_width
-from boxless.errors import BoxlessError, ImageError
+from boxless.errors import BoxlessError, CancelledError, ImageError
 from boxless.evaluation import evaluate
 from boxless.features import Item, Targets, View, collate, views_of
 from boxless.images import read_image
+from boxless.methods import Model
 from boxless.metrics.summary import CONVENTIONS
-from boxless.progress import console, track
-from boxless.run_folder import Network, read_checkpoint, read_history, save_checkpoint, write_history
+from boxless.progress import track
+from boxless.run_folder import read_checkpoint, read_history, save_checkpoint, write_history
 from boxless.structures import Annotations, Dataset
 from boxless.training.tracking import log_images
 
+logger = logging.getLogger(__name__)
 
-def train_network(
+TRACKED_IMAGES = 6
+"""Images that the trackers get after every epoch."""
+MAX_EPOCHS = 100
+"""Most passes over a small set to reach the number of steps: more would only overfit."""
+MAX_EPOCH_LINES = 20
+"""Most epochs that are logged; the history has them all."""
+
+OnEpochEnd = Callable[[dict[str, Any]], object]
+"""Gets what the history gets of an epoch, with the run folder as `run` and their number as `epochs`; False cancels."""
+
+
+def train_model(
     accelerator: Accelerator,
     run: Path,
-    config: Config,
-    network: Network,
-    ready: CachedDataset,
+    model: Model,
+    data: CachedDataset,
     detector: Detector,
-    monitored: Dataset | None,
+    monitored: Dataset | None = None,
+    on_epoch_end: OnEpochEnd | None = None,
 ) -> None:
-    """Train a network, from the last checkpoint on where there is one.
+    """Train a model, from the last checkpoint on where there is one.
 
     Args:
         accelerator: has the device and the trackers.
-        run: the run folder; takes a checkpoint and a line of history after every pass.
-        config: of the run.
-        network: its `model` is trained.
-        ready: the images, with the boxes that teach where there are any.
-        detector: the one that the network is part of.
-        monitored: what to evaluate on after every pass.
+        run: the run folder; takes a checkpoint and a line of history after every epoch.
+        model: is trained.
+        data: the images, with boxes to train on where the head needs them.
+        detector: the one that the model is part of.
+        monitored: what to evaluate on after every epoch.
+        on_epoch_end: called after every epoch, in the main process.
 
     Raises:
-        BoxlessError: the loss is no number, or a checkpoint is damaged.
+        BoxlessError: the loss is not finite, or a checkpoint is damaged.
+        CancelledError: `on_epoch_end` returned False.
     """
-    training = config.training
+    config, training = detector.config, detector.config.training
     views = views_of(config.views)
-    order = _Order(len(ready.dataset), len(views), config.seed)
-    plain_optimizer = optimizer_for(network.model, training)
-    done = read_checkpoint(run, network.model, plain_optimizer)
-    averages_only = getattr(network.model, "needs_averages_only", False)
+    order = _Order(len(data), len(views), config.seed)
+    plain_optimizer = optimizer_for(model, training)
+    done = read_checkpoint(run, model, plain_optimizer)
     loader = DataLoader(
-        TrainingViews(ready, views, averages_only),
+        TrainingViews(data, views, model.needs_averages_only),
         training.batch_size,
         sampler=order,
         collate_fn=collate,
-        num_workers=0 if averages_only else training.workers,
+        num_workers=0 if model.needs_averages_only else training.workers,
     )
-    model, optimizer, batches = accelerator.prepare(network.model, plain_optimizer, loader)
-    epochs = training.epochs or min(math.ceil(training.steps / len(batches)), EPOCHS)
+    wrapped, optimizer, batches = accelerator.prepare(model, plain_optimizer, loader)
+    epochs = training.epochs or min(math.ceil(training.steps / len(batches)), MAX_EPOCHS)
     history = read_history(run)[:done]
     for epoch in range(done, epochs):
         start = time.perf_counter()
         order.epoch = epoch
         # Dropout too depends on seed and epoch alone; processes of one run differ.
         torch.manual_seed(int(np.random.default_rng((config.seed, epoch, accelerator.process_index)).integers(2**62)))
-        model.train()
+        wrapped.train()
         # The backbone's batch normalisation keeps its statistics: batches are a few images of few classes.
-        network.model.tail.eval()
+        model.tail.eval()
         with full_width(accelerator.device):
-            losses = _epoch(accelerator, model, optimizer, batches, training, epoch, epochs)
-        row = {"epoch": epoch + 1, **losses, "lr": optimizer.param_groups[0]["lr"]}
+            losses = _train_epoch(accelerator, wrapped, optimizer, batches, training, epoch, epochs)
+        row: dict[str, Any] = {"epoch": epoch + 1, **losses, "lr": optimizer.param_groups[0]["lr"]}
         row["seconds"] = round(time.perf_counter() - start, 2)
         if accelerator.is_main_process:
-            row |= _report(accelerator, detector, ready.dataset, monitored, (epoch + 1) * len(batches))
+            row |= _evaluate_epoch(accelerator, detector, data.dataset, monitored, (epoch + 1) * len(batches))
             history.append(row)
-            _say(row, epochs)
+            _log_epoch(row, epochs)
             write_history(run, history)
-            save_checkpoint(run, network.model, plain_optimizer, epoch + 1)
+            save_checkpoint(run, model, plain_optimizer, epoch + 1)
         accelerator.wait_for_everyone()
+        if on_epoch_end is not None and _cancels(accelerator, on_epoch_end, {**row, "run": run, "epochs": epochs}):
+            raise CancelledError(f"{run}: cancelled after epoch {epoch + 1} of {epochs}; the same call resumes it")
 
 
-def _epoch(
+def _cancels(accelerator: Accelerator, on_epoch_end: OnEpochEnd, row: dict[str, Any]) -> bool:
+    """Call back in the main process; all processes get its answer, so that they stop together."""
+    answer = on_epoch_end(row) if accelerator.is_main_process else None
+    stops = [answer is not None and not answer]
+    return bool(broadcast_object_list(stops)[0])
+
+
+def _train_epoch(
     accelerator: Accelerator,
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -106,12 +130,11 @@ def _epoch(
     bar = track(batches, f"Epoch {epoch + 1}/{epochs}", len(batches), transient=True)
     for step, batch in enumerate(bar):
         done = epoch * len(batches) + step
-        # accelerate moves the weights at the end of every pass, however few steps have added up by then.
-        moves = epoch * len(batches) + step // training.accumulate * training.accumulate
+        # accelerate updates the weights at the end of every epoch, however few steps have accumulated by then.
+        updated = epoch * len(batches) + step // training.accumulate * training.accumulate
         for group in optimizer.param_groups:
-            group["lr"] = training.lr * _schedule(training, moves / total_steps)
-        # How sharp a localizer's maximum is depends on it.
-        accelerator.unwrap_model(model).progress = moves / total_steps
+            group["lr"] = training.lr * _schedule(training, updated / total_steps)
+        accelerator.unwrap_model(model).progress = updated / total_steps
         with accelerator.accumulate(model):
             losses = model(batch)
             loss = torch.stack(list(losses.values())).sum()
@@ -129,11 +152,9 @@ def _epoch(
 
 
 def _schedule(training: TrainingConfig, progress: float) -> float:
-    if training.schedule == "cosine":
+    if training.drops is None:
         return 0.5 * (1 + math.cos(math.pi * progress))
-    if training.schedule == "step":
-        return float(0.1 ** sum(progress >= drop for drop in training.drops))
-    return 1.0
+    return float(0.1 ** sum(progress >= drop for drop in training.drops))
 
 
 def optimizer_for(model: torch.nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
@@ -144,50 +165,59 @@ def optimizer_for(model: torch.nn.Module, training: TrainingConfig) -> torch.opt
 
 
 class TrainingViews(TorchDataset[Item]):
-    """Views of the training images, by (row, view), with the boxes that teach where the dataset has any.
+    """Views of the training images, by (row, view), with boxes to train on where the dataset has any.
 
-    Where averages of the maps are enough they are kept, a few kilobytes an image, and the map of a view is read once.
+    Args:
+        data: the images.
+        views: of each.
+        averages_only: whether averages of the maps are enough: they are kept in memory, a few kilobytes an image, and
+            each map is read once.
     """
 
-    def __init__(self, ready: CachedDataset, views: Sequence[View], averages_only: bool) -> None:
-        self.ready = ready
+    def __init__(self, data: CachedDataset, views: Sequence[View], averages_only: bool) -> None:
+        self.data = data
         self.views = views
-        # One tensor for all, (views, images, channels): as many small ones between the maps that are read and let go
-        # would leave the heap in pieces, and memory would grow by gigabytes. NaN where a map was not yet read.
+        # One tensor for all, (views, images, channels), NaN where a map was not yet read: many small ones, allocated
+        # between maps, would fragment the heap, and memory would grow by gigabytes.
         self.averages: Tensor | None = None
         self.averages_only = averages_only
-        self.image_labels = torch.from_numpy(ready.dataset.image_labels())
+        self.image_labels = torch.from_numpy(data.dataset.image_labels())
 
     def __getitem__(self, index: tuple[int, int]) -> Item:
         row, view = index[0], self.views[index[1]]
-        sample, size = self.ready.dataset.samples[row], self.ready.sizes[row]
+        sample, size = self.data.dataset.samples[row], self.data.sizes[row]
         boxes = None
-        if self.ready.proposals is not None:
-            boxes = torch.from_numpy(view.boxes(self.ready.boxes(row), *size))
+        if self.data.proposals is not None:
+            boxes = torch.from_numpy(view.boxes(self.data.boxes(row), *size))
         width, height = view.size(*size)
-        targets = None if sample.annotations is None else _truth(sample.annotations, view, size)
+        targets = None if sample.annotations is None else _targets(sample.annotations, view, size)
         if not self.averages_only:
-            return Item(self.ready.map(row, view), (height, width), boxes, self.image_labels[row], targets)
+            return Item(self.data.map(row, view), (height, width), boxes, self.image_labels[row], targets)
         return Item(self._average(index)[:, None, None], (1, 1), boxes, self.image_labels[row])
 
     def _average(self, index: tuple[int, int]) -> Tensor:
         """The mean over a view's map, (C,)."""
         row, view = index
         if self.averages is None or self.averages[view, row, 0].isnan():
-            features = self.ready.map(row, self.views[view])
+            features = self.data.map(row, self.views[view])
             if self.averages is None:
-                self.averages = torch.full((len(self.views), len(self.ready.keys), len(features)), torch.nan)
+                self.averages = torch.full((len(self.views), len(self.data), len(features)), torch.nan)
             self.averages[view, row] = features.float().mean(dim=(1, 2))
         return self.averages[view, row]
 
 
-def _truth(annotations: Annotations, view: View, size: tuple[int, int]) -> Targets:
+def _targets(annotations: Annotations, view: View, size: tuple[int, int]) -> Targets:
     boxes = view.boxes(annotations.boxes, *size)
     return Targets(*map(torch.from_numpy, (boxes, annotations.labels, annotations.ignore)))
 
 
 class _Order(Sampler[tuple[int, int]]):
-    """Which image comes when, in which view: drawn from seed and epoch alone, so a resumed run goes on the same."""
+    """The order of images and their views, drawn from seed and epoch alone, so that a resumed run continues the same.
+
+    Args:
+        images, views: numbers of them.
+        seed: of the run.
+    """
 
     def __init__(self, images: int, views: int, seed: int) -> None:
         self.images, self.views, self.seed = images, views, seed
@@ -202,10 +232,10 @@ class _Order(Sampler[tuple[int, int]]):
         return zip(rows.tolist(), views.tolist(), strict=True)
 
 
-def _report(
+def _evaluate_epoch(
     accelerator: Accelerator, detector: Detector, dataset: Dataset, monitored: Dataset | None, step: int
 ) -> dict[str, float]:
-    """Evaluate on the monitored split and send images to the trackers; nothing of it flows back into training."""
+    """Evaluate on the monitored split and send images to the trackers; training does not depend on the result."""
     detector.model.eval()
     scores: dict[str, float] = {}
     if monitored is not None:
@@ -218,29 +248,21 @@ def _report(
             {f"{detector.config.training.monitor}/{key}": value for key, value in (scores | by_class).items()}, step
         )
     if accelerator.trackers:
-        looks = []
-        for sample in (monitored or dataset).samples[:IMAGES]:
+        results = []
+        for sample in (monitored or dataset).samples[:TRACKED_IMAGES]:
             try:
                 pixels = read_image(sample.path)
             except ImageError:
-                # The evaluation has told of it.
+                # Evaluation and caching have reported it.
                 continue
-            found, heatmaps = detector.look(pixels)
-            looks.append((sample.path.stem, pixels, confident(found), heatmaps))
-        log_images(accelerator, looks, step)
+            found, heatmaps = detector.predict_with_heatmaps(pixels)
+            results.append((sample.id, pixels, found.confident(), heatmaps))
+        log_images(accelerator, results, step)
     return scores
 
 
-IMAGES = 6
-"""How many images the trackers get after every epoch."""
-EPOCHS = 100
-"""Most passes over a small set that is to give many steps: more would only learn it by heart."""
-LINES = 20
-"""Most epochs that are told of in the terminal; the history has them all."""
-
-
-def _say(row: dict[str, Any], epochs: int) -> None:
-    if row["epoch"] % math.ceil(epochs / LINES) and row["epoch"] != epochs:
+def _log_epoch(row: dict[str, Any], epochs: int) -> None:
+    if row["epoch"] % math.ceil(epochs / MAX_EPOCH_LINES) and row["epoch"] != epochs:
         return
     rest = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
-    console.print(f"epoch {row['epoch']}/{epochs}  {rest}", highlight=False)
+    logger.info("epoch %d/%d  %s", row["epoch"], epochs, rest)

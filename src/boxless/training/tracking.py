@@ -1,4 +1,4 @@
-"""Where a run tells how it goes: JSON lines always, TensorBoard and Weights & Biases through accelerate."""
+"""Progress of a run in TensorBoard and Weights & Biases, through accelerate."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -52,18 +52,18 @@ def start_trackers(accelerator: Accelerator, run: Path, config: Mapping[str, Any
 
 def log_images(
     accelerator: Accelerator,
-    looks: Sequence[tuple[str, NDArray[np.uint8], Detections, Heatmaps]],
+    results: Sequence[tuple[str, NDArray[np.uint8], Detections, Heatmaps]],
     step: int,
 ) -> None:
     """Send heatmaps and boxes of some images; Weights & Biases gets boxes as its own overlays.
 
     Args:
         accelerator: with trackers started.
-        looks: name, image, detections worth showing, heatmaps.
+        results: name, image, detections worth showing, heatmaps.
         step: of the optimizer.
     """
     for tracker in accelerator.trackers:
-        for name, image, found, heatmaps in looks:
+        for name, image, found, heatmaps in results:
             panel = heatmap_panel(image, heatmaps, found.image_scores)
             if tracker.name == "tensorboard":
                 tracker.writer.add_image(f"heatmaps/{name}", panel, step, dataformats="HWC")

@@ -1,4 +1,4 @@
-"""Detections, heatmaps and diagnoses as images to look at: (height, width, 3) uint8, RGB."""
+"""Detections, heatmaps and diagnoses as images: (height, width, 3) uint8, RGB."""
 
 from boxless.visualize.boxes import draw_boxes
 from boxless.visualize.diagnosis import plot_diagnosis

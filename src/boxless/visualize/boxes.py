@@ -1,4 +1,4 @@
-"""Boxes over an image, readable at a glance."""
+"""Boxes drawn over an image."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ _PALETTE = tuple(OKABE_ITO.values())
 
 
 def class_colour(label: int) -> Colour:
-    """The colour of a class index: seven that colour-blind readers tell apart, then darker and lighter ones of them."""
+    """The colour of a class index: seven that colour-blind readers distinguish, then darker and lighter shades."""
     red, green, blue = _PALETTE[label % len(_PALETTE)]
     shade = label // len(_PALETTE) % 3
     if shade == 1:
@@ -29,13 +29,13 @@ def class_colour(label: int) -> Colour:
 def draw_boxes(
     image: NDArray[np.uint8], detections: Detections, annotations: Annotations | None = None, max_boxes: int = 20
 ) -> NDArray[np.uint8]:
-    """Draw boxes with class and score; the surer ones lie on top, labels stay inside the image and apart.
+    """Draw boxes with class and score; higher scores lie on top, captions stay inside the image and do not overlap.
 
     Args:
         image: (h, w, 3) uint8, RGB; it is not changed.
         detections: boxes in pixels of this image, best first.
-        annotations: true boxes, drawn as thin dashed white lines.
-        max_boxes: how many detections are drawn, from the best on.
+        annotations: ground truth, drawn as thin dashed white lines.
+        max_boxes: the maximum number of detections drawn, best score first.
 
     Returns:
         (h, w, 3) uint8.
@@ -50,17 +50,18 @@ def draw_boxes(
         draw.rectangle(box, outline=colour, width=line)
     for box in annotations.boxes.tolist() if annotations is not None else []:
         _draw_dashed(draw, _pixels(box, canvas.size), max(1, line // 2))
-    tags: list[_Tag] = []
+    captions: list[_Caption] = []
     for i, box in enumerate(boxes):
-        tags.append(_tag(detections.names[i], float(detections.scores[i]), box, colours[i], canvas.size, tags))
-    for tag in reversed(tags):
-        tag.draw(draw)
+        name, score = detections.names[i], float(detections.scores[i])
+        captions.append(_caption(name, score, box, colours[i], canvas.size, captions))
+    for caption in reversed(captions):
+        caption.draw(draw)
     return np.asarray(canvas).copy()
 
 
 @dataclass(frozen=True)
-class _Tag:
-    """A label on filled ground; `place` is its rectangle, last pixels included."""
+class _Caption:
+    """Text on a filled rectangle, `place`, last pixels included."""
 
     text: str
     place: Rectangle
@@ -73,8 +74,10 @@ class _Tag:
         draw.text((self.place[0] + pad, self.place[1] + pad // 2), self.text, fill=ink, font=font_of(self.size))
 
 
-def _tag(name: str, score: float, box: Rectangle, colour: Colour, size: tuple[int, int], others: list[_Tag]) -> _Tag:
-    """The label of a box at the first place that is free: above it, in its top, below it, in its bottom."""
+def _caption(
+    name: str, score: float, box: Rectangle, colour: Colour, size: tuple[int, int], others: list[_Caption]
+) -> _Caption:
+    """The caption of a box at the first free place: above it, at its top inside, below it, at its bottom inside."""
     width, height = size
     points = max(10, round(max(size) / 36))
     font, pad = font_of(points), _padding(points)
@@ -85,15 +88,15 @@ def _tag(name: str, score: float, box: Rectangle, colour: Colour, size: tuple[in
     for top in (box[1] - h, box[1], box[3] + 1, box[3] + 1 - h):
         inside = min(max(top, 0), height - h)
         places.append((left, inside, left + w - 1, inside + h - 1))
-    free = (place for place in places if not any(_meet(place, other.place) for other in others))
-    return _Tag(text, next(free, places[0]), colour, points)
+    free = (place for place in places if not any(_overlap(place, other.place) for other in others))
+    return _Caption(text, next(free, places[0]), colour, points)
 
 
 def _padding(points: int) -> int:
     return max(2, points // 4)
 
 
-def _meet(a: Rectangle, b: Rectangle) -> bool:
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
     return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
@@ -105,7 +108,7 @@ def _pixels(box: list[float], size: tuple[int, int]) -> Rectangle:
 
 
 def _draw_dashed(draw: ImageDraw.ImageDraw, box: Rectangle, line: int) -> None:
-    """Dashes of white between dashes of black, so that they show on any ground."""
+    """Alternate white and black dashes, which are visible on any background."""
     left, top, right, bottom = box
     dash = 4 * line + 2
     draw.rectangle(box, outline="black", width=line)

@@ -1,8 +1,8 @@
-"""Colours that colour-blind readers tell apart."""
+"""Colours that colour-blind readers can distinguish."""
 
 Colour = tuple[int, int, int]
 
-# Okabe and Ito, Color Universal Design (2008), without black, the colours that stand out most first.
+# Okabe and Ito, Color Universal Design (2008), without black, most conspicuous first.
 OKABE_ITO: dict[str, Colour] = {
     "orange": (230, 159, 0),
     "sky blue": (86, 180, 233),
@@ -15,7 +15,7 @@ OKABE_ITO: dict[str, Colour] = {
 
 
 def ink_on(colour: Colour) -> str:
-    """Whether `black` or `white` reads better on a colour: the higher contrast as WCAG 2 defines it."""
+    """The text colour, `black` or `white`, with the higher contrast to a background colour, as WCAG 2 defines it."""
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in colour)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     # Contrast is (lighter + 0.05) / (darker + 0.05).

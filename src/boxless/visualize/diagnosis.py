@@ -1,4 +1,4 @@
-"""A diagnosis as a chart: what the detections are, beside which objects they find."""
+"""A diagnosis as a chart: the outcomes of the detections, beside the recall of objects."""
 
 from typing import Any
 
@@ -17,30 +17,30 @@ LEGEND: dict[Outcome, tuple[Colour, str]] = {
     "correct": (OKABE_ITO["green"], "correct"),
     "part": (OKABE_ITO["orange"], "part: inside an object, too small"),
     "group": (OKABE_ITO["sky blue"], "group: several objects in one box"),
-    "too_large": (OKABE_ITO["blue"], "too large: one object and much around it"),
+    "too_large": (OKABE_ITO["blue"], "too large: one object and much background"),
     "poorly_placed": (OKABE_ITO["purple"], "poorly placed: overlaps an object"),
     "duplicate": (OKABE_ITO["yellow"], "duplicate: of an object already found"),
     "other_class": (OKABE_ITO["vermilion"], "other class: on an object of another class"),
     "background": ((150, 150, 150), "background"),
 }
-"""Colour of every outcome and what it says."""
+"""Colour and description of every outcome."""
 KINDS = {
     "size": "by size of the object (COCO)",
     "fraction": "by share of the image",
     "count": "by objects of its class in the image",
     "order": "first of its class in the image, or further",
 }
-"""What objects are sorted by."""
+"""By key in `recall_by`, how objects are grouped."""
 # Inches, as all lengths here.
 _WIDTH, _BARS, _RECALLS = 13.4, 5.6, 1.8
 _LINE = 0.32
 _DPI = 110
 _LONGEST = 20
-"""Letters of a class name that are shown."""
+"""The maximum number of letters of a class name."""
 
 
 def plot_diagnosis(diagnosis: dict[str, Any]) -> NDArray[np.uint8]:
-    """Draw stacked bars of what the detections are, for every class, and bars of the share of objects found.
+    """Draw stacked bars of the outcomes of the detections, for every class, and bars of the share of objects found.
 
     Args:
         diagnosis: what `boxless.diagnose` gives.
@@ -75,14 +75,14 @@ def _rows(diagnosis: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def headline(diagnosis: dict[str, Any]) -> str:
     """A diagnosis in one line."""
-    judged, outcomes = diagnosis["detections"], diagnosis["outcomes"]
-    if not judged:
+    count, outcomes = diagnosis["detections"], diagnosis["outcomes"]
+    if not count:
         return "Nothing detected"
-    said = f"{_percent(diagnosis['correct_rate'])} of {judged} confident detections are correct"
+    text = f"{_percent(diagnosis['correct_rate'])} of the {count} top-scored detections are correct"
     worst = max((name for name in outcomes if name != "correct"), key=lambda name: outcomes[name])
     if not outcomes[worst]:
-        return said
-    return f"{said}; most frequent error: {worst.replace('_', ' ')} ({_percent(diagnosis[f'{worst}_rate'])})"
+        return text
+    return f"{text}; most frequent error: {worst.replace('_', ' ')} ({_percent(diagnosis[f'{worst}_rate'])})"
 
 
 def _draw_outcomes(axes: Axes, rows: list[tuple[str, dict[str, Any]]]) -> None:
@@ -96,9 +96,9 @@ def _draw_outcomes(axes: Axes, rows: list[tuple[str, dict[str, Any]]]) -> None:
         ends += shares
     for place, (_, row) in enumerate(rows):
         if not row["detections"]:
-            said = "nothing detected" if row["objects"] else "no objects, so nothing is judged"
-            axes.text(0.01, place, said, va="center", color="0.4")
-    axes.set_title("What the confident detections are, in % (how many in brackets)", loc="left", fontsize=12, pad=10)
+            text = "nothing detected" if row["objects"] else "no objects, so nothing to evaluate"
+            axes.text(0.01, place, text, va="center", color="0.4")
+    axes.set_title("Outcomes of the top-scored detections, in % (number in brackets)", loc="left", fontsize=12, pad=10)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(places, [f"{_short(name)} ({row['detections']})" for name, row in rows], parse_math=False)
@@ -109,7 +109,7 @@ def _draw_outcomes(axes: Axes, rows: list[tuple[str, dict[str, Any]]]) -> None:
 
 
 def _draw_legend(axes: Axes) -> None:
-    patches = [Patch(color=_tone(colour), label=said) for colour, said in LEGEND.values()]
+    patches = [Patch(color=_tone(colour), label=text) for colour, text in LEGEND.values()]
     axes.legend(handles=patches, loc="upper left", frameon=False, fontsize=11)
     axes.set_axis_off()
 
@@ -125,11 +125,11 @@ def _draw_recalls(axes: Axes, diagnosis: dict[str, Any]) -> None:
             axes.barh(line, 1, height=0.8, color="0.92")
             axes.barh(line, row["recall"] or 0, height=0.8, color=_tone(OKABE_ITO["green"]))
             counts = f"({row['found']} of {row['objects']})"
-            said = f"{_percent(row['recall'])}  {counts}" if row["objects"] else "none there"
-            axes.text(1.04, line, said, va="center", fontsize=11)
+            text = f"{_percent(row['recall'])}  {counts}" if row["objects"] else "no objects"
+            axes.text(1.04, line, text, va="center", fontsize=11)
         line += 1.3
     objects, found = diagnosis["objects"], diagnosis["found"]
-    total = f"{_percent(diagnosis['recall'])}, {found} of {objects}" if objects else "there are none"
+    total = f"{_percent(diagnosis['recall'])}, {found} of {objects}" if objects else "there are no objects"
     axes.set_title(f"Objects found: {total}", loc="left", fontsize=12, pad=10)
     axes.set_xlim(0, 1)
     axes.set_ylim(line - 0.8, -0.5)
@@ -138,7 +138,7 @@ def _draw_recalls(axes: Axes, diagnosis: dict[str, Any]) -> None:
 
 
 def _strip(axes: Axes) -> None:
-    """Take away what the labels make needless."""
+    """Remove ticks and frame, which the labels make redundant."""
     axes.set_xticks([])
     axes.tick_params(axis="y", length=0, labelsize=11)
     axes.spines[:].set_visible(False)

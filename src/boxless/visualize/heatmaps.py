@@ -1,4 +1,4 @@
-"""Class heatmaps over an image."""
+"""Class heatmaps drawn over an image."""
 
 import matplotlib
 import numpy as np
@@ -16,16 +16,16 @@ _TILE = 360
 def draw_heatmap(
     image: NDArray[np.uint8], heatmap: FloatArray, colormap: str = "jet", alpha: float = 0.5
 ) -> NDArray[np.uint8]:
-    """Lay a heatmap over an image.
+    """Blend a heatmap with an image.
 
-    The map's greatest value gets the colormap's last colour; zero and what speaks against the class, below it, get the
-    first. Jet is the colormap of Oquab et al., "Is object localization for free?", CVPR 2015.
+    The map's greatest value gets the colormap's last colour; zero and negative values get the first. Jet is the
+    colormap of Oquab et al., "Is object localization for free?", CVPR 2015.
 
     Args:
         image: (H, W, 3) uint8, RGB; it is not changed.
-        heatmap: (h, w) float32, of any resolution; it spans the whole image and is enlarged smoothly.
+        heatmap: (h, w) float32, of any resolution; it spans the whole image and is enlarged bicubically.
         colormap: any of matplotlib's.
-        alpha: share of the map's colour, 0 to 1.
+        alpha: opacity of the map, 0 to 1.
 
     Returns:
         (H, W, 3) uint8.
@@ -49,18 +49,17 @@ def heatmap_panel(
     colormap: str = "jet",
     alpha: float = 0.5,
 ) -> NDArray[np.uint8]:
-    """The image and its likeliest classes' heatmaps side by side, each under its class name and score.
+    """The image and the heatmaps of its most likely classes side by side, each under its class name and score.
 
-    Every map is scaled from zero to its greatest value, so that its colours tell where, and the score tells how sure.
+    Every map is scaled from zero to its greatest value: colours show the place, the score shows the confidence.
 
     Args:
         image: (h, w, 3) uint8, RGB.
         heatmaps: of this image.
-        scores: (classes,) float32, what is written beside the names and decides the order; None takes each map's
-            greatest value.
-        most: how many classes are shown.
+        scores: (classes,) float32, written beside the names, highest first; None takes each map's greatest value.
+        most: the maximum number of classes shown.
         colormap: any of matplotlib's.
-        alpha: share of the map's colour, 0 to 1.
+        alpha: opacity of the map, 0 to 1.
 
     Returns:
         (height, width, 3) uint8; tiles are at most 360 pixels long.
@@ -97,5 +96,5 @@ def _colormap(name: str) -> matplotlib.colors.Colormap:
         return matplotlib.colormaps[name]
     except KeyError:
         raise BoxlessError(
-            f"there is no colormap '{name}'; take jet, turbo, viridis, magma, inferno or another of matplotlib's"
+            f"there is no colormap '{name}'; use jet, turbo, viridis, magma, inferno or another of matplotlib's"
         ) from None

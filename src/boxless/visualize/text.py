@@ -1,4 +1,4 @@
-"""Text that fits: Pillow's bundled font, measured and shortened."""
+"""Measuring and shortening text in Pillow's bundled font."""
 
 from functools import cache
 
@@ -24,7 +24,7 @@ def height_of(font: Font) -> int:
 
 
 def shortened(name: str, rest: str, width: int, font: Font) -> str:
-    """`name` and `rest` in at most `width` pixels: letters of the name give way, and where none is left, the rest's."""
+    """`name` and `rest` in at most `width` pixels, with letters removed from the name first, then from the rest."""
     if width_of(name + rest, font) <= width:
         return name + rest
     for length in range(len(name) - 1, 0, -1):

@@ -1,0 +1,78 @@
+"""Where COCO files lie: which JSON file describes which split, and where its images are."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from boxless.datasets.common import MOST_JSON
+from boxless.image_files import find_images
+
+ROBOFLOW = "_annotations.coco.json"
+_KEYS = (b'"images"', b'"annotations"', b'"categories"')
+_WORDS = ("instances_", "annotations_", "labels_", "coco_", "_annotations", "_labels", "_coco", "_instances")
+
+
+def find_coco(path: Path) -> dict[str, Path]:
+    """The JSON file of each split: `path` itself, or those in a folder of COCO.
+
+    Of a folder these are the first of: Roboflow's _annotations.coco.json; those in annotations, where
+    instances_<split>.json precede <split>.json, since COCO itself puts captions and keypoints there too;
+    <split>/_annotations.coco.json; the COCO files in the folder itself; one in each of its folders.
+    """
+    if path.suffix.lower() == ".json" and path.is_file():
+        name = path.parent.resolve().name if path.name == ROBOFLOW else path.stem
+        return {name.removeprefix("instances_"): path}
+    if (path / ROBOFLOW).is_file():
+        return find_coco(path / ROBOFLOW)
+    files = sorted((path / "annotations").glob("instances_*.json")) or _of_annotations(path / "annotations")
+    files = files or sorted(path.glob(f"*/{ROBOFLOW}")) or coco_in(path)
+    if files:
+        return {split: file for one in files for split, file in find_coco(one).items()}
+    found = {folder.name: coco_in(folder) for folder in sorted(path.glob("*")) if folder.is_dir()}
+    return {name: files[0] for name, files in found.items() if len(files) == 1}
+
+
+def _of_annotations(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.json"))
+    # If none is recognised, loading them says why.
+    return coco_in(folder) or (files if len(files) <= MOST_JSON else [])
+
+
+def coco_in(folder: Path) -> list[Path]:
+    """The JSON files of a folder that have the keys of COCO, sorted."""
+    files = sorted(folder.glob("*.json"))
+    return [file for file in files if _has_keys(file)] if len(files) <= MOST_JSON else []
+
+
+def _has_keys(file: Path) -> bool:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return False
+    return all(key in content for key in _KEYS)
+
+
+def image_folders(file: Path, split: str) -> tuple[Path, ...]:
+    """Where images of a JSON file may be: beside it, in images/<split>, <split>, images, data, and above."""
+    top = dataset_folder(file)
+    short = split
+    for word in _WORDS:
+        short = short.removeprefix(word).removesuffix(word)
+    inner = [top / "images" / name for name in (split, short)] + [top / name for name in (split, short)]
+    return tuple(dict.fromkeys((file.parent, *inner, top / "images", top, top / "data")))
+
+
+def dataset_folder(file: Path) -> Path:
+    """The folder of a dataset, from that of its JSON file."""
+    return file.parent.parent if file.parent.name == "annotations" else file.parent
+
+
+def folders_without(files: Iterable[Path], root: Path) -> list[str]:
+    """The folders of `root` that hold images, but none of the JSON files, if those lie in such folders."""
+    own = {file.parent for file in files}
+    if not root.is_dir() or not all(folder.parent == root for folder in own) or root / "annotations" in own:
+        return []
+    return [
+        folder.name
+        for folder in sorted(root.glob("*"))
+        if folder.is_dir() and not folder.name.startswith(".") and folder not in own and find_images(folder)
+    ]

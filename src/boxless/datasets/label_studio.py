@@ -1,0 +1,155 @@
+"""Label Studio: tasks with annotations or predictions as JSON, and the cells of its CSV.
+
+Source: https://labelstud.io/guide/export and /tags/rectanglelabels
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from boxless.datasets.common import MOST_JSON, Box, Object, dataset_name, loaded, refuse_split, to_floats, to_size
+from boxless.datasets.layouts import Source
+from boxless.datasets.lookup import FileFinder, unnamed_images
+from boxless.datasets.problems import Problems, printable
+from boxless.datasets.sizes import AnnotatedImage, boxed_samples
+from boxless.errors import BoxlessError
+from boxless.image_files import suffixes
+from boxless.structures import Dataset
+
+_MISSING = "tasks whose image is missing, left out"
+_FIX = "put the images beside the file, or into a folder images beside it"
+
+
+def label_studio(path: Path) -> Source | None:
+    """A .json file of tasks, or a folder with one, with rectangles, polygons or choices."""
+    file = _find_tasks(path)
+    return None if file is None else Source(lambda: (), partial(load_label_studio, file))
+
+
+def _find_tasks(path: Path) -> Path | None:
+    files = [path] if path.is_file() else list(path.glob("*.json"))
+    few = [file for file in files if file.suffix.lower() == ".json"] if len(files) <= MOST_JSON else []
+    tasks = [file for file in few if _holds_tasks(file)]
+    return tasks[0] if len(tasks) == 1 else None
+
+
+def _holds_tasks(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(2000)
+    except OSError:
+        return False
+    return start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[") and b'"data"' in file.read_bytes()
+
+
+def load_label_studio(file: Path, split: str | None) -> Dataset:
+    """Read the tasks of a file.
+
+    Of a task the last annotation that was not cancelled counts, else its prediction; a task without any is left out.
+    Rectangles, ellipses and polygons are objects with boxes, choices are tags. Classes are sorted. Sample ids are the
+    paths of the images.
+
+    Raises:
+        BoxlessError: the file is not JSON, a split is given, or more than half of the images are missing.
+    """
+    refuse_split(split, file)
+    try:
+        tasks = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BoxlessError(f"{file}: cannot be read as JSON ({error}); export it again") from error
+    problems, finder = Problems(), FileFinder((file.parent, file.parent / "images"))
+    found: dict[Path, AnnotatedImage] = {}
+    for number, task in enumerate(tasks, 1):
+        if (result := _result(task)) is None:
+            problems.add("tasks without an annotation, left out as their tags are unknown", f"task {number}")
+            continue
+        path = next((path for name in _addresses(task) if (path := finder.find(name, Problems()))), None)
+        if path is None:
+            problems.add_unmatched(_MISSING, next(_addresses(task), f"task {number}"))
+        elif path in found:
+            problems.add("images of more than one task, the first is taken", path.as_posix())
+        else:
+            name = path.relative_to(file.parent) if path.is_relative_to(file.parent) else path
+            size = next((size for one in result if (size := _size(one))), None)
+            objects = [item for one in result for item in region_objects(one)]
+            found[path] = AnnotatedImage(name.as_posix(), path, objects, size)
+    problems.refuse_most(_MISSING, len(tasks), file, _FIX)
+    addresses = (name for task in tasks if _result(task) is None for name in _addresses(task))
+    for path in unnamed_images(found, lambda: addresses):
+        problems.add_unmatched("image files that no task has, not used", path.name)
+    classes = sorted({item.name for image in found.values() for item in image.objects})
+    samples = boxed_samples(list(found.values()), classes, problems)
+    return loaded("Label Studio", dataset_name(file.with_suffix(""), None), classes, samples, problems)
+
+
+def _result(task: Any) -> list[dict[str, Any]] | None:
+    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+        return None
+    annotations = [
+        one for one in task.get("annotations") or () if isinstance(one, dict) and not one.get("was_cancelled")
+    ]
+    made = annotations or [one for one in task.get("predictions") or () if isinstance(one, dict)]
+    result = made[-1].get("result") if made else None
+    return [one for one in result if isinstance(one, dict)] if isinstance(result, list) else None
+
+
+def _addresses(task: Any) -> Iterator[str]:
+    """The values of a task's data that may be the address of an image: those of keys called so first."""
+    data = task.get("data") if isinstance(task, dict) else None
+    values = {key: value for key, value in (data if isinstance(data, dict) else {}).items() if isinstance(value, str)}
+    yield from (value for key, value in values.items() if value and key in ("image", "img", "photo"))
+    yield from (value for value in values.values() if Path(value.partition("?")[0]).suffix.lower() in suffixes())
+    yield from (value for value in values.values() if "?d=" in value)
+
+
+def _size(region: Mapping[str, Any]) -> tuple[int, int] | None:
+    return to_size((region.get("original_width"), region.get("original_height")))
+
+
+def region_objects(region: Mapping[str, Any]) -> list[Object]:
+    """The objects of one region: of an entry of `result`, or of a cell of the CSV, which has no `value`.
+
+    Boxes are in pixels of the stated original size; None where the region has none, such as a choice.
+    """
+    value = region.get("value", region)
+    if not isinstance(value, dict):
+        return []
+    size = _size(region)
+    box = None if size is None else _box(value, size)
+    objects = []
+    for key, labels in value.items():
+        if key.endswith("labels") or key == "choices":
+            names = labels if isinstance(labels, list) else [labels]
+            objects += [Object(printable(str(name)), box, has_box=key != "choices") for name in names]
+    return objects
+
+
+def _box(value: Mapping[str, Any], size: tuple[int, int]) -> Box | None:
+    """The box around a region, whose numbers are percent of the image's width and height."""
+    points = list(_points(value, size))
+    if not points:
+        return None
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    return (min(xs), min(ys), max(xs), max(ys))
+
+
+def _points(value: Mapping[str, Any], size: tuple[int, int]) -> Iterable[tuple[float, float]]:
+    """The outermost points of a region in pixels."""
+    width, height = size[0] / 100, size[1] / 100
+    if isinstance(value.get("points"), list):
+        numbers = [to_floats(point) for point in value["points"] if isinstance(point, list) and len(point) == 2]
+        return [(point[0] * width, point[1] * height) for point in numbers if point]
+    keys = ("x", "y", "radiusX", "radiusY") if "radiusX" in value else ("x", "y", "width", "height")
+    numbers_ = to_floats(value.get(key) for key in keys)
+    if numbers_ is None:
+        return []
+    x, y, w, h = (number * side for number, side in zip(numbers_, (width, height) * 2, strict=True))
+    if "radiusX" in value:
+        return [(x - w, y - h), (x + w, y + h)]
+    turn = math.radians((to_floats([value.get("rotation", 0)]) or [0])[0])
+    cos, sin = math.cos(turn), math.sin(turn)
+    # A rectangle turns around its left upper corner.
+    return [(x + a * cos - b * sin, y + a * sin + b * cos) for a, b in ((0, 0), (w, 0), (w, h), (0, h))]

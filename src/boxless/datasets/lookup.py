@@ -1,0 +1,171 @@
+"""Finding the file that an annotation names, also where another program spells its name differently."""
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from boxless.datasets.common import as_text, first_path
+from boxless.datasets.problems import Problems
+from boxless.image_files import suffixes
+
+RESPELLED = "names spelt otherwise than their files (case, accents, %20, suffix, folder), matched"
+
+
+_LEVELS = 4
+"""Folders above that are searched."""
+
+
+class _Listing(NamedTuple):
+    """The entries of a folder by `name_key`, of their names and of the names of images without suffix."""
+
+    names: dict[str, list[Path]]
+    stems: dict[str, list[Path]]
+
+
+class Folders:
+    """The entries of folders, each listed once."""
+
+    def __init__(self) -> None:
+        self._listings: dict[Path, _Listing] = {}
+
+    def match(self, folder: Path, parts: Sequence[str], fits: Callable[[Path], bool] = Path.is_file) -> Path | None:
+        """The file below a folder whose path has these parts, each possibly spelt otherwise.
+
+        None if there is none, or several; `fits` says whether an entry is what is searched. Images are also found by
+        their names without suffix, or with that of another format.
+        """
+        for part in parts[:-1]:
+            entries = [folder.parent] if part == ".." else self._list(folder).names.get(name_key(part), [])
+            folders = [entry for entry in entries if entry.is_dir()]
+            if len(folders) != 1:
+                return None
+            folder = folders[0]
+        listing = self._list(folder)
+        for found in (listing.names.get(name_key(parts[-1])), listing.stems.get(_stem_key(parts[-1]))):
+            if files := [entry for entry in found or () if fits(entry)]:
+                return files[0] if len(files) == 1 else None
+        return None
+
+    def _list(self, folder: Path) -> _Listing:
+        if folder not in self._listings:
+            listing = _Listing(defaultdict(list), defaultdict(list))
+            try:
+                entries = sorted(folder.iterdir())
+            except OSError:
+                entries = []
+            for entry in entries:
+                listing.names[name_key(entry.name)].append(entry)
+                if entry.suffix.lower() in suffixes():
+                    listing.stems[_stem_key(entry.name)].append(entry)
+            self._listings[folder] = listing
+        return self._listings[folder]
+
+
+class FileFinder:
+    """Finds files by the names that annotations give them.
+
+    A name that is no file below one of the folders may be spelt otherwise: in another case, composed of other accents
+    (NFC and NFD), with %20 for a space or \\ for /, without suffix or with that of another image format, as a path of
+    another machine or an address. Such a name is matched if exactly one file fits, and counted. A path may also start
+    in one of the folders above, such as that of a project.
+
+    Args:
+        folders: searched in this order; those above are those of the first.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self._above = folders[0].absolute().parents[:_LEVELS]
+        self._entries = Folders()
+
+    def find(self, name: str, problems: Problems, fits: Callable[[Path], bool] = Path.is_file) -> Path | None:
+        """The file of this name, or None; `problems` receives a name that is spelt otherwise."""
+        if exact := first_path((folder / name for folder in self._folders), fits):
+            return exact
+        respelled = (self._entries.match(folder, parts, fits) for parts in _spellings(name) for folder in self._folders)
+        found = next(filter(None, respelled), None) or first_path(self._elsewhere(name), fits)
+        if found is not None:
+            problems.add(RESPELLED, name)
+        return found
+
+    def _elsewhere(self, name: str) -> Iterator[Path]:
+        """Other places of a name: the root, for which Label Studio leaves the first / out, and the folders above."""
+        path = name.replace("\\", "/")
+        if "?d=" in path:
+            path = unquote(path.partition("?d=")[2], errors="surrogateescape")
+            yield Path("/", path)
+        if not path.startswith("/"):
+            # A name without a folder may be that of many files.
+            yield from (folder / path for folder in (self._above if "/" in path else self._above[:1]))
+
+
+class NameIndex:
+    """Finds things by a name that may be spelt otherwise, as `FileFinder` does for files.
+
+    Args:
+        known: the things by their names; paths have no suffix.
+    """
+
+    def __init__(self, known: Mapping[str, Path]) -> None:
+        self._known = known
+        self._by_key: dict[str, set[Path]] = {}
+
+    def find(self, name: str, problems: Problems) -> Path | None:
+        """The thing of this name, or None; `problems` receives a name that is spelt otherwise."""
+        if name in self._known:
+            return self._known[name]
+        if not self._by_key:
+            self._by_key = defaultdict(set)
+            for one, path in self._known.items():
+                self._by_key[_stem_key(one)].add(path)
+        for parts in _spellings(name):
+            found = self._by_key.get(_stem_key("/".join(parts)), set())
+            if len(found) == 1:
+                problems.add(RESPELLED, name)
+                return next(iter(found))
+        return None
+
+
+def unnamed_images(found: Iterable[Path], names: Callable[[], Iterable[str]]) -> list[Path]:
+    """The image files in the folders of `found` that are not among them, and that no name fits, sorted.
+
+    Args:
+        found: images.
+        names: gives the names of other images; called only if there are image files left.
+    """
+    paths = {Path(os.path.normpath(path)) for path in found}
+    beside = {file for folder in {path.parent for path in paths} for file in folder.iterdir()}
+    left = sorted(file for file in beside - paths if file.suffix.lower() in suffixes())
+    keys = {_stem_key(PurePath(name.replace("\\", "/")).name) for name in names()} if left else set()
+    return [file for file in left if _stem_key(file.name) not in keys]
+
+
+def name_key(name: str) -> str:
+    """What spellings of one name have in common."""
+    text = unicodedata.normalize("NFC", as_text(unquote(name, errors="surrogateescape")))
+    return unicodedata.normalize("NFC", text.casefold())
+
+
+def _stem_key(name: str) -> str:
+    path = PurePath(name)
+    return name_key(name.removesuffix(path.suffix) if path.suffix.lower() in suffixes() else name)
+
+
+def _spellings(name: str) -> Iterator[list[str]]:
+    """The parts of the paths that a name may mean: one, or of a path of another machine all its ends, longest first."""
+    path = name.replace("\\", "/")
+    local, address = path.partition("?d=")[2], path.partition("://")[2].partition("?")[0]
+    if local or address:  # The former in Label Studio.
+        path = unquote(local or address, errors="surrogateescape")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    foreign = bool(local or address) or path.startswith(("/", "../")) or re.match("[A-Za-z]:/", path) is not None
+    for start in range(len(parts) if foreign else min(len(parts), 1)):
+        yield parts[start:]
+    # Label Studio's uploads get a prefix.
+    if foreign and parts and (unprefixed := re.sub("^[0-9a-f]{8}-", "", parts[-1])) not in ("", parts[-1]):
+        yield [unprefixed]

@@ -1,0 +1,153 @@
+"""The files that describe a YOLO set: a YAML file, darknet's obj.data, or a list of classes beside the labels."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from boxless.datasets.common import SPLIT_NAMES, as_text, first_path, read_lines, to_floats
+from boxless.errors import BoxlessError
+from boxless.image_files import walk_files
+
+_SPLITS = ("train", "val", "valid", "validation", "test")
+_LABELS = "boxless_labels"
+"""Written by `boxless.export.yolo`."""
+_CLASSES = ("classes.txt", "obj.names", "_darknet.labels")
+
+
+class YoloData(NamedTuple):
+    """What the description of a set says.
+
+    Args:
+        file: the description.
+        base: the folder its paths start from, beside that of `file`.
+        names: class names by their numbers.
+        splits: split -> paths of image folders or of lists of images; {"": ...} if the set is not split.
+        labels: the list of label files in the order of the list of images; None if they are named like the images, as
+            usual.
+    """
+
+    file: Path
+    base: Path
+    names: dict[int, str]
+    splits: dict[str, list[str]]
+    labels: Path | None = None
+
+
+def find_yolo(path: Path) -> Path | None:
+    """The file that describes the set: `path` itself, or one in it.
+
+    Raises:
+        BoxlessError: several YAML files in the folder name classes, and none of them is called data.yaml.
+    """
+    if path.is_file():
+        return path if path.suffix.lower() in (".yaml", ".yml", ".data") else None
+    if file := first_path(path / name for name in ("data.yaml", "data.yml")):
+        return file
+    files = [file for file in sorted(path.glob("*")) if file.suffix.lower() in (".yaml", ".yml") and _has_names(file)]
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise BoxlessError(f"{path}: several YAML files name classes, give the path of one of {names}")
+    darknet = [file for file in sorted(path.glob("*.data")) if "names" in _assignments(file)]
+    classes = [path / name for name in _CLASSES if (path / name).is_file() and any_labels(path)]
+    return next(iter([*files, *darknet, *classes]), None)
+
+
+def any_labels(folder: Path) -> bool:
+    """Whether one of the first few text files at any depth of a folder holds labels."""
+    return any(map(is_label_file, islice(walk_files(folder, {".txt"}), 20)))
+
+
+def is_label_file(file: Path) -> bool:
+    """Whether all lines of a file are a class number and the numbers of a box or polygon, and there is one."""
+    try:
+        lines = [to_floats(line.split()) for line in read_lines(file)]
+    except BoxlessError:
+        return False
+    return bool(lines) and all(line is not None and len(line) >= 5 and line[0].is_integer() for line in lines)
+
+
+def read_yolo(file: Path) -> YoloData:
+    """Read the description of a set.
+
+    Raises:
+        BoxlessError: it cannot be read, or lacks classes.
+    """
+    if file.suffix.lower() in (".yaml", ".yml"):
+        content = _read_yaml(file)
+        entries = {key: content[key] for key in _SPLITS if content.get(key)}
+        splits = {key: list(map(str, one)) if isinstance(one, list) else [str(one)] for key, one in entries.items()}
+        base, labels = file.parent / str(content.get("path") or ""), content.get(_LABELS)
+        own = file.parent / str(labels) if labels else None
+        return YoloData(file, base, _names(content.get("names"), file), splits, own)
+    if file.suffix.lower() == ".data":
+        content = _assignments(file)
+        names = first_path(file.parent / one for one in _ends(content.get("names", "")))
+        if names is None:
+            raise BoxlessError(f"{file}: `names` must be the path of the list of classes")
+        splits = {key: [_ends(content[key])[-1]] for key in _SPLITS if key in content}
+        return YoloData(file, file.parent, _listed_names(names), splits)
+    return YoloData(file, file.parent, _listed_names(file), _folders(file.parent))
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        # All scalars are strings: `no` is the name of a class, not False, and 010 is not 8.
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise BoxlessError(f"{file}: cannot be read as YAML ({error})") from error
+    if not isinstance(content, dict) or "names" not in content:
+        raise BoxlessError(f"{file}: a YOLO data file needs `names` (the classes) and `train`, `val` or `test`")
+    return content
+
+
+def _has_names(file: Path) -> bool:
+    try:
+        return bool(_names(_read_yaml(file)["names"], file))
+    except BoxlessError:
+        return False
+
+
+def _names(value: Any, file: Path) -> dict[int, str]:
+    pairs = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+    try:
+        names = {int(number): str(name).strip() for number, name in pairs}
+    except (TypeError, ValueError, OverflowError):
+        names = {}
+    if not names:
+        raise BoxlessError(f"{file}: `names` must list the classes, or map their numbers to names")
+    return names
+
+
+def _assignments(file: Path) -> dict[str, str]:
+    """The `key = value` lines of darknet's obj.data."""
+    pairs = (line.partition("=") for line in read_lines(file))
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _ends(path: str) -> Sequence[str]:
+    """Darknet's paths start in a folder above, which is called data."""
+    return path, path.removeprefix("data/")
+
+
+def _listed_names(file: Path) -> dict[int, str]:
+    names = dict(enumerate(map(as_text, read_lines(file))))
+    if not names:
+        raise BoxlessError(f"{file}: lists no class")
+    return names
+
+
+def _folders(root: Path) -> dict[str, list[str]]:
+    """The splits of a set without a list of them: folders in `images`, or beside it, that are called so."""
+    folders = [folder.name for folder in sorted(root.glob("*")) if folder.is_dir()]
+    images = next((name for name in folders if name.lower() == "images"), None)
+    inner = sorted((root / images).glob("*")) if images else []
+    splits = {folder.name: [f"{images}/{folder.name}"] for folder in inner if _is_split(folder)}
+    splits = splits or {name: [name] for name in folders if _is_split(root / name)}
+    return splits or {"": [images or "."]}
+
+
+def _is_split(folder: Path) -> bool:
+    return folder.is_dir() and folder.name.lower() in SPLIT_NAMES

@@ -1,0 +1,102 @@
+"""Atomic writes: a file at its final path is always complete."""
+
+import errno
+import json
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from boxless.errors import BoxlessError
+
+STDOUT = frozenset({"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
+"""Names of standard output."""
+
+
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """A path in which `~` is the user's home; unchanged if there is no such user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises RuntimeError)
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file in the folder of `path`, and rename it to `path` when the block ends without an error.
+
+    `~` is the user's home. A link stays, and the file it leads to is written so. What is no regular file, such as a
+    named pipe or a device, is written to directly; `-` is standard output.
+
+    Raises:
+        BoxlessError: the disk is full or not writable; a file that was at `path` before is unchanged.
+    """
+    path = expand_user(path)
+    if str(path) in STDOUT or _is_special(path):
+        with _write_through(path) as file:
+            yield file
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Random, so that no other process or machine writes to it, and short enough for every file system.
+        temporary = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            with temporary.open("wb") as file:
+                yield file
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _is_special(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+@contextmanager
+def _write_through(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        if str(path) in STDOUT:
+            # Not opened anew: that would truncate a file that it is redirected to.
+            sys.stdout.flush()
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        else:
+            with path.open("wb") as file:
+                yield file
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text atomically, in UTF-8; surrogate escapes of file names that are not UTF-8 become their bytes again.
+
+    Raises:
+        BoxlessError: the disk is full or not writable.
+    """
+    with write_whole(path) as file:
+        file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, in UTF-8; surrogate escapes of file names that are not UTF-8 become `\\udcXX`.
+
+    Raises:
+        BoxlessError: the disk is full or not writable.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    with write_whole(path) as file:
+        # In JSON that is the character itself.
+        file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def unwritable(path: Path, error: OSError) -> BoxlessError:
+    """The error to raise if `path` cannot be written, with the fix."""
+    if error.errno == errno.ENOSPC:
+        return BoxlessError(f"{path}: the disk is full; free some space and run the same command again to resume")
+    return BoxlessError(
+        f"{path}: cannot be written ({error.strerror}); choose another folder (BOXLESS_CACHE for the caches)"
+    )

@@ -1,0 +1,138 @@
+"""Finding image files: which formats are read, which files lie in a folder, and what they are called."""
+
+import os
+from collections.abc import Collection, Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+READ = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+"""Suffixes of image files that are read with Pillow alone."""
+HEIF, AVIF = frozenset({".heic", ".heif", ".hif"}), frozenset({".avif"})
+_RAW = "3fr arw cr2 cr3 crw dcr dng erf kdc mos mrw nef nrw orf pef raf raw rw2 sr2 srf srw x3f"
+_OTHER = "dcm dds emf eps exr fits hdr ico j2c j2k jp2 jpf jpx jxl jxr nii pbm pcx pgm pnm ppm psd sgi svg tga wmf xcf"
+_UNREAD = {f".{suffix}": "a raw file of a camera" for suffix in _RAW.split()} | {
+    f".{suffix}": f"the format {suffix.upper()}" for suffix in _OTHER.split()
+}
+
+
+class Found(NamedTuple):
+    """The image files at or below a path.
+
+    Args:
+        images: files in formats that are read, sorted.
+        unread: image files that cannot be read by their format, links to nothing and folders that cannot be opened ->
+            reason, and fix.
+    """
+
+    images: list[Path]
+    unread: dict[Path, str]
+
+
+def find_images(path: Path) -> list[Path]:
+    """The image files at or below `path`, sorted; other suffixes and hidden files and folders are ignored."""
+    return scan_images(path).images
+
+
+def scan_images(path: Path) -> Found:
+    """What `find_images` gives, and the image files that it leaves out.
+
+    Links to folders are followed; a link to a folder that it lies in is not. `path` itself may be a file of any suffix.
+    """
+    if path.is_file():
+        return Found([path], {})
+    images: list[Path] = []
+    unread: dict[Path, str] = {}
+    for file, error in _walk(path, suffixes() | _left_out().keys(), frozenset()):
+        reason = error or _why_unread(file)
+        if reason:
+            unread[file] = reason
+        elif file.suffix.lower() in suffixes():
+            images.append(file)
+    return Found(sorted(images), dict(sorted(unread.items())))
+
+
+def walk_files(folder: Path, wanted: Collection[str]) -> Iterator[Path]:
+    """The files below `folder` with one of the suffixes `wanted` (in lower case), found as `scan_images` does."""
+    return (file for file, error in _walk(folder, wanted, frozenset()) if error is None and file.is_file())
+
+
+def _walk(
+    folder: Path, wanted: Collection[str], above: frozenset[tuple[int, int]]
+) -> Iterator[tuple[Path, str | None]]:
+    """The entries below a folder with these suffixes, and why a folder cannot be opened."""
+    try:
+        status = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        yield folder, f"a folder that cannot be opened ({error.strerror})"
+        return
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        # macOS writes `._a.jpg` beside `a.jpg`, and Jupyter copies files to `.ipynb_checkpoints`.
+        if entry.name.startswith("."):
+            continue
+        path = folder / entry.name
+        if _is_folder(entry):
+            yield from _walk(path, wanted, above | {here})
+        elif path.suffix.lower() in wanted:
+            yield path, None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link to itself.
+        return False
+
+
+def _why_unread(file: Path) -> str | None:
+    if not file.is_file():
+        return "a link to nothing" if file.is_symlink() else "not a regular file"
+    return _left_out().get(file.suffix.lower())
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Suffixes, in lower case, of the image files that are read here, which depends on what is installed."""
+    return READ | (AVIF if can_read_avif() else frozenset()) | (HEIF if find_heif() else frozenset())
+
+
+@cache
+def _left_out() -> dict[str, str]:
+    """Suffix -> reason, of the image files that are not read here."""
+    reasons = {suffix: f"{what}, which is not read; convert it to JPEG or PNG" for suffix, what in _UNREAD.items()}
+    if not find_heif():
+        reasons |= dict.fromkeys(HEIF, "the format HEIC; pip install pillow-heif, or convert it to JPEG")
+    if not can_read_avif():
+        reasons |= dict.fromkeys(AVIF, "the format AVIF; pip install -U pillow, or convert it to JPEG")
+    return reasons
+
+
+@cache
+def can_read_avif() -> bool:
+    """Whether the installed Pillow reads AVIF, as most from 11.3 on do."""
+    try:
+        from PIL import AvifImagePlugin
+    except ImportError:
+        return False
+    return bool(AvifImagePlugin.SUPPORTED)
+
+
+@cache
+def find_heif() -> ModuleType | None:
+    """The optional package pillow-heif, or None."""
+    try:
+        return import_module("pillow_heif")
+    except ImportError:
+        return None
+
+
+def below(data: Path, file: str | Path) -> str:
+    """A file's path relative to the data (a folder, or a file in it); unchanged if it is elsewhere."""
+    folder = data if data.is_dir() else data.parent
+    return str(Path(file).relative_to(folder) if Path(file).is_relative_to(folder) else file)

@@ -1,0 +1,80 @@
+"""Operations on boxes: xyxy, float, in pixels of a view, right and bottom exclusive."""
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+DELTA_SCALE_XY, DELTA_SCALE_WH = 0.1, 0.2
+"""Scales that give regression targets a deviation of about one (Fast R-CNN's code)."""
+
+
+def areas(boxes: Tensor) -> Tensor:
+    """Areas (N,) of boxes (N, 4)."""
+    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+
+
+def clip_boxes(boxes: Tensor, size: Tensor) -> Tensor:
+    """Boxes (N, 4), xyxy pixels, clipped to a view of `size` (2,), height and width in pixels."""
+    height, width = size.tolist()
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+
+
+def mirror_boxes(boxes: Tensor, width: float) -> Tensor:
+    """Boxes (N, 4), xyxy pixels, in a view of `width` pixels mirrored left to right."""
+    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
+
+
+def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """IoU of every box (N, 4), xyxy, with the one of the same row (N, 4): (N,)."""
+    corners = torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:])
+    shared = (corners[1] - corners[0]).clamp(min=0).prod(dim=1)
+    return shared / (areas(boxes) + areas(others) - shared)
+
+
+def encode(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Deltas that move boxes onto targets (R-CNN's parameters; Girshick et al., CVPR 2014, appendix C): (N, 4) each."""
+    sides, target_sides = boxes[:, 2:] - boxes[:, :2], targets[:, 2:] - targets[:, :2]
+    shift = (targets[:, :2] + targets[:, 2:] - boxes[:, :2] - boxes[:, 2:]) / (2 * sides)
+    return torch.cat([shift / DELTA_SCALE_XY, (target_sides / sides).log() / DELTA_SCALE_WH], dim=1)
+
+
+def decode(boxes: Tensor, deltas: Tensor, size: Tensor) -> Tensor:
+    """Boxes moved by deltas, the inverse of `encode`, clipped to the view: (N, 4).
+
+    Args:
+        boxes: (N, 4), xyxy pixels.
+        deltas: (N, 4).
+        size: (2,), height and width of the view in pixels.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + deltas[:, :2] * DELTA_SCALE_XY * sides
+    # exp(1.4) is about 4: no box grows or shrinks by more, as the network extrapolates there.
+    halves = sides * (deltas[:, 2:] * DELTA_SCALE_WH).clamp(-1.4, 1.4).exp() / 2
+    return clip_boxes(torch.cat([centres - halves, centres + halves], dim=1), size)
+
+
+def box_vote(boxes: Tensor, scores: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Box voting (Gidaris and Komodakis, ICCV 2015, section 4).
+
+    Each box becomes the mean of the boxes that overlap it by half, weighted by the square of their scores.
+
+    Args:
+        boxes: (N, 4), xyxy.
+        scores: (N, at least classes), not negative.
+        labels: (M,) int64, the classes whose scores are the votes.
+        rows: (M,) int64, which boxes are moved; by default the highest-scored of each class.
+
+    Returns:
+        (M, 4), xyxy.
+    """
+    own = scores[:, labels]
+    rows = own.argmax(dim=0) if rows is None else rows
+    near = box_iou(boxes, boxes[rows]) >= 0.5
+    # A box without area overlaps nothing, not even itself.
+    near[rows, torch.arange(len(rows))] = True
+    own = own * near
+    best = own.amax(dim=0)
+    # Relative to the best, as the squares of very small scores would underflow.
+    weights = torch.where(best > 0, own / best, near).square()
+    # No matrix product: oneDNN would keep a compiled kernel for each of the many shapes (`devices.full_width`).
+    return (weights[:, :, None] * boxes[:, None]).sum(dim=0) / weights.sum(dim=0)[:, None]

@@ -1,0 +1,205 @@
+"""From a dataset to a trained detector."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from boxless.cached_dataset import CachedDataset, cache_dataset
+from boxless.config import Config, read_yaml, resolve
+from boxless.datasets import load_dataset
+from boxless.detector import Detector
+from boxless.errors import BoxlessError
+from boxless.features import views_of
+from boxless.files import expand_user
+from boxless.logs import log_warnings
+from boxless.methods import DEFAULT_METHOD, preset
+from boxless.progress import progress_bars
+from boxless.proposals import GENERATORS
+from boxless.pseudo_labels import SEEDS
+from boxless.pseudo_labels.mosaic import with_mosaics
+from boxless.pseudo_labels.recipe import cross_fitting_config, fit_shared, make_pseudo_labels
+from boxless.run_folder import read_manifest
+from boxless.structures import Dataset
+from boxless.training.engine import OnEpochEnd
+from boxless.training.fit import Run, begin, create_run, fit
+from boxless.training.tracking import check_trackers
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    data: Dataset | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    method: str | None = None,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    options: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    backbone: str | None = None,
+    trackers: Sequence[str] = (),
+    on_epoch_end: OnEpochEnd | None = None,
+    progress: bool = True,
+) -> Detector:
+    """Train a detector on image-level tags; boxes, where the data has them, are not read.
+
+    The one exception is the setting `supervision=boxes`: then the ground truth is trained on, which gives the fully
+    supervised upper bound. The manifest and every evaluation state it.
+
+    The same call on an unfinished run folder continues after its last finished epoch and ends, on the CPU, with the
+    same weights as an uninterrupted one; on a finished folder it only loads.
+
+    >>> detector = train("tags.csv", "runs/first", settings={"training": {"steps": 1200}})  # doctest: +SKIP
+
+    Args:
+        data: a dataset, or a path that `load_dataset` takes.
+        out: the run folder.
+        method: a name in `methods.PRESETS`; by default that of `config`, else `seeded`.
+        split: of the data at `data`.
+        classes: train for these only.
+        config: YAML file laid over the preset.
+        options: `key=value` settings laid over both, such as `training.epochs=8`.
+        settings: nested settings laid over all of these, such as `{"training": {"epochs": 8}}`.
+        seed: of initial weights, order and dropout; on the CPU the same seed gives the same bits.
+        backbone: name of the backbone.
+        trackers: `tensorboard`, `wandb`.
+        on_epoch_end: called after every epoch of every network of the run with its losses, `epoch`, `epochs`, `seconds`
+            and the network's folder as `run`; training is cancelled if it returns False.
+        progress: whether to show progress bars.
+
+    Raises:
+        BoxlessError: a setting, the data, or the run folder does not fit. Settings are checked before any work starts.
+        CancelledError: `on_epoch_end` returned False; the same call resumes the run.
+    """
+    with progress_bars(progress):
+        resolved = _resolve(method, config, options, settings, seed, backbone)
+        check_trackers(trackers)
+        dataset = _training_set(data, split, classes, resolved.supervision)
+        monitored = _monitored(data, resolved, dataset.classes)
+        run = create_run(expand_user(out), resolved, dataset.classes, trackers=trackers, on_epoch_end=on_epoch_end)
+        # The caller's random state is restored.
+        with torch.random.fork_rng(devices=[]):
+            detector = _train(run, dataset, monitored)
+        _log_time(read_manifest(run.folder)["seconds"])
+        return detector
+
+
+def _train(run: Run, dataset: Dataset, monitored: Dataset | None) -> Detector:
+    with run.accelerator.main_process_first():
+        data = _cache(dataset, run)
+        begin(run, data)
+    if run.finished:
+        logger.info("%s: already trained; to train anew delete it or choose another --out", run.folder)
+    elif run.detector.config.head.box_supervised:
+        cam = fit_shared(run, data)
+        if run.detector.config.uses_pseudo_labels:
+            data = make_pseudo_labels(run, data, cam)
+        data = with_mosaics(data, run)
+    return fit(run, data, monitored)
+
+
+def _cache(dataset: Dataset, run: Run) -> CachedDataset:
+    """The feature maps and proposals that all networks of the run read."""
+    config, detector = run.detector.config, run.detector
+    views, proposals = views_of(config.views), detector.proposals
+    if config.uses_pseudo_labels:
+        # Cross-fitted networks predict in their test views; pseudo labels are snapped to proposals.
+        views, proposals = views + views_of(cross_fitting_config(config).test_views), config.proposals
+    data = cache_dataset(dataset, detector.features, list(dict.fromkeys(views)), proposals)
+    # Again, for the images that can be read.
+    _check_tags(data.dataset)
+    return data
+
+
+def _resolve(
+    method: str | None,
+    config: str | os.PathLike[str] | None,
+    options: Sequence[str],
+    settings: Mapping[str, Any] | None,
+    seed: int | None,
+    backbone: str | None,
+) -> Config:
+    file = None if config is None else expand_user(config)
+    named = None if file is None else read_yaml(file).get("method")
+    # A preset is a composition: its name cannot be changed beside it.
+    twice = any(option.startswith("method=") for option in options) or "method" in (settings or {})
+    if twice or (method and named and method != named):
+        raise BoxlessError(
+            f"the method is given twice: --method {method or DEFAULT_METHOD}, and in the settings; give it once"
+        )
+    layers = {**(settings or {})}
+    if unknown := set(layers) - set(Config.model_fields):
+        raise BoxlessError(
+            f"settings: no such section as {', '.join(sorted(map(str, unknown)))}; there are "
+            f"{', '.join(Config.model_fields)}"
+        )
+    if backbone is not None:
+        own = layers.get("backbone")
+        layers["backbone"] = {**(own if isinstance(own, Mapping) else {}), "name": backbone}
+    if seed is not None:
+        layers["seed"] = seed
+    resolved = resolve(preset(method or named or DEFAULT_METHOD), file, options, **layers)
+    # Parts that are looked up by name later are looked up once before any work starts.
+    resolved.head.check()
+    GENERATORS.find(resolved.proposals.generator)
+    SEEDS.find(resolved.pseudo_labels.seed)
+    return resolved
+
+
+def _training_set(
+    data: Dataset | str | os.PathLike[str], split: str | None, classes: Sequence[str] | None, supervision: str
+) -> Dataset:
+    """The images with all that training may read of them: boxes only with `supervision=boxes`."""
+    if not isinstance(data, Dataset):
+        dataset = load_dataset(data, split, classes)
+    elif split is not None:
+        raise BoxlessError(f"split={split} names a part of a path; here a dataset was given, which is one part already")
+    else:
+        dataset = data if classes is None else data.with_classes(classes)
+    log_warnings(dataset)
+    if supervision == "boxes":
+        _check_boxes(dataset)
+        logger.warning("Training on ground-truth boxes (supervision=boxes): a fully supervised upper bound")
+    else:
+        dataset = dataset.tags_only()
+    _check_tags(dataset)
+    return dataset
+
+
+def _monitored(data: Dataset | str | os.PathLike[str], config: Config, classes: Sequence[str]) -> Dataset | None:
+    if config.training.monitor is None:
+        return None
+    if isinstance(data, Dataset):
+        raise BoxlessError("training.monitor names a split of a path; here a dataset was given: evaluate it afterwards")
+    return load_dataset(data, config.training.monitor).with_classes(classes, strict=False)
+
+
+def _check_tags(dataset: Dataset) -> None:
+    image_labels = dataset.image_labels()
+    if not (image_labels == 1).any():
+        raise BoxlessError(f"{dataset.name}: no image has a tag; there is nothing to train on")
+    if len(dataset.classes) == 1 and not (image_labels == 0).any():
+        raise BoxlessError(
+            f"{dataset.name}: every image has the one tag '{dataset.classes[0]}', which then cannot be told from its "
+            "background; add images that do not show it"
+        )
+
+
+def _check_boxes(dataset: Dataset) -> None:
+    bare = [sample.path for sample in dataset.samples if sample.annotations is None]
+    if bare:
+        raise BoxlessError(
+            f"{dataset.name}: supervision=boxes needs boxes on every image, and {len(bare)} of {len(dataset)} have "
+            f"none, such as {bare[0]}; without this setting tags are enough"
+        )
+
+
+def _log_time(seconds: Mapping[str, float]) -> None:
+    total = max(sum(seconds.values()), 1e-9)
+    parts = [f"{stage} {spent / 60:.1f} min ({spent / total:.0%})" for stage, spent in seconds.items()]
+    logger.info("Time by stage: %s", ", ".join(parts))

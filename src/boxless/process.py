@@ -1,0 +1,40 @@
+"""Settings of the whole process that a block of code changes for a while."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class ProcessSetting(Generic[T]):
+    """A setting that several threads may change at the same time; the last block that is left restores it.
+
+    Args:
+        get: reads the setting.
+        set: changes it.
+    """
+
+    def __init__(self, get: Callable[[], T], set: Callable[[T], object]) -> None:
+        self._get, self._set = get, set
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._before: list[T] = []
+
+    @contextmanager
+    def changed_to(self, value: T) -> Iterator[T]:
+        """Change the setting within the block; yields what it was before the first of the blocks that are open."""
+        with self._lock:
+            if not self._blocks:
+                self._before = [self._get()]
+            self._blocks += 1
+            before = self._before[0]
+            self._set(value)
+        try:
+            yield before
+        finally:
+            with self._lock:
+                self._blocks -= 1
+                if not self._blocks:
+                    self._set(before)

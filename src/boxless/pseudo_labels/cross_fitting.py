@@ -1,0 +1,97 @@
+"""Out-of-fold predictions (multi-fold multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017).
+
+A network that was trained on the box of an image repeats it. One that was not is independent evidence.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from boxless.cached_dataset import CachedDataset
+from boxless.config import Config
+from boxless.detector import Detector
+from boxless.errors import BoxlessError
+from boxless.pseudo_labels.consensus import consensus
+from boxless.pseudo_labels.held_out import boxes_for_tags
+from boxless.pseudo_labels.mosaic import with_mosaics
+from boxless.pseudo_labels.snapping import snap_all
+from boxless.structures import Annotations, IntArray
+from boxless.training.fit import Run, fit_network
+
+logger = logging.getLogger(__name__)
+
+FIRST_ROUND_STEPS = 2 / 3
+"""Training steps of the first round, over those of the next."""
+
+
+def draw_folds(data: CachedDataset, number: int, seed: int) -> IntArray:
+    """The fold of every image, from 0 on; (images,).
+
+    Raises:
+        BoxlessError: there are fewer images than folds.
+    """
+    # Copies of an image share a fold, or a network would predict an image that it was trained on.
+    unique = list(dict.fromkeys(data.keys))
+    if len(unique) < number:
+        raise BoxlessError(f"{data.dataset.name}: {len(unique)} image(s) are too few for {number} folds; take cam")
+    folds = dict(zip(unique, np.random.default_rng(seed).permutation(len(unique)) % number, strict=True))
+    return np.array([folds[key] for key in data.keys])
+
+
+def cross_fit(
+    data: CachedDataset,
+    seeds: Sequence[Annotations],
+    held_out: Sequence[Annotations] | None,
+    folds: IntArray,
+    config: Config,
+    run: Run,
+    round_: int,
+) -> tuple[list[Detector], list[Annotations]]:
+    """Train a network for each fold on the images of the others, and predict the boxes of the fold's tags.
+
+    Args:
+        data: the training images, with tags and proposals.
+        seeds: the seed's boxes.
+        held_out: out-of-fold predictions of the round before; networks are trained on their consensus with the seed's
+            boxes. None in the first round, whose networks are trained on the seed's boxes.
+        folds: of every image.
+        config: of these networks, see `fold_config`.
+        run: of the final detector; the networks are runs within its folder and share what it shares.
+        round_: from 1 on.
+
+    Returns:
+        The networks, and for each image the boxes of its tags.
+    """
+    detectors, predictions = [], list(seeds)
+    for fold in range(int(folds.max()) + 1):
+        rest, own = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(folds == fold).tolist()
+        logger.info("Round %d, fold %d of %d: training on the other folds", round_, fold + 1, int(folds.max()) + 1)
+        training, labels = data.subset(rest), [seeds[row] for row in rest]
+        if held_out is not None:
+            # Within these folds alone: the quarter kept of a rare class must not lie in the fold left out.
+            merged = consensus(labels, [held_out[row] for row in rest], config.pseudo_labels.consensus_iou)
+            labels = snap_all(merged, training)
+        folder = run.folder / f"fold-{round_}-{fold + 1}"
+        detector = fit_network(folder, config, training.with_boxes(labels), run, with_mosaics)
+        predicted = boxes_for_tags(detector, data, own, "Out-of-fold predictions")
+        for row, boxes in zip(own, predicted, strict=True):
+            predictions[row] = boxes
+        detectors.append(detector)
+    return detectors, predictions
+
+
+def fold_config(config: Config, round_: int) -> Config:
+    """Settings of the networks of a round, from those of a method that scores proposals."""
+    if round_ > 1:
+        return config
+    # Mosaics need consensus labels, and seeds are worth less training.
+    return config.model_copy(
+        update={
+            "pseudo_labels": config.pseudo_labels.model_copy(update={"mosaics": 0}),
+            "training": config.training.model_copy(
+                update={"steps": math.ceil(config.training.steps * FIRST_ROUND_STEPS)}
+            ),
+        }
+    )

@@ -1,0 +1,215 @@
+"""Fits one network into one run folder, from the last checkpoint on where it was interrupted."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
+
+from boxless.backbones import fingerprint
+from boxless.cache import digest
+from boxless.cached_dataset import CachedDataset
+from boxless.config import Config, TrainingConfig
+from boxless.detector import Detector
+from boxless.errors import BoxlessError
+from boxless.methods import HeatmapModel
+from boxless.run_folder import (
+    FORMAT,
+    Network,
+    Shared,
+    begin_run,
+    build_network,
+    check_run,
+    dataset_digest,
+    finish_run,
+    read_history,
+    save_network,
+    versions,
+)
+from boxless.structures import Dataset
+from boxless.training.cam_boxes import fit_cam_boxes
+from boxless.training.engine import OnEpochEnd, train_model
+from boxless.training.tracking import start_trackers
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """A network and the folder that it is fitted into.
+
+    Args:
+        folder: the run folder.
+        network: all parts of the network.
+        detector: the network as a detector.
+        accelerator: devices, precision, processes and trackers.
+        shared: what the network has in common with others, which is not stored again.
+        on_epoch_end: see `engine.train_model`.
+        manifest: what is written about the run; `begin` fills it.
+        seconds: stage -> time it took.
+        finished: whether the folder held this very training, finished, when it was begun.
+    """
+
+    folder: Path
+    network: Network
+    detector: Detector
+    accelerator: Accelerator
+    shared: Shared | None = None
+    on_epoch_end: OnEpochEnd | None = None
+    manifest: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    finished: bool = False
+
+
+def create_run(
+    folder: Path,
+    config: Config,
+    classes: Sequence[str],
+    *,
+    parent: Run | None = None,
+    trackers: Sequence[str] = (),
+    on_epoch_end: OnEpochEnd | None = None,
+) -> Run:
+    """Build the network of a run; nothing is written.
+
+    Args:
+        folder: the run folder.
+        config: of the run.
+        classes: class names.
+        parent: the run that this one is a part of: networks share what `parent.shared` holds.
+        trackers: `tensorboard`, `wandb`.
+        on_epoch_end: see `engine.train_model`; that of the parent where there is one.
+
+    Raises:
+        BoxlessError: the network cannot be built, or the folder is of another run.
+    """
+    shared = None if parent is None else parent.shared
+    network = build_network(config, len(classes), shared)
+    accelerator = _accelerator(config.training, folder, trackers)
+    detector = Detector(network, config, classes, accelerator.device, folder.resolve().name)
+    check_run(folder, config)
+    return Run(folder, network, detector, accelerator, shared, on_epoch_end if parent is None else parent.on_epoch_end)
+
+
+def begin(run: Run, data: CachedDataset) -> None:
+    """Write configuration and manifest; `run.finished` tells whether nothing is left to do.
+
+    Args:
+        run: is begun; call it within `run.accelerator.main_process_first()` where processes share the folder.
+        data: what it is trained on.
+
+    Raises:
+        BoxlessError: the folder was begun on other data or weights.
+    """
+    run.seconds = dict(data.seconds)
+    run.manifest = _manifest(data, run.detector.config, run.network)
+    run.finished = begin_run(run.folder, run.detector.config, run.manifest)
+
+
+def fit(run: Run, data: CachedDataset, monitored: Dataset | None = None) -> Detector:
+    """Train the network of a run that was begun, save it, and mark the folder as finished.
+
+    Args:
+        run: the run; a finished one only loads.
+        data: the images, with boxes where the head is trained on boxes.
+        monitored: what to evaluate on after every epoch.
+
+    Raises:
+        BoxlessError: see `engine.train_model`.
+    """
+    accelerator, detector, model = run.accelerator, run.detector, run.network.model
+    if run.finished:
+        return Detector.load(run.folder, accelerator.device)
+    settings = detector.config.model_dump()
+    start_trackers(accelerator, run.folder, settings, digest(run.manifest["data"] | settings))
+    try:
+        train_model(accelerator, run.folder, model, data, detector, monitored, run.on_epoch_end)
+    except BaseException:
+        if accelerator.trackers:
+            accelerator.end_training()
+        raise
+    run.seconds["training"] = sum(row["seconds"] for row in read_history(run.folder))
+    if isinstance(model, HeatmapModel):
+        run.seconds["training"] += fit_cam_boxes(model, data, detector)
+    if accelerator.is_main_process:
+        files = save_network(run.folder, run.network, run.shared)
+        seconds = {stage: round(spent, 1) for stage, spent in run.seconds.items()}
+        finish_run(run.folder, run.manifest | {"files": files, "seconds": seconds})
+    accelerator.wait_for_everyone()
+    if accelerator.trackers:
+        # It ends the process group too, which further networks of the run still need.
+        accelerator.end_training()
+    # As a resumed run loads it: accelerate has changed the precision of the network that was trained.
+    return Detector.load(run.folder, accelerator.device)
+
+
+def fit_network(
+    folder: Path,
+    config: Config,
+    data: CachedDataset,
+    parent: Run,
+    augment: Callable[[CachedDataset, Run], CachedDataset] | None = None,
+) -> Detector:
+    """Create, begin and fit one network in one folder, as a part of another run; a finished one only loads.
+
+    Args:
+        folder: the run folder.
+        config: of the network.
+        data: the training images.
+        parent: the run that it is a part of.
+        augment: makes the images that the network is trained on, such as `mosaic.with_mosaics`.
+
+    Raises:
+        BoxlessError: see `create_run`, `begin` and `fit`.
+    """
+    run = create_run(folder, config, data.dataset.classes, parent=parent)
+    with run.accelerator.main_process_first():
+        begin(run, data)
+    return fit(run, data if augment is None or run.finished else augment(data, run))
+
+
+def _accelerator(training: TrainingConfig, run: Path, trackers: Sequence[str]) -> Accelerator:
+    # accelerate keeps the precision of a process's first run for its second.
+    AcceleratorState._reset_state()
+    try:
+        return Accelerator(
+            mixed_precision="no" if training.precision == "fp32" else training.precision,
+            gradient_accumulation_steps=training.accumulate,
+            log_with=list(trackers) or None,
+            project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
+            # The others wait while one process fills the caches, which may take hours.
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))],
+        )
+    except ValueError as error:
+        raise BoxlessError(f"training.precision={training.precision}: {error}") from None
+
+
+def _manifest(data: CachedDataset, config: Config, network: Network) -> dict[str, Any]:
+    dataset = data.dataset
+    # Pseudo labels follow from the rest, to the last bit on one machine only.
+    given = dataset if config.supervision == "boxes" else dataset.tags_only()
+    return {
+        "format": FORMAT,
+        "method": config.method,
+        "supervision": config.supervision,
+        "seed": config.seed,
+        "classes": list(dataset.classes),
+        "data": {"name": dataset.name, "images": len(dataset), "digest": dataset_digest(given, data.keys)},
+        "skipped": {str(path): reason for path, reason in data.skipped.items()},
+        "weights": {
+            "source": network.backbone.source,
+            "licence": network.backbone.licence,
+            "frozen": fingerprint(network.frozen),
+        },
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": versions(),
+        "seconds": data.seconds,
+        "finished": False,
+    }

@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from boxless.datasets import load_dataset
+from boxless.errors import BoxlessError
+
+SIZE = {"original_width": 100, "original_height": 80}
+
+
+def rectangle(x: float, y: float, width: float, height: float, label: str = "cat", **more: Any) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, "rectanglelabels": [label], **more}
+    return {"type": "rectanglelabels", "value": value, **SIZE}
+
+
+def task(image: str, *results: list[Any], key: str = "annotations", **more: Any) -> dict[str, Any]:
+    return {"data": {"image": image}, key: [{"result": result} for result in results], **more}
+
+
+def write(file: Path, *tasks: Any) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(tasks), encoding="utf-8")
+    return file
+
+
+def test_regions_become_boxes_in_pixels(tmp_path, image):
+    ellipse = {"value": {"x": 50, "y": 50, "radiusX": 10, "radiusY": 25, "ellipselabels": ["dog"]}, **SIZE}
+    polygon = {"value": {"points": [[10, 25], [30, 50], [20, 75]], "polygonlabels": ["dog"]}, **SIZE}
+    # 20 x 40 pixels around the left upper corner at (50, 40): a quarter turn to the right extends to the left.
+    turned = rectangle(50, 50, 20, 50, rotation=90)
+    file = write(
+        tmp_path / "tasks.json",
+        task("/data/upload/1/0a1b2c3d-a.jpg", [rectangle(10, 25, 20, 37.5), ellipse, polygon, turned]),
+        task("/data/local-files/?d=shots/b.jpg", []),
+    )
+    image(tmp_path / "a.jpg")
+    image(tmp_path / "images" / "shots" / "b.jpg")
+    dataset = load_dataset(file)
+    assert (dataset.name, dataset.classes) == ("tasks", ("cat", "dog"))
+    assert [(sample.id, sample.tags) for sample in dataset.samples] == [
+        ("a.jpg", {0, 1}),
+        ("images/shots/b.jpg", set()),
+    ]
+    boxes = [[10, 20, 30, 50], [40, 20, 60, 60], [10, 20, 30, 60], [10, 40, 50, 60]]
+    np.testing.assert_allclose(dataset.samples[0].annotations.boxes, boxes, rtol=1e-6)
+    assert dataset.samples[0].annotations.labels.tolist() == [0, 1, 1, 0]
+    assert dataset.summary == "Label Studio, 2 images, 2 classes"
+
+
+def test_choices_are_tags_without_boxes(tmp_path, image):
+    choices = {"type": "choices", "value": {"choices": ["cat", "dog"]}}
+    file = write(
+        tmp_path / "set" / "export.json",
+        task("a.jpg", [choices]),
+        task("b.jpg", [choices, rectangle(10, 25, 20, 37.5), rectangle(0, 0, 10, 10, "dog")]),
+        task("c.jpg", [choices, rectangle(10, 25, 20, 37.5)]),
+    )
+    for name in "abc":
+        image(file.parent / f"{name}.jpg")
+    dataset = load_dataset(tmp_path / "set")
+    assert [sample.tags for sample in dataset.samples] == [{0, 1}] * 3
+    # The boxes of c lack the dog that its tags name.
+    assert [sample.annotations is None for sample in dataset.samples] == [True, False, True]
+    assert dataset.warnings == ()
+
+
+def test_the_last_annotation_counts_else_the_prediction(tmp_path, image):
+    for name in "abcd":
+        image(tmp_path / f"{name}.jpg")
+    cancelled = {"was_cancelled": True, "result": [rectangle(0, 0, 5, 5, "dog")]}
+    first = task("a.jpg", [rectangle(0, 0, 10, 10, "dog")], [rectangle(10, 25, 20, 37.5)])
+    first["annotations"].append(cancelled)
+    file = write(
+        tmp_path / "tasks.json",
+        first | {"predictions": [{"result": [rectangle(0, 0, 10, 10, "dog")]}]},
+        task("b.jpg", [rectangle(10, 25, 20, 37.5)], key="predictions", annotations=[]),
+        task("c.jpg"),
+        "nonsense",
+    )
+    dataset = load_dataset(file)
+    assert dataset.classes == ("cat",)
+    assert [sample.id for sample in dataset.samples] == ["a.jpg", "b.jpg"]
+    warning = "tasks without an annotation, left out as their tags are unknown: 2 (task 3, task 4)"
+    assert dataset.warnings == (warning, "image files that no task has, not used: 1 (d.jpg)")
+
+
+def test_missing_images_are_counted_and_most_are_an_error(tmp_path, image):
+    image(tmp_path / "a.jpg")
+    result = [rectangle(10, 25, 20, 37.5)]
+    dataset = load_dataset(write(tmp_path / "tasks.json", task("a.jpg", result), task("s3://bucket/b.jpg", result)))
+    assert dataset.warnings == ("tasks whose image is missing, left out: 1 (s3://bucket/b.jpg)",)
+    tasks = [task(f"{name}.jpg", result) for name in "abc"]
+    with pytest.raises(BoxlessError, match=r"2 of 3 tasks whose image is missing \(b.jpg, c.jpg\); put the images"):
+        load_dataset(write(tmp_path / "tasks.json", *tasks))
+
+
+def test_sizes_of_another_file_are_scaled(tmp_path, image):
+    image(tmp_path / "a.jpg", (50, 40))
+    file = write(tmp_path / "tasks.json", task("a.jpg", [rectangle(10, 25, 20, 37.5)]))
+    assert load_dataset(file).samples[0].annotations.boxes.tolist() == [[5, 10, 15, 25]]
+
+
+def test_damaged_json_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "tasks.json").write_text('[{"data": {')
+    with pytest.raises(BoxlessError, match=r"tasks.json: cannot be read as JSON"):
+        load_dataset(tmp_path / "tasks.json")

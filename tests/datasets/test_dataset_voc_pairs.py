@@ -1,0 +1,85 @@
+"""VOC annotations without the development kit's folders and lists, as LabelImg, Kaggle and Roboflow have them."""
+
+from pathlib import Path
+
+import pytest
+
+from boxless.datasets import load_dataset, split_names
+from boxless.errors import BoxlessError
+
+
+def write(root: Path, *names: str, size: tuple[int, int] = (100, 80), inside: str = "") -> None:
+    """Empty images, and annotations with one dog at (11, 21, 30, 40)."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        sides = "".join(f"<{side}>{value}</{side}>" for side, value in zip(SIDES, (11, 21, 30, 40), strict=True))
+        stated = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
+        object_ = f"<object><name>dog</name><bndbox>{sides}</bndbox></object>"
+        text = f"<annotation>{inside}{stated}{object_}</annotation>" if name.endswith(".xml") else ""
+        (root / name).write_text(text)
+
+
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations"),
+    [("", ""), ("images/", "annotations/"), ("Images/", "Annotations/"), ("img/", "xmls/"), ("", "annotations/")],
+)
+def test_images_beside_their_annotations_or_in_a_folder_beside_theirs(tmp_path, images, annotations):
+    root = tmp_path / "set"
+    write(root, f"{images}a.jpg", f"{images}sub/b.png", f"{annotations}a.xml", f"{annotations}sub/b.xml")
+    dataset = load_dataset(root)
+    assert [(sample.id, sample.path) for sample in dataset.samples] == [
+        ("a", root / images / "a.jpg"),
+        ("sub/b", root / images / "sub" / "b.png"),
+    ]
+    assert (dataset.classes, dataset.name, dataset.warnings) == (("dog",), "set", ())
+    assert dataset.samples[0].annotations.boxes.tolist() == [[10, 20, 30, 40]]
+    assert dataset.summary == "PASCAL VOC, 2 images, 1 class"
+
+
+@pytest.mark.parametrize(("images", "annotations"), [("", ""), ("images/", "annotations/")])
+def test_folders_called_like_splits_are_splits(tmp_path, images, annotations):
+    names = [
+        f"{folder}{split}/1.{suffix}"
+        for folder, suffix in ((images, "jpg"), (annotations, "xml"))
+        for split in ("train", "valid")
+    ]
+    write(tmp_path, *names)
+    assert split_names(tmp_path) == ("train", "valid")
+    assert [sample.path for sample in load_dataset(tmp_path).samples] == [tmp_path / images / "train" / "1.jpg"]
+    # Tools call the split differently.
+    assert [sample.path for sample in load_dataset(tmp_path, "val").samples] == [tmp_path / images / "valid" / "1.jpg"]
+
+
+def test_what_has_no_counterpart_is_counted_both_ways(tmp_path):
+    write(tmp_path, "a.jpg", "b.jpg", "c.jpg", "a.xml", "b.xml", "d.xml")
+    dataset = load_dataset(tmp_path)
+    assert [sample.id for sample in dataset.samples] == ["a", "b"]
+    assert dataset.warnings == (
+        "annotation files without an image: 1 (d.xml)",
+        "images without an annotation, left out as their tags are unknown: 1 (c)",
+    )
+    write(tmp_path, "e.xml", "f.xml")
+    with pytest.raises(BoxlessError, match=r"3 of 5 annotation files without an image \(d.xml, e.xml, f.xml\); give"):
+        load_dataset(tmp_path)
+
+
+def test_the_image_that_an_annotation_names_is_taken_if_none_has_its_name(tmp_path):
+    write(tmp_path, "photos/x.jpg", "photos/y z.jpg")
+    write(tmp_path, "annotations/1.xml", inside="<filename>x.jpg</filename>")
+    write(tmp_path, "annotations/2.xml", inside=r"<path>C:\Users\me\photos\y%20z.jpg</path>")
+    write(tmp_path, "annotations/3.xml", inside="<filename>x.jpg</filename>")
+    dataset = load_dataset(tmp_path)
+    assert [(sample.id, sample.path.name) for sample in dataset.samples] == [("1", "x.jpg"), ("2", "y z.jpg")]
+    assert dataset.warnings[1] == "annotation files of an image that has another, left out: 1 (3.xml)"
+
+
+def test_linked_folders_are_followed(tmp_path):
+    write(tmp_path / "real", "a.jpg", "a.xml")
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "set" / "annotations").mkdir(parents=True)
+    for name in ("images", "annotations"):
+        (tmp_path / "set" / name / "one").symlink_to(tmp_path / "real", target_is_directory=True)
+    assert [sample.id for sample in load_dataset(tmp_path / "set").samples] == ["one/a"]

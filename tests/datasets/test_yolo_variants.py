@@ -1,0 +1,186 @@
+"""YOLO sets as tools export them: without data.yaml, with paths of other machines, with labels that do not match."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boxless.datasets import load_dataset, split_names
+from boxless.datasets.lookup import RESPELLED
+from boxless.errors import BoxlessError
+
+LABEL = "0 0.5 0.5 0.2 0.4\n"
+"""Of 100 x 80 pixels: (40, 24) to (60, 56)."""
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+    return root
+
+
+def assert_one_cat(data: Path, image: Path, split: str | None = None) -> None:
+    dataset = load_dataset(data, split)
+    assert [(sample.path, sample.tags) for sample in dataset.samples] == [(image, {0})]
+    assert dataset.classes == ("cat", "dog")
+    np.testing.assert_allclose(dataset.samples[0].annotations.boxes, [[40, 24, 60, 56]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dataset.yaml", "cats.yml", "data.yaml"])
+def test_the_yaml_may_have_any_name(tmp_path, image, name):
+    photo = image(tmp_path / "images" / "a.jpg")
+    write(tmp_path, {"labels/a.txt": LABEL, name: "names: [cat, dog]\ntrain: images", "mkdocs.yml": "site_name: x"})
+    assert_one_cat(tmp_path, photo)
+
+
+def test_several_yaml_files_with_classes_are_an_error_that_names_them(tmp_path, image):
+    image(tmp_path / "images" / "a.jpg")
+    text = "names: [cat, dog]\ntrain: images"
+    write(tmp_path, {"labels/a.txt": LABEL, "one.yaml": text, "two.yaml": text})
+    with pytest.raises(BoxlessError, match=r"several YAML files name classes, give the path of one of one.yaml, two.y"):
+        load_dataset(tmp_path)
+    assert load_dataset(tmp_path / "two.yaml").classes == ("cat", "dog")
+
+
+def test_darknet_as_cvat_exports_it(tmp_path, image):
+    photo = image(tmp_path / "obj_train_data" / "sub" / "a b.jpg")
+    files = {
+        "obj.data": "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n",
+        "obj.names": "cat\ndog\n",
+        "train.txt": "data/obj_train_data/sub/a b.jpg\n",
+        "obj_train_data/sub/a b.txt": LABEL,
+    }
+    assert split_names(write(tmp_path, files)) == ("train",)
+    assert_one_cat(tmp_path, photo)
+
+
+@pytest.mark.parametrize("folders", [("images", "labels"), (".", "."), ("Images", "Labels")])
+def test_a_list_of_classes_beside_images_and_labels(tmp_path, image, folders):
+    photo = image(tmp_path / folders[0] / "a.jpg")
+    write(tmp_path, {f"{folders[1]}/a.txt": LABEL, "classes.txt": "cat\ndog\n"})
+    assert split_names(tmp_path) == ()
+    assert_one_cat(tmp_path, photo)
+    assert load_dataset(tmp_path).warnings == ("classes that no image is tagged with: 1 (dog)",)
+
+
+@pytest.mark.parametrize("pattern", ["images/{}", "{}/images", "{}"])
+def test_splits_beside_a_list_of_classes(tmp_path, image, pattern):
+    for split in ("train", "val"):
+        photo = image(tmp_path / pattern.format(split) / "a.jpg")
+        labels = pattern.replace("images", "labels").format(split)
+        write(tmp_path, {f"{labels}/a.txt": LABEL, "classes.txt": "cat\ndog\n"})
+    assert split_names(tmp_path) == ("train", "val")
+    assert_one_cat(tmp_path, photo, "val")
+
+
+def test_a_list_of_classes_without_labels_is_no_yolo(tmp_path, image):
+    image(tmp_path / "cat" / "a.jpg")
+    write(tmp_path, {"classes.txt": "cat\ndog\n", "notes.txt": "12 cats"})
+    assert load_dataset(tmp_path).summary.startswith("class folders")
+
+
+@pytest.mark.parametrize("split", ["val", "valid"])
+def test_validation_may_be_called_valid(tmp_path, image, split):
+    photo = image(tmp_path / "images" / "a.jpg")
+    write(tmp_path, {"labels/a.txt": LABEL, "data.yaml": "names: [cat, dog]\ntrain: nowhere\nvalid: images"})
+    assert split_names(tmp_path) == ("train", "valid")
+    assert_one_cat(tmp_path, photo, split)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"train: D:\data\cats\images\train",
+        "path: D:\\data\\cats\ntrain: images/train",
+        "path: D:\\data\\cats\ntrain: images\\train",
+        "train: /content/drive/cats/images/train",
+        "train: /content/drive/cats/list.txt",
+        "train: Images/Train",
+    ],
+)
+def test_paths_of_another_machine_are_found_by_their_end(tmp_path, image, text):
+    photo = image(tmp_path / "images" / "train" / "a.jpg")
+    files = {"labels/train/a.txt": LABEL, "data.yaml": f"names: [cat, dog]\n{text}"}
+    assert_one_cat(write(tmp_path, files | {"list.txt": "D:\\data\\images\\train\\a.jpg\n"}), photo)
+
+
+def test_names_are_as_written(tmp_path, image):
+    image(tmp_path / "images" / "a.jpg")
+    names = "[yes, no, 'off', 010, 1e3, null, 2024-01-01, ~, 12:30]"
+    write(tmp_path, {"labels/a.txt": LABEL, "data.yaml": f"names: {names}\ntrain: images"})
+    expected = ("yes", "no", "off", "010", "1e3", "null", "2024-01-01", "~", "12:30")
+    assert load_dataset(tmp_path).classes == expected
+
+
+@pytest.mark.parametrize(
+    ("photo", "label"),
+    [
+        ("images/a b.jpg", "labels/a%20b.txt"),
+        ("images/a.jpg", "labels/A.TXT"),
+        ("images/a.jpg", "labels/a.jpg.txt"),
+        ("images/caf\u00e9.jpg", "labels/cafe\u0301.txt"),
+        ("images/caf\udce9.jpg", "labels/caf\u00e9.txt"),
+        ("images/a.jpg", "images/a.jpg.txt"),
+    ],
+)
+def test_label_files_that_are_spelt_otherwise_are_matched_and_counted(tmp_path, image, photo, label):
+    path = image(tmp_path / photo)
+    write(tmp_path, {label: LABEL, "data.yaml": "names: [cat, dog]\ntrain: images"})
+    assert_one_cat(tmp_path, path)
+    assert load_dataset(tmp_path).warnings[0].startswith(f"{RESPELLED}: 1 (")
+
+
+def test_folders_in_capitals_are_no_problem(tmp_path, image):
+    photo = image(tmp_path / "Images" / "train" / "a.jpg")
+    write(tmp_path, {"Labels/Train/a.txt": LABEL, "data.yaml": "names: [cat, dog]\ntrain: Images/train"})
+    assert_one_cat(tmp_path, photo)
+
+
+def test_labels_and_images_without_counterpart_are_counted_and_most_are_an_error(tmp_path, image):
+    for name in "abc":
+        image(tmp_path / "images" / "train" / f"{name}.jpg")
+    labels = dict.fromkeys((f"labels/train/{name}.txt" for name in "abxy"), LABEL)
+    write(tmp_path, labels | {"labels/train/classes.txt": "cat\ndog", "data.yaml": "names: [cat, dog]\ntrain: images"})
+    dataset = load_dataset(tmp_path)
+    assert [sample.tags for sample in dataset.samples] == [{0}, {0}, set()]
+    assert dataset.warnings[:2] == (
+        "images without a label file, kept as negatives: 1 (images/train/c.jpg)",
+        "label files without an image: 2 (labels/train/x.txt, labels/train/y.txt)",
+    )
+    assert dataset.summary == "YOLO, 3 images, 2 classes, 1 images without a label file, 2 label files without an image"
+    (tmp_path / "images" / "train" / "b.jpg").rename(tmp_path / "images" / "train" / "new.jpg")
+    with pytest.raises(
+        BoxlessError, match=r"3 of 4 label files without an image \(labels/train/b.txt, labels/train/x.t"
+    ):
+        load_dataset(tmp_path)
+
+
+def test_labels_of_another_split_in_the_same_folder_have_an_image(tmp_path, image):
+    for name in "abc":
+        image(tmp_path / "images" / f"{name}.jpg")
+        write(tmp_path, {f"labels/{name}.txt": LABEL})
+    lists = {"train.txt": "images/a.jpg\n", "val.txt": "images/b.jpg\nimages/c.jpg\n"}
+    write(tmp_path, lists | {"data.yaml": "names: [cat]\ntrain: train.txt\nval: val.txt"})
+    assert load_dataset(tmp_path).warnings == load_dataset(tmp_path, "val").warnings == ()
+
+
+def test_a_list_of_which_most_images_are_missing_is_an_error(tmp_path, image):
+    image(tmp_path / "images" / "a.jpg")
+    files = {"labels/a.txt": LABEL, "train.txt": "images/a.jpg\nimages/x.jpg\nimages/y.jpg\n"}
+    write(tmp_path, files | {"data.yaml": "names: [cat]\ntrain: train.txt"})
+    with pytest.raises(BoxlessError, match=r"2 of 3 images that are listed but missing \(images/x.jpg, images/y.jpg\)"):
+        load_dataset(tmp_path)
+
+
+def test_links_are_followed_and_images_in_other_formats_are_counted(tmp_path, image):
+    image(tmp_path / "elsewhere" / "images" / "a.jpg")
+    write(tmp_path, {"elsewhere/labels/a.txt": LABEL, "set/data.yaml": "names: [cat, dog]\ntrain: images"})
+    for name in ("images", "labels"):
+        (tmp_path / "set" / name).mkdir()
+        (tmp_path / "set" / name / "one").symlink_to(tmp_path / "elsewhere" / name, target_is_directory=True)
+    assert_one_cat(tmp_path / "set", tmp_path / "set" / "images" / "one" / "a.jpg")
+    (tmp_path / "set" / "images" / "b.NEF").touch()
+    assert load_dataset(tmp_path / "set").warnings[0] == (
+        "image files left out, a raw file of a camera, which is not read; convert it to JPEG or PNG: 1 (images/b.NEF)"
+    )

@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+
+from boxless.pseudo_labels.snapping import SNAP_IOU, snap
+
+
+def test_a_box_moves_to_the_weighted_mean_of_the_proposals_near_it():
+    boxes = np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32)
+    # Of 10 x 10 pixels, 10 x 8 and 10 x 7 lie within: IoU 0.8 and 0.7; 10 x 5 is too little.
+    proposals = np.array([[0, 0, 10, 8], [0, 0, 10, 7], [0, 0, 10, 5]], np.float32)
+    bottom = (8 * 0.8**8 + 7 * 0.7**8) / (0.8**8 + 0.7**8)
+    found = snap(boxes, proposals)
+    # The second box has no proposal near it and stays.
+    np.testing.assert_allclose(found, [[0, 0, 10, bottom], [50, 50, 60, 60]], rtol=1e-5)
+    assert found.dtype == np.float32
+
+
+def test_proposals_from_the_least_iou_on_count():
+    boxes = np.array([[0, 0, 10, 10]], np.float32)
+    assert snap(boxes, np.array([[0, 0, 10, 10 * SNAP_IOU - 0.01]], np.float32)).tolist() == boxes.tolist()
+    found = snap(boxes, np.array([[0, 0, 10, 10 * SNAP_IOU + 0.01]], np.float32))
+    assert found[0, 3] == pytest.approx(10 * SNAP_IOU + 0.01)
+
+
+def test_without_boxes_or_proposals_nothing_moves():
+    boxes = np.array([[0, 0, 10, 10]], np.float32)
+    assert snap(boxes[:0], boxes).shape == (0, 4)
+    assert snap(boxes, boxes[:0]).tolist() == boxes.tolist()

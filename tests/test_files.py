@@ -1,0 +1,116 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from boxless.errors import BoxlessError
+from boxless.files import expand_user, unwritable, write_json, write_text, write_whole
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), write_whole(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_an_error_that_says_how_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(BoxlessError, match="the disk is full; free some space"), write_whole(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_folder_is_an_error_that_names_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BoxlessError, match=r"x\.txt: cannot be written"):
+        write_text(tmp_path / "file" / "x.txt", "")
+    read_only = unwritable(tmp_path, OSError(errno.EROFS, "Read-only file system"))
+    assert "Read-only file system" in str(read_only)
+    assert "choose another folder" in str(read_only)
+
+
+def test_the_longest_file_name_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("長" * 85)
+    write_text(path, "whole")
+    assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
+
+
+def test_two_files_of_a_folder_can_be_written_at_the_same_time(tmp_path: Path) -> None:
+    with write_whole(tmp_path / "one") as file:
+        file.write(b"first")
+        write_text(tmp_path / "other", "second")
+    assert (tmp_path / "one").read_text() == "first" and (tmp_path / "other").read_text() == "second"
+
+
+def test_json_is_readable_text(tmp_path: Path) -> None:
+    write_json(tmp_path / "new" / "a.json", {"größe": [1, 2.5, None]})
+    text = (tmp_path / "new" / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"größe": [1, 2.5, None]}
+    assert "größe" in text and text.endswith("}\n")
+
+
+def test_a_link_stays_and_the_file_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.json").write_text("old")
+    for name, target in (("file", "real/a.json"), ("again", "file"), ("new", "real/b.json")):
+        (tmp_path / name).symlink_to(target)
+    for name in ("file", "again", "new"):
+        write_text(tmp_path / name, name)
+        assert (tmp_path / name).is_symlink() and (tmp_path / name).read_text() == name
+    assert sorted(path.name for path in (tmp_path / "real").iterdir()) == ["a.json", "b.json"]
+    with pytest.raises(KeyboardInterrupt), write_whole(tmp_path / "file"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "real" / "a.json").read_text() == "again"
+
+
+def test_a_named_pipe_and_a_device_are_written_to(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        read: list[str] = []
+        reader = threading.Thread(target=lambda read=read: read.append((tmp_path / "pipe").read_text()))
+        reader.start()
+        write_text(tmp_path / name, "through")
+        reader.join(10)
+        assert read == ["through"] and (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+    write_text(Path("/dev/null"), "away")
+    assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1"])
+@pytest.mark.parametrize("redirected", [True, False])
+def test_standard_output_is_written_to_between_what_is_printed(tmp_path: Path, name: str, redirected: bool) -> None:
+    code = f"import pathlib, boxless.files as f; print('a'); f.write_text(pathlib.Path({name!r}), 'b\\n'); print('c')"
+    with (tmp_path / "out").open("wb") as file:
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=file if redirected else subprocess.PIPE,
+            cwd=tmp_path,
+            check=True,
+        )
+    assert ((tmp_path / "out").read_bytes() if redirected else run.stdout) == b"a\nb\nc\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_home_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_text(Path("~/sub/a.txt"), "whole")
+    assert (tmp_path / "sub" / "a.txt").read_text() == "whole"
+    assert expand_user("~") == tmp_path
+    assert expand_user("~nobody-of-this-name/a") == Path("~nobody-of-this-name/a")
+
+
+def test_names_that_are_not_utf_8_are_written_without_loss(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    write_text(tmp_path / "a.txt", f"größe {name}")
+    assert (tmp_path / "a.txt").read_bytes() == "größe ".encode() + b"caf\xe9.jpg"
+    write_json(tmp_path / "a.json", {"größe": name})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"größe": name}
