@@ -229,6 +229,17 @@ def test_the_loss_is_that_of_the_image_labels():
     torch.testing.assert_close(found["image labels"], image_label_loss(scores, batch.image_labels, logits=False))
 
 
+def test_with_refinement_the_image_loss_is_the_mean_over_classes():
+    config = PLAIN.model_copy(update={"dropout": 0.0, "refinement": RefinementConfig(stages=1)})
+    model, rows = make(config), [item(90, 70), item(60, 90, 12)]
+    batch = collate(rows)
+    assert batch.image_labels is not None
+    scores = torch.stack([found.image_scores for found in outputs(model, *rows)])
+    known = ~batch.image_labels.isnan()
+    total = nn.functional.binary_cross_entropy(scores[known], batch.image_labels[known], reduction="sum")
+    torch.testing.assert_close(losses(model, batch)["image labels"], total / batch.image_labels.numel())
+
+
 def test_the_spatial_regulariser_is_weighted_and_averaged_over_images():
     config = PLAIN.model_copy(update={"dropout": 0.0, "spatial_weight": 0.25})
     model, rows = make(config), [item(90, 70), item(60, 90, 12)]

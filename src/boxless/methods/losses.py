@@ -1,4 +1,14 @@
-"""Losses over image labels, proposals and boxes."""
+"""Losses over image labels, proposals and boxes.
+
+What each is divided by decides how losses that are added weigh against each other:
+
+    image_label_loss       images; summed over classes, as WSDDN and Oquab et al. do
+    the same, refined      images and classes: in OICR, PCL and MIST, whose code averages (`mil.MILDetector`)
+    spatial_regulariser    images
+    refinement_loss        proposals of the image, cluster_loss likewise
+    box_loss               proposals of the classification loss that it is added to
+    negative_label_loss    proposals
+"""
 
 import torch
 from torch import Tensor, nn

@@ -179,7 +179,12 @@ class MILDetector(Model):
         features = torch.split(regions, counts)
         streams = self.head(regions, context, counts)
         image_scores = torch.stack([view.sum(dim=0) for view in streams])
-        losses = {"image labels": image_label_loss(image_scores, batch.image_labels, logits=False)}
+        image_loss = image_label_loss(image_scores, batch.image_labels, logits=False)
+        if self.refinement is not None:
+            # OICR, PCL and MIST average over classes (their layer's backward pass divides, its printed loss does not);
+            # with the sum the refinement losses would weigh less the more classes there are.
+            image_loss = image_loss / batch.image_labels.shape[1]
+        losses = {"image labels": image_loss}
         if self.config.spatial_weight:
             rows = zip(features, streams, batch.boxes, batch.image_labels, strict=True)
             total = torch.stack([spatial_regulariser(*row) for row in rows]).mean()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
+from boxless.methods.kmeans import last_cluster_start
 from boxless.methods.matching import PseudoLabels
 from boxless.registry import Registry
 
@@ -71,20 +72,14 @@ def mine_clusters(boxes: Tensor, scores: Tensor, image_labels: Tensor) -> Pseudo
 def top_cluster(scores: Tensor, clusters: int = 3) -> Tensor:
     """Which of the scores (N,) belong to the highest of `clusters` k-means clusters: (N,) bool, at least one.
 
-    Lloyd's algorithm from centres spread evenly over the range: the same scores always give the same clusters.
+    In one dimension clusters are intervals, so the optimum is found by dynamic programming over where they begin
+    (Wang and Song, R Journal 2011, section 2); Lloyd's algorithm would stop at a local one.
     """
-    values = scores.detach().double()
-    steps = torch.linspace(0, 1, clusters, dtype=values.dtype, device=values.device)
-    centres = values.min() + (values.max() - values.min()) * steps
-    before = None
-    while True:
-        nearest = (values[:, None] - centres).abs().argmin(dim=1)
-        if before is not None and torch.equal(nearest, before):
-            return nearest == nearest[values.argmax()]
-        before, counts = nearest, torch.bincount(nearest, minlength=clusters)
-        means = torch.zeros_like(centres).index_add(0, nearest, values) / counts
-        # A cluster without members keeps its centre.
-        centres = torch.where(counts > 0, means, centres)
+    values, counts = torch.unique(scores.detach().double().cpu(), return_counts=True)
+    if len(values) <= clusters:
+        return scores == scores.max()
+    start = last_cluster_start(values.numpy(), counts.double().numpy(), clusters)
+    return scores.double() >= float(values[start])
 
 
 def _graph_centres(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
