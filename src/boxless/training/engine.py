@@ -111,7 +111,7 @@ def train_model(
 def _cancels(accelerator: Accelerator, on_epoch_end: OnEpochEnd, row: dict[str, Any]) -> bool:
     """Call back in the main process; all processes get its answer, so that they stop together."""
     answer = on_epoch_end(row) if accelerator.is_main_process else None
-    stops = [answer is not None and not answer]
+    stops = [isinstance(answer, bool | np.bool_) and not answer]
     return bool(broadcast_object_list(stops)[0])
 
 
