@@ -1,6 +1,7 @@
 """Image files: decoding to the pixels a viewer displays, with clear errors; keys of their content, and writing."""
 
 import hashlib
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,16 +16,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from boxless.errors import ImageError
 from boxless.files import write_whole
-from boxless.image_files import below, can_read_avif, find_heif, find_images
+from boxless.image_files import can_read_avif, find_heif
 
 __all__ = [
     "MIN_SIDE",
     "Header",
-    "below",
     "content_key",
     "content_keys",
     "decode_image",
-    "find_images",
     "image_header",
     "image_size",
     "read_image",
@@ -71,13 +70,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return _decode(path, str(path), _limit())
 
 
-def decode_image(content: bytes, name: str, most: int) -> NDArray[np.uint8]:
+def decode_image(content: bytes, name: str, most: float = math.inf) -> NDArray[np.uint8]:
     """Decode the bytes of an image file as `read_image` does, without writing to the disk.
 
     Args:
         content: the whole file.
         name: what error messages call it.
-        most: pixels; a larger image is refused before it is decoded.
+        most: pixels, besides Pillow's own limit; a larger image is refused before it is decoded.
 
     Returns:
         (height, width, 3) uint8, RGB.

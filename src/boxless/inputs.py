@@ -43,7 +43,7 @@ def to_rgb(image: ImageInput) -> NDArray[np.uint8]:
     if _is_file(image):
         content = _decoded(image.read)
         if isinstance(content, bytes):
-            return decode_image(content, str(getattr(image, "name", "file object")), Image.MAX_IMAGE_PIXELS or 2**62)
+            return decode_image(content, str(getattr(image, "name", "file object")))
     raise ImageError(
         f"an image is a path, an array, a Pillow image, a tensor or an open binary file, not {type(image).__name__}"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from boxless.datasets.problems import printable
-from boxless.images import below
+from boxless.image_files import below
 
 Level = Literal["hopeless", "weak", "note"]
 """`hopeless` and `weak` are the verdict on a class, or need a fix in the dataset; a `note` is information."""

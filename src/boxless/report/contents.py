@@ -16,7 +16,7 @@ from boxless.doctor.finding import name_files
 from boxless.errors import BoxlessError
 from boxless.evaluation import DatasetPredictions, matched, predict_dataset
 from boxless.files import write_text
-from boxless.images import below
+from boxless.image_files import below
 from boxless.logs import log_warnings
 from boxless.metrics import precision_recall, ranking, with_boxes
 from boxless.pseudo_labels.recipe import CAM

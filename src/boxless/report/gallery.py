@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxless.evaluation import DatasetPredictions
-from boxless.images import below, read_image
+from boxless.image_files import below
+from boxless.images import read_image
 from boxless.metrics import detection_outcomes, ranking, with_boxes
 from boxless.metrics.errors import Outcome
 from boxless.structures import BoolArray, Detections, FloatArray, Heatmaps, Sample
