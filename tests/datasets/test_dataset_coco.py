@@ -73,6 +73,17 @@ def test_instances_files_precede_other_annotation_files(tmp_path):
         load_dataset(tmp_path, "captions_train")
 
 
+@pytest.mark.parametrize("damaged", ["", "{", '{"images": [{"id": 1, "file_na'])
+def test_a_damaged_split_is_an_error_and_another_is_not_taken_instead(tmp_path, damaged):
+    write_coco(tmp_path / "annotations" / "val.json", ["a.jpg"], [box(1, 1, [0, 0, 9, 9])])
+    (tmp_path / "annotations" / "train.json").write_text(damaged)
+    (tmp_path / "annotations" / "captions.json").write_text('{"images": [], "annotations": []}')
+    touch(tmp_path / "images" / "a.jpg")
+    assert split_names(tmp_path) == ("train", "val")
+    with pytest.raises(BoxlessError, match=r"train\.json"):
+        load_dataset(tmp_path)
+
+
 def test_broken_entries_are_counted_and_the_rest_is_loaded(tmp_path):
     annotations = [
         box(1, 7, [1, 1, 2, 2]),

@@ -33,8 +33,10 @@ def find_coco(path: Path) -> dict[str, Path]:
 
 def _of_annotations(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.json"))
-    # If none is recognised, loading them says why.
-    return coco_in(folder) or (files if len(files) <= MOST_JSON else [])
+    if len(files) > MOST_JSON:
+        return []
+    # A damaged file is a split too: loading it says what is wrong. If none is recognised, loading all does.
+    return [file for file in files if _has_keys(file) or _is_cut_off(file)] or files
 
 
 def coco_in(folder: Path) -> list[Path]:
@@ -49,6 +51,14 @@ def _has_keys(file: Path) -> bool:
     except OSError:
         return False
     return all(key in content for key in _KEYS)
+
+
+def _is_cut_off(file: Path) -> bool:
+    """Whether a JSON file ends before its outermost bracket does, as after an interrupted copy."""
+    try:
+        return file.read_bytes().rstrip()[-1:] not in (b"}", b"]")
+    except OSError:
+        return True
 
 
 def image_folders(file: Path, split: str) -> tuple[Path, ...]:
