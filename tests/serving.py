@@ -69,7 +69,7 @@ def encoded(form: str = "PNG", size: tuple[int, int] = (96, 64), noise: bool = F
 def served(detector: Detector, limits: Limits | None = None) -> Iterator[str]:
     """Serve on a free port of the loopback interface; yields the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = build_server(create_app(detector, limits))
+        server = build_server(create_app(detector, limits), limits)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

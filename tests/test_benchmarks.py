@@ -162,7 +162,8 @@ for kind, size in (("proposals", 10_000), ("features", 2_000_000)):
     folder.mkdir(parents=True)
     (folder / "all.npy").write_bytes(bytes(size * images))
 Path(out).mkdir()
-(Path(out) / "manifest.json").write_text(json.dumps({"format": %d, "seconds": {"a": 3 * images}}))
+others = {"method": "cam", "supervision": "tags", "classes": [], "data": {}, "weights": {}, "finished": True}
+(Path(out) / "manifest.json").write_text(json.dumps({"format": %d, "seconds": {"a": 3 * images}, **others}))
 assert (command, option) == ("train", "seed=1")
 """
     monkeypatch.setattr(memory, "TRAIN", code % boxless.run_folder.FORMAT)

@@ -91,6 +91,40 @@ def test_diagnose_writes_a_chart_and_what_it_shows(
     assert chart.name in "".join(printed.err.split())
 
 
+@pytest.mark.parametrize(("command", "copy"), [("evaluate", "metrics"), ("diagnose", "diagnosis")])
+def test_results_are_shown_and_written_where_asked_although_the_run_folder_takes_no_copy(
+    run: Path,
+    demo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    copy: str,
+) -> None:
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("metrics-*", "diagnosis-*"))
+    blocked = tmp_path / "run" / f"{copy}-VOC-demo-val.json"
+    blocked.mkdir()
+    json_file = tmp_path / "result.json"
+    assert boxless(monkeypatch, command, tmp_path / "run", demo, "--split", "val", "--json", json_file) == 0
+    result = json.loads(json_file.read_text())
+    printed = capsys.readouterr()
+    assert all(name in printed.out for name in result["classes"])
+    assert f"Warning: A copy is missing: {blocked}: cannot be written" in " ".join(printed.err.split())
+    # To standard output JSON goes alone.
+    assert boxless(monkeypatch, command, tmp_path / "run", demo, "--split", "val", "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == result["classes"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "diagnose", "doctor"])
+def test_a_file_that_cannot_be_written_is_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    words = ["NOWHERE"] if command == "doctor" else ["NOWHERE", "NOWHERE"]
+    assert boxless(monkeypatch, command, *words, "--json", tmp_path / "file" / "below.json") == 1
+    assert "below.json: cannot be written (Not a directory)" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("form", "file"),
     [
@@ -300,7 +334,9 @@ def test_doctor_prints_its_report(
     report = json.loads((tmp_path / "report.json").read_text())
     assert list(report["classes"]) == ["ball", "fish"]
     assert [finding["fault"] for finding in report["findings"] if finding["images"]] == ["broken"]
-    printed = " ".join(capsys.readouterr().out.split())
+    captured = capsys.readouterr()
+    assert captured.err.startswith("data train: PASCAL VOC, 16 images, 6 classes\n")
+    printed = " ".join(captured.out.split())
     assert f"(train): {report['images']} images" in printed
     for name, row in report["classes"].items():
         assert name in printed and row["verdict"] in printed

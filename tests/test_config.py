@@ -38,6 +38,8 @@ def test_the_head_has_the_settings_of_its_kind() -> None:
         ("training.epochs=0", "training.epochs: Input should be greater than or equal to 1"),
         ("training.epoch=3", "training.epoch: no such setting; there are epochs"),
         ("training.schedule=step", "training.schedule: no such setting; there are epochs"),
+        ("training.bias_lr_factor=0", "training.bias_lr_factor: Input should be greater than 0"),
+        ("training.warmup_steps=-1", "training.warmup_steps: Input should be greater than or equal to 0"),
         ("training.drops=[1.5]", "training.drops.0: Input should be less than 1"),
         ("trainings.epochs=3", "trainings: no such setting; there are method, seed"),
         ("head.pool=3", "head.pool: no such setting; there are kind, threshold, objectness"),

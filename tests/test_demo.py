@@ -8,6 +8,7 @@ from PIL import Image
 
 from boxless.demo import data as demo
 from boxless.demo.data import CLASSES, draw_scene, make_demo
+from boxless.demo.run import run_demo
 from boxless.errors import BoxlessError
 
 
@@ -146,3 +147,13 @@ def test_unwritable_folders_and_empty_splits_are_errors(tmp_path: Path) -> None:
         make_demo(tmp_path / "file", train=1, val=1)
     with pytest.raises(BoxlessError, match="each split needs an image"):
         make_demo(tmp_path, train=0)
+
+
+def test_home_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(out: Path, seed: int) -> Path:
+        raise BoxlessError(f"drawn in {out}")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("boxless.demo.run.make_demo", stop)
+    with pytest.raises(BoxlessError, match=f"drawn in {tmp_path}/images"):
+        run_demo(Path("~/images"), 0)

@@ -292,16 +292,29 @@ def test_a_stopped_call_is_resumed(images: dict[str, Path], cache: Path, monkeyp
         assert torch.equal(store.load(key, path, VIEWS[1]).float(), extract(store, read_image(path), VIEWS[1]))
 
 
+def test_damaged_maps_are_computed_anew(images: dict[str, Path], cache: Path, caplog: pytest.LogCaptureFixture):
+    make_store().compute(images, VIEWS)
+    whole = {file: file.read_bytes() for file in cache.rglob("*.npy")}
+    damaged = list(whole)[1]
+    content = bytearray(whole[damaged])
+    content[200] ^= 1
+    damaged.write_bytes(content)
+    make_store().compute(images, VIEWS)
+    assert {file: file.read_bytes() for file in cache.rglob("*.npy")} == whole
+    (message,) = caplog.messages
+    assert message == f"{damaged}: damaged cache entry (wrong checksum); it is computed anew"
+
+
 def test_a_half_written_map_is_no_map(images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch):
-    def torn(file: object, array: object, **_: object) -> None:
-        file.write(b"\x93NUMPY")  # type: ignore[attr-defined]
+    def torn(content: memoryview) -> bytes:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(np.lib.format, "write_array", torn)
+    # It is computed between the array and the end of the file.
+    monkeypatch.setattr("boxless.cache.checksum", torn)
     with pytest.raises(KeyboardInterrupt):
         make_store().compute(images, VIEWS)
     assert [file for file in cache.rglob("*") if file.is_file() and file.name != "settings.json"] == []
-    with pytest.raises(BoxlessError, match="delete it and run again"):
+    with pytest.raises(BoxlessError, match="run the same command again"):
         make_store().load(*next(iter(images.items())), VIEWS[0])
 
 

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from boxless.errors import BoxlessError
-from boxless.files import expand_user, unwritable, write_json, write_text, write_whole
+from boxless.files import check_writable, expand_user, unwritable, write_json, write_text, write_whole
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -20,6 +21,38 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Pat
         raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+WRITE = """
+import os, pathlib, signal, sys
+from boxless.files import write_whole
+with write_whole(pathlib.Path(sys.argv[1])) as file:
+    file.write(b"x" * 10**6)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs Linux")
+def test_a_killed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    assert subprocess.run([sys.executable, "-c", WRITE, path]).returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_written_as_well_where_all_files_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "one", "old")
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    with pytest.raises(KeyboardInterrupt), write_whole(tmp_path / "one") as file:
+        (temporary,) = set(tmp_path.iterdir()) - {tmp_path / "one"}
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == [tmp_path / "one"] and not temporary.exists()
+    write_text(tmp_path / "one", "new")
+    write_text(tmp_path / "two", "new")
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"one": "new", "two": "new"}
+    assert (tmp_path / "one").stat().st_mode == (tmp_path / "two").stat().st_mode
 
 
 def test_a_full_disk_is_an_error_that_says_how_to_resume(tmp_path: Path) -> None:
@@ -35,6 +68,15 @@ def test_an_unwritable_folder_is_an_error_that_names_the_reason(tmp_path: Path) 
     read_only = unwritable(tmp_path, OSError(errno.EROFS, "Read-only file system"))
     assert "Read-only file system" in str(read_only)
     assert "choose another folder" in str(read_only)
+
+
+def test_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        write_text(tmp_path / "file", "")
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
 def test_the_longest_file_name_can_be_written(tmp_path: Path) -> None:
@@ -112,5 +154,28 @@ def test_names_that_are_not_utf_8_are_written_without_loss(tmp_path: Path) -> No
     name = os.fsdecode(b"caf\xe9.jpg")
     write_text(tmp_path / "a.txt", f"größe {name}")
     assert (tmp_path / "a.txt").read_bytes() == "größe ".encode() + b"caf\xe9.jpg"
+    write_text(tmp_path / "b.txt", f"\ud800 {name}")
+    assert (tmp_path / "b.txt").read_text() == r"\ud800 caf\udce9.jpg"
     write_json(tmp_path / "a.json", {"größe": name})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"größe": name}
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder/new.json")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("file", "link", "new/deep/a.json"):
+        check_writable(tmp_path / name)
+    for path in ("-", "/dev/null", "~/a.json"):
+        check_writable(Path(path))
+    for name, reason in (("file/a.json", "Not a directory"), ("folder", "Is a directory")):
+        with pytest.raises(BoxlessError, match=rf"{name}: cannot be written \({reason}\)"):
+            check_writable(tmp_path / name)
+    monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path / "folder")
+    check_writable(tmp_path / "a.json")
+    for name in ("link", "folder/new.json"):
+        with pytest.raises(BoxlessError, match=r"\(Permission denied\)"):
+            check_writable(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link"]
+    assert (tmp_path / "file").read_text() == "old" and list((tmp_path / "folder").iterdir()) == []

@@ -1,10 +1,11 @@
 """The command line: one function a command; it holds no logic."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -12,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from boxless.errors import BoxlessError
-from boxless.logs import log_skipped, log_to_console, log_warnings, logger
+from boxless.files import DISK_ERRORS, STDOUT, check_writable, write_json
+from boxless.logs import copies, log_skipped, log_to_console, log_warnings, logger
 from boxless.progress import console
 
 app = typer.Typer(
@@ -33,6 +35,17 @@ Split = Annotated[str | None, typer.Option(help="Part of the data; by default tr
 Classes = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=8.")
+]
+
+
+def _writable(file: Path | None) -> Path | None:
+    if file is not None:
+        check_writable(file)
+    return file
+
+
+Json = Annotated[
+    Path | None, typer.Option("--json", callback=_writable, help="Write all of it to this file; - is standard output.")
 ]
 
 
@@ -72,17 +85,13 @@ def doctor(
     data: Data,
     split: Split = None,
     classes: Classes = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")] = None,
+    json_file: Json = None,
 ) -> None:
     """Check whether a detector can be trained on these tags, class by class, and what to fix."""
     from boxless.doctor import examine
 
     report = examine(data, split, _names(classes))
-    if json_file:
-        from boxless.files import write_json
-
-        write_json(json_file, report)
-    _print_examination(report, data)
+    _write(json_file, report, partial(_print_examination, data=data))
 
 
 @app.command()
@@ -145,19 +154,17 @@ def evaluate(
     run: Run,
     data: Data,
     split: Split = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all scores to this file.")] = None,
+    json_file: Json = None,
 ) -> None:
     """Score a detector: VOC mAP, CorLoc, classification and pointing mAP."""
     from boxless.detector import Detector
     from boxless.evaluation import evaluate
-    from boxless.files import write_json
 
     detector = Detector.load(run)
     scores = evaluate(detector, data, split)
-    write_json(run / f"metrics-{scores['data'].replace(' ', '-')}.json", scores)
-    if json_file:
-        write_json(json_file, scores)
-    _print_scores(scores)
+    _write(json_file, scores, _print_scores)
+    with copies():
+        write_json(run / f"metrics-{scores['data'].replace(' ', '-')}.json", scores)
 
 
 @app.command()
@@ -165,25 +172,23 @@ def diagnose(
     run: Run,
     data: Data,
     split: Split = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
+    json_file: Json = None,
 ) -> None:
     """Diagnose a detector: kinds of errors, and which objects are found, as a chart and JSON."""
     from boxless.detector import Detector
     from boxless.evaluation import diagnose
-    from boxless.files import write_json
     from boxless.images import write_image
     from boxless.visualize import plot_diagnosis
 
     detector = Detector.load(run)
     diagnosis = diagnose(detector, data, split)
+    _write(json_file, diagnosis, _print_diagnosis)
     chart = run / f"diagnosis-{diagnosis['data'].replace(' ', '-')}.png"
-    write_json(chart.with_suffix(".json"), diagnosis)
-    write_image(chart, plot_diagnosis(diagnosis))
-    if json_file:
-        write_json(json_file, diagnosis)
-    _print_diagnosis(diagnosis)
-    logger.info("Numbers and their conventions: %s", chart.with_suffix(".json"))
-    logger.info("Chart: %s", chart)
+    with copies():
+        write_json(chart.with_suffix(".json"), diagnosis)
+        logger.info("Numbers and their conventions: %s", chart.with_suffix(".json"))
+        write_image(chart, plot_diagnosis(diagnosis))
+        logger.info("Chart: %s", chart)
 
 
 @app.command()
@@ -258,6 +263,14 @@ def _names(classes: str | None) -> list[str] | None:
     return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
 
 
+def _write(json_file: Path | None, result: dict[str, Any], show: Callable[[dict[str, Any]], None]) -> None:
+    """Print a result and write it to the file that was asked for; JSON on standard output is there alone."""
+    if str(json_file) not in STDOUT:
+        show(result)
+    if json_file:
+        write_json(json_file, result)
+
+
 def _print_scores(scores: dict[str, Any]) -> None:
     from boxless.metrics.summary import CONVENTIONS, upper_bound
 
@@ -330,6 +343,14 @@ def main() -> None:
     try:
         app()
     except BoxlessError as error:
-        console.print("[bold red]Error:[/] ", end="")
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        _fail(f"{error.filename or 'a file'}: {error.strerror}; run the same command again once the disk works")
+
+
+def _fail(message: str) -> NoReturn:
+    console.print("[bold red]Error:[/] ", end="")
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeV
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
-from boxless.errors import BoxlessError
+from boxless.errors import BoxlessError, in_one_line
 from boxless.registry import Registry
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ class PseudoLabelConfig(Section):
             (multi-fold multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017).
         rounds: of cross-fitting: heads of the first round are trained on the seed's boxes, in two thirds of
             `training.steps`, those of the next on the consensus of the seed's boxes and out-of-fold predictions.
-        consensus_iou: least IoU at which two boxes of a tag agree, so that their mean becomes a pseudo label; of every
-            class the quarter with the highest IoU is kept in any case (`pseudo_labels/consensus.py`).
+        consensus_iou: least chance-corrected IoU at which two boxes of a tag agree, so that their mean becomes a pseudo
+            label; of every class the quarter with the highest is kept in any case (`pseudo_labels/consensus.py`).
         mosaics: most mosaics of crops with one kept label each (`pseudo_labels/mosaic.py`); ground truth with
             `supervision=boxes` gets them too.
     """
@@ -138,7 +138,7 @@ class PseudoLabelConfig(Section):
     seed: str = "cam"
     folds: int = Field(2, ge=2)
     rounds: int = Field(2, ge=1)
-    consensus_iou: float = Field(0.7, gt=0, lt=1)
+    consensus_iou: float = Field(0.5, gt=0, lt=1)
     mosaics: int = Field(300, ge=0)
 
 
@@ -154,7 +154,11 @@ class TrainingConfig(Section):
         lr: peak learning rate.
         drops: fractions of the run at which the learning rate falls to a tenth; null lets it fall to zero along a
             cosine.
+        warmup_steps: updates of the weights over which the learning rate first rises from a third to the whole along a
+            line (the code of MIST; Goyal et al., 2017, section 2.2).
         weight_decay: decoupled for AdamW, L2 for SGD.
+        bias_lr_factor: factor of the learning rate for biases, which then have no weight decay (2 in Fast R-CNN and in
+            OICR, PCL and MIST, 1 in WSDDN); null trains them as all other weights.
         precision: accelerate's mixed precision.
         workers: processes that read images or maps ahead; 0 reads in the main process.
         monitor: a split to evaluate after every epoch. The scores are only reported: nothing is chosen by them.
@@ -167,7 +171,9 @@ class TrainingConfig(Section):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = None
+    warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(1e-4, ge=0)
+    bias_lr_factor: Annotated[float, Field(gt=0)] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     workers: int = Field(0, ge=0)
     monitor: str | None = None
@@ -305,9 +311,9 @@ def parse(settings: Mapping[str, Any], source: str) -> Config:
     """
     head = settings.get("head")
     kind = head.get("kind") if isinstance(head, Mapping) else None
-    if kind is None:
+    if not isinstance(kind, str):
         raise BoxlessError(f"{source} does not fit:\n  head.kind: missing; there are {', '.join(HEADS)}")
-    return check_settings(config_with(str(kind)), settings, source)
+    return check_settings(config_with(kind), settings, source)
 
 
 def check_settings(section: type[S], settings: Mapping[str, Any], source: str) -> S:
@@ -345,8 +351,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise BoxlessError(f"{file}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BoxlessError(f"{file}: not valid YAML ({error})") from None
+    except Exception as error:  # A tag such as !!timestamp raises any error where its value does not fit.
+        raise BoxlessError(f"{file}: not valid YAML ({in_one_line(error)})") from None
     if not isinstance(content, dict):
         raise BoxlessError(f"{file}: expected keys and values, such as `training: {{epochs: 8}}`")
     return content
@@ -358,7 +364,7 @@ def _option(text: str) -> dict[str, Any]:
         raise BoxlessError(f"'{text}' is no setting: write key=value, such as training.epochs=8")
     try:
         nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except Exception:  # As in `read_yaml`.
         raise BoxlessError(f"'{text}': the value is not valid YAML") from None
     if isinstance(nested, str):
         # YAML 1.1 reads 1e-4 as a string; what a person means is a number.

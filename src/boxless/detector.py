@@ -9,12 +9,11 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
 from boxless.config import Config
-from boxless.devices import full_width, one_thread_per_image
+from boxless.devices import default_device, full_width, one_thread_per_image
 from boxless.features import Batch, FeatureStore, Item, View, collate, views_of
 from boxless.files import expand_user
 from boxless.images import read_image
@@ -106,9 +105,8 @@ class Detector:
         folder = expand_user(run)
         manifest, config = read_manifest(folder), read_config(folder)
         network = load_network(folder, config, manifest)
-        return cls(
-            network, config, manifest["classes"], torch.device(device or PartialState().device), folder.resolve().name
-        )
+        where = default_device() if device is None else torch.device(device)
+        return cls(network, config, manifest["classes"], where, folder.resolve().name)
 
     def with_views(self, views: Sequence[View]) -> "Detector":
         """The same detector with other test views."""

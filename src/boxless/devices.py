@@ -1,12 +1,66 @@
-"""Torch's threads and float32 arithmetic while work on a device lasts; what is specific to a vendor's CPU is here."""
+"""The device, and torch's threads and float32 arithmetic while work on it lasts; what is specific to a vendor's CPU."""
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
 import torch
+from accelerate import PartialState
 
+from boxless.errors import BoxlessError
 from boxless.process import ProcessSetting
+
+logger = logging.getLogger(__name__)
+
+
+def default_device() -> torch.device:
+    """The device that accelerate finds for this process.
+
+    Raises:
+        BoxlessError: see `launch_errors`.
+    """
+    with launch_errors():
+        return torch.device(PartialState().device)
+
+
+@contextmanager
+def launch_errors() -> Iterator[None]:
+    """Let accelerate join the processes of a run within the block, where LOCAL_RANK tells that there are some.
+
+    torchrun and `accelerate launch` set it for the processes that they start, and four more variables.
+
+    Raises:
+        BoxlessError: the variables do not fit together, for example as one was left in the environment, or the
+            processes cannot be joined.
+    """
+    if os.environ.get("LOCAL_RANK", "-1") != "-1":
+        _check_ranks()
+    try:
+        yield
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BoxlessError(
+            f"accelerate cannot use the device or the processes of the environment ({reason}); "
+            "unset what another launcher left there, such as LOCAL_RANK, WORLD_SIZE or ACCELERATE_USE_DEEPSPEED"
+        ) from error
+
+
+def _check_ranks() -> None:
+    numbers = {name: os.environ.get(name, "") for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_PORT")}
+    wrong = [name for name, number in numbers.items() if not number.isdecimal()]
+    wrong += [] if os.environ.get("MASTER_ADDR") else ["MASTER_ADDR"]
+    if not wrong and int(numbers["RANK"]) >= int(numbers["WORLD_SIZE"]):
+        wrong = ["RANK", "WORLD_SIZE"]
+    if wrong:
+        raise BoxlessError(
+            "LOCAL_RANK is set, as if torchrun had started this process, but these are missing or do not fit: "
+            f"{', '.join(wrong)}; unset LOCAL_RANK, or start with torchrun or accelerate launch"
+        )
+    if not torch.distributed.is_initialized():
+        rank, count = int(numbers["RANK"]) + 1, numbers["WORLD_SIZE"]
+        logger.info("Process %d of %s, as RANK and WORLD_SIZE say: joining the others", rank, count)
 
 
 @contextmanager

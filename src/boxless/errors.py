@@ -11,3 +11,8 @@ class ImageError(BoxlessError):
 
 class CancelledError(BoxlessError):
     """A training that a callback stopped; the same call resumes it."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error of a library says, which may be many lines, in one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]

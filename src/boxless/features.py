@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boxless.backbones import BACKBONES, Backbone, Hypercolumns, fingerprint, folded, normalised
-from boxless.cache import entry, load_array, open_store, save_array
+from boxless.cache import entry, find_arrays, load_array, open_store, save_array
 from boxless.config import BackboneConfig, ViewConfig
 from boxless.devices import one_thread_per_image
 from boxless.images import read_image
@@ -174,8 +174,8 @@ def to_pixels(image: NDArray[np.uint8], view: View, mean: Sequence[float], std: 
 class FeatureStore:
     """Feature maps of the frozen part of a backbone, keyed by image content, view and weights.
 
-    Maps lie on disk in half precision, one file a view, and are memory-mapped, so that memory does not grow with their
-    number. Where nothing is frozen, nothing is stored: `load` then gives the pixels themselves.
+    Maps lie on disk in half precision, one file a view, and are read when they are needed, so that memory does not grow
+    with their number. Where nothing is frozen, nothing is stored: `load` then gives the pixels themselves.
 
     Args:
         backbone: for the pixels' mean and deviation.
@@ -220,7 +220,7 @@ class FeatureStore:
         return folded(self._frozen).to(memory_format=torch.channels_last)
 
     def compute(self, images: Mapping[str, Path], views: Sequence[View]) -> dict[Path, str]:
-        """Extract and cache the maps that are missing; where nothing is frozen, only check that the images can be read.
+        """Extract and cache the maps that are missing or damaged; where nothing is frozen, only check the images.
 
         Images go through the network one by one, so that a map does not depend on which others were missing.
 
@@ -233,11 +233,10 @@ class FeatureStore:
         """
         if not self.cached:
             return _unreadable(images)
-        missing = {
-            path: [(self._entry(key, view), view) for view in views if not self._entry(key, view).exists()]
-            for key, path in images.items()
-        }
-        todo = [path for path, entries in missing.items() if entries]
+        entries = {path: [(self._entry(key, view), view) for view in views] for key, path in images.items()}
+        whole = find_arrays([file for pairs in entries.values() for file, _ in pairs])
+        missing = {path: [pair for pair in pairs if pair[0] not in whole] for path, pairs in entries.items()}
+        todo = [path for path, pairs in missing.items() if pairs]
         skipped: dict[Path, str] = {}
 
         def work(path: Path) -> None:
@@ -257,7 +256,7 @@ class FeatureStore:
         """The cached map of a view, (C, h, w) float16; or the view's pixels, float32, where nothing is frozen."""
         if not self.cached:
             return self.extract(read_image(path), view)
-        return torch.from_numpy(np.array(load_array(self._entry(key, view))))
+        return torch.from_numpy(load_array(self._entry(key, view)))
 
     def _entry(self, key: str, view: View) -> Path:
         if view not in self._folders:

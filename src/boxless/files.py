@@ -12,6 +12,8 @@ from typing import IO, Any
 
 from boxless.errors import BoxlessError
 
+DISK_ERRORS = frozenset({errno.EIO, errno.ENODEV, errno.ENOSPC, errno.EROFS, errno.ESTALE})
+"""Numbers of errors of a disk that fails, is full or is gone, wherever they occur."""
 STDOUT = frozenset({"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 """Names of standard output."""
 
@@ -23,7 +25,7 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file in the folder of `path`, and rename it to `path` when the block ends without an error.
+    """Open a temporary file in the folder of `path`, which becomes `path` when the block ends without an error.
 
     `~` is the user's home. A link stays, and the file it leads to is written so. What is no regular file, such as a
     named pipe or a device, is written to directly; `-` is standard output.
@@ -42,14 +44,39 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
         # Random, so that no other process or machine writes to it, and short enough for every file system.
         temporary = path.with_name(f".{uuid.uuid4().hex}")
         try:
-            with temporary.open("wb") as file:
+            unnamed = _open_unnamed(path.parent)
+            with unnamed or temporary.open("wb") as file:
                 yield file
+                if unnamed:
+                    file.flush()
+                    # Without a folder's descriptor Python links the link itself.
+                    os.link(_link_to(file), temporary, src_dir_fd=file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _open_unnamed(folder: Path) -> IO[bytes] | None:
+    """Open a new file without a name, which vanishes with a process that is killed; None where there are none such.
+
+    Linux has them on most file systems (`O_TMPFILE` in open(2)).
+    """
+    try:
+        file = os.fdopen(os.open(folder, os.O_WRONLY | getattr(os, "O_TMPFILE", 0), 0o666), "wb")
+    except OSError:
+        return None
+    if os.path.lexists(_link_to(file)):
+        return file
+    file.close()
+    return None
+
+
+def _link_to(file: IO[bytes]) -> str:
+    """The link through which an open file gets a name."""
+    return f"/proc/self/fd/{file.fileno()}"
 
 
 def _is_special(path: Path) -> bool:
@@ -74,11 +101,17 @@ def _write_through(path: Path) -> Iterator[IO[bytes]]:
 def write_text(path: Path, text: str) -> None:
     """Write text atomically, in UTF-8; surrogate escapes of file names that are not UTF-8 become their bytes again.
 
+    A text with other surrogates, which JSON may hold, has `\\udXXX` for all of them.
+
     Raises:
         BoxlessError: the disk is full or not writable.
     """
+    try:
+        content = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        content = text.encode("utf-8", "backslashreplace")
     with write_whole(path) as file:
-        file.write(text.encode("utf-8", "surrogateescape"))
+        file.write(content)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -91,6 +124,28 @@ def write_json(path: Path, content: Any) -> None:
     with write_whole(path) as file:
         # In JSON that is the character itself.
         file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def check_writable(path: Path) -> None:
+    """Fail before the work whose result would be written to `path`; nothing is written.
+
+    Raises:
+        BoxlessError: `path` is a folder, or its own folder cannot be made or written.
+    """
+    path = expand_user(path)
+    if str(path) in STDOUT or _is_special(path):
+        return
+    target = Path(os.path.realpath(path))
+    folder = next(folder for folder in target.parents if folder.exists())
+    number = 0
+    if target.is_dir():
+        number = errno.EISDIR
+    elif not folder.is_dir():
+        number = errno.ENOTDIR
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    if number:
+        raise unwritable(path, OSError(number, os.strerror(number)))
 
 
 def unwritable(path: Path, error: OSError) -> BoxlessError:

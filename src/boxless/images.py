@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from boxless.errors import ImageError
+from boxless.errors import ImageError, in_one_line
 from boxless.files import write_whole
 from boxless.image_files import can_read_avif, find_heif
 
@@ -36,16 +36,13 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", *(("AVIF",) if can_read_
 MIN_SIDE = 8
 """Pixels; images with a shorter side are refused, as there is nothing to localise."""
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""How a viewer turns the stored pixels for each EXIF orientation but 1 (EXIF 2.3, tag 274)."""
+_TURNS = {2: (1, 0, 0), 3: (1, 1, 0), 4: (0, 1, 0), 5: (0, 0, 1), 6: (1, 0, 1), 7: (1, 1, 1), 8: (0, 1, 1)}
+"""How a viewer turns the stored pixels for each EXIF orientation but 1 (EXIF 2.3, tag 274).
+
+Whether columns are reversed, rows are, and both are exchanged before that.
+"""
+_STRIP = 2**20
+"""Pixels that are converted at a time: of the largest image allowed, one copy alone takes 350 MB."""
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 _open_lock = threading.Lock()
@@ -99,9 +96,13 @@ def _decode(source: Path | BytesIO, name: str, most: float) -> NDArray[np.uint8]
 def to_array(pil: Image.Image) -> NDArray[np.uint8]:
     """Convert a Pillow image as `read_image` does: (height, width, 3) uint8, RGB."""
     pil.load()
+    image = _to_rgb(pil)
     # Not Pillow's `exif_transpose`: it writes the EXIF anew, which fails for a value that is wrong elsewhere in it.
-    turn = _TURNS.get(_orientation(pil.getexif))
-    return _to_rgb(pil if turn is None else pil.transpose(turn))
+    if turn := _TURNS.get(_orientation(pil.getexif)):
+        mirrored, upside_down, exchanged = turn
+        image = image.swapaxes(0, 1) if exchanged else image
+        image = np.ascontiguousarray(image[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
+    return image
 
 
 class Header(NamedTuple):
@@ -163,7 +164,7 @@ def _opened(source: Path | BytesIO, name: str, most: float) -> Iterator[Image.Im
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: more than {most:,} pixels, too many to decode safely; scale it down") from None
     except Exception as error:  # Damaged bytes can raise any error in a decoder, such as TypeError.
-        raise ImageError(f"{name}: cannot be decoded ({error}); replace it") from error
+        raise ImageError(f"{name}: cannot be decoded ({in_one_line(error)}); replace it") from error
 
 
 def _open(source: Path | BytesIO) -> Image.Image:
@@ -204,17 +205,35 @@ def _why_unidentified(source: Path | BytesIO) -> str:
 
 
 def _to_rgb(pil: Image.Image) -> NDArray[np.uint8]:
-    if pil.mode.startswith(("I", "F")):
-        values = np.asarray(pil, np.float32)
-        # The file does not record the value of white: 1 for fractions, and cameras store 10, 12 or 14 bits in 16.
-        whites = (*((1,) if pil.mode == "F" else ()), 255, 1023, 4095, 16383)
-        white = next((white for white in whites if values.max(initial=0) <= white), 65535)
-        grey = np.clip(values * (255 / white), 0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if pil.has_transparency_data:
-        pil = pil.convert("RGBA")
-        pil = Image.alpha_composite(Image.new("RGBA", pil.size, "white"), pil)
-    return np.array(pil.convert("RGB"))
+    convert = _grey(pil) if pil.mode.startswith(("I", "F")) else _opaque if pil.has_transparency_data else _plain
+    image = np.empty((pil.height, pil.width, 3), np.uint8)
+    for top, strip in _strips(pil):
+        image[top : top + strip.height] = convert(strip)
+    return image
+
+
+def _strips(pil: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Parts of an image from top to bottom, each with the row that it begins with."""
+    rows = max(1, _STRIP // max(1, pil.width))
+    for top in range(0, pil.height, rows):
+        yield top, pil.crop((0, top, pil.width, min(top + rows, pil.height)))
+
+
+def _plain(pil: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(pil.convert("RGB"))
+
+
+def _opaque(pil: Image.Image) -> NDArray[np.uint8]:
+    pil = pil.convert("RGBA")
+    return _plain(Image.alpha_composite(Image.new("RGBA", pil.size, "white"), pil))
+
+
+def _grey(pil: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
+    largest = np.max([np.asarray(strip, np.float32).max(initial=0) for _, strip in _strips(pil)], initial=0)
+    # The file does not record the value of white: 1 for fractions, and cameras store 10, 12 or 14 bits in 16.
+    whites = (*((1,) if pil.mode == "F" else ()), 255, 1023, 4095, 16383)
+    white = next((white for white in whites if largest <= white), 65535)
+    return lambda strip: np.clip(np.asarray(strip, np.float32) * (255 / white), 0, 255).astype(np.uint8)[:, :, None]
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:

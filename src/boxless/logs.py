@@ -5,8 +5,11 @@ configuration Python prints warnings only. The command line calls `log_to_consol
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from boxless.errors import BoxlessError
 from boxless.progress import console
 from boxless.structures import Dataset
 
@@ -45,6 +48,15 @@ def log_warnings(dataset: Dataset) -> Dataset:
     for warning in dataset.warnings:
         logger.warning("%s", warning)
     return dataset
+
+
+@contextmanager
+def copies() -> Iterator[None]:
+    """Write copies of results within the block: one that cannot be written is a warning."""
+    try:
+        yield
+    except BoxlessError as error:
+        logger.warning("A copy is missing: %s", error)
 
 
 def log_skipped(skipped: dict[Path, str]) -> None:

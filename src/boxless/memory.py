@@ -1,7 +1,18 @@
-"""Memory that the process no longer uses goes back to the operating system."""
+"""How much memory the process has used, and giving back to the operating system what it no longer uses."""
 
 import contextlib
 import ctypes
+import sys
+
+
+def peak_memory() -> float:
+    """Most memory that this process has used so far, in bytes; NaN on systems that do not tell."""
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
+    # macOS counts bytes, others kibibytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
 
 
 def release_memory() -> None:

@@ -9,12 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from boxless.cache import save_array
 from boxless.detector import Detector
 from boxless.errors import BoxlessError
 from boxless.export import FORMATS
 from boxless.export.common import Names
-from boxless.files import expand_user, write_text
+from boxless.files import expand_user, write_text, write_whole
 from boxless.image_files import scan_images
 from boxless.images import write_image
 from boxless.structures import Detections
@@ -100,7 +99,8 @@ def heatmaps(
             overlay = draw_heatmap(pixels, maps.maps[detector.classes.index(class_name)], colormap)
         name = names.name(path)
         write_image(out / OVERLAYS / f"{name}.jpg", overlay)
-        save_array(out / "maps" / f"{name}.npy", maps.maps)
+        with write_whole(out / "maps" / f"{name}.npy") as file:
+            np.save(file, maps.maps)
         overlays.extend([_small(overlay)] if len(overlays) < SHEET else [])
     _check_any(files, skipped)
     write_text(out / "maps" / "classes.txt", "\n".join(detector.classes) + "\n")

@@ -5,9 +5,10 @@ import importlib.metadata
 import json
 import os
 import platform
+import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -19,12 +20,12 @@ from torch.optim import Optimizer
 
 from boxless.backbones import Backbone, create_backbone
 from boxless.config import Config, parse, read_yaml
-from boxless.errors import BoxlessError
+from boxless.errors import BoxlessError, in_one_line
 from boxless.files import write_json, write_text, write_whole
 from boxless.methods import Model
 from boxless.structures import Dataset
 
-FORMAT = 5
+FORMAT = 6
 """Of the run folder; raised whenever an older Boxless could not read a newer folder or the other way round."""
 
 WEIGHTS = "weights.safetensors"
@@ -33,6 +34,17 @@ CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 HISTORY = "history.jsonl"
 CHECKPOINT = "checkpoint.pt"
+
+_KINDS = {
+    "method": str,
+    "supervision": str,
+    "classes": list,
+    "data": dict,
+    "weights": dict,
+    "seconds": dict,
+    "finished": bool,
+}
+"""What is read of every manifest."""
 
 
 @dataclass(frozen=True)
@@ -109,21 +121,34 @@ def load_network(run: Path, config: Config, manifest: Mapping[str, Any]) -> Netw
     bare = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": "none"})})
     network = build_network(bare, len(manifest["classes"]))
     state: dict[str, torch.Tensor] = {}
-    for part, name in manifest["files"].items():
-        try:
-            state |= {f"{part}.{key}": tensor for key, tensor in load_file(run / name).items()}
-        except FileNotFoundError:
+    for part, file in _weight_files(run, manifest).items():
+        if not file.is_file():
             raise BoxlessError(
-                f"{run / name}: missing; a run folder is moved as a whole, with the folder it lies in if it is part of "
+                f"{file}: missing; a run folder is moved as a whole, with the folder it lies in if it is part of "
                 "another run"
-            ) from None
+            )
+        try:
+            state |= {f"{part}.{key}": tensor for key, tensor in load_file(file).items()}
         except (SafetensorError, OSError) as error:
-            raise BoxlessError(f"{run / name}: does not load ({str(error)[:300]}); train again") from None
+            raise BoxlessError(f"{file}: does not load ({in_one_line(error)}); train again") from None
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise BoxlessError(f"{run}: weights of another network ({str(error)[:300]}); train again") from None
+        raise BoxlessError(f"{run}: weights of another network ({in_one_line(error)}); train again") from None
     return network
+
+
+def _weight_files(run: Path, manifest: Mapping[str, Any]) -> dict[str, Path]:
+    """The files of weights, by the part of the network that they hold.
+
+    Raises:
+        BoxlessError: there are none, or one is neither in the run folder nor in the run that it is a part of.
+    """
+    files = manifest.get("files")
+    for name in files.values() if isinstance(files, dict) else (None,):
+        if not isinstance(name, str) or PurePath(name).is_absolute() or ".." in PurePath(name).parts[1:]:
+            raise BoxlessError(f"{run / MANIFEST}: names no weights of this run ({str(name)[:100]!r}); train again")
+    return {part: run / name for part, name in manifest["files"].items()}
 
 
 def save_weights(module: nn.Module, file: Path, leave_out: Collection[str] = ()) -> None:
@@ -235,20 +260,23 @@ def read_manifest(run: Path) -> dict[str, Any]:
     """
     path = run / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path.read_text(encoding="utf-8"))
         form = manifest["format"]
     except (FileNotFoundError, NotADirectoryError):
         raise BoxlessError(
             f"{run}: not a run folder: it has no {MANIFEST}; boxless train ... --out {run} makes one"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BoxlessError(f"{path}: damaged ({error}); train again") from None
     if form != FORMAT:
-        made_by = manifest.get("versions", {}).get("boxless", "another version")
+        made_with = manifest.get("versions")
+        made_by = made_with.get("boxless") if isinstance(made_with, dict) else "another version"
         raise BoxlessError(
             f"{run}: a run folder of format {form}, made by Boxless {made_by}; this version reads format {FORMAT}. "
             "Install that version, or train again"
         )
+    if wrong := [key for key, kind in _KINDS.items() if not isinstance(manifest.get(key), kind)]:
+        raise BoxlessError(f"{path}: damaged (missing, or of another kind: {', '.join(wrong)}); train again")
     return dict(manifest)
 
 
@@ -267,15 +295,19 @@ def read_checkpoint(run: Path, model: nn.Module, optimizer: Optimizer) -> int:
     Raises:
         BoxlessError: the checkpoint is damaged.
     """
-    if not (run / CHECKPOINT).exists():
-        return 0
     try:
+        with zipfile.ZipFile(run / CHECKPOINT) as archive:
+            # A compressed one, which PyTorch does not write, may be many times as large as its file.
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("it is compressed")
         state = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        return int(state["epochs"])
+    except FileNotFoundError:
+        return 0
     except Exception as error:
-        raise BoxlessError(f"{run / CHECKPOINT}: damaged ({str(error)[:200]}); delete it to start anew") from None
-    return int(state["epochs"])
+        raise BoxlessError(f"{run / CHECKPOINT}: damaged ({in_one_line(error)}); delete it to start anew") from None
 
 
 def write_history(run: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -284,9 +316,34 @@ def write_history(run: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:
-    """The rows of `write_history`; none where there are none yet."""
+    """The rows of `write_history`; none where there are none yet.
+
+    Raises:
+        BoxlessError: the file is damaged.
+    """
     path = run / HISTORY
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    try:
+        rows = [read_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not all(isinstance(row[key], int | float) for row in rows for key in ("epoch", "seconds")):
+            raise ValueError("an epoch without numbers")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BoxlessError(f"{path}: damaged ({error}); delete it, it only records past epochs") from None
+    return rows
+
+
+def read_json(text: str) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: it is not JSON, which has no NaN and no infinity.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it holds {constant}")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def dataset_digest(dataset: Dataset, keys: Sequence[str]) -> str:

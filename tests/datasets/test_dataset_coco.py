@@ -260,3 +260,14 @@ def test_a_folder_of_images_in_another_layout_is_named(tmp_path):
     warning = "folders of images without a COCO file, not read; give their path to read them: 1 (test)"
     assert warning in dataset.warnings
     assert dataset.summary == "COCO, 1 image, 2 classes, 1 folders of images without a COCO file"
+
+
+@pytest.mark.parametrize("odd", [[7], {}, None, "x"])
+def test_categories_and_numbers_of_odd_kinds_are_no_traceback(tmp_path, odd):
+    categories = [{"id": 2, "name": "zebra", "supercategory": odd}, {"id": 7, "name": "dog", "supercategory": "none"}]
+    annotations = [box(1, 7, [10, 20, 30, 40]), box(1, odd, [10, 20, 30, 40])]
+    file = write_coco(tmp_path / "val.json", ["a.jpg"], annotations, categories)
+    touch(tmp_path / "a.jpg")
+    dataset = load_dataset(file)
+    assert dataset.classes == ("zebra", "dog") and dataset.samples[0].tags == {1}
+    assert "annotations of a category that is not listed, left out: 1 (image 1)" in dataset.warnings

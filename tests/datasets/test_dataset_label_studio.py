@@ -107,3 +107,13 @@ def test_damaged_json_is_an_error_that_names_it(tmp_path):
     (tmp_path / "tasks.json").write_text('[{"data": {')
     with pytest.raises(BoxlessError, match=r"tasks.json: cannot be read as JSON"):
         load_dataset(tmp_path / "tasks.json")
+
+
+@pytest.mark.parametrize("wrong", [5, True, "text", {"result": []}])
+def test_annotations_that_are_no_list_are_as_none(tmp_path, image, wrong):
+    image(tmp_path / "a.jpg")
+    image(tmp_path / "b.jpg")
+    tasks = (task("a.jpg", [rectangle(10, 25, 20, 37.5)]), task("b.jpg") | {"annotations": wrong, "predictions": wrong})
+    dataset = load_dataset(write(tmp_path / "tasks.json", *tasks))
+    assert [sample.id for sample in dataset.samples] == ["a.jpg"]
+    assert any("tasks without an annotation, left out" in line for line in dataset.warnings)

@@ -80,6 +80,12 @@ def test_many_problems_of_a_kind_are_one_line():
     assert problems.lines() == ("odd: 7 (a, b, c, d, e, ...)", r"even: 1 (gr\udcfcn)")
 
 
+def test_names_that_break_or_control_a_line_are_shown_escaped():
+    problems = Problems()
+    problems.add("files", "a\x0cb\u2028c\x1b[3m \xa0é\udcff\n")
+    assert problems.lines() == ("files: 1 (a\\x0cb\\u2028c\\x1b[3m \xa0é\\udcff\\n)",)
+
+
 def test_problems_of_more_than_half_stop_loading():
     problems = Problems()
     for name in "abc":

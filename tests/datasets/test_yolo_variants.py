@@ -1,5 +1,6 @@
 """YOLO sets as tools export them: without data.yaml, with paths of other machines, with labels that do not match."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,24 @@ def test_paths_of_another_machine_are_found_by_their_end(tmp_path, image, text):
     photo = image(tmp_path / "images" / "train" / "a.jpg")
     files = {"labels/train/a.txt": LABEL, "data.yaml": f"names: [cat, dog]\n{text}"}
     assert_one_cat(write(tmp_path, files | {"list.txt": "D:\\data\\images\\train\\a.jpg\n"}), photo)
+
+
+def test_a_split_that_is_a_folder_far_above_is_not_searched(tmp_path, image, monkeypatch):
+    """It may be the whole disk."""
+    file = tmp_path / "a" / "b" / "data.yaml"
+    image(tmp_path / "a" / "b" / "images" / "x.png")
+    for path, refused in (("../../..", True), ("../..", True), ("/", True), ("..", False), (".", False)):
+        file.write_text(f"names: [cat]\ntrain: {path}\n")
+        if refused:
+            with monkeypatch.context() as patch, pytest.raises(BoxlessError, match="is far above it; give the folder"):
+                # The package has a function of the module's name.
+                patch.setattr(
+                    sys.modules["boxless.datasets.yolo"], "scan_images", lambda *_: pytest.fail("it is searched")
+                )
+                load_dataset(file)
+        else:
+            with pytest.raises(BoxlessError, match="none of the 1 usable image"):
+                load_dataset(file)
 
 
 def test_names_are_as_written(tmp_path, image):

@@ -48,5 +48,5 @@ def test_a_run_starts_from_the_seed(demo: Path, tmp_path: Path, monkeypatch: pyt
     assert sum(count["all"] for count in counts) == sum(len(one.labels) for one in boxes)
     # The detector does not need the seed; another training does.
     assert len(boxless.Detector.load(run).predict(dataset.samples[0].path, threshold=0))
-    with pytest.raises(boxless.BoxlessError, match="seed 'otsu' is unknown; there are cam"):
+    with pytest.raises(boxless.BoxlessError, match="seed 'otsu' is unknown; there are cam, local_cam"):
         boxless.train(demo, tmp_path / "other", split="train", options=["pseudo_labels.seed=otsu"])

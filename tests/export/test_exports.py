@@ -144,12 +144,44 @@ def test_csv_rows(tmp_path: Path) -> None:
         assert [float(row[key]) for key in ("xmin", "ymin", "xmax", "ymax")] == pytest.approx(box, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("root", "served", "outside"),
+    [
+        (None, ["in/a.jpg", "in/b.jpg", "TMP/other/c.jpg", "TMP/other/d.jpg"], "2 image(s) are not below TMP/here,"),
+        (".", ["in/a.jpg", "in/b.jpg", "TMP/other/c.jpg", "TMP/other/d.jpg"], "2 image(s) are not below TMP/here,"),
+        ("..", ["here/in/a.jpg", "here/in/b.jpg", "other/c.jpg", "other/d.jpg"], ""),
+        ("/", ["TMP/here/in/a.jpg", "TMP/here/in/b.jpg", "TMP/other/c.jpg", "TMP/other/d.jpg"], ""),
+    ],
+)
+def test_label_studio_paths_start_in_its_document_root(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    root: str | None,
+    served: list[str],
+    outside: str,
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT", raising=False)
+    if root is not None:
+        monkeypatch.setenv("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT", root)
+    given = (Path("in/a.jpg"), tmp_path / "here/in/b.jpg", Path("../other/c.jpg"), tmp_path / "other/d.jpg")
+    with caplog.at_level("WARNING", logger="boxless"):
+        file = FORMATS["label-studio"](tmp_path, [(path, detected([], (7, 9))) for path in given], CLASSES, "first")
+    top = tmp_path.as_posix()
+    addresses = [f"/data/local-files/?d={path.replace('TMP', top.lstrip('/'))}" for path in served]
+    assert [task["data"]["image"] for task in json.loads(file.read_text())] == addresses
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == bool(outside) and all(outside.replace("TMP", top) in message for message in messages)
+
+
 def test_label_studio_boxes_are_in_percent_of_the_image(tmp_path: Path) -> None:
     images = [*PREDICTIONS, (Path("/über all/x?&.jpg"), detected([], (7, 9)))]
     path = FORMATS["label-studio"](tmp_path, iter(images), CLASSES, "first")
     one, other, none, odd = json.loads(path.read_text())
-    assert one["data"] == {"image": "/data/local-files/?d=a/one.jpg"}
-    assert odd["data"] == {"image": "/data/local-files/?d=%C3%BCber%20all/x%3F%26.jpg"}
+    assert one["data"] == {"image": "/data/local-files/?d=a/one.jpg", "path": str(Path.cwd() / "a/one.jpg")}
+    assert odd["data"] == {"image": "/data/local-files/?d=%C3%BCber%20all/x%3F%26.jpg", "path": "/über all/x?&.jpg"}
     (prediction,) = one["predictions"]
     assert (prediction["model_version"], prediction["score"]) == ("first", 0.75)
     whole, small = prediction["result"]

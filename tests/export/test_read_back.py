@@ -94,3 +94,13 @@ def test_csv_and_lists_hold_the_bytes_of_a_name(tmp_path):
         FORMATS[name](tmp_path / "out", made, CLASSES, "model")
     for file in ("predictions.csv", "images.txt"):
         assert b"/photos/caf\xe9 %20.jpg" in (tmp_path / "out" / file).read_bytes()
+
+
+def test_tasks_are_read_back_where_neither_they_nor_the_current_folder_are_near_the_images(tmp_path, monkeypatch):
+    made = predictions(tmp_path / "a" / "b" / "c" / "d" / "e" / "f", ("one.jpg", "two.jpg", "none.jpg", "three.jpg"))
+    monkeypatch.chdir(made[0][0].parent)
+    file = FORMATS["label-studio"](
+        tmp_path / "out", [(Path(path.name), found) for path, found in made], CLASSES, "model"
+    )
+    monkeypatch.chdir("/")
+    assert_same(load_dataset(file), made, 1e-3)

@@ -1,6 +1,7 @@
 """WSDDN's two streams and the detector around them, against the papers' equations."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,12 +114,15 @@ def test_the_temperature_divides_the_detection_logits(head: MILHead):
     torch.testing.assert_close(head(regions, None, [5])[0], expected)
 
 
-def test_new_layers_are_small():
+@pytest.mark.parametrize("deviation", [0.01, 0.001])
+def test_new_layers_are_small(deviation: float):
     torch.manual_seed(0)
-    head = MILHead(512, 20, 2.0)
-    for layer in (head.classify, head.detect):
-        assert 0.009 < layer.weight.std() < 0.011
-        assert layer.bias is None or not layer.bias.any()
+    config = MILConfig(hidden=(512,), deviation=deviation, refinement=RefinementConfig(stages=1))
+    model = MILDetector(backbone(), nn.Sequential(), config, 20)
+    assert model.refinement is not None and MILConfig().deviation == 0.01
+    for layer in (model.head.classify, model.head.detect, model.refinement.stages[0]):
+        assert 0.9 * deviation < layer.get_parameter("weight").std() < 1.1 * deviation
+        assert layer is model.head.detect or not layer.get_parameter("bias").any()
 
 
 def test_scores_are_in_single_precision_whatever_the_features(head: MILHead):
@@ -240,6 +244,25 @@ def test_with_refinement_the_image_loss_is_the_mean_over_classes():
     torch.testing.assert_close(losses(model, batch)["image labels"], total / batch.image_labels.numel())
 
 
+@pytest.mark.parametrize("refinement", [None, RefinementConfig(stages=1)])
+def test_a_background_class_is_one_more_class_that_no_image_shows(refinement: RefinementConfig | None):
+    plain = PLAIN.model_copy(update={"dropout": 0.0, "refinement": refinement})
+    model, rows = make(plain.model_copy(update={"background": True})), [item(90, 70), item(60, 90, 12)]
+    # A model of four classes, of which the last is absent from all images, is trained alike.
+    torch.manual_seed(0)
+    other = MILDetector(backbone(), nn.Sequential(), plain.model_copy(update={"refinement": None}), 4).eval()
+    other.load_state_dict({name: value for name, value in model.state_dict().items() if "refinement" not in name})
+    larger = [replace(row, image_labels=torch.tensor([1.0, 0, float("nan"), 0])) for row in rows]
+    expected = losses(other, collate(larger))["image labels"]
+    found = losses(model, collate(rows))["image labels"]
+    torch.testing.assert_close(found, expected if refinement is None else expected / 4)
+    for own, reference in zip(outputs(model, *rows), outputs(other, *larger), strict=True):
+        torch.testing.assert_close(own.image_scores, reference.image_scores[:3])
+        assert own.proposal_scores is not None and reference.proposal_scores is not None
+        if refinement is None:
+            torch.testing.assert_close(own.proposal_scores, reference.proposal_scores[:, :3])
+
+
 def test_the_spatial_regulariser_is_weighted_and_averaged_over_images():
     config = PLAIN.model_copy(update={"dropout": 0.0, "spatial_weight": 0.25})
     model, rows = make(config), [item(90, 70), item(60, 90, 12)]
@@ -272,6 +295,30 @@ def test_proposals_are_sampled_in_training_alone():
     found = outputs(model, *rows)
     assert counts.pop() == [31, 5]
     assert [view.proposal_scores.shape for view in found if view.proposal_scores is not None] == [(31, 3), (5, 3)]
+
+
+def test_proposals_on_the_same_cells_are_trained_once_and_all_are_scored():
+    model, counts, row = make(PLAIN.model_copy(update={"distinct": True, "dropout": 0.0})), [], item(90, 70, 30)
+    assert row.boxes is not None
+    cells = torch.unique((row.boxes / 16).round(), dim=0)
+    cells = cells[(cells[:, 2:] > cells[:, :2]).all(dim=1)] * 16 + torch.tensor([0, 0, 1, 1])
+    twice, once = replace(row, boxes=torch.cat([cells, cells + 3])), replace(row, boxes=cells)
+    model.head.register_forward_hook(lambda layer, inputs, result: counts.append(list(inputs[2])))
+    torch.testing.assert_close(losses(model, collate([twice])), losses(model, collate([once])))
+    assert counts == [[len(cells)]] * 2
+    assert len(outputs(model, twice)[0].proposal_scores) == 2 * len(cells)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_losses_and_scores_in_bfloat16_are_close_to_those_in_float32(name: str):
+    model, rows = make(ALL[name].model_copy(update={"dropout": 0.0})), [item(90, 70), item(60, 90, 12)]
+    expected = losses(model, collate(rows))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = losses(model, collate(rows))
+        (scored,) = outputs(model, rows[0])
+    for key, loss in expected.items():
+        assert found[key].dtype == torch.float32 and found[key].item() == pytest.approx(loss.item(), rel=0.3)
+    assert scored.proposal_scores is not None and scored.proposal_scores.isfinite().all()
 
 
 def test_a_sample_is_drawn_anew_at_every_step():

@@ -40,6 +40,34 @@ def test_the_top_proposal_of_every_present_class_is_mined_with_its_score():
     torch.testing.assert_close(found.weights, torch.tensor([0.6, 0.8]))
 
 
+def test_a_proposal_is_the_top_of_one_class_only():
+    # The third proposal is the best of both; the second class takes its next best. With one proposal it gets none.
+    scores = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.9, 0.8]])
+    found = mine_top(BOXES[:3], scores, torch.tensor([1.0, 1]))
+    assert (found.boxes.tolist(), found.labels.tolist()) == (BOXES[[2, 1]].tolist(), [0, 1])
+    torch.testing.assert_close(found.weights, torch.tensor([0.9, 0.4]))
+    assert mine_top(BOXES[:1], scores[:1], torch.tensor([1.0, 1])).labels.tolist() == [0]
+
+
+def slow_top(boxes: Tensor, scores: Tensor, image_labels: Tensor) -> list[tuple[int, int]]:
+    """Rows and classes of OICR's pseudo labels, class by class over the proposals that are left."""
+    found: list[tuple[int, int]] = []
+    for label in torch.nonzero(image_labels == 1).flatten().tolist():
+        free = [row for row in range(len(boxes)) if row not in {used for used, _ in found}]
+        found.append((max(free, key=lambda row: scores[row, label].item()), label))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_top_proposals_equal_a_slow_reference(seed: int):
+    torch.manual_seed(seed)
+    boxes, scores, image_labels = boxes_around_four_places(8, seed), torch.rand(8, 4), torch.tensor([1.0, 1, NAN, 1])
+    found, expected = mine_top(boxes, scores, image_labels), slow_top(boxes, scores, image_labels)
+    assert found.boxes.tolist() == boxes[[row for row, _ in expected]].tolist()
+    assert found.labels.tolist() == [label for _, label in expected]
+    torch.testing.assert_close(found.weights, torch.stack([scores[one] for one in expected]))
+
+
 # K-means of scores.
 
 
@@ -189,18 +217,36 @@ def test_spread_pseudo_labels_by_hand():
     torch.testing.assert_close(found.weights, torch.tensor([0.9, 0.8]))
 
 
-def slow_spread(boxes: Tensor, scores: Tensor, image_labels: Tensor) -> list[tuple[int, int]]:
-    """Rows and classes of MIST's pseudo labels, from algorithm 1."""
+def slow_spread(
+    boxes: Tensor, scores: Tensor, image_labels: Tensor, *, authors_code: bool = False
+) -> list[tuple[int, int]]:
+    """Rows and classes of MIST's pseudo labels.
+
+    A proposal is compared with those kept of the ones that score higher, as in algorithm 1 of the paper, or with all of
+    them, as in the authors' code.
+    """
     found = []
     for label, present in enumerate(image_labels.tolist()):
         if present == 1:
             order = sorted(range(len(boxes)), key=lambda row: -scores[row, label].item())
             kept: list[int] = []
-            for row in order[: int(np.ceil(0.15 * len(boxes)))]:
-                if all(overlap(boxes[row], boxes[other]) < 0.2 for other in kept):
+            candidates = order[: max(1, int(0.15 * len(boxes)))]
+            for number, row in enumerate(candidates):
+                others = candidates[:number] if authors_code else kept
+                if all(overlap(boxes[row], boxes[other]) < 0.2 for other in others):
                     kept.append(row)
             found += [(row, label) for row in kept]
     return sorted(found, key=lambda one: -scores[one].item())
+
+
+def test_spread_pseudo_labels_are_compared_with_those_kept():
+    # Each overlaps the next by a third. The second is not kept, so the third is; the authors' code would drop it.
+    chain = torch.tensor([[0.0, 0, 20, 10], [10, 0, 30, 10], [20, 0, 40, 10]])
+    boxes = torch.cat([chain, torch.tensor([[0.0, 50, 9, 59]]).repeat(17, 1)])
+    scores = torch.tensor([0.9, 0.8, 0.7] + [0.01] * 17)[:, None]
+    assert mine_spread(boxes, scores, torch.tensor([1.0])).boxes.tolist() == boxes[[0, 2]].tolist()
+    assert slow_spread(boxes, scores, torch.tensor([1.0])) == [(0, 0), (2, 0)]
+    assert slow_spread(boxes, scores, torch.tensor([1.0]), authors_code=True) == [(0, 0)]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -213,6 +259,7 @@ def test_spread_pseudo_labels_equal_a_slow_reference(seed: int):
     assert found.boxes.tolist() == boxes[[row for row, _ in expected]].tolist()
     assert found.labels.tolist() == [label for _, label in expected]
     torch.testing.assert_close(found.weights, torch.stack([scores[one] for one in expected]))
+    assert set(slow_spread(boxes, scores, image_labels, authors_code=True)) <= set(expected)
 
 
 def test_of_two_classes_on_one_proposal_the_one_of_higher_weight_is_matched():

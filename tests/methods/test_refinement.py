@@ -96,14 +96,21 @@ def test_proposals_of_a_rule_with_bags_share_one_loss(monkeypatch: pytest.Monkey
     assert loss.item() == pytest.approx((bag + background) / 5)
 
 
-def test_images_without_tags_are_trained_as_background_and_the_mean_is_over_images():
+def test_images_without_tags_have_no_part_in_the_loss_and_the_mean_is_over_images():
     refinement, features = make(1), torch.randn(5, 6)
     nothing = torch.zeros(1, 2)
     alone = refinement.losses([features], [BOXES], nothing, [SCORES])
-    logits = refinement.stages[0](features)
-    torch.testing.assert_close(alone["refine 1"], nn.functional.cross_entropy(logits, torch.full((5,), 2)))
-    assert alone["boxes"].item() == 0
+    assert {name: loss.item() for name, loss in alone.items()} == {"refine 1": 0, "boxes": 0}
     tagged = refinement.losses([features], [BOXES], FIRST[None], [SCORES])
     both = refinement.losses([features] * 2, [BOXES] * 2, torch.stack([nothing[0], FIRST]), [SCORES] * 2)
     for name in both:
-        torch.testing.assert_close(both[name], (alone[name] + tagged[name]) / 2)
+        torch.testing.assert_close(both[name], tagged[name] / 2)
+
+
+def test_untagged_images_do_not_outweigh_tagged_ones_while_scores_are_small():
+    """By hand: a tagged image whose pseudo label scores 0.001 beside one without a tag; logits of zero."""
+    refinement = make(1, box_regression=False, ignore=0)
+    logits_of(refinement, 0, [[0.0, 0, 0]] * 5)
+    images = torch.stack([FIRST, torch.zeros(2)])
+    loss = refinement.losses([torch.eye(6)[:5]] * 2, [BOXES] * 2, images, [SCORES / 600] * 2)["refine 1"]
+    assert loss.item() == pytest.approx(0.001 * math.log(3) / 2)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from boxless.methods.roi_pooling import context_regions, mask_region, roi_average_pool, roi_max_pool
+from boxless.methods.roi_pooling import context_regions, distinct_boxes, mask_region, roi_average_pool, roi_max_pool
 
 
 def rounded(value: float) -> int:
@@ -60,6 +60,41 @@ def test_max_pooling_equals_a_slow_reference(side: int, stride: int):
     pairs = [(row, box) for row, view in zip(maps, boxes, strict=True) for box in view.tolist()]
     expected = torch.stack([slow_max_pool(row, box, stride, side) for row, box in pairs])
     torch.testing.assert_close(pooled, expected, rtol=0, atol=0)
+
+
+def test_maps_of_any_precision_are_pooled_in_single_precision():
+    maps, boxes = torch.randn(1, 4, 9, 12).bfloat16(), [random_boxes(10, 192, 144)]
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = roi_max_pool(maps, boxes, 16, 3)
+    assert torch.equal(pooled, roi_max_pool(maps.float(), boxes, 16, 3)) and pooled.dtype == torch.float32
+
+
+def slow_distinct(boxes: Tensor, stride: int) -> list[list[float]]:
+    """The first box of each set of cells, in the order given."""
+    first: dict[tuple[int, ...], list[float]] = {}
+    for left, top, right, bottom in boxes.tolist():
+        pixels = (left, top, right - 1, bottom - 1)
+        first.setdefault(tuple(rounded(pixel / stride) for pixel in pixels), [left, top, right, bottom])
+    return list(first.values())
+
+
+@pytest.mark.parametrize("number", [0, 1, 30, 600])
+@pytest.mark.parametrize("stride", [8, 16])
+def test_boxes_on_the_same_cells_are_one(number: int, stride: int):
+    boxes = random_boxes(number, 100, 80, seed=number)
+    found = distinct_boxes(boxes, stride)
+    assert found.tolist() == slow_distinct(boxes, stride)
+    assert len(found) < number or number < 600
+    assert torch.equal(distinct_boxes(found, stride), found)
+
+
+def test_boxes_on_the_same_cells_have_the_same_features_and_others_have_others():
+    torch.manual_seed(0)
+    maps, boxes = torch.randn(1, 8, 5, 7), random_boxes(600, 100, 80)
+    features = roi_max_pool(maps, [boxes], 16, 7).flatten(1).tolist()
+    kept = roi_max_pool(maps, [distinct_boxes(boxes, 16)], 16, 7).flatten(1).tolist()
+    assert {tuple(row) for row in features} == {tuple(row) for row in kept}
+    assert len(kept) < len(features)
 
 
 def test_right_and_bottom_of_a_box_are_exclusive():

@@ -14,7 +14,7 @@ def ground_truth(*objects: tuple[int, tuple[int, int, int, int], bool]) -> Annot
     )
 
 
-def found(*objects: tuple[int, tuple[int, int, int, int], float]) -> Detections:
+def found(*objects: tuple[int, tuple[float, float, float, float], float]) -> Detections:
     labels, boxes, scores = zip(*objects, strict=True) if objects else ((), (), ())
     return Detections(
         np.array(boxes, np.float32).reshape(-1, 4),
@@ -72,3 +72,12 @@ def test_of_equal_scores_the_first_is_the_best():
 def test_detections_and_annotations_must_pair_up():
     with pytest.raises(ValueError, match="zip"):
         corloc([found()], [], 2)
+
+
+def test_in_the_convention_of_oicr_no_image_is_left_out_and_half_is_not_enough():
+    plain, hard = ground_truth((0, OBJECT, False)), ground_truth((0, OBJECT, True))
+    detections = [found((0, HALF, 1)), found((0, (0, 0, 10, 5.1), 1)), found(), found((0, OBJECT, 1))]
+    annotations = [plain, plain, hard, hard]
+    assert corloc(detections, annotations, 2)[0] == 2 / 2
+    oicr = corloc(detections, annotations, 2, convention="oicr")
+    assert oicr[0] == 2 / 4 and np.isnan(oicr[1])

@@ -89,12 +89,12 @@ def test_an_interrupted_call_is_resumed(
 
 
 def test_partly_written_entries_are_not_used(images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch):
-    def torn(file: object, array: object, **_: object) -> None:
-        file.write(b"\x93NUMPY")  # type: ignore[attr-defined]
+    def torn(content: memoryview) -> bytes:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(np.lib.format, "write_array", torn)
+        # It is computed between the array and the end of the file.
+        patch.setattr("boxless.cache.checksum", torn)
         with pytest.raises(KeyboardInterrupt):
             ProposalStore(CONFIG).compute(images)
     assert [file for file in cache.rglob("*") if file.is_file() and file.name != "settings.json"] == []
@@ -103,6 +103,16 @@ def test_partly_written_entries_are_not_used(images: dict[str, Path], cache: Pat
         ProposalStore(CONFIG).load(key)
     assert ProposalStore(CONFIG).compute(images) == {}
     assert len(ProposalStore(CONFIG).load(key)) > 1
+
+
+def test_damaged_entries_are_computed_anew(images: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]]):
+    ProposalStore(CONFIG).compute(images)
+    whole = {file: file.read_bytes() for file in cache.rglob("*.npy")}
+    damaged = next(iter(whole))
+    damaged.write_bytes(whole[damaged][:-20] + b"\0" + whole[damaged][-19:])
+    ProposalStore(CONFIG).compute(images)
+    assert len(work) == 4 + 1
+    assert {file: file.read_bytes() for file in cache.rglob("*.npy")} == whole
 
 
 def test_broken_images_are_reported_and_the_others_computed(images: dict[str, Path], cache: Path, tmp_path: Path):

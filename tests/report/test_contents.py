@@ -94,10 +94,29 @@ def test_without_data_it_shows_what_the_run_folder_holds(
     full = contents_of(tmp_path / "full.html")
     assert [row["data"] for row in full["evaluations"] + full["diagnoses"]] == ["hostile val"] * 2
     assert full["history"] == bare["history"] != {}
-    (copy / "metrics-x.json").write_text("{")
-    with pytest.raises(BoxlessError, match=r"metrics-x\.json: damaged"):
-        write_report(copy, tmp_path / "damaged.html")
+    for name in ("metrics-x.json", "diagnosis-x.json"):
+        for damaged in (b"{", b"[]", b"\xff", b'{"data": NaN}', b'{"data": "x", "classes": {}}', b"[" * 10**5):
+            (copy / name).write_bytes(damaged)
+            with pytest.raises(BoxlessError, match=rf"{name}: damaged"):
+                write_report(copy, tmp_path / "damaged.html")
+        (copy / name).unlink()
     assert not (tmp_path / "damaged.html").exists()
+
+
+def test_a_damaged_history_is_named_and_may_be_deleted(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "history.jsonl").write_text("{")
+    with pytest.raises(BoxlessError, match=r"history\.jsonl: damaged"):
+        write_report(copy, tmp_path / "report.html")
+    (copy / "history.jsonl").unlink()
+    assert "" not in write_report(copy, tmp_path / "report.html")["history"]
+
+
+def test_a_page_that_cannot_be_written_is_named_before_the_work(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BoxlessError, match=r"report\.html: cannot be written"):
+        write_report(run, tmp_path / "file" / "report.html", "NOWHERE")
 
 
 def test_data_with_tags_only_is_reported_without_boxes(run: Path, data: Path, tmp_path: Path) -> None:

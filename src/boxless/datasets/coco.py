@@ -87,12 +87,13 @@ def _categories(items: list[Any], file: Path) -> dict[int, str]:
 
 def _without_root(names: dict[int, str], content: Mapping[str, list[Any]], problems: Problems) -> dict[int, str]:
     """The categories without Roboflow's root: the supercategory of others, with the name of the project, unused."""
-    used = {item.get("category_id") for item in content["annotations"] if isinstance(item, dict)}
-    parents = {item.get("supercategory") for item in content["categories"]}
+    ids = [to_floats((item.get("category_id"),)) for item in content["annotations"] if isinstance(item, dict)]
+    used = {number for one in ids if one is not None for number in one}
+    parents = {str(item.get("supercategory")) for item in content["categories"]}
     roots = {
         int(item["id"])
         for item in content["categories"]
-        if item.get("supercategory") == "none" and item["name"] in parents and item["id"] not in used
+        if item.get("supercategory") == "none" and str(item["name"]) in parents and int(item["id"]) not in used
     }
     for number in roots:
         problems.add("empty root categories of Roboflow, left out of the classes", names[number])

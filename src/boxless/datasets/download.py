@@ -8,6 +8,7 @@ import hashlib
 import logging
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Literal
 import requests
 
 from boxless.datasets.common import read_lines
-from boxless.errors import BoxlessError
+from boxless.errors import BoxlessError, in_one_line
 from boxless.files import expand_user, unwritable
 from boxless.progress import download_bar
 
@@ -91,15 +92,18 @@ def download_voc(year: Literal["2007", "2012"], root: Path, archives: Sequence[A
     archives = ARCHIVES[year] if archives is None else archives
     root = expand_user(root)
     target = root / "VOCdevkit" / f"VOC{year}"
+    temporary = root / f".VOC{year}.download"
     if target.exists():
         _check_complete(target, archives)
+        shutil.rmtree(temporary, ignore_errors=True)
         return target
-    temporary = root / f".VOC{year}.download"
     try:
         temporary.mkdir(parents=True, exist_ok=True)
         files = [_fetch(archive, temporary) for archive in archives]
-        extracted = temporary / "extracted"
-        shutil.rmtree(extracted, ignore_errors=True)
+        for unfinished in temporary.glob("extracted*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        # Of this process alone: another that runs the same command would write into what is moved into place.
+        extracted = Path(tempfile.mkdtemp(prefix="extracted", dir=temporary))
         for file in files:
             _extract(file, extracted)
         found = extracted / "VOCdevkit" / target.name
@@ -191,5 +195,5 @@ def _extract(file: Path, folder: Path) -> None:
     except tarfile.TarError as error:
         file.unlink()
         raise BoxlessError(
-            f"{file}: cannot be extracted ({error}) and was deleted; run the same command again"
+            f"{file}: cannot be extracted ({in_one_line(error)}) and was deleted; run the same command again"
         ) from error

@@ -88,12 +88,15 @@ def load_label_studio(file: Path, split: str | None) -> Dataset:
 def _result(task: Any) -> list[dict[str, Any]] | None:
     if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
         return None
-    annotations = [
-        one for one in task.get("annotations") or () if isinstance(one, dict) and not one.get("was_cancelled")
-    ]
-    made = annotations or [one for one in task.get("predictions") or () if isinstance(one, dict)]
+    annotations = [one for one in _objects_in(task.get("annotations")) if not one.get("was_cancelled")]
+    made = annotations or _objects_in(task.get("predictions"))
     result = made[-1].get("result") if made else None
-    return [one for one in result if isinstance(one, dict)] if isinstance(result, list) else None
+    return _objects_in(result) if isinstance(result, list) else None
+
+
+def _objects_in(value: Any) -> list[dict[str, Any]]:
+    """The objects of a JSON list; none if it is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _addresses(task: Any) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from unicodedata import category
 
 from boxless.errors import BoxlessError
 
@@ -58,7 +59,15 @@ def printable(name: str) -> str:
 
 def _first(names: list[str]) -> str:
     distinct = list(dict.fromkeys(names))
-    return ", ".join(map(printable, distinct[:NAMED])) + (", ..." if len(distinct) > NAMED else "")
+    return ", ".join(map(_shown, distinct[:NAMED])) + (", ..." if len(distinct) > NAMED else "")
+
+
+def _shown(name: str) -> str:
+    """A printable name in which characters that break or control a line are written as `\\x1b` and the like."""
+    breaks = ("Cc", "Zl", "Zp")
+    return "".join(
+        char.encode("unicode_escape").decode() if category(char) in breaks else char for char in printable(name)
+    )
 
 
 def _short(kind: str) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from boxless.datasets.common import first_path
 from boxless.datasets.problems import Problems
-from boxless.errors import BoxlessError
+from boxless.errors import BoxlessError, in_one_line
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """Suffixes of tables, and the usual delimiter of their columns."""
@@ -74,7 +74,9 @@ def read_table(file: Path, problems: Problems) -> Table:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, file))
         lines = [line for line in reader if any(line)]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise BoxlessError(f"{file}: cannot be read as a table ({error}); save it as CSV in UTF-8") from error
+        raise BoxlessError(
+            f"{file}: cannot be read as a table ({in_one_line(error)}); save it as CSV in UTF-8"
+        ) from error
     if len(lines) < 2:
         raise BoxlessError(f"{file}: a table needs a row of column names and a row for each image")
     header = [cell.strip() for cell in lines[0]]

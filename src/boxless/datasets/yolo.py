@@ -90,6 +90,8 @@ def _images(data: YoloData, split: str, problems: Problems) -> Collection[Path]:
         if source is None:
             places = f"neither at {data.base / entry} nor at {data.file.parent / entry}"
             raise BoxlessError(f"{data.file}: `{split}: {entry}` is {places}")
+        if source.resolve() in data.file.resolve().parents[2:]:
+            raise BoxlessError(f"{data.file}: `{split}: {entry}` is far above it; give the folder of its images")
         if source.suffix.lower() == ".txt":
             images += _listed(source, data.base, problems)
         else:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from boxless.datasets.common import SPLIT_NAMES, as_text, first_path, read_lines, to_floats
-from boxless.errors import BoxlessError
+from boxless.errors import BoxlessError, in_one_line
 from boxless.image_files import walk_files
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
@@ -77,10 +77,9 @@ def read_yolo(file: Path) -> YoloData:
     """
     if file.suffix.lower() in (".yaml", ".yml"):
         content = _read_yaml(file)
-        entries = {key: content[key] for key in _SPLITS if content.get(key)}
-        splits = {key: list(map(str, one)) if isinstance(one, list) else [str(one)] for key, one in entries.items()}
-        base, labels = file.parent / str(content.get("path") or ""), content.get(_LABELS)
-        own = file.parent / str(labels) if labels else None
+        splits = {key: _paths(content, key, file) for key in _SPLITS if content.get(key)}
+        base = file.parent.joinpath(*_paths(content, "path", file))
+        own = file.parent.joinpath(*_paths(content, _LABELS, file)) if content.get(_LABELS) else None
         return YoloData(file, base, _names(content.get("names"), file), splits, own)
     if file.suffix.lower() == ".data":
         content = _assignments(file)
@@ -97,7 +96,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         # All scalars are strings: `no` is the name of a class, not False, and 010 is not 8.
         content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise BoxlessError(f"{file}: cannot be read as YAML ({error})") from error
+        raise BoxlessError(f"{file}: cannot be read as YAML ({in_one_line(error)})") from error
     if not isinstance(content, dict) or "names" not in content:
         raise BoxlessError(f"{file}: a YOLO data file needs `names` (the classes) and `train`, `val` or `test`")
     return content
@@ -110,11 +109,20 @@ def _has_names(file: Path) -> bool:
         return False
 
 
+def _paths(content: dict[str, Any], key: str, file: Path) -> list[str]:
+    value = content.get(key) or []
+    paths = value if isinstance(value, list) else [value]
+    # Nothing else is turned into text: that of a few nested aliases of YAML fills the memory.
+    if not all(isinstance(path, str) for path in paths):
+        raise BoxlessError(f"{file}: `{key}` must be a path, or a list of paths")
+    return paths
+
+
 def _names(value: Any, file: Path) -> dict[int, str]:
     pairs = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
     try:
-        names = {int(number): str(name).strip() for number, name in pairs}
-    except (TypeError, ValueError, OverflowError):
+        names = {int(number): name.strip() for number, name in pairs}
+    except (AttributeError, TypeError, ValueError, OverflowError):
         names = {}
     if not names:
         raise BoxlessError(f"{file}: `names` must list the classes, or map their numbers to names")

@@ -5,7 +5,7 @@ from typing import Any
 
 from boxless.datasets import load_dataset
 from boxless.demo.data import make_demo
-from boxless.files import write_json
+from boxless.files import expand_user, write_json
 from boxless.images import read_image, write_image
 from boxless.pipeline import train
 from boxless.report import write_report
@@ -31,6 +31,7 @@ def run_demo(out: Path, seed: int) -> tuple[dict[str, Any], Path]:
     Raises:
         BoxlessError: `out` cannot be written, or contains a run with other settings.
     """
+    out = expand_user(out)
     data = make_demo(out, seed=seed)
     detector = train(data, out / "run", split="train", options=SHORT, seed=seed)
     scores = write_report(out / "run", out / "report.html", data, "val")["evaluations"][0]

@@ -4,6 +4,7 @@ Source: https://labelstud.io/guide/predictions
 """
 
 import json
+import logging
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable, Sequence
@@ -18,6 +19,10 @@ from boxless.errors import BoxlessError
 from boxless.export.common import rows
 from boxless.files import write_whole
 from boxless.structures import Detections
+
+logger = logging.getLogger(__name__)
+
+_ROOT = "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT"
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,11 @@ def write_label_studio(
 ) -> Path:
     """Write `tasks.json`, and `labeling-config.xml` for the project, atomically.
 
-    A task's image is `/data/local-files/?d=<path as given>`: Label Studio serves files below its
-    LOCAL_FILES_DOCUMENT_ROOT; the path is percent-encoded by its bytes. Boxes are in percent of the image's width and
-    height. A task's score is the highest image-level score, so that the Data Manager can sort by it.
+    A task's image is `/data/local-files/?d=<path>`, percent-encoded by its bytes. Label Studio serves files below its
+    document root only: paths are relative to $LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT, by default the current folder,
+    and images elsewhere are counted in a warning. `path` is the absolute path, for `datasets.load_dataset`. Boxes are
+    in percent of the image's width and height. A task's score is the highest image-level score, so that the Data
+    Manager can sort by it.
 
     Args:
         out: the folder of both files.
@@ -59,14 +66,25 @@ def write_label_studio(
         BoxlessError: a file cannot be written.
     """
     control = own_control(classes)
-    path = out / "tasks.json"
+    path, root, outside = out / "tasks.json", Path(os.path.abspath(os.environ.get(_ROOT) or ".")), 0  # noqa: PTH100
     with write_whole(path) as file:
         file.write(b"[")
         for number, (source, detections) in enumerate(predictions):
-            address = f"/data/local-files/?d={quote(os.fsencode(source.as_posix().lstrip('/')))}"
-            task = {"data": {control.key: address}, "predictions": [prediction(detections, control, model)]}
+            image = Path(os.path.abspath(source))  # noqa: PTH100 (links stay)
+            outside += not image.is_relative_to(root)
+            served = image.relative_to(root if image.is_relative_to(root) else image.anchor).as_posix()
+            data = {control.key: f"/data/local-files/?d={quote(os.fsencode(served))}", "path": image.as_posix()}
+            task = {"data": data, "predictions": [prediction(detections, control, model)]}
             file.write((b",\n" if number else b"\n") + json.dumps(task).encode())
         file.write(b"]\n")
+    if outside:
+        logger.warning(
+            "%d image(s) are not below %s, and Label Studio will not show them: set %s to a folder above all images, "
+            "here and for Label Studio",
+            outside,
+            root,
+            _ROOT,
+        )
     with write_whole(out / "labeling-config.xml") as file:
         file.write(labeling_config(control).encode())
     return path

@@ -1,11 +1,12 @@
 """K-means in one dimension, solved exactly (Wang and Song, R Journal 2011), compiled by Numba."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from boxless.compiling import compiled
 
-@njit(nogil=True, cache=True)
+
+@compiled
 def last_cluster_start(values: NDArray[np.float64], weights: NDArray[np.float64], clusters: int) -> int:
     """Index of the first value of the highest cluster.
 

@@ -18,7 +18,7 @@ from boxless.methods.layers import fully_connected, unit_rms
 from boxless.methods.losses import image_label_loss, spatial_regulariser
 from boxless.methods.mining import MINING
 from boxless.methods.refinement import Refinement, RefinementConfig
-from boxless.methods.roi_pooling import context_regions, mask_region, roi_average_pool, roi_max_pool
+from boxless.methods.roi_pooling import context_regions, distinct_boxes, mask_region, roi_average_pool, roi_max_pool
 
 
 @HEADS.register("mil")
@@ -34,9 +34,13 @@ class MILConfig(HeadConfig):
             (with their pool size and no `reduce`).
         dropout: rate after every fully connected layer.
         temperature: divisor of the detection logits before the softmax over proposals; the authors' code has 2.
+        background: whether the two streams have a background class too, which no image shows (the code of MIST).
+        deviation: standard deviation of the first weights of the two streams and the refinement heads.
         contrast: whether the detection stream subtracts the context region (ContextLocNet, ECCV 2016).
         drop_block: whether the most discriminative parts of regions are dropped in training (Concrete DropBlock; MIST,
             CVPR 2020, section 4.2).
+        distinct: whether of proposals that RoI pooling takes from the same cells one is trained (the code of OICR and
+            PCL); the others have the same features.
         sample: most proposals per image and training step, drawn at random; null takes all.
         spatial_weight: weight of WSDDN's spatial regulariser (section 3.4); the paper has 1e-4.
         refinement: heads trained on pseudo labels mined from the two streams; null leaves them out.
@@ -50,8 +54,11 @@ class MILConfig(HeadConfig):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] | Literal["backbone"] = (512, 512)
     dropout: float = Field(0.5, ge=0, lt=1)
     temperature: float = Field(2.0, gt=0)
+    background: bool = False
+    deviation: float = Field(0.01, gt=0)
     contrast: bool = False
     drop_block: bool = False
+    distinct: bool = False
     sample: Annotated[int, Field(ge=1)] | None = None
     spatial_weight: float = Field(0.0, ge=0)
     refinement: RefinementConfig | None = None
@@ -81,16 +88,17 @@ class MILHead(nn.Module):
         inputs: width of the region features.
         classes: number of classes.
         temperature: divisor of the detection logits; the authors' code has 2, the paper does not mention it.
+        deviation: standard deviation of the first weights.
     """
 
-    def __init__(self, inputs: int, classes: int, temperature: float) -> None:
+    def __init__(self, inputs: int, classes: int, temperature: float, deviation: float = 0.01) -> None:
         super().__init__()
         self.classify = nn.Linear(inputs, classes)
         # A bias would be the same for all proposals, and a softmax over them ignores it.
         self.detect = nn.Linear(inputs, classes, bias=False)
         self.temperature = temperature
         for layer in (self.classify, self.detect):
-            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.normal_(layer.weight, std=deviation)
         nn.init.zeros_(self.classify.bias)
 
     def forward(self, regions: Tensor, context: Tensor | None, counts: Sequence[int]) -> tuple[Tensor, ...]:
@@ -140,7 +148,7 @@ class MILDetector(Model):
             raise BoxlessError(
                 "one class only: a softmax over one class is constant; take --method seeded, cam or oquab"
             )
-        self.stride = backbone.stride
+        self.stride, self.classes = backbone.stride, classes
         self.config = config
         if config.hidden == "backbone":
             if not backbone.fully_connected:
@@ -158,8 +166,10 @@ class MILDetector(Model):
             width = config.hidden[-1] if config.hidden else pooled
             self.trunk = fully_connected(pooled, config.hidden, config.dropout)
         self.drop_block = ConcreteDropBlock(channels) if config.drop_block else nn.Identity()
-        self.head = MILHead(width, classes, config.temperature)
-        self.refinement = None if config.refinement is None else Refinement(width, classes, config.refinement)
+        self.head = MILHead(width, classes + config.background, config.temperature, config.deviation)
+        self.refinement = None
+        if config.refinement is not None:
+            self.refinement = Refinement(width, classes, config.refinement, config.deviation)
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
         """Losses in training mode, one `ViewOutput` a view in evaluation mode."""
@@ -168,6 +178,8 @@ class MILDetector(Model):
         if not self.training:
             return self._outputs(batch, maps)
         proposals = batch.boxes
+        if self.config.distinct and self.side > 1:
+            proposals = [distinct_boxes(boxes, self.stride) for boxes in proposals]
         if self.config.sample:
             proposals = [_sampled(boxes, self.config.sample) for boxes in proposals]
         return self._losses(replace(batch, boxes=proposals), maps)
@@ -179,11 +191,12 @@ class MILDetector(Model):
         features = torch.split(regions, counts)
         streams = self.head(regions, context, counts)
         image_scores = torch.stack([view.sum(dim=0) for view in streams])
-        image_loss = image_label_loss(image_scores, batch.image_labels, logits=False)
+        image_labels = nn.functional.pad(batch.image_labels, (0, int(self.config.background)))
+        image_loss = image_label_loss(image_scores, image_labels, logits=False)
         if self.refinement is not None:
             # OICR, PCL and MIST average over classes (their layer's backward pass divides, its printed loss does not);
             # with the sum the refinement losses would weigh less the more classes there are.
-            image_loss = image_loss / batch.image_labels.shape[1]
+            image_loss = image_loss / image_labels.shape[1]
         losses = {"image labels": image_loss}
         if self.config.spatial_weight:
             rows = zip(features, streams, batch.boxes, batch.image_labels, strict=True)
@@ -197,7 +210,7 @@ class MILDetector(Model):
         assert batch.boxes is not None
         counts = [len(boxes) for boxes in batch.boxes]
         regions, context = self._pool(maps, batch.boxes, batch.sizes)
-        streams = self.head(regions, context, counts)
+        streams = [view[:, : self.classes] for view in self.head(regions, context, counts)]
         images = [view.sum(dim=0) for view in streams]
         if self.refinement is None:
             return [ViewOutput(image, view) for image, view in zip(images, streams, strict=True)]

@@ -52,13 +52,13 @@ PRESETS["contextlocnet"] = {
 PRESETS["oicr"] = {
     "proposals": _SELECTIVE_SEARCH,
     # The authors' streams have no temperature.
-    "head": {"kind": "mil", "temperature": 1, "refinement": {"stages": 3}},
+    "head": {"kind": "mil", "temperature": 1, "distinct": True, "refinement": {"stages": 3}},
     "inference": {"nms": 0.3},
     "training": {"steps": 600},
 }
 PRESETS["pcl"] = {
     "proposals": _SELECTIVE_SEARCH,
-    "head": {"kind": "mil", "temperature": 1, "refinement": {"stages": 3, "mining": "clusters"}},
+    "head": {"kind": "mil", "temperature": 1, "distinct": True, "refinement": {"stages": 3, "mining": "clusters"}},
     "inference": {"nms": 0.3},
     "training": {"steps": 600},
 }

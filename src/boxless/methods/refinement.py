@@ -40,13 +40,14 @@ class Refinement(nn.Module):
         inputs: width of the region features.
         classes: number of classes.
         config: settings.
+        deviation: standard deviation of the classifiers' first weights.
     """
 
-    def __init__(self, inputs: int, classes: int, config: RefinementConfig) -> None:
+    def __init__(self, inputs: int, classes: int, config: RefinementConfig, deviation: float = 0.01) -> None:
         super().__init__()
         self.config = config
         self.classes = classes
-        self.stages = nn.ModuleList(linear(inputs, classes + 1, 0.01) for _ in range(config.stages))
+        self.stages = nn.ModuleList(linear(inputs, classes + 1, deviation) for _ in range(config.stages))
         regressions = config.stages if config.box_regression else 0
         self.regressions = nn.ModuleList(linear(inputs, 4, 0.001) for _ in range(regressions))
 
@@ -88,6 +89,10 @@ class Refinement(nn.Module):
         for number, stage in enumerate(self.stages):
             pseudo = mine(boxes, scores, image_labels)
             labels, weights, nearest = match_proposals(boxes, pseudo, self.classes, self.config.ignore)
+            if not len(pseudo.boxes):
+                # Weights are scores of pseudo labels, near 0.001 at first: a background of weight 1 would outweigh all
+                # images with tags. OICR's code cannot train on an image without a tag; MIST's gives it no weight.
+                weights = torch.zeros_like(weights)
             logits = stage(features).float()
             if pseudo.bags:
                 losses[f"refine {number + 1}"] = cluster_loss(logits, labels, weights, nearest)

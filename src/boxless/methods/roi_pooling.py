@@ -15,7 +15,8 @@ CONTEXT_RATIO = 1.8
 def roi_max_pool(maps: Iterable[Tensor], boxes: Sequence[Tensor], stride: int, side: int) -> Tensor:
     """RoI max pooling (Girshick, ICCV 2015, section 2.1) of every view's boxes.
 
-    RoIPool, not RoIAlign: WSDDN's results depend on it.
+    RoIPool, not RoIAlign: WSDDN's results depend on it. It is computed in single precision whatever that of the maps:
+    there is no kernel for bfloat16 on the CPU.
 
     Args:
         maps: for each view (C, H, W), without padding, which bins at the edge would include.
@@ -24,12 +25,34 @@ def roi_max_pool(maps: Iterable[Tensor], boxes: Sequence[Tensor], stride: int, s
         side: cells a side of the pooled grid.
 
     Returns:
-        (sum of N, C, side, side), the boxes of the views one after the other.
+        (sum of N, C, side, side) float32, the boxes of the views one after the other.
     """
     # roi_pool includes the last cell, so it is given the last pixel inside the box.
-    inclusive = [torch.cat([view[:, :2], view[:, 2:] - 1], dim=1) for view in boxes]
-    views = zip(maps, inclusive, strict=True)
-    return torch.cat([roi_pool(own[None], [rows], output_size=side, spatial_scale=1 / stride) for own, rows in views])
+    views = zip(maps, map(_last_pixels, boxes), strict=True)
+    scale = 1 / stride
+    return torch.cat(
+        [roi_pool(own[None].float(), [rows], output_size=side, spatial_scale=scale) for own, rows in views]
+    )
+
+
+def distinct_boxes(boxes: Tensor, stride: int) -> Tensor:
+    """The first of all boxes that `roi_max_pool` takes from the same cells, in the order given: (N, 4) -> (M, 4).
+
+    Args:
+        boxes: (N, 4), xyxy pixels of the view, right and bottom exclusive.
+        stride: pixels a cell.
+    """
+    # As roi_pool rounds, halves away from zero.
+    cells = (_last_pixels(boxes) / stride + 0.5).floor()
+    groups = torch.unique(cells, dim=0, return_inverse=True)[1]
+    rows = torch.arange(len(boxes), device=boxes.device)
+    first = torch.full_like(rows, len(rows)).scatter_reduce(0, groups, rows, "amin")
+    return boxes[first[groups] == rows]
+
+
+def _last_pixels(boxes: Tensor) -> Tensor:
+    """Boxes (N, 4) with the last pixel inside in place of the first one beyond."""
+    return torch.cat([boxes[:, :2], boxes[:, 2:] - 1], dim=1)
 
 
 def context_regions(boxes: Tensor, size: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The loops of `grouping`, compiled by Numba once per machine and cached on disk.
+"""The loops of `grouping`, compiled by Numba, see `compiling.compiled`.
 
 All functions release the GIL. Arithmetic is on integers or in a fixed order: results are bit-identical in any thread.
 Planes are (h, w, 3) float32 with values from 0 to 255, boxes int32 xyxy pixels, right and bottom exclusive.
@@ -7,8 +7,9 @@ Planes are (h, w, 3) float32 with values from 0 to 255, boxes int32 xyxy pixels,
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from boxless.compiling import compiled
 
 Array = NDArray[Any]
 
@@ -28,7 +29,7 @@ CONTRAST = 40.0
 """Mean colour step across a boundary at which the contrast similarity is 0.5."""
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def segment(plane: Array, k: float, smallest: int) -> tuple[Array, int]:
     """Graph segmentation (Felzenszwalb and Huttenlocher, IJCV 2004) over the four neighbours of every pixel.
 
@@ -69,7 +70,7 @@ def segment(plane: Array, k: float, smallest: int) -> tuple[Array, int]:
     return _numbered(parents, height, width)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def describe(plane: Array, labels: Array, count: int) -> tuple[Array, Array, Array, Array]:
     """Sizes, boxes, and histograms of a segmentation's regions.
 
@@ -100,7 +101,7 @@ def describe(plane: Array, labels: Array, count: int) -> tuple[Array, Array, Arr
     return sizes, boxes, colours, textures
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def boundaries(plane: Array, labels: Array, count: int) -> tuple[Array, Array]:
     """Length of the boundary between every two regions, and the sum of the steps in colour across it.
 
@@ -129,7 +130,7 @@ def boundaries(plane: Array, labels: Array, count: int) -> tuple[Array, Array]:
     return lengths, steps
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def group(
     sizes: Array, boxes: Array, histograms: Array, lengths: Array, steps: Array, by_contrast: bool
 ) -> tuple[Array, Array]:
@@ -193,7 +194,7 @@ def group(
     return found, levels
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def suppress(boxes: Array, overlap: float, most: int) -> Array:
     """Indices of the first `most` boxes whose IoU with all boxes kept before them is at most `overlap` (greedy NMS)."""
     kept = np.empty(most, np.int64)
@@ -221,7 +222,7 @@ def suppress(boxes: Array, overlap: float, most: int) -> Array:
     return kept[:count]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _sorted_edges(plane: Array) -> tuple[Array, Array]:
     """Edges (twice the pixel's index, plus 1 for downwards) and their weights, by counting sort."""
     height, width, _ = plane.shape
@@ -247,7 +248,7 @@ def _sorted_edges(plane: Array) -> tuple[Array, Array]:
     return edges, weights
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _root(parents: Array, node: int) -> int:
     while parents[node] != node:
         parents[node] = parents[parents[node]]
@@ -255,7 +256,7 @@ def _root(parents: Array, node: int) -> int:
     return node
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _join(parents: Array, sizes: Array, a: int, b: int) -> int:
     if sizes[a] < sizes[b]:
         a, b = b, a
@@ -264,7 +265,7 @@ def _join(parents: Array, sizes: Array, a: int, b: int) -> int:
     return a
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _numbered(parents: Array, height: int, width: int) -> tuple[Array, int]:
     labels, names = np.empty((height, width), np.int32), np.zeros(height * width, np.int32)
     count = 0
@@ -278,7 +279,7 @@ def _numbered(parents: Array, height: int, width: int) -> tuple[Array, int]:
     return labels, count
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _distance(plane: Array, y: int, x: int, v: int, u: int) -> float:
     """Euclidean distance between the colours of pixels (x, y) and (u, v)."""
     a, b, c = plane[y, x, 0] - plane[v, u, 0], plane[y, x, 1] - plane[v, u, 1], plane[y, x, 2] - plane[v, u, 2]
@@ -286,14 +287,14 @@ def _distance(plane: Array, y: int, x: int, v: int, u: int) -> float:
     return distance
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _note(found: Array, levels: Array, place: int, boxes: Array, region: int, level: int) -> None:
     levels[place] = level
     for side in range(4):
         found[place, side] = boxes[region, side]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _highest(similarity: Array, row: int) -> int:
     best = 0
     for column in range(similarity.shape[1]):
@@ -302,7 +303,7 @@ def _highest(similarity: Array, row: int) -> int:
     return best
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _texture(dx: float, dy: float) -> int:
     """Bin of a gradient: its octant, times four, plus its magnitude bin."""
     octant = 4 * (dx < 0) + 2 * (dy < 0) + (abs(dy) > abs(dx))
@@ -310,7 +311,7 @@ def _texture(dx: float, dy: float) -> int:
     return octant * 4 + (magnitude > MAGNITUDES[0]) + (magnitude > MAGNITUDES[1]) + (magnitude > MAGNITUDES[2])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _merge(sizes: Array, boxes: Array, histograms: Array, a: int, b: int) -> None:
     """Merge region b into a; the histogram is the mean, weighted by size."""
     share = np.float32(sizes[a] / (sizes[a] + sizes[b]))
@@ -322,7 +323,7 @@ def _merge(sizes: Array, boxes: Array, histograms: Array, a: int, b: int) -> Non
     boxes[a, 2], boxes[a, 3] = max(boxes[a, 2], boxes[b, 2]), max(boxes[a, 3], boxes[b, 3])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _similarity(
     sizes: Array,
     boxes: Array,

@@ -36,7 +36,7 @@ def grouping(image: NDArray[np.uint8], size: int) -> FloatArray:
     Returns:
         (N, 4) float32, xyxy pixels of the image, N <= MAX_BOXES; those of coarse levels of the hierarchies first.
     """
-    # Numba takes a quarter of a second to import, and some seconds to compile, once per machine.
+    # Numba takes a quarter of a second to import, and some seconds to compile.
     from boxless.proposals.compiled import suppress
 
     small = shrink(image, size)

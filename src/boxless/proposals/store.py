@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
-from boxless.cache import entry, load_array, open_store, save_array
+from boxless.cache import entry, find_arrays, load_array, open_store, save_array
 from boxless.config import ProposalConfig
 from boxless.images import read_image
 from boxless.parallel import map_images
@@ -39,10 +38,10 @@ class ProposalStore:
         Raises:
             BoxlessError: they were not computed, or the entry is damaged.
         """
-        return select(np.array(load_array(entry(self._folder, key))), self.config)
+        return select(load_array(entry(self._folder, key)), self.config)
 
     def compute(self, images: Mapping[str, Path]) -> dict[Path, str]:
-        """Compute the proposals that are not cached yet, one image per core at a time.
+        """Compute the proposals that are not cached yet, or damaged, one image per core at a time.
 
         Args:
             images: content key -> file.
@@ -50,7 +49,8 @@ class ProposalStore:
         Returns:
             Images that could not be read -> reason.
         """
-        missing = {path: key for key, path in images.items() if not entry(self._folder, key).exists()}
+        whole = find_arrays([entry(self._folder, key) for key in images])
+        missing = {path: key for key, path in images.items() if entry(self._folder, key) not in whole}
         skipped: dict[Path, str] = {}
 
         def work(path: Path) -> None:

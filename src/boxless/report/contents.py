@@ -1,6 +1,5 @@
 """The contents of a report: scores, curves, images, problems of the data, and the run's manifest."""
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -15,14 +14,14 @@ from boxless.doctor import examine
 from boxless.doctor.finding import name_files
 from boxless.errors import BoxlessError
 from boxless.evaluation import DatasetPredictions, matched, predict_dataset
-from boxless.files import write_text
+from boxless.files import check_writable, expand_user, write_text
 from boxless.image_files import below
 from boxless.logs import log_warnings
 from boxless.metrics import precision_recall, ranking, with_boxes
 from boxless.pseudo_labels.recipe import CAM
 from boxless.report.gallery import Maps, gallery, small_maps
 from boxless.report.page import render_page
-from boxless.run_folder import read_history, read_manifest
+from boxless.run_folder import read_history, read_json, read_manifest
 from boxless.visualize.boxes import class_colour
 from boxless.visualize.colours import Colour, ink_on
 from boxless.visualize.diagnosis import KINDS, LEGEND, headline
@@ -58,8 +57,9 @@ def write_report(
     """
     if data is None and split is not None:
         raise BoxlessError(f"split={split} is given without data: give the dataset too")
-    folder = Path(run)
+    folder, out = expand_user(run), expand_user(out)
     manifest = read_manifest(folder)
+    check_writable(out)
     contents = {
         "title": f"{folder.resolve().name}: {manifest['method']} on {manifest['data']['name']}",
         "classes": [{"name": name, **_colours(class_colour(i))} for i, name in enumerate(manifest["classes"])],
@@ -68,10 +68,10 @@ def write_report(
         "colormap": (matplotlib.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(int).tolist(),
         "manifest": manifest,
         "history": {name: rows for name, part in (("", folder), (CAM, folder / CAM)) if (rows := read_history(part))},
-        **(_saved(folder) if data is None else _evaluated(folder, Path(data), split)),
+        **(_saved(folder) if data is None else _evaluated(folder, expand_user(data), split)),
     }
     contents["summary"] = summary(contents)
-    write_text(Path(out), render_page(contents["title"], contents))
+    write_text(out, render_page(contents["title"], contents))
     return contents
 
 
@@ -113,8 +113,8 @@ def curve(hits: list[bool], positives: int) -> list[list[float]]:
 
 def _saved(run: Path) -> dict[str, Any]:
     return {
-        "evaluations": [_read(file) for file in sorted(run.glob("metrics-*.json"))],
-        "diagnoses": [_read(file) for file in sorted(run.glob("diagnosis-*.json"))],
+        "evaluations": [_read(file, "CorLoc") for file in sorted(run.glob("metrics-*.json"))],
+        "diagnoses": [_read(file, "outcomes") for file in sorted(run.glob("diagnosis-*.json"))],
         "curves": None,
         "doctor": None,
         "gallery": None,
@@ -122,11 +122,14 @@ def _saved(run: Path) -> dict[str, Any]:
     }
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path, key: str) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = read_json(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not content.keys() >= {"data", "classes", key}:
+            raise ValueError(f"it lacks 'data', 'classes' or '{key}'")
+    except (OSError, ValueError, RecursionError) as error:
         raise BoxlessError(f"{file}: damaged ({error}); evaluate again, or delete it") from None
+    return content
 
 
 def _evaluated(run: Path, data: Path, split: str | None) -> dict[str, Any]:

@@ -20,12 +20,16 @@ from starlette.types import ASGIApp
 from boxless.detector import Detector
 from boxless.errors import BoxlessError
 from boxless.export.label_studio import own_control, read_labeling_config
+from boxless.server.connections import impatient
 from boxless.server.guard import Guard, Limits
 from boxless.server.messages import Inspection, Model, Prediction, Problem, Project, Tasks
 from boxless.server.service import Service
 from boxless.server.uploads import kind, task_image, uploaded
 
 logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 512
+"""Connections at the same time, idle ones too; further ones are answered with status 503."""
 
 
 def serve(run: Path, host: str, port: int) -> None:
@@ -49,18 +53,18 @@ def serve(run: Path, host: str, port: int) -> None:
         server.run(sockets=[listener])
 
 
-def build_server(app: ASGIApp) -> uvicorn.Server:
-    """The web server of an application: plain HTTP, with a limited number of connections."""
+def build_server(app: ASGIApp, limits: Limits | None = None) -> uvicorn.Server:
+    """The web server of an application: plain HTTP, with a limited number of connections, none of which waits long."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
             log_level="warning",
-            http="h11",
+            http=impatient((limits or Limits()).seconds),
             ws="none",
             lifespan="off",
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=64,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=5,
         )
     )

@@ -35,7 +35,7 @@ class Service:
         self._turn = asyncio.Lock()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` in a thread as soon as no other is running.
+        """Run `work` in a thread as soon as no other is running, also none of a request that was cancelled meanwhile.
 
         Raises:
             HTTPException: the others take longer than the limit.
@@ -45,10 +45,10 @@ class Service:
                 await self._turn.acquire()
         except TimeoutError:
             raise HTTPException(503, "the server is busy; try again later", {"Retry-After": "5"}) from None
-        try:
-            return await asyncio.to_thread(work)
-        finally:
-            self._turn.release()
+        working = asyncio.ensure_future(asyncio.to_thread(work))
+        working.add_done_callback(lambda _: self._turn.release())
+        # A thread cannot be cancelled, and ends the turn only when it ends itself.
+        return await asyncio.shield(working)
 
     def predict(self, content: bytes, threshold: float | None) -> Prediction:
         """The boxes of an image file whose score is `threshold` or higher; None gives the confident ones."""

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from boxless.errors import BoxlessError, CancelledError, ImageError
 from boxless.evaluation import evaluate
 from boxless.features import Item, Targets, View, collate, views_of
 from boxless.images import read_image
+from boxless.memory import peak_memory
 from boxless.methods import Model
 from boxless.metrics.summary import CONVENTIONS
 from boxless.progress import track
@@ -41,6 +43,26 @@ MAX_EPOCHS = 100
 """Most passes over a small set to reach the number of steps: more would only overfit."""
 MAX_EPOCH_LINES = 20
 """Most epochs that are logged; the history has them all."""
+TIMED_STEPS = 20
+"""Steps after which the time of the rest is estimated; the first is left out, as kernels are compiled in it."""
+MIN_ESTIMATE = 60.0
+"""Seconds that a training must have left for an estimate."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How long to train.
+
+    Args:
+        first: the epoch that this process begins with, later than 0 where a run is resumed.
+        epochs: number of them all.
+        steps: in each epoch.
+    """
+
+    first: int
+    epochs: int
+    steps: int
+
 
 OnEpochEnd = Callable[[dict[str, Any]], object]
 """Gets what the history gets of an epoch, with the run folder as `run` and their number as `epochs`; False cancels."""
@@ -83,29 +105,29 @@ def train_model(
         num_workers=0 if model.needs_averages_only else training.workers,
     )
     wrapped, optimizer, batches = accelerator.prepare(model, plain_optimizer, loader)
-    epochs = training.epochs or min(math.ceil(training.steps / len(batches)), MAX_EPOCHS)
+    plan = _Plan(done, training.epochs or min(math.ceil(training.steps / len(batches)), MAX_EPOCHS), len(batches))
+    _log_plan(accelerator, plan, model, training)
     history = read_history(run)[:done]
-    for epoch in range(done, epochs):
-        start = time.perf_counter()
-        order.epoch = epoch
+    for epoch in range(done, plan.epochs):
+        start, order.epoch = time.perf_counter(), epoch
         # Dropout too depends on seed and epoch alone; processes of one run differ.
         torch.manual_seed(int(np.random.default_rng((config.seed, epoch, accelerator.process_index)).integers(2**62)))
         wrapped.train()
         # The backbone's batch normalisation keeps its statistics: batches are a few images of few classes.
         model.tail.eval()
         with full_width(accelerator.device):
-            losses = _train_epoch(accelerator, wrapped, optimizer, batches, training, epoch, epochs)
+            losses = _train_epoch(accelerator, wrapped, optimizer, batches, training, epoch, plan)
         row: dict[str, Any] = {"epoch": epoch + 1, **losses, "lr": optimizer.param_groups[0]["lr"]}
         row["seconds"] = round(time.perf_counter() - start, 2)
         if accelerator.is_main_process:
-            row |= _evaluate_epoch(accelerator, detector, data.dataset, monitored, (epoch + 1) * len(batches))
+            row |= _evaluate_epoch(accelerator, detector, data.dataset, monitored, (epoch + 1) * plan.steps)
             history.append(row)
-            _log_epoch(row, epochs)
+            _log_epoch(row, plan.epochs)
             write_history(run, history)
             save_checkpoint(run, model, plain_optimizer, epoch + 1)
         accelerator.wait_for_everyone()
-        if on_epoch_end is not None and _cancels(accelerator, on_epoch_end, {**row, "run": run, "epochs": epochs}):
-            raise CancelledError(f"{run}: cancelled after epoch {epoch + 1} of {epochs}; the same call resumes it")
+        if on_epoch_end is not None and _cancels(accelerator, on_epoch_end, {**row, "run": run, "epochs": plan.epochs}):
+            raise CancelledError(f"{run}: cancelled after epoch {epoch + 1} of {plan.epochs}; the same call resumes it")
 
 
 def _cancels(accelerator: Accelerator, on_epoch_end: OnEpochEnd, row: dict[str, Any]) -> bool:
@@ -122,18 +144,27 @@ def _train_epoch(
     batches: DataLoader[Any],
     training: TrainingConfig,
     epoch: int,
-    epochs: int,
+    plan: _Plan,
 ) -> dict[str, float]:
-    """One pass over the images; returns the mean of every loss."""
+    """One pass over the images; returns the mean of every loss, over all processes."""
     sums: dict[str, Tensor] = {}
-    total_steps = epochs * len(batches)
-    bar = track(batches, f"Epoch {epoch + 1}/{epochs}", len(batches), transient=True)
+    total_steps = plan.epochs * plan.steps
+    start = time.perf_counter()
+    bar = track(batches, f"Epoch {epoch + 1}/{plan.epochs}", plan.steps, transient=True)
     for step, batch in enumerate(bar):
-        done = epoch * len(batches) + step
+        done = epoch * plan.steps + step
+        if step == 1:
+            start = time.perf_counter()
+        timed = epoch == plan.first and step > 1 and step == min(TIMED_STEPS, plan.steps - 1)
+        if timed and accelerator.is_main_process:
+            _log_estimate((time.perf_counter() - start) / (step - 1), total_steps - done, accelerator.device)
         # accelerate updates the weights at the end of every epoch, however few steps have accumulated by then.
-        updated = epoch * len(batches) + step // training.accumulate * training.accumulate
+        updated = epoch * plan.steps + step // training.accumulate * training.accumulate
+        rate = training.lr * _schedule(training, updated / total_steps)
+        if training.warmup_steps:
+            rate *= _warmup(updated // training.accumulate / training.warmup_steps)
         for group in optimizer.param_groups:
-            group["lr"] = training.lr * _schedule(training, updated / total_steps)
+            group["lr"] = rate * group.get("lr_factor", 1)
         accelerator.unwrap_model(model).progress = updated / total_steps
         with accelerator.accumulate(model):
             losses = model(batch)
@@ -148,7 +179,8 @@ def _train_epoch(
         if done % 20 == 0:
             values = {f"loss/{name}": value.item() for name, value in losses.items()}
             accelerator.log(values | {"lr": optimizer.param_groups[0]["lr"]}, step=done)
-    return {name: round(value.item() / len(batches), 5) for name, value in sums.items()}
+    totals = accelerator.reduce(torch.stack(list(sums.values())), "mean")
+    return {name: round(total / plan.steps, 5) for name, total in zip(sums, totals.tolist(), strict=True)}
 
 
 def _schedule(training: TrainingConfig, progress: float) -> float:
@@ -157,11 +189,25 @@ def _schedule(training: TrainingConfig, progress: float) -> float:
     return float(0.1 ** sum(progress >= drop for drop in training.drops))
 
 
+def _warmup(progress: float) -> float:
+    """Factor of the learning rate when this fraction of the warm-up is done: from a third to 1 along a line."""
+    return min(1.0, (1 + 2 * progress) / 3)
+
+
 def optimizer_for(model: torch.nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimizer that the settings ask for, over all weights of a model."""
+    """The optimizer that the settings ask for, over all weights of a model.
+
+    With `training.bias_lr_factor` biases are a group of their own: without weight decay, and with `lr_factor`, by which
+    the training loop multiplies the learning rate.
+    """
+    groups: Any = model.parameters()
+    if training.bias_lr_factor is not None:
+        biases = [value for name, value in model.named_parameters() if name.rpartition(".")[2] == "bias"]
+        others = [value for name, value in model.named_parameters() if name.rpartition(".")[2] != "bias"]
+        groups = [{"params": others}, {"params": biases, "weight_decay": 0, "lr_factor": training.bias_lr_factor}]
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), training.lr, weight_decay=training.weight_decay)
-    return torch.optim.SGD(model.parameters(), training.lr, momentum=0.9, weight_decay=training.weight_decay)
+        return torch.optim.AdamW(groups, training.lr, weight_decay=training.weight_decay)
+    return torch.optim.SGD(groups, training.lr, momentum=0.9, weight_decay=training.weight_decay)
 
 
 class TrainingViews(TorchDataset[Item]):
@@ -259,6 +305,37 @@ def _evaluate_epoch(
             results.append((sample.id, pixels, found.confident(), heatmaps))
         log_images(accelerator, results, step)
     return scores
+
+
+def _log_plan(accelerator: Accelerator, plan: _Plan, model: Model, training: TrainingConfig) -> None:
+    """Log how much there is to do, and the memory that does not depend on the images."""
+    if not accelerator.is_main_process:
+        return
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    # Weights and gradients in single precision, and what the optimizer keeps of each: AdamW two numbers, SGD one.
+    size = trained * 4 * (4 if training.optimizer == "adamw" else 3) / 1e6
+    logger.info(
+        "Training %s weights: %d epochs of %d steps of %d images; weights, gradients and optimizer take %.0f MB",
+        f"{trained:,}",
+        plan.epochs - plan.first,
+        plan.steps,
+        training.batch_size,
+        size,
+    )
+
+
+def _log_estimate(seconds: float, steps: int, device: torch.device) -> None:
+    """Log the time that the steps to come will take at so many seconds each, and the most memory used so far."""
+    if seconds * steps < MIN_ESTIMATE:
+        return
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    logger.info(
+        "About %.0f min to go: %d steps of %.2f s; %.1f GB of memory so far",
+        seconds * steps / 60,
+        steps,
+        seconds,
+        memory / 1e9,
+    )
 
 
 def _log_epoch(row: dict[str, Any], epochs: int) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, ProjectConfiguration
 
 from boxless.backbones import fingerprint
 from boxless.cache import digest
 from boxless.cached_dataset import CachedDataset
 from boxless.config import Config, TrainingConfig
 from boxless.detector import Detector
+from boxless.devices import launch_errors
 from boxless.errors import BoxlessError
 from boxless.methods import HeatmapModel
 from boxless.run_folder import (
@@ -179,14 +180,16 @@ def _accelerator(training: TrainingConfig, run: Path, trackers: Sequence[str]) -
     # accelerate keeps the precision of a process's first run for its second.
     AcceleratorState._reset_state()
     try:
-        return Accelerator(
-            mixed_precision="no" if training.precision == "fp32" else training.precision,
-            gradient_accumulation_steps=training.accumulate,
-            log_with=list(trackers) or None,
-            project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
-            # The others wait while one process fills the caches, which may take hours.
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))],
-        )
+        with launch_errors():
+            return Accelerator(
+                mixed_precision="no" if training.precision == "fp32" else training.precision,
+                # Not as a number, which a variable of the environment would override.
+                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=training.accumulate),
+                log_with=list(trackers) or None,
+                project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
+                # The others wait while one process fills the caches, which may take hours.
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))],
+            )
     except ValueError as error:
         raise BoxlessError(f"training.precision={training.precision}: {error}") from None
 

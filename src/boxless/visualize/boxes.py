@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from boxless.structures import Annotations, Detections
 from boxless.visualize.colours import OKABE_ITO, Colour, ink_on
-from boxless.visualize.text import font_of, height_of, shortened, width_of
+from boxless.visualize.text import draw_text, height_of, shortened, width_of
 
 Rectangle = tuple[int, int, int, int]
 
@@ -70,8 +70,9 @@ class _Caption:
 
     def draw(self, draw: ImageDraw.ImageDraw) -> None:
         draw.rectangle(self.place, fill=self.colour)
-        pad, ink = _padding(self.size), ink_on(self.colour)
-        draw.text((self.place[0] + pad, self.place[1] + pad // 2), self.text, fill=ink, font=font_of(self.size))
+        pad = _padding(self.size)
+        corner = self.place[0] + pad, self.place[1] + pad // 2
+        draw_text(draw, corner, self.text, self.size, ink_on(self.colour))
 
 
 def _caption(
@@ -80,9 +81,9 @@ def _caption(
     """The caption of a box at the first free place: above it, at its top inside, below it, at its bottom inside."""
     width, height = size
     points = max(10, round(max(size) / 36))
-    font, pad = font_of(points), _padding(points)
-    text = shortened(name, f" {score:.2f}", width - 2 * pad, font)
-    w, h = min(width_of(text, font) + 2 * pad, width), min(height_of(font) + pad, height)
+    pad = _padding(points)
+    text = shortened(name, f" {score:.2f}", width - 2 * pad, points)
+    w, h = min(width_of(text, points) + 2 * pad, width), min(height_of(points) + pad, height)
     left = min(max(box[0], 0), width - w)
     places = []
     for top in (box[1] - h, box[1], box[3] + 1, box[3] + 1 - h):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from boxless.metrics.errors import Outcome
 from boxless.metrics.summary import upper_bound
 from boxless.visualize.colours import OKABE_ITO, Colour, ink_on
+from boxless.visualize.text import drawable, families
 
 LEGEND: dict[Outcome, tuple[Colour, str]] = {
     "correct": (OKABE_ITO["green"], "correct"),
@@ -54,8 +55,9 @@ def plot_diagnosis(diagnosis: dict[str, Any]) -> NDArray[np.uint8]:
     height = 1.5 + max(bars + legend, recalls)
     figure = Figure((_WIDTH, height), dpi=_DPI)
     figure.text(0.3 / _WIDTH, 1 - 0.4 / height, headline(diagnosis), fontsize=15, weight="bold")
-    beside = f"{diagnosis['data']}, {diagnosis['images']} images with boxes{upper_bound(diagnosis)}"
-    figure.text(0.3 / _WIDTH, 1 - 0.65 / height, beside, fontsize=11, color="0.4", parse_math=False)
+    beside = drawable(f"{diagnosis['data']}, {diagnosis['images']} images with boxes{upper_bound(diagnosis)}")
+    place, fonts = (0.3 / _WIDTH, 1 - 0.65 / height), families(beside)
+    figure.text(*place, beside, fontsize=11, color="0.4", parse_math=False, fontfamily=fonts)
 
     def axes(left: float, top: float, width: float, high: float) -> Axes:
         return figure.add_axes((left / _WIDTH, 1 - (top + high) / height, width / _WIDTH, high / height))
@@ -101,7 +103,8 @@ def _draw_outcomes(axes: Axes, rows: list[tuple[str, dict[str, Any]]]) -> None:
     axes.set_title("Outcomes of the top-scored detections, in % (number in brackets)", loc="left", fontsize=12, pad=10)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks(places, [f"{_short(name)} ({row['detections']})" for name, row in rows], parse_math=False)
+    names = [f"{_short(drawable(name))} ({row['detections']})" for name, row in rows]
+    axes.set_yticks(places, names, parse_math=False, fontfamily=families("".join(names)))
     if len(rows) > 1:
         axes.get_yticklabels()[0].set_fontweight("bold")
         axes.axhline(0.5, color="0.4", linewidth=1)

@@ -7,10 +7,12 @@ from PIL import Image, ImageDraw
 
 from boxless.errors import BoxlessError
 from boxless.structures import FloatArray, Heatmaps
-from boxless.visualize.text import font_of, height_of, shortened
+from boxless.visualize.text import draw_text, height_of, shortened
 
 _TILE = 360
 """Longest side of a panel's tiles in pixels; smaller images keep their size."""
+_CAPTION = 16
+"""Size of the captions of a panel's tiles in pixels."""
 
 
 def draw_heatmap(
@@ -83,11 +85,11 @@ def heatmap_panel(
 
 def _captioned(tile: NDArray[np.uint8], name: str, score: str) -> NDArray[np.uint8]:
     height, width = tile.shape[:2]
-    font = font_of(16)
-    strip = height_of(font) + 6
+    strip = height_of(_CAPTION) + 6
     canvas = Image.new("RGB", (width, height + strip), "white")
     canvas.paste(Image.fromarray(tile), (0, strip))
-    ImageDraw.Draw(canvas).text((3, 3), shortened(name, score, width - 6, font), fill="black", font=font)
+    text = shortened(name, score, width - 6, _CAPTION)
+    draw_text(ImageDraw.Draw(canvas), (3, 3), text, _CAPTION, "black")
     return np.asarray(canvas).copy()
 
 

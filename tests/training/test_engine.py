@@ -1,0 +1,155 @@
+"""The parts of the training loop: parameter groups, warm-up, what is logged before the start."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from running import QUICK, SMALL, assert_same_bits, weights
+from torch import nn
+
+import boxless
+from boxless.config import TrainingConfig
+from boxless.training.engine import optimizer_for
+
+
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2, bias=False))
+
+
+def train(data: Path, run: Path, *options: str, method: str = "cam") -> list[dict[str, Any]]:
+    boxless.train(data, run, method=method, split="train", options=[*SMALL, *options], seed=1)
+    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+# Biases.
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_without_a_factor_all_weights_are_one_group(optimizer: str):
+    (group,) = optimizer_for(model(), TrainingConfig(optimizer=optimizer, weight_decay=0.25)).param_groups
+    assert [value.shape for value in group["params"]] == [value.shape for value in model().parameters()]
+    assert group["weight_decay"] == 0.25 and "lr_factor" not in group
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_biases_have_a_learning_rate_of_their_own_and_no_weight_decay(optimizer: str):
+    network = model()
+    training = TrainingConfig(optimizer=optimizer, weight_decay=0.25, bias_lr_factor=2)
+    others, biases = optimizer_for(network, training).param_groups
+    assert [id(value) for value in biases["params"]] == [id(network[0].bias), id(network[1].bias)]
+    assert [id(value) for value in others["params"]] == [id(network[row].weight) for row in range(3)]
+    assert (others["weight_decay"], biases["weight_decay"], biases["lr_factor"]) == (0.25, 0, 2)
+
+
+def test_a_step_of_sgd_by_hand(demo: Path, tmp_path: Path):
+    """One step at which biases start at 0 and weights do not: doubled rate for the one, decay for the other only."""
+    base = ("training.epochs=1", "training.batch_size=16", "training.optimizer=sgd", "training.lr=0.1")
+    base = (*base, "head.objectness=false")
+    runs = {
+        "start": ("training.lr=1e-20",),
+        "plain": ("training.weight_decay=0",),
+        "decay": ("training.weight_decay=0.5", "training.bias_lr_factor=2"),
+        "null": ("training.weight_decay=0.5",),
+    }
+    found = {}
+    for name, options in runs.items():
+        train(demo, tmp_path / name, *base, *options)
+        found[name] = weights(tmp_path / name)
+    names = [name for name in found["start"] if name.startswith("model.") and name.endswith((".weight", ".bias"))]
+    assert any(name.endswith(".bias") for name in names)
+    for name in names:
+        start, plain, decayed, null = (found[run][name] for run in runs)
+        decay = -0.1 * 0.5 * start
+        # Without decay a step is -lr * gradient.
+        expected = start + 2 * (plain - start) if name.endswith(".bias") else plain + decay
+        torch.testing.assert_close(decayed, expected, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(null, plain + decay, rtol=1e-4, atol=1e-7)
+
+
+def test_a_run_with_two_groups_continues_with_the_same_bits(demo: Path, tmp_path: Path):
+    options = ("training.bias_lr_factor=2", "training.warmup_steps=5")
+    train(demo, tmp_path / "whole", *options)
+    with pytest.raises(boxless.CancelledError):
+        boxless.train(
+            demo,
+            tmp_path / "parts",
+            method="cam",
+            split="train",
+            options=[*SMALL, *options],
+            seed=1,
+            on_epoch_end=lambda row: row["epoch"] < 2,
+        )
+    train(demo, tmp_path / "parts", *options)
+    assert_same_bits(tmp_path / "whole", tmp_path / "parts")
+
+
+# Warm-up.
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "expected"),
+    [
+        # 16 images make 4 steps an epoch; the history has the rate of an epoch's last step, here 3, 7 and 11. After 6
+        # updates the rate has risen from a third to the whole.
+        (1, [0.01 * (1 / 3 + 2 / 3 * 3 / 6), 0.01, 0.01]),
+        # With two steps an update those of steps 3, 7 and 11 are number 1, 3 and 5.
+        (2, [0.01 * (1 / 3 + 2 / 3 * number / 6) for number in (1, 3, 5)]),
+    ],
+)
+def test_the_learning_rate_rises_from_a_third(demo: Path, tmp_path: Path, accumulate: int, expected: list[float]):
+    options = ("training.lr=0.01", "training.drops=[0.99]", "training.warmup_steps=6")
+    rows = train(demo, tmp_path / "run", *options, f"training.accumulate={accumulate}")
+    assert [row["lr"] for row in rows] == pytest.approx(expected)
+
+
+def test_the_history_has_the_rate_of_the_weights(demo: Path, tmp_path: Path):
+    rows = train(demo, tmp_path / "run", "training.lr=0.01", "training.drops=[0.99]", "training.bias_lr_factor=2")
+    assert [row["lr"] for row in rows] == pytest.approx([0.01] * 3)
+
+
+def test_the_history_has_the_mean_over_processes(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    alone = train(demo, tmp_path / "alone")
+
+    def reduced(accelerator: Accelerator, values: torch.Tensor, reduction: str) -> torch.Tensor:
+        assert reduction == "mean"
+        return values * 3
+
+    monkeypatch.setattr(Accelerator, "reduce", reduced)
+    for row, other in zip(alone, train(demo, tmp_path / "others"), strict=True):
+        assert other["image labels"] == pytest.approx(3 * row["image labels"], abs=2e-5)
+
+
+# What is logged before the start.
+
+
+def test_steps_and_memory_are_logged_before_the_start(demo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "boxless")
+    train(demo, tmp_path / "run", "backbone.name=regnety_002", "backbone.weights=none", "head.objectness=false")
+    # A linear classifier of 368 channels and 6 classes; AdamW keeps two numbers of each weight.
+    number = 6 * 368 + 6
+    expected = (
+        f"Training {number:,} weights: 3 epochs of 4 steps of 4 images; weights, gradients and optimizer take 0 MB"
+    )
+    messages = [record.getMessage() for record in caplog.records]
+    assert expected in messages
+    assert not any("min to go" in message for message in messages)
+    assert messages.index(expected) < next(row for row, text in enumerate(messages) if text.startswith("epoch 1/3"))
+
+
+def test_the_time_is_estimated_after_the_first_steps(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, "boxless")
+    monkeypatch.setattr("boxless.training.engine.MIN_ESTIMATE", 0.0)
+    monkeypatch.setattr("boxless.training.engine.TIMED_STEPS", 2)
+    train(demo, tmp_path / "run", *QUICK, "training.epochs=2", method="contextlocnet")
+    (message,) = [record.getMessage() for record in caplog.records if "min to go" in record.getMessage()]
+    # Two of eight steps are done.
+    assert message.startswith("About 0 min to go: 6 steps of ")
+    memory = float(message.rpartition(";")[2].split()[0])
+    assert 0.1 < memory < 64
