@@ -61,7 +61,7 @@ def main(
     rows = _rows_of_one_class(cached.dataset, image)
     part = cached.subset(rows)
     seeds, held_out = snap_all(cam_seed(part, cam), part), _held_out(run, detector, cached, rows)
-    labels = snap_all(consensus(seeds, held_out, detector.config.pseudo_labels.consensus_iou), part)
+    labels = snap_all(consensus(seeds, held_out, part.sizes, detector.config.pseudo_labels.consensus_iou), part)
     chosen = 0 if image else _most_moved(seeds, held_out, labels)
     figure, axes = plt.subplots(2, 3, figsize=(10.5, 5.7), layout="constrained")
     panels = axes.ravel()

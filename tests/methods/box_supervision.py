@@ -97,7 +97,11 @@ def slow_pca(view: Tensor, model: BoxSupervised) -> np.ndarray[Any, Any]:
 
 
 def image_scores(model: BoxSupervised, row: Item) -> Tensor:
-    """Image-level scores of the CAM, a linear classifier of the averaged last map."""
-    (layer,) = model.cam.head
-    assert isinstance(layer, nn.Conv2d) and layer.bias is not None
-    return (row.map[: CHANNELS[0]].mean(dim=(1, 2)) @ layer.weight[:, :, 0, 0].T + layer.bias).sigmoid().detach()
+    """Image-level scores: the mean of the logits of the CAM, a linear classifier of the averaged last map, and of the
+    local CAM where it is fitted."""
+    (layer,), local = model.cam.head, model.cam.local
+    assert isinstance(layer, nn.Conv2d) and layer.bias is not None and local is not None
+    logits = row.map[: CHANNELS[0]].mean(dim=(1, 2)) @ layer.weight[:, :, 0, 0].T + layer.bias
+    if not model.threshold.isnan():
+        logits = (logits + local.pool(local(row.map[CHANNELS[0] :]))) / 2
+    return logits.sigmoid().detach()

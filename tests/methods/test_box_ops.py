@@ -1,8 +1,10 @@
 import math
 
+import pytest
 import torch
+from torchvision.ops import box_iou
 
-from boxless.methods.box_ops import areas, box_vote, clip_boxes, decode, encode, mirror_boxes, paired_iou
+from boxless.methods.box_ops import areas, box_vote, chance_iou, clip_boxes, decode, encode, mirror_boxes, paired_iou
 
 SIZE = torch.tensor([80, 100])
 """Height and width."""
@@ -79,3 +81,22 @@ def test_votes_do_not_depend_on_the_scale_of_the_scores():
     # Where all scores are zero, all boxes count alike.
     zero = box_vote(BOXES, torch.zeros(5, 2), torch.tensor([1]))
     torch.testing.assert_close(zero, torch.tensor([[2.0, 0, 42, 40]]))
+
+
+def test_chance_iou_is_the_mean_with_the_boxes_of_other_rows():
+    random = torch.Generator().manual_seed(1)
+    corners = torch.rand(2, 7, 2, generator=random)
+    boxes, others = (torch.cat([part, part + 0.3], dim=1) for part in corners)
+    overlaps = box_iou(boxes, others)
+    expected = [(overlaps[row].sum() - overlaps[row, row]) / 6 for row in range(7)]
+    torch.testing.assert_close(chance_iou(boxes, others), torch.stack(expected))
+
+
+def test_chance_iou_of_many_rows_compares_some_of_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("boxless.methods.box_ops.CHANCE_ROWS", 3)
+    boxes = torch.tensor([[0.0, 0, 1, 1]]).repeat(9, 1)
+    others = boxes * torch.tensor([1, 0.5, 1, 1, 1, 0.5, 1, 1, 1])[:, None]
+    # Rows 0, 3 and 6 are compared, but never a row with itself.
+    others[[0, 3, 6]] = torch.tensor([[0.0, 0, 1, 1], [0, 0, 0.5, 1], [0, 0, 0.25, 1]])
+    expected = [0.375, 1.75 / 3, 1.75 / 3, 0.625, 1.75 / 3, 1.75 / 3, 0.75, 1.75 / 3, 1.75 / 3]
+    torch.testing.assert_close(chance_iou(boxes, others), torch.tensor(expected))

@@ -16,7 +16,10 @@ def with_objectness(threshold: float | None) -> CAM:
     """A CAM over a last map of four channels, with objectness over an early one of two behind it."""
     torch.manual_seed(0)
     config = CAMConfig(objectness=True, threshold=threshold)
-    return CAM(backbone_of(4, levels=(0,)), nn.Sequential(), config, 3).eval()
+    model = CAM(backbone_of(4, levels=(0,)), nn.Sequential(), config, 3).eval()
+    assert model.local is not None
+    nn.init.normal_(model.local.cells.weight)
+    return model
 
 
 def test_scores_are_those_of_a_linear_classifier_on_averaged_features():
@@ -86,13 +89,16 @@ def test_classes_are_scored_on_the_last_map_and_objectness_on_the_early_one():
     plain = make()
     plain.head.load_state_dict(model.head.state_dict())
     (expected,) = outputs(plain, Item(maps[:4], (40, 70)))
-    assert model.objectness is not None
+    assert model.objectness is not None and model.local is not None
     with torch.inference_mode():
         torch.testing.assert_close(alone.objectness, model.objectness(maps[4:6]))
+        local = model.local.pool(model.local(maps[4:6]))
+    # The logits are the mean of those of the CAM and of the local CAM.
+    torch.testing.assert_close(alone.image_scores, ((expected.image_scores.logit() + local) / 2).sigmoid())
+    torch.testing.assert_close(in_batch.image_scores, alone.image_scores)
     # The average over neighbours includes no padding of the batch.
     torch.testing.assert_close(in_batch.objectness, alone.objectness)
     torch.testing.assert_close(alone.maps, expected.maps)
-    torch.testing.assert_close(alone.image_scores, expected.image_scores)
     assert expected.objectness is None
 
 

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxless.methods.heatmap_boxes import largest_component_box, objectness_box, proposal_heatmap, resize_map
+from boxless.methods.heatmap_boxes import (
+    largest_component_box,
+    objectness_box,
+    proposal_heatmap,
+    resize_map,
+    separating_proposal,
+)
 from boxless.structures import FloatArray
 
 
@@ -207,3 +213,49 @@ def test_proposal_heatmaps_equal_a_slow_reference(width: int, height: int, numbe
     scores = rng.uniform(0.01, 1, (number, 3)).astype(np.float32)
     found = proposal_heatmap(boxes, scores, (width, height), cell)
     np.testing.assert_allclose(found, slow_proposal_heatmap(boxes, scores, (width, height), cell), atol=1e-5)
+
+
+# The proposal that separates a map.
+
+
+def between_class_variance(heatmap: FloatArray, box: FloatArray) -> float:
+    """Otsu's criterion, cell by cell; -1 where the values inside are not higher."""
+    left, top, right, bottom = box.astype(int)
+    inside = np.zeros(heatmap.shape, bool)
+    inside[top:bottom, left:right] = True
+    if inside.all() or heatmap[inside].mean() <= heatmap[~inside].mean():
+        return -1
+    share = inside.mean()
+    return float(share * (1 - share) * (heatmap[inside].mean() - heatmap[~inside].mean()) ** 2)
+
+
+def proposals_of(random: np.random.Generator, number: int) -> FloatArray:
+    corners = np.sort(random.integers(0, 65, (number, 2, 2)), axis=1)
+    corners[:, 1] = np.maximum(corners[:, 1], corners[:, 0] + 1)
+    return np.clip(corners.reshape(-1, 4), [0, 0, 1, 1], [63, 47, 64, 48]).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_separating_proposal_is_the_best_by_otsus_criterion(seed: int):
+    random = np.random.default_rng(seed)
+    heatmap, proposals = random.normal(size=(48, 64)).astype(np.float32), proposals_of(random, 40)
+    heatmap[10:30, 20:50] += 1
+    values = [between_class_variance(heatmap, box) for box in proposals]
+    assert separating_proposal(heatmap, proposals, (64, 48)) == int(np.argmax(values))
+    # Neither the zero of the map nor its scale matters, nor the size of the image.
+    assert separating_proposal(7 * heatmap - 3, proposals * 10, (640, 480)) == int(np.argmax(values))
+
+
+def test_the_separating_proposal_fits_a_plateau():
+    heatmap = np.zeros((32, 64), np.float32)
+    heatmap[8:16, 16:40] = 1
+    proposals = np.array([[0, 0, 64, 32], [16, 8, 30, 16], [16, 8, 40, 16], [14, 6, 44, 20]], np.float32)
+    assert separating_proposal(heatmap, proposals, (64, 32)) == 2
+    assert separating_proposal(-heatmap, proposals[1:], (64, 32)) == 0
+
+
+def test_a_proposal_below_a_cell_has_the_value_of_its_cell():
+    heatmap = np.zeros((32, 64), np.float32)
+    heatmap[31, 63] = 1
+    proposals = np.array([[0, 0, 5, 5], [6398, 3198, 6400, 3200]], np.float32)
+    assert separating_proposal(heatmap, proposals, (6400, 3200)) == 1

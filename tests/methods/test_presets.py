@@ -10,7 +10,7 @@ from boxless.methods import FCOS, PRESETS, CAMConfig, HeatmapModel, MILConfig, M
 from boxless.methods.presets import DEFAULT_METHOD
 
 CLASSES = 4
-FITTED = {"cam": "objectness.", "seeded": "cam.", "student": "cam."}
+FITTED = {"cam": ("objectness.", "local."), "seeded": "cam.", "student": "cam."}
 """Parts of a model that SGD does not train: they are fitted after it, or taken from another run."""
 
 
@@ -125,6 +125,7 @@ def test_presets_have_the_settings_of_their_papers():
         refinement = config.head.refinement
         assert (refinement.stages, refinement.mining, refinement.ignore) == (3, mining, 0.1)
         assert refinement.box_regression == (name == "mist")
+        assert config.head.distinct == (name != "mist")
         # Their streams are WSDDN's without its temperature and regulariser.
         assert (config.head.temperature, config.head.spatial_weight, config.inference.nms) == (1, 0, 0.3)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from boxless.pseudo_labels.consensus import consensus, kept_labels
+from boxless.pseudo_labels.consensus import chance_corrected_ious, consensus, kept_labels
 from boxless.structures import Annotations, Dataset, Sample
 
 
@@ -11,9 +11,9 @@ def boxes_of(*rows: tuple[int, list[float]]) -> Annotations:
     return Annotations(boxes, np.array([label for label, _ in rows], np.int64), np.zeros(len(rows), np.bool_))
 
 
-def pair(label: int, iou: float) -> tuple[tuple[int, list[float]], tuple[int, list[float]]]:
+def pair(label: int, iou: float, left: float = 0) -> tuple[tuple[int, list[float]], tuple[int, list[float]]]:
     """A box of 10 x 10 and one shifted to the right such that both overlap by `iou`."""
-    return (label, [0, 0, 10, 10]), (label, [shift(iou), 0, 10 + shift(iou), 10])
+    return (label, [left, 0, left + 10, 10]), (label, [left + shift(iou), 0, left + 10 + shift(iou), 10])
 
 
 def shift(iou: float) -> float:
@@ -21,12 +21,16 @@ def shift(iou: float) -> float:
 
 
 def merged(*overlaps: tuple[int, float], min_iou: float = 0.7) -> list[tuple[bool, float]]:
-    """For images of one (class, IoU) each: whether the merged box is kept, and its left side."""
-    pairs = [pair(*one) for one in overlaps]
-    found = consensus([boxes_of(one) for one, _ in pairs], [boxes_of(other) for _, other in pairs], min_iou)
+    """For images of one (class, IoU) each: whether the merged box is kept, and how far it is shifted.
+
+    No box overlaps that of another image, so that nothing is chance.
+    """
+    pairs = [pair(*one, 20.0 * row) for row, one in enumerate(overlaps)]
+    sizes = [(20 * len(pairs), 10)] * len(pairs)
+    found = consensus([boxes_of(one) for one, _ in pairs], [boxes_of(other) for _, other in pairs], sizes, min_iou)
     assert [row.labels.tolist() for row in found] == [[label] for label, _ in overlaps]
     assert all(row.boxes.dtype == np.float32 and row.boxes.shape == (1, 4) for row in found)
-    return [(not bool(row.ignore[0]), float(row.boxes[0, 0])) for row in found]
+    return [(not bool(row.ignore[0]), float(row.boxes[0, 0]) - 20 * index) for index, row in enumerate(found)]
 
 
 def test_where_both_agree_their_mean_is_kept_and_elsewhere_the_second_is_ignored():
@@ -59,10 +63,10 @@ def test_the_quarter_of_highest_iou_of_every_class_is_kept():
 
 def test_boxes_of_an_image_are_merged_one_by_one():
     (one, near), (other, far) = pair(2, 0.9), pair(0, 0.2)
-    rest = [pair(0, 0.6) for _ in range(3)]
+    rest = [pair(0, 0.6, left) for left in (20, 40, 60)]
     first = [boxes_of(other, one), boxes_of(), *(boxes_of(a) for a, _ in rest)]
     second = [boxes_of(far, near), boxes_of(), *(boxes_of(b) for _, b in rest)]
-    found = consensus(first, second, 0.7)
+    found = consensus(first, second, [(80, 10)] * 5, 0.7)
     assert found[0].labels.tolist() == [0, 2] and found[0].ignore.tolist() == [True, False]
     np.testing.assert_allclose(found[0].boxes[0], far[1], rtol=1e-6)
     np.testing.assert_allclose(found[0].boxes[1], np.add(one[1], near[1]) / 2, rtol=1e-6)
@@ -70,8 +74,37 @@ def test_boxes_of_an_image_are_merged_one_by_one():
     assert found[1].boxes.shape == (0, 4)
 
 
+def test_chance_corrected_ious_by_hand():
+    boxes = np.array([[0, 0, 0.5, 1], [0, 0, 0.5, 1], [0.5, 0, 1, 1]], np.float32)
+    others = np.array([[0, 0, 0.5, 0.5], [0, 0, 1, 1], [0.5, 0, 1, 1]], np.float32)
+    # Of the first box: 1/2 with its own; 1/2 and 0 with the others. Of the second: 1/2; 1/2 and 0. Of the third: 1; 0
+    # and 1/2.
+    expected = [(0.5 - 0.25) / 0.75, (0.5 - 0.25) / 0.75, 1]
+    assert chance_corrected_ious(boxes, others, np.zeros(3, np.int64)) == pytest.approx(expected)
+    # Only boxes of the same class tell what is chance; a class with one box has no chance.
+    labels = np.array([0, 1, 1])
+    expected = [0.5, (0.5 - 0) / 1, (1 - 0.5) / 0.5]
+    assert chance_corrected_ious(boxes, others, labels) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scale", [1, 7])
+def test_boxes_that_fill_every_image_do_not_agree_beyond_chance(scale: int):
+    # Class 0: 40 x 20 pixels less a margin against the whole image. Class 1: boxes in other places of each image.
+    frames = [boxes_of((0, [scale * margin, 0, scale * 40, scale * 20])) for margin in range(8)]
+    wholes = [boxes_of((0, [0, 0, scale * 40, scale * 20]))] * 8
+    pairs = [pair(1, 0.65, 13.0 * row) for row in range(3)]
+    sizes = [(scale * 40, scale * 20)] * 8 + [(40, 20)] * 3
+    seeds, held_out = (
+        [*frames, *(boxes_of(one) for one, _ in pairs)],
+        [*wholes, *(boxes_of(other) for _, other in pairs)],
+    )
+    ignored = [bool(row.ignore[0]) for row in consensus(seeds, held_out, sizes, 0.6)]
+    # The IoU is 0.8 and more for class 0, but no larger than with the boxes of other images: only the quarter is kept.
+    assert ignored[:8].count(False) <= 2 and ignored[8:] == [False] * 3
+
+
 def test_images_without_boxes_stay_without():
-    (found,) = consensus([boxes_of()], [boxes_of()], 0.7)
+    (found,) = consensus([boxes_of()], [boxes_of()], [(5, 5)], 0.7)
     assert found.boxes.shape == (0, 4) and found.labels.tolist() == found.ignore.tolist() == []
 
 

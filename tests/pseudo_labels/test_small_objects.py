@@ -19,22 +19,26 @@ def boxes_of(*boxes: list[float]) -> Annotations:
 
 def test_small_boxes_are_those_of_the_rescaled_pass_where_both_scales_agree():
     # Class 0 is small and elsewhere in the CAM, class 1 is large. Boxes shifted by one of ten have an IoU of 9/11.
-    seed = boxes_of([50, 50, 60, 60], [0, 0, 80, 80])
-    held_out = boxes_of([0, 0, 10, 10], [0, 0, 80, 88])
-    seeds, predictions = [boxes_of(), *(seed for _ in range(5))], [boxes_of(), *(held_out for _ in range(5))]
+    # Boxes of different images do not overlap.
+    def moved(row: int, *boxes: list[float]) -> Annotations:
+        return boxes_of(*(list(np.add(box, [100 * row, 0, 100 * row, 0])) for box in boxes))
+
+    seeds = [boxes_of(), *(moved(row, [50, 50, 60, 60], [0, 0, 80, 80]) for row in range(1, 6))]
+    predictions = [boxes_of(), *(moved(row, [0, 0, 10, 10], [0, 0, 80, 88]) for row in range(1, 6))]
     small = np.array([True, False])
-    larger_scale = [boxes_of([shift, 0, 10 + shift, 10], [7, 7, 9, 9]) for shift in (1, 0, 0, 6)]
-    rescaled = [RescaledBoxes(row, small, boxes) for row, boxes in enumerate(larger_scale, 1)]
-    found = consensus_with_small(seeds, predictions, rescaled, 0.7)
+    shifts = {1: 1, 2: 0, 3: 0, 4: 6}
+    larger_scale = {row: moved(row, [shift, 0, 10 + shift, 10], [7, 7, 9, 9]) for row, shift in shifts.items()}
+    rescaled = [RescaledBoxes(row, small, boxes) for row, boxes in larger_scale.items()]
+    found = consensus_with_small(seeds, predictions, rescaled, [(600, 100)] * 6, 0.7)
     assert found[0].boxes.shape == (0, 4)
     for row in range(1, 6):
         assert not found[row].ignore[1]
-        np.testing.assert_allclose(found[row].boxes[1], [0, 0, 80, 84])
+        np.testing.assert_allclose(found[row].boxes[1], [100 * row, 0, 100 * row + 80, 84])
     # The box of the rescaled pass itself is kept, not the mean. Where it lies elsewhere, or where there was no rescaled
     # pass and the seed lies elsewhere, the box is ignored.
-    np.testing.assert_array_equal(found[1].boxes[0], [1, 0, 11, 10])
+    np.testing.assert_array_equal(found[1].boxes[0], [101, 0, 111, 10])
     assert [bool(found[row].ignore[0]) for row in range(1, 6)] == [False, False, False, True, True]
-    np.testing.assert_array_equal(found[5].boxes[0], [0, 0, 10, 10])
+    np.testing.assert_array_equal(found[5].boxes[0], [500, 0, 510, 10])
 
 
 class Recorder:

@@ -117,7 +117,8 @@ def test_labels_of_every_network_are_those_of_the_recipe(whole: tuple[Path, Reco
     def merged(
         samples: Sequence[Sample], first: list[Annotations], second: list[Annotations]
     ) -> dict[str, Annotations]:
-        return {one.id: own for one, own in zip(samples, consensus(first, second, min_iou), strict=True)}
+        sizes = [read_image(sample.path).shape[1::-1] for sample in samples]
+        return {one.id: own for one, own in zip(samples, consensus(first, second, sizes, min_iou), strict=True)}
 
     seeds = {sample.id: snapped(sample, predicted("cam", sample)) for sample in dataset.samples}
     assert_trained_on("fold-1-2", seeds)
@@ -146,7 +147,9 @@ def test_labels_of_every_network_are_those_of_the_recipe(whole: tuple[Path, Reco
     counts = json.loads((run / "manifest.json").read_text())["pseudo_labels"]
     for label, name in enumerate(dataset.classes):
         flags = np.concatenate([own.ignore[own.labels == label] for own in final.values()])
-        assert counts.pop(name) == {"kept": int((~flags).sum()), "all": len(flags)}
+        own = counts.pop(name)
+        assert (own["kept"], own["all"]) == (int((~flags).sum()), len(flags))
+        assert (own["agreement"] is None) == (len(flags) == 0)
     assert counts == {}
 
 
@@ -161,7 +164,7 @@ def test_mosaics_are_composed_of_consensus_labels_of_the_training_folds(
 ):
     record = record_training(monkeypatch)
     dataset = single_tags(boxless.load_dataset(demo, "train"))
-    train(dataset, tmp_path / "run", "training.epochs=1", "pseudo_labels.consensus_iou=0.05")
+    train(dataset, tmp_path / "run", "training.epochs=1", "pseudo_labels.consensus_iou=0.001")
     for name in ("run", "fold-2-1", "fold-2-2"):
         assert record.mosaics(name) and record.images(name) == record.sources[name]
         images = sorted((tmp_path / ("" if name == "run" else "run") / name / "mosaics").iterdir())
@@ -176,21 +179,22 @@ def test_a_run_that_is_killed_within_a_fold_resumes_to_the_same_bits(
     train_and_kill(demo, run, "seeded", SEEDED, run / "fold-2-2" / "checkpoint.pt")
     done = [run / name / "weights.safetensors" for name in ("cam", *FOLDS[:3])]
     stamps = [file.stat().st_mtime_ns for file in done]
+    first = run / FOLDS[0] / "manifest.json"
+    manifest = json.loads(first.read_text())
+    first.write_text(json.dumps(manifest | {"seconds": {"training": 100.0}}))
     train(demo, run)
     assert [file.stat().st_mtime_ns for file in done] == stamps
     for name in ("", "cam", *FOLDS):
         assert_same_bits(whole[0] / name, run / name)
     # Times of what was done before the kill count too.
-    seconds = {name: json.loads((run / name / "manifest.json").read_text())["seconds"] for name in ("", *FOLDS)}
-    spent = sum(sum(seconds[name].values()) for name in FOLDS)
-    assert seconds[""]["cross-fitting"] >= spent - 0.5 and spent > 0
+    assert json.loads((run / "manifest.json").read_text())["seconds"]["cross-fitting"] >= 100
 
 
 def test_a_run_that_is_killed_after_its_mosaics_resumes_to_the_same_bits(demo: Path, tmp_path: Path):
     dataset, table = boxless.load_dataset(demo, "train"), tmp_path / "tags.csv"
     rows = [f"{sample.path},{dataset.classes[min(sample.tags)]},train" for sample in dataset.samples]
     table.write_text("\n".join(["image,tags,split", *rows]))
-    options = ("pseudo_labels.consensus_iou=0.05",)
+    options = ("pseudo_labels.consensus_iou=0.001",)
     train(table, tmp_path / "whole", *options)
     killed = tmp_path / "killed"
     train_and_kill(table, killed, "seeded", (*SEEDED, *options), killed / "checkpoint.pt")

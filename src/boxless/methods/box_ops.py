@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+CHANCE_ROWS = 500
+"""About how many other boxes tell which IoU is chance."""
 DELTA_SCALE_XY, DELTA_SCALE_WH = 0.1, 0.2
 """Scales that give regression targets a deviation of about one (Fast R-CNN's code)."""
 
@@ -29,6 +31,20 @@ def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     corners = torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:])
     shared = (corners[1] - corners[0]).clamp(min=0).prod(dim=1)
     return shared / (areas(boxes) + areas(others) - shared)
+
+
+def chance_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """The mean IoU of every box (N, 4), xyxy, with those of the other rows (N, 4), N at least 2: (N,).
+
+    It is the IoU to expect of two boxes that know the usual places and sizes of a class and nothing of the image. Of
+    many rows about `CHANCE_ROWS` are compared.
+    """
+    rows = torch.arange(0, len(others), max(1, len(others) // CHANCE_ROWS), device=boxes.device)
+    overlaps = box_iou(boxes, others[rows])
+    own = torch.zeros_like(overlaps)
+    own[rows, torch.arange(len(rows), device=boxes.device)] = 1
+    found: Tensor = (overlaps * (1 - own)).sum(dim=1) / (1 - own).sum(dim=1)
+    return found
 
 
 def encode(boxes: Tensor, targets: Tensor) -> Tensor:

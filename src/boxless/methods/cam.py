@@ -12,6 +12,7 @@ from boxless.backbones import Backbone
 from boxless.config import HEADS, HeadConfig
 from boxless.features import Batch
 from boxless.methods.base import Model, ViewOutput
+from boxless.methods.local_cam import LocalCAM
 from boxless.methods.losses import image_label_loss
 from boxless.methods.objectness import Objectness
 
@@ -26,8 +27,9 @@ class CAMConfig(HeadConfig):
     Args:
         threshold: locations of at least this fraction of a map's maximum belong to the object; null fits it after
             training, by how consistent boxes are across two scales (`training/cam_boxes.py`).
-        objectness: whether class-agnostic objectness is trained on the locations where the maps are certain, and
-            combined with the maps to find where objects end (`methods/objectness.py`); needs `backbone.freeze=all`.
+        objectness: whether class-agnostic objectness is trained on the locations where local CAMs are certain
+            (`methods/objectness.py`, `methods/local_cam.py`), and combined with the maps to find where objects end;
+            needs `backbone.freeze=all`.
     """
 
     kind: str = "cam"
@@ -36,7 +38,7 @@ class CAMConfig(HeadConfig):
 
     @property
     def hypercolumns(self) -> bool:
-        """Objectness reads the map of an earlier stage."""
+        """Objectness and local CAMs read the maps of earlier stages."""
         return self.objectness
 
     def build(self, backbone: Backbone, tail: nn.Sequential, classes: int) -> "CAM":
@@ -78,6 +80,10 @@ class HeatmapModel(Model):
         """Log odds (h, w) that a location of the tail's maps (C, h, w) is on an object; None where that is unknown."""
         return None
 
+    def image_logits(self, maps: Tensor, pooled: Tensor) -> Tensor:
+        """Class logits (classes,) of one view: those pooled, whatever its tail's maps (C, h, w) are."""
+        return pooled
+
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
         """Losses in training mode, one `ViewOutput` a view in evaluation mode."""
         features = self.tail(batch.maps.float())
@@ -85,8 +91,11 @@ class HeatmapModel(Model):
         if self.training:
             assert batch.image_labels is not None
             return {"image labels": image_label_loss(logits, batch.image_labels, logits=True)}
-        rows = zip(logits.sigmoid(), maps, batch.own(features), strict=True)
-        return [ViewOutput(scores, maps=row, objectness=self.objectness_of(own)) for scores, row, own in rows]
+        rows = zip(logits, maps, batch.own(features), strict=True)
+        return [
+            ViewOutput(self.image_logits(own, pooled).sigmoid(), maps=row, objectness=self.objectness_of(own))
+            for pooled, row, own in rows
+        ]
 
     def score(self, batch: Batch, maps: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits (B, classes) and heatmaps, for each view (classes, h, w), of the tail's maps (B, C, H, W).
@@ -118,13 +127,17 @@ class CAM(HeatmapModel):
     """
 
     def __init__(self, backbone: Backbone, tail: nn.Sequential, config: CAMConfig, classes: int) -> None:
-        early = backbone.level_channels[0] if config.objectness else 0
-        # Objectness and the threshold are fitted after the classifier.
+        # Local CAMs, objectness and the threshold are fitted after the classifier.
         threshold = math.nan if config.objectness else config.threshold or DEFAULT_THRESHOLD
-        objectness = Objectness(early).requires_grad_(False) if config.objectness else None
         super().__init__(tail, (backbone.channels, classes), 1, 0.0, threshold)
-        self.objectness = objectness
-        self.early = slice(backbone.channels, backbone.channels + early)
+        self.objectness: Objectness | None = None
+        self.local: LocalCAM | None = None
+        if config.objectness:
+            levels = backbone.level_channels
+            self.objectness = Objectness(levels[0]).requires_grad_(False)
+            self.local = LocalCAM(levels, classes).requires_grad_(False)
+            self.early = slice(backbone.channels, backbone.channels + levels[0])
+            self.levels = slice(backbone.channels, backbone.channels + sum(levels))
 
     @property
     def needs_averages_only(self) -> bool:
@@ -134,6 +147,12 @@ class CAM(HeatmapModel):
     def pool(self, heatmaps: Tensor) -> Tensor:
         """Global average pooling."""
         return heatmaps.mean(dim=(1, 2))
+
+    def image_logits(self, maps: Tensor, pooled: Tensor) -> Tensor:
+        """The mean with those of the local CAM, once it is fitted: averages over the image miss small objects."""
+        if self.local is None or self.threshold.isnan():
+            return pooled
+        return (pooled + self.local.pool(self.local(maps[self.levels]))) / 2
 
     def objectness_of(self, maps: Tensor) -> Tensor | None:
         """Log odds (h, w) of the early level of hypercolumns (C, h, w); None until they have been fitted."""

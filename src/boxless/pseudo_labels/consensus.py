@@ -5,31 +5,36 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from boxless.methods.box_ops import paired_iou
+from boxless.methods.box_ops import chance_iou, paired_iou
 from boxless.structures import Annotations, Dataset, FloatArray, IntArray
 
 MIN_KEPT_QUANTILE = 0.75
-"""Of every class the boxes above this quantile of the IoU are kept, however low it is."""
+"""Of every class the boxes above this quantile of the chance-corrected IoU are kept, however low it is."""
+
+Sizes = Sequence[tuple[int, int]]
+"""Width and height of every image in pixels."""
 
 
-def consensus(seeds: Sequence[Annotations], held_out: Sequence[Annotations], min_iou: float) -> list[Annotations]:
+def consensus(
+    seeds: Sequence[Annotations], held_out: Sequence[Annotations], sizes: Sizes, min_iou: float
+) -> list[Annotations]:
     """Merge two predictions of the box of every tag.
 
-    Where their IoU is at least `min_iou` the mean of both is kept. Elsewhere the second one's box is marked to be
-    ignored: the class is there, but where it ends is unknown. Of a class whose boxes hardly ever reach `min_iou` the
-    first one's boxes of the highest IoU are kept: without them the class would not be trained at all.
+    Where their chance-corrected IoU is at least `min_iou` the mean of both is kept. Elsewhere the second one's box is
+    marked to be ignored: the class is there, but where it ends is unknown. Of a class whose boxes hardly ever reach
+    `min_iou` the first one's boxes of the highest IoU are kept: without them the class would not be trained at all.
 
     Args:
         seeds: for each image the boxes of its tags.
         held_out: boxes of the same tags in the same order, predicted by other means.
-        min_iou: least IoU of two boxes that agree.
+        sizes: of the images.
+        min_iou: least chance-corrected IoU of two boxes that agree.
 
     Returns:
         One an image, the same tags in the same order.
     """
-    ious = [_ious(one, other) for one, other in zip(seeds, held_out, strict=True)]
-    labels: IntArray = np.concatenate([one.labels for one in seeds])
-    values = np.concatenate(ious)
+    labels, values = _agreement(seeds, held_out, sizes)
+    ious = np.split(values, np.cumsum([len(one.labels) for one in seeds])[:-1])
     limits = np.full(labels.max(initial=0) + 1, min_iou)
     for label in np.unique(labels):
         limits[label] = min(min_iou, np.quantile(values[labels == label], MIN_KEPT_QUANTILE))
@@ -52,6 +57,52 @@ def kept_labels(dataset: Dataset) -> dict[str, dict[str, int]]:
     return found
 
 
-def _ious(one: Annotations, other: Annotations) -> FloatArray:
-    ious: FloatArray = paired_iou(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy()
-    return ious
+def class_agreement(
+    seeds: Sequence[Annotations], held_out: Sequence[Annotations], sizes: Sizes, classes: int
+) -> list[float | None]:
+    """For each class the mean chance-corrected IoU of its boxes; None for a class without boxes.
+
+    Args:
+        seeds, held_out, sizes: as for `consensus`.
+        classes: number of classes.
+    """
+    labels, values = _agreement(seeds, held_out, sizes)
+    of_class = [values[labels == label] for label in range(classes)]
+    return [float(own.mean()) if len(own) else None for own in of_class]
+
+
+def chance_corrected_ious(boxes: FloatArray, others: FloatArray, labels: IntArray) -> FloatArray:
+    """The IoU of pairs of boxes beyond chance, relative to what is possible beyond it (as Cohen's kappa).
+
+    Two boxes that fill the image overlap whatever they show. What is chance is told by the boxes of the same class in
+    the other images (`methods.box_ops.chance_iou`); of a class with one box it is zero.
+
+    Args:
+        boxes: (N, 4), xyxy in fractions of their image.
+        others: (N, 4), boxes of the same tags.
+        labels: (N,).
+
+    Returns:
+        (N,) float64, at most 1.
+    """
+    one, other = torch.from_numpy(boxes), torch.from_numpy(others)
+    values: FloatArray = paired_iou(one, other).double().numpy()
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        if len(rows) > 1:
+            chance = chance_iou(one[rows], other[rows]).double().numpy()
+            values[rows] = (values[rows] - chance) / np.maximum(1 - chance, 1e-9)
+    return values
+
+
+def _agreement(
+    seeds: Sequence[Annotations], held_out: Sequence[Annotations], sizes: Sizes
+) -> tuple[IntArray, FloatArray]:
+    """The label of every box of all images, and its chance-corrected IoU."""
+    labels: IntArray = np.concatenate([one.labels for one in seeds])
+    return labels, chance_corrected_ious(_relative(seeds, sizes), _relative(held_out, sizes), labels)
+
+
+def _relative(boxes: Sequence[Annotations], sizes: Sizes) -> FloatArray:
+    parts = [own.boxes / np.array([*size, *size], np.float32) for own, size in zip(boxes, sizes, strict=True)]
+    return np.concatenate(parts).astype(np.float32)

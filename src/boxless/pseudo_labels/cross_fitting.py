@@ -71,8 +71,8 @@ def cross_fit(
         training, labels = data.subset(rest), [seeds[row] for row in rest]
         if held_out is not None:
             # Within these folds alone: the quarter kept of a rare class must not lie in the fold left out.
-            merged = consensus(labels, [held_out[row] for row in rest], config.pseudo_labels.consensus_iou)
-            labels = snap_all(merged, training)
+            others, min_iou = [held_out[row] for row in rest], config.pseudo_labels.consensus_iou
+            labels = snap_all(consensus(labels, others, training.sizes, min_iou), training)
         folder = run.folder / f"fold-{round_}-{fold + 1}"
         detector = fit_network(folder, config, training.with_boxes(labels), run, with_mosaics)
         predicted = boxes_for_tags(detector, data, own, "Out-of-fold predictions")

@@ -1,6 +1,6 @@
 """How image tags become the boxes that a detector is trained on: the steps in order.
 
-    cam        1  A linear classifier of the tags gives class activation maps.
+    cam        1  A linear classifier of the tags gives class activation maps, another one local CAMs.
                2  Objectness and a threshold, fitted without boxes, tell where objects end: one CAM box a tag.
     seeds      3  The boxes of the seed, `cam` or another, snapped to proposals.
     held_out   4  Cross-fitting, in rounds: networks trained on the labels of the other folds predict the box of every
@@ -14,7 +14,7 @@ stored once, and handed from step to step.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ from boxless.config import Config, resolve
 from boxless.detector import Detector
 from boxless.features import views_of
 from boxless.methods import BoxSupervised, preset
-from boxless.pseudo_labels.consensus import kept_labels
+from boxless.pseudo_labels.consensus import class_agreement, kept_labels
 from boxless.pseudo_labels.cross_fitting import cross_fit, draw_folds, fold_config
 from boxless.pseudo_labels.seeds import SEEDS
 from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass
@@ -41,6 +41,9 @@ CAM, PCA = "cam", "pca.safetensors"
 """Where a run folder has the run of the CAM, and the principal components."""
 PCA_IMAGES = 100
 """Images that principal components are fitted to; more change nothing (docs/lab_book)."""
+TRUSTED_AGREEMENT = 0.35
+"""Least mean chance-corrected IoU of seeds and out-of-fold predictions of a class whose boxes are mostly right
+(docs/lab_book)."""
 
 
 def fit_shared(run: Run, data: CachedDataset) -> Detector:
@@ -90,12 +93,28 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
     with _timed(run, "pseudo labels"):
         assert held_out is not None
         rescaled = rescaled_pass(detectors, data, folds, held_out)
-        labels = snap_all(consensus_with_small(seeds, held_out, rescaled, rules.consensus_iou), data)
+        labels = snap_all(consensus_with_small(seeds, held_out, rescaled, data.sizes, rules.consensus_iou), data)
     labelled = data.with_boxes(labels)
-    run.manifest["pseudo_labels"] = counts = kept_labels(labelled.dataset)
+    agreement = class_agreement(seeds, held_out, data.sizes, len(data.dataset.classes))
+    _warn_of_classes(dict(zip(data.dataset.classes, agreement, strict=True)))
+    counts = kept_labels(labelled.dataset)
+    values = zip(counts.items(), agreement, strict=True)
+    run.manifest["pseudo_labels"] = {name: {**own, "agreement": value} for (name, own), value in values}
     kept, number = (sum(count[key] for count in counts.values()) for key in ("kept", "all"))
-    logger.info("Kept %d of %d pseudo labels (IoU >= %g)", kept, number, rules.consensus_iou)
+    logger.info("Kept %d of %d pseudo labels (chance-corrected IoU >= %g)", kept, number, rules.consensus_iou)
     return labelled
+
+
+def _warn_of_classes(agreement: Mapping[str, float | None]) -> None:
+    low = {name: value for name, value in agreement.items() if value is not None and value < TRUSTED_AGREEMENT}
+    if low:
+        logger.warning(
+            "Boxes of these classes may be wrong, as predictions by different means do not agree beyond chance "
+            "(chance-corrected IoU below %g): %s. Look at them before you use them; "
+            "docs/tags.md says what helps",
+            TRUSTED_AGREEMENT,
+            ", ".join(f"{name} ({value:.2f})" for name, value in low.items()),
+        )
 
 
 def cross_fitting_config(config: Config) -> Config:

@@ -17,7 +17,7 @@ from boxless.detector import Detector
 from boxless.images import read_image
 from boxless.memory import release_memory
 from boxless.metrics.boxes import areas
-from boxless.pseudo_labels.consensus import consensus
+from boxless.pseudo_labels.consensus import Sizes, consensus
 from boxless.pseudo_labels.held_out import best_boxes, map_rows
 from boxless.structures import Annotations, BoolArray, IntArray
 
@@ -81,13 +81,14 @@ def consensus_with_small(
     seeds: Sequence[Annotations],
     held_out: Sequence[Annotations],
     rescaled: Sequence[RescaledBoxes],
+    sizes: Sizes,
     min_iou: float,
 ) -> list[Annotations]:
     """`consensus`, in which small boxes are compared with those of the rescaled pass, which are taken as they are."""
     seeds, held_out = list(seeds), list(held_out)
     for row, small, found in rescaled:
         seeds[row], held_out[row] = _where(small, held_out[row], seeds[row]), _where(small, found, held_out[row])
-    merged = consensus(seeds, held_out, min_iou)
+    merged = consensus(seeds, held_out, sizes, min_iou)
     for row, small, found in rescaled:
         merged[row] = _where(small, found, merged[row])
     return merged

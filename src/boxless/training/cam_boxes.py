@@ -1,23 +1,26 @@
-"""Fitted after a heatmap model is trained, so that boxes can be drawn around its maps: objectness, and the threshold.
+"""Fitted after a heatmap model is trained, so that boxes can be drawn around its maps.
+
+Local CAMs, the objectness that is trained on where they are certain, and the threshold.
 
 No box is read. The threshold is chosen by how consistent the boxes of two scales are.
 """
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
 from boxless.features import View, views_of
 from boxless.images import read_image
 from boxless.methods import CAM, HeatmapModel
+from boxless.methods.box_ops import chance_iou, paired_iou
 from boxless.methods.cam import DEFAULT_THRESHOLD
+from boxless.methods.local_cam import LocalCAM, fit_local_cam
 from boxless.methods.objectness import Objectness, fit_objectness
 from boxless.progress import track
 from boxless.structures import Dataset, FloatArray
@@ -37,7 +40,7 @@ SHARPNESS = 50
 
 
 def fit_cam_boxes(model: HeatmapModel, data: CachedDataset, detector: Detector) -> float:
-    """Fit objectness, where the model has it, and the threshold, where the settings leave it open.
+    """Fit local CAMs and objectness, where the model has them, and the threshold, where the settings leave it open.
 
     Args:
         model: is left in evaluation mode.
@@ -50,8 +53,14 @@ def fit_cam_boxes(model: HeatmapModel, data: CachedDataset, detector: Detector) 
     start = time.perf_counter()
     model.eval()
     logger.info("Fitting where objects end")
-    if isinstance(model, CAM) and model.objectness is not None:
-        _fit_objectness(model, model.objectness, data, detector)
+    if isinstance(model, CAM) and model.objectness is not None and model.local is not None:
+        view = views_of(detector.config.views)[0]
+
+        def levels(row: int) -> Tensor:
+            return data.map(row, view)[model.levels].float().to(detector.device)
+
+        fit_local_cam(model.local, levels, torch.from_numpy(data.dataset.image_labels()), detector.config.seed)
+        _fit_objectness(model.objectness, model.local, levels, data.dataset, detector.config.seed)
     # The model outputs objectness only once the threshold is a number.
     configured = getattr(detector.config.head, "threshold", None)
     model.threshold.fill_(configured or DEFAULT_THRESHOLD)
@@ -60,17 +69,17 @@ def fit_cam_boxes(model: HeatmapModel, data: CachedDataset, detector: Detector) 
     return time.perf_counter() - start
 
 
-def _fit_objectness(model: CAM, objectness: Objectness, data: CachedDataset, detector: Detector) -> None:
-    rows = tagged_rows(data.dataset, detector.config.seed, OBJECTNESS_IMAGES)
-
+def _fit_objectness(
+    objectness: Objectness, local: LocalCAM, levels: Callable[[int], Tensor], dataset: Dataset, seed: int
+) -> None:
     def maps() -> Iterator[tuple[Tensor, Tensor]]:
-        for row in rows:
-            features = data.map(row, views_of(detector.config.views)[0]).float().to(detector.device)
+        for row in tagged_rows(dataset, seed, OBJECTNESS_IMAGES):
+            own = levels(row)
             with torch.inference_mode():
-                heatmaps = model.heatmaps(features[None])[0]
-            yield features[model.early], heatmaps[sorted(data.dataset.samples[row].tags)]
+                heatmaps = local(own)
+            yield own[: local.channels[0]], heatmaps[sorted(dataset.samples[row].tags)]
 
-    fit_objectness(objectness, maps(), detector.config.seed)
+    fit_objectness(objectness, maps(), seed)
 
 
 def _fit_threshold(data: CachedDataset, detector: Detector) -> float:
@@ -107,10 +116,9 @@ def chance_corrected_iou(boxes: FloatArray, others: FloatArray) -> float:
         boxes: (N, 4), xyxy in fractions of the image, N at least 2.
         others: (N, 4), of the same objects.
     """
-    overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(others)).double().numpy()
-    same, pairs = overlaps.diagonal().mean(), len(boxes) * (len(boxes) - 1)
-    chance = (overlaps.sum() - overlaps.diagonal().sum()) / pairs
-    return float((same - chance) / max(1 - chance, 1e-9))
+    one, other = torch.from_numpy(boxes), torch.from_numpy(others)
+    same, chance = (float(values.double().mean()) for values in (paired_iou(one, other), chance_iou(one, other)))
+    return (same - chance) / max(1 - chance, 1e-9)
 
 
 def consistent_threshold(boxes: Mapping[float, tuple[FloatArray, FloatArray]]) -> float:

@@ -1,0 +1,41 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import nn
+
+from boxless.backbones import Backbone
+from boxless.cached_dataset import CachedDataset
+from boxless.features import View
+from boxless.methods import CAM, CAMConfig
+from boxless.pseudo_labels.seeds import local_cam_seed
+from boxless.structures import Dataset, Sample
+
+
+def test_the_local_cam_seed_is_the_proposal_around_the_cells_that_show_the_tag():
+    # The early level has two channels; class 0 responds to the first, class 1 to the second.
+    stages = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 1, 1))
+    backbone = Backbone(stages, 1, 16, (0,) * 3, (1,) * 3, "", "", levels=(0,))
+    model = CAM(backbone, nn.Sequential(), CAMConfig(objectness=True), 2).eval()
+    assert model.local is not None
+    model.local.cells.weight.data[:, :, 0, 0] = torch.eye(2)
+    maps = torch.zeros(3, 4, 8)
+    maps[1], maps[2] = 0.1, 1.0
+    maps[1, 1:3, 4:7], maps[2, 1:3, 4:7] = 1.0, 0.1
+    proposals = np.array([[0, 0, 128, 64], [64, 16, 112, 48], [0, 0, 64, 64], [48, 0, 80, 16]], np.float32)
+    samples = tuple(Sample(name, Path(name), frozenset(tags)) for name, tags in (("a", {0, 1}), ("b", {}), ("c", {1})))
+    data = CachedDataset(
+        Dataset("some", ("x", "y"), samples),
+        tuple("abc"),
+        ((128, 64),) * 3,
+        SimpleNamespace(load=lambda key, path, view: maps),  # type: ignore[arg-type]
+        SimpleNamespace(load=lambda key: proposals),  # type: ignore[arg-type]
+        {},
+        {},
+    )
+    cam = SimpleNamespace(model=model, views=(View(128),), device=torch.device("cpu"))
+    first, bare, third = local_cam_seed(data, cam)  # type: ignore[arg-type]
+    assert first.labels.tolist() == [0, 1] and third.labels.tolist() == [1] and bare.boxes.shape == (0, 4)
+    assert first.boxes.tolist() == [[64, 16, 112, 48], [0, 0, 64, 64]]
+    assert third.boxes.tolist() == [[0, 0, 64, 64]] and not third.ignore.any()
