@@ -1,8 +1,10 @@
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opened_files import Opened
 from playwright.sync_api import Browser, sync_playwright
 
 from boxless.demo.data import make_demo
@@ -62,3 +64,18 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=chrome, args=CHROME_ARGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def _audit() -> Opened:
+    found = Opened()
+    sys.addaudithook(found.record)  # Audit hooks cannot be removed; this one records only while it is watching.
+    return found
+
+
+@pytest.fixture
+def opened(_audit: Opened) -> Opened:
+    """The files that this process opens within `with opened:`."""
+    _audit.names.clear()
+    _audit.for_writing.clear()
+    return _audit

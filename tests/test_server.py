@@ -1,6 +1,5 @@
 import asyncio
 import base64
-import sys
 import tempfile
 import threading
 import time
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from hostile import Opened, connected, data_uri
+from hostile import connected, data_uri
+from opened_files import Opened
 from PIL import Image
 from serving import BOXES, CLASSES, SCORES, encoded, known_detector, served
 
@@ -25,20 +25,6 @@ from boxless.visualize.boxes import class_colour
 
 GENEROUS = Limits(rate=1e6, burst=10**6)
 CAT, DOG, OWL = ({"name": name, "score": SCORES[name], "box": BOXES[name]} for name in CLASSES)
-
-
-@pytest.fixture(scope="module")
-def _audit() -> Opened:
-    opened = Opened()
-    sys.addaudithook(opened.record)  # Audit hooks cannot be removed; this one records only while it is watching.
-    return opened
-
-
-@pytest.fixture
-def opened(_audit: Opened) -> Opened:
-    _audit.names.clear()
-    _audit.for_writing.clear()
-    return _audit
 
 
 @pytest.fixture(scope="module")

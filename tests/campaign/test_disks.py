@@ -4,7 +4,7 @@ import errno
 import os
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -106,28 +106,33 @@ def _spread(number: int, bench: Bench) -> list[int]:
     return [round(events * (turn + 0.5) / number) for turn in range(number)]
 
 
+def _train_with(fault: Callable[[int, Path], str], number: int, bench: Bench, tally: Tally) -> None:
+    """Train so many times with a fault, a call of `faults`, at one of the file events."""
+    for event in _spread(number, bench):
+        place = bench.place("train cam")
+        ended = bench.start("train cam", place, f"import faults; {fault(event, place)}").wait()
+        bench.check("train cam", place, ended)
+        tally.counts["one line" if ended.status else "not noticed"] += 1
+
+
 @cases(few=1, many=24)
 def test_caches_that_vanish_are_one_line_or_not_noticed(
     number: int, bench: Bench, tallies: defaultdict[str, Tally]
 ) -> None:
-    for event in _spread(number, bench):
-        place = bench.place("train cam")
-        first = f"import faults; faults.vanish_at({event}, {str(place)!r}, {str(place / 'cache')!r})"
-        ended = bench.start("train cam", place, first).wait()
-        bench.check("train cam", place, ended)
-        tallies["disks, cache vanishes"].counts["one line" if ended.status else "not noticed"] += 1
+    def fault(event: int, place: Path) -> str:
+        return f"faults.vanish_at({event}, {str(place)!r}, {str(place / 'cache')!r})"
+
+    _train_with(fault, number, bench, tallies["disks, cache vanishes"])
 
 
 @cases(few=1, many=40)
 def test_files_that_cannot_be_opened_are_one_line_or_not_needed(
     number: int, bench: Bench, tallies: defaultdict[str, Tally]
 ) -> None:
-    for event in _spread(number, bench):
-        place = bench.place("train cam")
-        first = f"import faults; faults.fail_at({event}, {str(place)!r})"
-        ended = bench.start("train cam", place, first).wait()
-        bench.check("train cam", place, ended)
-        tallies["disks, EIO when opened"].counts["one line" if ended.status else "not noticed"] += 1
+    def fault(event: int, place: Path) -> str:
+        return f"faults.fail_at({event}, {str(place)!r})"
+
+    _train_with(fault, number, bench, tallies["disks, EIO when opened"])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import random
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -15,7 +14,8 @@ import numpy as np
 import pytest
 import requests
 from counting import SCALE, Tally, cases
-from hostile import SECRET, Opened, connected, hostile, post, raw
+from hostile import SECRET, connected, hostile, post, raw
+from opened_files import Opened
 from serving import CLASSES, encoded, known_detector, served
 
 from boxless.server import Limits
@@ -23,22 +23,13 @@ from boxless.server import Limits
 LIMITS = Limits(size=250_000, rate=1e6, burst=10**6, waiting=20)
 
 
-@pytest.fixture(scope="module")
-def audited() -> Opened:
-    opened = Opened()
-    sys.addaudithook(opened.record)  # Audit hooks cannot be removed; this one records only while it is watching.
-    return opened
-
-
 @pytest.fixture
-def opened(audited: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
+def opened(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
     """Records what is opened; the folder for temporary files is one of this test's own."""
-    audited.names.clear()
-    audited.for_writing.clear()
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.chdir(tmp_path)
-    return audited
+    return opened
 
 
 def ask(url: str) -> dict[str, Any]:
