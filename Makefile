@@ -1,8 +1,10 @@
 # Needs Python 3.11.4 or newer with venv and pip, and nothing else; everything is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# A file of pinned releases with hashes to install instead of the newest; .ci/run sets it.
+LOCK ?=
 
-.PHONY: demo test campaign check docs wheel
+.PHONY: demo test campaign check docs wheel lock
 
 demo: .venv/installed
 	$(BIN)/boxless demo --out runs/demo
@@ -29,7 +31,19 @@ wheel: .venv/installed
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 	sh tools/try_wheel.sh $(PYTHON) dist/boxless-*.whl
 
-.venv/installed: pyproject.toml
+# The releases that CI installs, on Linux on x86_64 with Python 3.11: those in the file stay where they still fit.
+lock: .venv/installed
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command 'make lock' \
+		--python-version 3.11.4 --python-platform x86_64-manylinux_2_28 --extra dev \
+		--output-file .ci/requirements.txt pyproject.toml .ci/requirements.in
+
+.venv/installed: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv .venv
+ifeq ($(LOCK),)
 	$(BIN)/pip install --quiet --editable '.[dev]'
+else
+	$(BIN)/pip install --quiet --require-hashes --requirement $(LOCK)
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+endif
 	touch $@

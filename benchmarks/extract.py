@@ -31,10 +31,11 @@ from torch.utils.flop_counter import FlopCounterMode
 import boxless
 from boxless.backbones import Backbone
 from boxless.config import Config, resolve
-from boxless.features import FeatureStore, Item, View, collate, to_pixels, views_of
+from boxless.features import FeatureStore, Item, collate, to_pixels
 from boxless.images import content_keys, image_size, read_image
 from boxless.methods.presets import DEFAULT_METHOD, preset
 from boxless.run_folder import Network, build_network
+from boxless.views import View, views_of
 
 BATCH, WORKERS = 8, 2
 SIDE = 4096

@@ -23,7 +23,6 @@ from PIL import Image
 
 from boxless import Annotations, Dataset, Detector, Sample, load_dataset
 from boxless.cached_dataset import CachedDataset, cache_dataset
-from boxless.features import views_of
 from boxless.images import read_image
 from boxless.methods import CAM
 from boxless.methods.box_ops import paired_iou
@@ -34,6 +33,7 @@ from boxless.pseudo_labels.mosaic import compose_mosaics
 from boxless.pseudo_labels.seeds import cam_seed
 from boxless.pseudo_labels.snapping import snap_all
 from boxless.structures import FloatArray
+from boxless.views import views_of
 
 Pixels = NDArray[np.uint8]
 ORANGE, BLUE, GREEN = "#e69f00", "#56b4e9", "#00b34a"

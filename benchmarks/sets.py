@@ -79,9 +79,7 @@ def measured(
     name: str, seed: int, images: int | None, method: str, settings: list[str], out: Path
 ) -> dict[str, dict[str, Any]]:
     """Scores on the split to report on, trained on tags and on boxes."""
-    which = SETS[name]
-    root = make_demo(out, seed=0) if name == "demo" else Path(os.environ["BOXLESS_DATA"]) / which.path
-    train, report = (boxless.load_dataset(root, split, which.classes) for split in (which.train, which.report))
+    train, report = load(name, out)
     scores = {}
     for supervision in ("tags", "boxes"):
         run = out / "-".join([name, method, supervision, str(images or "all"), *settings, str(seed)])
@@ -96,6 +94,14 @@ def measured(
             write_json(known, {**boxless.evaluate(detector, report), "minutes": minutes, "agreement": agreement})
         scores[supervision] = json.loads(known.read_text(encoding="utf-8"))
     return scores
+
+
+def load(name: str, out: Path) -> tuple[Dataset, Dataset]:
+    """The images to train on and those to report on; the demo set is drawn into `out`."""
+    which = SETS[name]
+    root = make_demo(out, seed=0) if name == "demo" else Path(os.environ["BOXLESS_DATA"]) / which.path
+    train, report = (boxless.load_dataset(root, split, which.classes) for split in (which.train, which.report))
+    return train, report
 
 
 def class_rows(name: str, scores: dict[str, Any]) -> list[str]:

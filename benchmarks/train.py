@@ -23,11 +23,12 @@ from _shared import machine, spread
 import boxless
 from boxless.cached_dataset import cache_dataset
 from boxless.config import Config, resolve
-from boxless.features import Batch, FeatureStore, collate, views_of
+from boxless.features import Batch, FeatureStore, collate
 from boxless.methods.presets import preset
 from boxless.run_folder import build_network
 from boxless.structures import Dataset
 from boxless.training.engine import TrainingViews, optimizer_for
+from boxless.views import views_of
 
 VGG16 = Path(__file__).parent.parent / "configs" / "voc2007" / "wsddn_vgg16.yaml"
 SINGLE_SCALE = ("views.scales=[512]", "views.flips=false", "inference.views=null", "backbone.weights=none")

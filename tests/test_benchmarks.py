@@ -15,6 +15,7 @@ from PIL import Image
 from running import QUICK, SEEDED, SMALL
 
 import boxless
+from boxless.datasets.labels import with_labels
 from boxless.images import content_key, read_image
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -61,6 +62,31 @@ def test_predict(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     parts = table(text, "part, on one thread")
     assert [row[0] for row in parts] == list(predict.PARTS)
     assert sum(int(row[2].strip("%")) for row in parts) == pytest.approx(100, abs=3)
+
+
+def test_protocols(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    protocols = benchmark("protocols", monkeypatch)
+    monkeypatch.setattr(time, "perf_counter", time.perf_counter)  # `run` changes it.
+    small = ("backbone.name=regnety_002", "views.scales=[64,96]", "inference.views.scales=[96]", "head.hidden=[8]")
+    monkeypatch.setattr(protocols, "SETTINGS", (*protocols.SETTINGS, *small))
+    words = [str(demo), "train", "", "3", "oquab_alexnet"]
+    with pytest.raises(SystemExit):
+        protocols.run("estimate", *words)
+    estimated = json.loads(capsys.readouterr().out)
+    # A convolution of 3 x 3 over 368 channels, and six classes.
+    assert (
+        estimated["weights"] == 368 * 9 * 8 + 8 + 8 * 6 + 6 and estimated["memory"] > 1e8 and estimated["seconds"] > 0
+    )
+    protocols.run("train", *words)
+    assert json.loads(capsys.readouterr().out)["seconds"] > 0
+    # Printed beside each other, and measured once.
+    parts = {"estimate": {"seconds": 1.5, "memory": 2e9, "weights": 1234}, "train": {"seconds": 2.25, "memory": 3e9}}
+    monkeypatch.setattr(protocols, "measured", lambda words, part: parts[part])
+    for _ in range(2):
+        protocols.main(demo, configs="oquab_alexnet", out=tmp_path)
+        (row,) = table(capsys.readouterr().out, "configuration")
+        assert row == ["`oquab_alexnet.yaml`", "1,234", "1.50", "2.25", "2.0", "3.0"]
+        monkeypatch.setattr(protocols, "measured", lambda words, part: pytest.fail("measured again"))
 
 
 # Methods.
@@ -183,3 +209,35 @@ assert (command, option) == ("train", "seed=1")
     memory.main(demo, ["seed=1"], sizes="12", out=tmp_path / "out")
     with pytest.raises(SystemExit):
         memory.main(demo, ["seed=2"], sizes="12", out=tmp_path / "out")
+
+
+def test_mixed(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """A simulated person boxes all objects of the images drawn; nothing else of the boxes passes on."""
+    mixed = benchmark("mixed", monkeypatch)
+    splits, trained = tuple(boxless.load_dataset(demo, split) for split in ("train", "val")), []
+
+    def train(data: boxless.Dataset, run: Path, *, labels: Path, seed: int, **settings: object) -> str:
+        given = [one for one in with_labels(data.tags_only(), labels).samples if one.given is not None]
+        trained.append((run.name, {one.id: one for one in given}))
+        run.mkdir()
+        return run.name
+
+    monkeypatch.setattr(mixed, "load", lambda *arguments: splits)
+    monkeypatch.setattr(mixed, "measured", lambda *arguments: {"tags": {"mAP_area": 0.2}, "boxes": {"mAP_area": 0.8}})
+    monkeypatch.setattr(mixed, "boxless", SimpleNamespace(train=train, evaluate=lambda *arguments: {"mAP_area": 0.4}))
+    mixed.main(sets="demo", boxed="0,1,3", seeds="0,1", out=tmp_path)
+    (row,) = table(capsys.readouterr().out, "set")
+    assert row == ["demo", "0.200 (0.200-0.200), 0.25", *["0.400 (0.400-0.400), 0.50"] * 2, "0.800 (0.800-0.800)"]
+    data = {sample.id: sample for sample in splits[0].samples}
+    assert [name for name, _ in trained] == [f"demo-seeded-boxed-{n}-all-{seed}" for seed in (0, 1) for n in (1, 3)]
+    for (_, few), (_, more) in (trained[:2], trained[2:]):
+        assert 0 < len(few) <= len(splits[0].classes) and few.keys() < more.keys()
+        for name, sample in more.items():
+            own = data[name].annotations
+            assert own is not None and sample.given is not None
+            np.testing.assert_array_equal(sample.given.right.boxes, own.boxes[~own.ignore])
+            np.testing.assert_array_equal(sample.given.right.labels, own.labels[~own.ignore])
+            assert sample.given.complete == set(own.labels[~own.ignore].tolist()) - set(own.labels[own.ignore].tolist())
+    for label in range(len(splits[0].classes)):
+        assert sum(label in sample.tags for sample in trained[1][1].values()) >= 3
+    assert trained[0][1].keys() != trained[2][1].keys()

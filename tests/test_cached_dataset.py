@@ -12,10 +12,11 @@ from boxless.cached_dataset import CachedDataset, cache_dataset
 from boxless.config import BackboneConfig, ProposalConfig
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
-from boxless.features import FeatureStore, View
+from boxless.features import FeatureStore
 from boxless.images import content_key, image_size, read_image
 from boxless.proposals import propose
 from boxless.structures import Annotations, Dataset, Sample
+from boxless.views import View
 
 VIEWS = (View(64), View(64, True))
 PROPOSALS = ProposalConfig(generator="grid", min_area=0.2)

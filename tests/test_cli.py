@@ -15,9 +15,9 @@ from PIL import Image
 from running import boxless
 
 from boxless import Detector, diagnose
-from boxless.cli import _print_scores
 from boxless.images import image_size, read_image
 from boxless.metrics import summary
+from boxless.tables import print_scores
 
 QUICK = [
     "views.scales=[160]",
@@ -163,7 +163,7 @@ def test_predict_writes_the_confident_boxes_or_those_from_a_threshold_on(
 
 def test_names_of_classes_and_data_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     row = {**dict.fromkeys(summary.CONVENTIONS), "images": 3, "objects": 4}
-    _print_scores({**row, "data": "a [b] c", "supervision": "tags", "classes": {"screw [left]": row, "[/x]": row}})
+    print_scores({**row, "data": "a [b] c", "supervision": "tags", "classes": {"screw [left]": row, "[/x]": row}})
     printed = capsys.readouterr().out
     assert "a [b] c" in printed and "[left]" in printed and "[/x]" in printed
 

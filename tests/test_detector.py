@@ -128,7 +128,7 @@ def test_a_file_that_is_no_image_is_named(toy: Detector, tmp_path: Path):
 
 
 def test_prediction_computes_no_heatmap(toy: Detector, paths: list[Path], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("boxless.detector.proposal_heatmap", lambda *_: pytest.fail("a heatmap was computed"))
+    monkeypatch.setattr("boxless.predictor.proposal_heatmap", lambda *_: pytest.fail("a heatmap was computed"))
     assert len(toy.predict(paths[0], 0)) > 0
     assert len(list(toy.predict_files(paths[:2], {}))) == 2
 

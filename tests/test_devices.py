@@ -91,7 +91,7 @@ def test_everything_but_stored_maps_is_computed_in_full_width(
 ):
     """Maps that a run stores, those of the monitored split too, must not depend on the processor."""
     storing, maps, heads = [0], set(), set()
-    compute, extract, forward = FeatureStore.compute, FeatureStore.extract, FastRCNN.forward
+    compute, extract, forward = FeatureStore.compute, FeatureStore._forward, FastRCNN.forward
 
     def recorded_compute(self: FeatureStore, *rest: Any) -> Any:
         storing[0] += 1
@@ -100,7 +100,7 @@ def test_everything_but_stored_maps_is_computed_in_full_width(
         finally:
             storing[0] -= 1
 
-    def recorded_extract(self: FeatureStore, *rest: Any) -> Any:
+    def recorded_extraction(self: FeatureStore, *rest: Any) -> Any:
         maps.add((bool(storing[0]), precision()))
         return extract(self, *rest)
 
@@ -109,7 +109,7 @@ def test_everything_but_stored_maps_is_computed_in_full_width(
         return forward(self, batch)
 
     monkeypatch.setattr(FeatureStore, "compute", recorded_compute)
-    monkeypatch.setattr(FeatureStore, "extract", recorded_extract)
+    monkeypatch.setattr(FeatureStore, "_forward", recorded_extraction)
     monkeypatch.setattr(FastRCNN, "forward", recorded_forward)
     options = [*SEEDED, "training.epochs=1", "training.monitor=val"]
     detector = boxless.train(demo, tmp_path / "run", method="seeded", split="train", options=options)

@@ -13,9 +13,11 @@ from torch import nn
 from boxless.backbones import Backbone, Hypercolumns
 from boxless.config import BackboneConfig, ViewConfig
 from boxless.datasets import load_dataset
+from boxless.devices import images_at_once, views_at_once
 from boxless.errors import BoxlessError
-from boxless.features import Batch, FeatureStore, Item, Targets, View, collate, to_pixels, views_of
-from boxless.images import content_keys, read_image
+from boxless.features import Batch, FeatureStore, Item, Targets, collate, to_pixels
+from boxless.images import content_keys, read_image, write_image
+from boxless.views import View, views_of
 
 CPU = torch.device("cpu")
 VIEWS = (View(64), View(96, True))
@@ -94,6 +96,14 @@ def test_boxes_of_plain_and_flipped_views_hold_the_same_pixels():
         assert pixels[:, top + 1 : bottom - 1, left + 1 : right - 1].min() == 1
         pixels[:, top - 1 : bottom + 1, left - 1 : right + 1] = 0
         assert pixels.max() == 0
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_boxes_do_not_leave_the_image_to_the_left_or_above(flipped: bool):
+    view = View(512, flipped)
+    for width in range(1, 1200):
+        whole = np.array([[0, 0, width, 500]], np.float32)
+        assert view.boxes(whole, width, 500).min() >= 0, width
 
 
 def test_mirrored_views_come_after_plain_ones():
@@ -191,13 +201,14 @@ def test_collate_without_boxes_and_image_labels():
 
 
 def test_targets_stay_with_their_view_and_move_with_the_batch():
-    one = Targets(torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([1]), torch.tensor([False]))
+    one = Targets(torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([1]), torch.tensor([False]), torch.tensor([True, False]))
     other = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
     items = [Item(torch.ones(1, 2, 2), (32, 32), targets=targets) for targets in (one, other)]
     batch = collate(items).to(torch.device("meta"))
     assert batch.targets is not None
     assert [len(view.boxes) for view in batch.targets] == [1, 0]
-    assert all(part.device.type == "meta" for view in batch.targets for part in view)
+    parts = [part for view in batch.targets for part in view if part is not None]
+    assert len(parts) == 7 and all(part.device.type == "meta" for part in parts)
     assert collate([Item(torch.ones(1, 2, 2), (32, 32))]).targets is None
 
 
@@ -269,17 +280,17 @@ def test_stored_maps_are_not_computed_again(images: dict[str, Path], cache: Path
 
 
 def test_a_stopped_call_is_resumed(images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch):
-    calls: list[View] = []
-    extract = FeatureStore.extract
+    calls: list[torch.Size] = []
+    forward = FeatureStore._forward
 
-    def limited(self: FeatureStore, image: NDArray[np.uint8], view: View) -> torch.Tensor:
+    def limited(self: FeatureStore, pixels: torch.Tensor) -> list[torch.Tensor]:
         if len(calls) == 4:
             raise KeyboardInterrupt
-        calls.append(view)
-        return extract(self, image, view)
+        calls.append(pixels.shape)
+        return forward(self, pixels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureStore, "extract", limited)
+        patch.setattr(FeatureStore, "_forward", limited)
         with pytest.raises(KeyboardInterrupt):
             make_store().compute(images, VIEWS)
     before = arrays(cache)
@@ -289,7 +300,7 @@ def test_a_stopped_call_is_resumed(images: dict[str, Path], cache: Path, monkeyp
     assert len(arrays(cache)) == 6
     assert arrays(cache).items() >= before.items()
     for key, path in images.items():
-        assert torch.equal(store.load(key, path, VIEWS[1]).float(), extract(store, read_image(path), VIEWS[1]))
+        assert torch.equal(store.load(key, path, VIEWS[1]).float(), store.extract(read_image(path), VIEWS[1]))
 
 
 def test_damaged_maps_are_computed_anew(images: dict[str, Path], cache: Path, caplog: pytest.LogCaptureFixture):
@@ -346,6 +357,67 @@ def test_without_frozen_stages_pixels_are_loaded_and_nothing_is_stored(images: d
     assert not cache.exists()
 
 
+def test_views_of_an_image_are_read_once(images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch):
+    store, reads = make_store(freeze="none"), []
+
+    def counted(path: Path) -> NDArray[np.uint8]:
+        reads.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr("boxless.features.read_image", counted)
+    for key, path in images.items():
+        one, other = store.load_all(key, path, VIEWS)
+        assert torch.equal(one, store.load(key, path, VIEWS[0])) and torch.equal(other, store.load(key, path, VIEWS[1]))
+    assert len(reads) == 3 * 3
+
+
+# Batches, as on a GPU.
+
+
+@pytest.fixture
+def batched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Batches as on a GPU, computed on the CPU; their sizes."""
+    sizes, forward, gpu = [], FeatureStore._forward, torch.device("cuda")
+
+    def recorded(self: FeatureStore, pixels: torch.Tensor) -> list[torch.Tensor]:
+        sizes.append(len(pixels))
+        return forward(self, pixels)
+
+    monkeypatch.setattr(FeatureStore, "_forward", recorded)
+    monkeypatch.setattr("boxless.features.views_at_once", lambda sides, device: views_at_once(sides, gpu))
+    monkeypatch.setattr("boxless.features.images_at_once", lambda device: images_at_once(gpu))
+    return sizes
+
+
+@pytest.fixture
+def sized(tmp_path: Path) -> dict[str, Path]:
+    """Content key -> file of three images of one size and one that is turned."""
+    paths = []
+    for number, (width, height) in enumerate([(100, 70), (70, 100), (100, 70), (100, 70)]):
+        paths.append(tmp_path / f"{number}.png")
+        pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        write_image(paths[-1], pixels)
+    return keyed(paths)
+
+
+def test_batches_give_the_maps_of_single_images(sized: dict[str, Path], cache: Path, batched: list[int]):
+    store = make_store()
+    assert store.compute(sized, VIEWS) == {}
+    assert batched == [3, 3, 1, 1]
+    for key, path in sized.items():
+        for view in VIEWS:
+            assert torch.equal(store.load(key, path, view).float(), store.extract(read_image(path), view))
+
+
+def test_a_broken_image_is_left_out_of_its_batch(
+    sized: dict[str, Path], cache: Path, tmp_path: Path, batched: list[int]
+):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(next(iter(sized.values())).read_bytes()[:400])
+    assert make_store().compute(keyed([broken]) | sized, VIEWS[:1]).keys() == {broken}
+    assert batched == [3, 1] and len(arrays(cache)) == 4
+
+
 def test_other_weights_stages_or_networks_have_their_own_entries(images: dict[str, Path], cache: Path):
     make_store().compute(images, VIEWS[:1])
     first = arrays(cache)
@@ -388,14 +460,15 @@ def test_images_are_extracted_one_a_thread_independently(
     images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     store, threads, names = make_store(), torch.get_num_threads(), set()
-    extract = FeatureStore.extract
+    forward = FeatureStore._forward
 
-    def recorded(self: FeatureStore, image: NDArray[np.uint8], view: View) -> torch.Tensor:
+    def recorded(self: FeatureStore, pixels: torch.Tensor) -> list[torch.Tensor]:
+        assert len(pixels) == 1
         names.add((threading.get_ident(), torch.get_num_threads()))
-        return extract(self, image, view)
+        return forward(self, pixels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureStore, "extract", recorded)
+        patch.setattr(FeatureStore, "_forward", recorded)
         torch.set_num_threads(3)
         try:
             store.compute(images, VIEWS)

@@ -11,12 +11,11 @@ from toy_detectors import CLASSES, Predict, detector
 
 from boxless.config import InferenceConfig, ViewConfig
 from boxless.detector import Detector
-from boxless.features import View
+from boxless.heatmap_boxes import largest_component_box, objectness_box, proposal_heatmap, resize_map
 from boxless.methods import CAMConfig, FastRCNNConfig, FCOSConfig, MILConfig, ViewOutput
-from boxless.methods.box_ops import box_vote
-from boxless.methods.heatmap_boxes import largest_component_box, objectness_box, proposal_heatmap, resize_map
-from boxless.postprocess import points_of
+from boxless.postprocess import box_vote, points_of
 from boxless.structures import Detections, Heatmaps
+from boxless.views import View
 
 
 def maps_as_they_are(maps: Tensor, size: tuple[int, int], boxes: Tensor | None) -> ViewOutput:
@@ -319,7 +318,7 @@ def test_known_labels_are_searched_from_coarse_to_fine():
     first, second = scored
     assert first == proposals[::4].tolist() and 0 < len(second) < 100
     scores = box_iou(torch.from_numpy(proposals), objects)
-    expected = box_vote(torch.from_numpy(proposals), scores, torch.tensor([1, 0]))
+    expected = box_vote(proposals, scores.numpy(), np.array([1, 0]))
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert toy.boxes_for_labels([torch.zeros(3, 4, 6)], proposals, (96, 64), []).shape == (0, 4)
 

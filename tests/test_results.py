@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ class Stub:
 
     classes = ("cat",)
     name = "stub"
+    untrusted: ClassVar[dict[str, float]] = {}
 
     def predict_files(self, files, skipped):
         for path in files:

@@ -113,7 +113,7 @@ def test_a_run_is_not_continued_on_other_boxes(dataset: Dataset, upper_bound: Pa
 def test_methods_that_are_defined_on_tags_refuse(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr("boxless.pipeline.cache_dataset", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr("boxless.pipeline.cache_together", lambda *_: pytest.fail("work was begun"))
     with pytest.raises(BoxlessError, match=f"{method} is trained on tags by definition.*--method seeded or student"):
         boxless.train(dataset, tmp_path / "run", method=method, options=["supervision=boxes"])
     assert not (tmp_path / "run").exists()
@@ -122,7 +122,7 @@ def test_methods_that_are_defined_on_tags_refuse(
 def test_images_without_boxes_are_refused_and_named(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("boxless.pipeline.cache_dataset", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr("boxless.pipeline.cache_together", lambda *_: pytest.fail("work was begun"))
     one = replace(dataset, samples=(replace(dataset.samples[0], annotations=None), *dataset.samples[1:]))
     with pytest.raises(BoxlessError, match=f"1 of 16 have none, such as .*{dataset.samples[0].path.name}"):
         boxless.train(one, tmp_path / "run", method="seeded", options=BOXES)

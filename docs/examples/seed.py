@@ -12,7 +12,7 @@ import numpy as np
 
 from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
-from boxless.methods.heatmap_boxes import largest_component_box
+from boxless.heatmap_boxes import largest_component_box
 from boxless.pseudo_labels import SEEDS
 from boxless.structures import Annotations, FloatArray
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from torch import Tensor
 
 from boxless.config import ProposalConfig
+from boxless.distributed import on_main_process
 from boxless.errors import BoxlessError
-from boxless.features import FeatureStore, View
+from boxless.features import FeatureStore
 from boxless.images import content_keys, image_size, skip_copies
 from boxless.logs import log_skipped
-from boxless.proposals import ProposalStore
+from boxless.proposals.store import ProposalStore
 from boxless.structures import Annotations, Dataset, FloatArray
+from boxless.views import View
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,32 @@ class CachedDataset:
         """The cached map of an image in a view, as `FeatureStore.load` gives it: (C, h, w)."""
         return self.features.load(self.keys[row], self.dataset.samples[row].path, view)
 
+    def maps(self, row: int, views: Sequence[View]) -> list[Tensor]:
+        """The same for several views; an image that has to be read is read once."""
+        return self.features.load_all(self.keys[row], self.dataset.samples[row].path, views)
+
     def boxes(self, row: int) -> FloatArray:
         """Proposals of an image, (N, 4) float32, xyxy pixels; the method must have proposals."""
         assert self.proposals is not None
         return self.proposals.load(self.keys[row])
+
+
+def cache_together(
+    dataset: Dataset, features: FeatureStore, views: Sequence[View], proposals: ProposalConfig | None
+) -> CachedDataset:
+    """As `cache_dataset`, for all processes of a run: the main one works, and the others read no image.
+
+    Raises:
+        BoxlessError: see `cache_dataset`.
+    """
+
+    def work() -> tuple[Dataset, tuple[str, ...], tuple[tuple[int, int], ...], dict[Path, str], dict[str, float]]:
+        data = cache_dataset(dataset, features, views, proposals)
+        return data.dataset, data.keys, data.sizes, data.skipped, data.seconds
+
+    kept, keys, sizes, skipped, seconds = on_main_process(work)
+    store = None if proposals is None else ProposalStore(proposals)
+    return CachedDataset(kept, keys, sizes, features, store, skipped, seconds)
 
 
 def cache_dataset(
@@ -107,7 +131,9 @@ def cache_dataset(
         seconds["proposals"] = time.perf_counter() - start
     start = time.perf_counter()
     readable = {key: path for key, path in images.items() if path not in skipped}
-    skipped |= features.compute(readable, views)
+    # Whose proposals are cached can be read.
+    if features.cached or store is None:
+        skipped |= features.compute(readable, views)
     seconds["features"] = time.perf_counter() - start
     skip_copies(skipped, keys)
     kept = tuple(sample for sample in dataset.samples if sample.path not in skipped)

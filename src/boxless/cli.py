@@ -1,21 +1,20 @@
 """The command line: one function a command; it holds no logic."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from boxless.errors import BoxlessError
 from boxless.files import DISK_ERRORS, STDOUT, check_writable, write_json
 from boxless.logs import copies, log_skipped, log_to_console, log_warnings, logger
 from boxless.progress import console
+from boxless.tables import print_diagnosis, print_examination, print_proposals, print_scores, results
 
 app = typer.Typer(
     help="Object detectors from image tags: class heatmaps, boxes and a detector, and nobody draws a box.",
@@ -23,16 +22,17 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-# Results go to standard output, so that they can be piped; progress and messages go to standard error.
-results = Console()
-
 Data = Annotated[
     Path, typer.Argument(help="VOC devkit year, COCO JSON, YOLO data.yaml, class folders, or a CSV/TSV table.")
 ]
 Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
+Trained = Annotated[Path, typer.Argument(help="Run folder of boxless train, or file of boxless export.")]
 Images = Annotated[list[Path], typer.Argument(help="Images, folders of images, or patterns such as 'photos/*.jpg'.")]
 Split = Annotated[str | None, typer.Option(help="Part of the data; by default trainval, else train, or all.")]
 Classes = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
+Labels = Annotated[
+    Path | None, typer.Option(help="What a person said of images: .jsonl of boxless review, COCO, Label Studio.")
+]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=8.")
 ]
@@ -65,7 +65,7 @@ def demo(
     from boxless.demo.run import run_demo
 
     scores, page = run_demo(out, seed)
-    _print_scores(scores)
+    print_scores(scores)
     logger.info("Report: %s; images of the results are beside it", page)
 
 
@@ -85,13 +85,14 @@ def doctor(
     data: Data,
     split: Split = None,
     classes: Classes = None,
+    labels: Labels = None,
     json_file: Json = None,
 ) -> None:
     """Check whether a detector can be trained on these tags, class by class, and what to fix."""
     from boxless.doctor import examine
 
-    report = examine(data, split, _names(classes))
-    _write(json_file, report, partial(_print_examination, data=data))
+    report = examine(data, split, _names(classes), labels)
+    _write(json_file, report, partial(print_examination, data=data))
 
 
 @app.command()
@@ -102,10 +103,7 @@ def proposals(data: Data, settings: Settings = None, split: Split = None) -> Non
     from boxless.proposals.report import report_proposals
 
     report = report_proposals(log_warnings(load_dataset(data, split)), parse_proposals(settings or []))
-    table = Table("", "value")
-    for name, value in report.items():
-        table.add_row(name, f"{value:,.3f}".rstrip("0").rstrip("."))
-    results.print(table)
+    print_proposals(report)
 
 
 @app.command()
@@ -113,6 +111,7 @@ def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Run folder; the same command on an unfinished one resumes it.")],
     settings: Settings = None,
+    labels: Labels = None,
     method: Annotated[
         str | None, typer.Option(help="seeded (default), student, cam, oquab, wsddn, contextlocnet, oicr, pcl, mist.")
     ] = None,
@@ -125,12 +124,13 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of initial weights, order and dropout.")] = None,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb; may be given twice.")] = None,
 ) -> None:
-    """Train a detector on image-level tags; boxes are read only with supervision=boxes, the upper bound."""
+    """Train a detector on image-level tags; boxes are read of --labels, and with supervision=boxes, the upper bound."""
     from boxless.pipeline import train
 
     train(
         data,
         out,
+        labels=labels,
         method=method,
         split=split,
         classes=_names(classes),
@@ -162,7 +162,7 @@ def evaluate(
 
     detector = Detector.load(run)
     scores = evaluate(detector, data, split)
-    _write(json_file, scores, _print_scores)
+    _write(json_file, scores, print_scores)
     with copies():
         write_json(run / f"metrics-{scores['data'].replace(' ', '-')}.json", scores)
 
@@ -182,7 +182,7 @@ def diagnose(
 
     detector = Detector.load(run)
     diagnosis = diagnose(detector, data, split)
-    _write(json_file, diagnosis, _print_diagnosis)
+    _write(json_file, diagnosis, print_diagnosis)
     chart = run / f"diagnosis-{diagnosis['data'].replace(' ', '-')}.png"
     with copies():
         write_json(chart.with_suffix(".json"), diagnosis)
@@ -209,7 +209,7 @@ def report(
 
 @app.command()
 def predict(
-    run: Run,
+    run: Trained,
     images: Images,
     out: Annotated[Path, typer.Option(help="Folder for overlays and the machine-readable file.")],
     format: Annotated[
@@ -220,34 +220,103 @@ def predict(
     ] = None,
 ) -> None:
     """Detect objects in images; write overlays and a machine-readable file."""
-    from boxless.detector import Detector
     from boxless.export import FORMATS
+    from boxless.loading import load_predictor
     from boxless.results import predict
 
     FORMATS.find(format)
-    log_skipped(predict(Detector.load(run), images, out, format, threshold))
+    log_skipped(predict(load_predictor(run), images, out, format, threshold))
     logger.info("Results: %s", out)
 
 
 @app.command()
 def heatmap(
-    run: Run,
+    run: Trained,
     images: Images,
     out: Annotated[Path, typer.Option(help="Folder for overlays and arrays.")],
     class_name: Annotated[str | None, typer.Option("--class", help="This class only, else the four likeliest.")] = None,
     colormap: Annotated[str, typer.Option(help="Any matplotlib colormap.")] = "jet",
 ) -> None:
     """Write class heatmaps of images as overlays and .npy arrays."""
-    from boxless.detector import Detector
+    from boxless.loading import load_predictor
     from boxless.results import heatmaps
 
-    log_skipped(heatmaps(Detector.load(run), images, out, class_name, colormap))
+    log_skipped(heatmaps(load_predictor(run), images, out, class_name, colormap))
     logger.info("Results: %s", out)
 
 
 @app.command()
-def serve(
+def export(
     run: Run,
+    out: Annotated[Path, typer.Option(callback=_writable, help="The file, such as detector.onnx.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="To compare the file and the run on; by default images of the training set."),
+    ] = None,
+) -> None:
+    """Write a detector as one ONNX file that predicts without torch; checked against the run on real images."""
+    from boxless.export.onnx import export_onnx
+
+    measured = export_onnx(run, out, images or [])["parity"]
+    logger.info(
+        "Exported: %s, %.1f MB. On %d image(s) its boxes differ from the run's by at most %.2g px, its scores by %.2g, "
+        "its heatmaps and objectness by %.2g of their largest values. Next: boxless predict %s IMAGES --out DIR",
+        out,
+        out.stat().st_size / 1e6,
+        measured["images"],
+        measured["boxes_px"],
+        measured["scores"],
+        max(measured["heatmaps"], measured["objectness"]),
+        out,
+    )
+
+
+@app.command()
+def ask(
+    run: Run,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the queue, and for the same as Label Studio tasks and COCO.")],
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Images to choose.")] = 40,
+    split: Split = None,
+    labels: Annotated[Path | None, typer.Option(help="Of earlier reviews; their images are not asked again.")] = None,
+    random: Annotated[
+        bool, typer.Option("--random", help="A random sample, to estimate the precision of boxes.")
+    ] = False,
+) -> None:
+    """Choose the images whose boxes a person should look at, and write them with proposed boxes."""
+    from boxless.review.queue import QUEUE, ask
+
+    chosen = ask(run, data, out, number, split=split, labels=labels, random=random)
+    queue = out / QUEUE
+    words = f"{run} {data} --queue {queue}" + (f" --split {split}" if split else "")
+    logger.info("Chose %d image(s): %s. Next: boxless review %s --out labels.jsonl", chosen, queue, words)
+
+
+@app.command()
+def review(
+    run: Run,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="JSON Lines of what you say; the same command continues them.")],
+    queue: Annotated[Path | None, typer.Option(help="Of boxless ask, or lines of it; else all images.")] = None,
+    split: Split = None,
+    reviewer: Annotated[str | None, typer.Option(help="Your name, written into every line.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; by default only this machine can open the page.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+) -> None:
+    """Serve a page on which proposed boxes are accepted, corrected and drawn, image by image."""
+    from boxless.review.app import review
+
+    for line in review(run, data, out, queue=queue, split=split, reviewer=reviewer, host=host, port=port):
+        results.print(Text(line))
+    words = f"{data} --labels {out}" + (f" --split {split}" if split else "")
+    logger.info("Next: boxless train %s --out RUN2", words)
+
+
+@app.command()
+def serve(
+    run: Trained,
     host: Annotated[
         str, typer.Option(help="Address to listen on; by default only this machine can ask.")
     ] = "127.0.0.1",
@@ -271,72 +340,6 @@ def _write(json_file: Path | None, result: dict[str, Any], show: Callable[[dict[
         write_json(json_file, result)
 
 
-def _print_scores(scores: dict[str, Any]) -> None:
-    from boxless.metrics.summary import CONVENTIONS, upper_bound
-
-    title = f"{scores['data']}: {scores['images']} images{upper_bound(scores)}"
-    # Text, as names of classes and data may look like markup.
-    table = Table("class", "images", "objects", title=Text(title), padding=0)
-    for key in CONVENTIONS:
-        table.add_column(key.replace("_", "\n"), overflow="fold")
-    for name, row in {**scores["classes"], "mean": scores}.items():
-        cells = ["" if row[key] is None else f"{row[key]:.3f}" for key in CONVENTIONS]
-        counts = ["" if row is scores or row[key] is None else str(row[key]) for key in ("images", "objects")]
-        table.add_row(Text(name), *counts, *cells, style="bold" if row is scores else None)
-    results.print(table)
-    for key, convention in CONVENTIONS.items():
-        results.print(f"[bold]{key}[/]  {convention}", highlight=False)
-
-
-def _print_diagnosis(diagnosis: dict[str, Any]) -> None:
-    from boxless.metrics.errors import OUTCOMES
-    from boxless.metrics.summary import upper_bound
-
-    # Ten columns fit into eighty letters without padding only.
-    title = f"{diagnosis['data']}: the top-scored detections, in %{upper_bound(diagnosis)}"
-    outcomes = Table("class", "detections", title=Text(title), padding=0)
-    objects = Table("class", "objects", title=Text(f"{diagnosis['data']}: the objects found, in %"), padding=0)
-    recalls = ("recall", "recall_small", "recall_first", "recall_further")
-    for table, names in ((outcomes, OUTCOMES), (objects, recalls)):
-        for name in names:
-            table.add_column(name.replace("_", "\n"), overflow="fold")
-    for name, row in {**diagnosis["classes"], "all": diagnosis}.items():
-        style = "bold" if row is diagnosis else None
-        rates = [f"{outcome}_rate" for outcome in OUTCOMES]
-        outcomes.add_row(Text(name), str(row["detections"]), *_percents(row, rates), style=style)
-        objects.add_row(Text(name), str(row["objects"]), *_percents(row, recalls), style=style)
-    results.print(outcomes, objects)
-
-
-def _percents(row: dict[str, Any], keys: Iterable[str]) -> list[str]:
-    return ["" if row[key] is None else f"{100 * row[key]:.1f}" for key in keys]
-
-
-_LEVELS = {"hopeless": "bold red", "weak": "yellow", "note": "cyan", "fine": "green"}
-
-
-def _print_examination(report: dict[str, Any], data: Path) -> None:
-    from boxless.doctor.finding import name_files
-
-    title = f"{report['data']} ({', '.join(report['splits'])}): {report['images']:,} images"
-    table = Table("class", "images", "without it", "most often with", "one object", "verdict", "why", title=Text(title))
-    for name, row in report["classes"].items():
-        other, single = row["co_occurrence"], row["single_object"]
-        beside = "" if other is None else f"{other['class']} {other['share']:.0%}"
-        cells = (f"{row['images']:,}", f"{row['negatives']:,}", beside, "" if single is None else f"{single:.0%}")
-        verdict = Text(row["verdict"], _LEVELS[row["verdict"]])
-        table.add_row(*map(Text, (name, *cells)), verdict, ", ".join(row["reasons"]))
-    results.print(table)
-    grid = Table.grid(padding=(0, 2))
-    for finding in report["findings"]:
-        files = "".join(f"\n  {line}" for line in name_files(finding["images"], data))
-        grid.add_row(
-            Text(finding["level"], _LEVELS[finding["level"]]), Text(f"{finding['fault']}: {finding['what']}{files}")
-        )
-        grid.add_row("", Text(f"fix: {finding['fix']}", "dim"))
-    results.print(grid if report["findings"] else "No problems found.")
-
-
 def main() -> None:
     """Run the command line; an error that a user can fix is one line on standard error, not a traceback."""
     log_to_console()
@@ -351,6 +354,6 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    console.print("[bold red]Error:[/] ", end="")
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    console().print("[bold red]Error:[/] ", end="")
+    console().print(message, markup=False, highlight=False, soft_wrap=True)
     sys.exit(1)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from boxless.errors import BoxlessError, in_one_line
 from boxless.registry import Registry
+from boxless.yaml_keys import ValueLoader
 
 if TYPE_CHECKING:
     from torch import nn
@@ -148,7 +149,7 @@ class TrainingConfig(Section):
     Args:
         epochs: passes over the images; null takes as many as make `steps`, but at most 100.
         steps: batches to train on where `epochs` is not set: small sets are passed over more often.
-        batch_size: images per step on each device.
+        batch_size: images per step, of all processes together.
         accumulate: steps whose gradients are added before the optimizer updates the weights.
         optimizer: `adamw` or `sgd` (momentum 0.9).
         lr: peak learning rate.
@@ -160,7 +161,8 @@ class TrainingConfig(Section):
         bias_lr_factor: factor of the learning rate for biases, which then have no weight decay (2 in Fast R-CNN and in
             OICR, PCL and MIST, 1 in WSDDN); null trains them as all other weights.
         precision: accelerate's mixed precision.
-        workers: processes that read images or maps ahead; 0 reads in the main process.
+        workers: processes that read images or maps ahead of the step, for each process of the run; 0 reads within it;
+            null takes one a core, at most 8, for a CUDA device, and 0 for all others.
         monitor: a split to evaluate after every epoch. The scores are only reported: nothing is chosen by them.
     """
 
@@ -175,7 +177,7 @@ class TrainingConfig(Section):
     weight_decay: float = Field(1e-4, ge=0)
     bias_lr_factor: Annotated[float, Field(gt=0)] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    workers: int = Field(0, ge=0)
+    workers: Annotated[int, Field(ge=0)] | None = None
     monitor: str | None = None
 
 
@@ -348,7 +350,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         BoxlessError: the file is missing, no YAML, or no mapping.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=ValueLoader)
     except OSError as error:
         raise BoxlessError(f"{file}: cannot be read ({error.strerror})") from None
     except Exception as error:  # A tag such as !!timestamp raises any error where its value does not fit.

@@ -1,42 +1,67 @@
 """The device, and torch's threads and float32 arithmetic while work on it lasts; what is specific to a vendor's CPU."""
 
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 
 import torch
-from accelerate import PartialState
+from accelerate import DistributedType, PartialState
 
 from boxless.errors import BoxlessError
-from boxless.process import ProcessSetting
+from boxless.logs import EVERY_PROCESS
+from boxless.process import ProcessSetting, is_launched
 
 logger = logging.getLogger(__name__)
+
+LONGEST_WAIT = timedelta(days=7)
+"""That processes wait for another: one fills the caches, which may take hours."""
+IMAGES_AT_ONCE, PIXELS_AT_ONCE = 8, 2**21
+"""Most images that a thread takes through a network on a GPU together, and most pixels of one batch of their views."""
+MAX_READERS = 4
+"""Most threads that read and resize images for a GPU; each keeps a batch in its memory."""
 
 
 def default_device() -> torch.device:
     """The device that accelerate finds for this process.
 
     Raises:
-        BoxlessError: see `launch_errors`.
+        BoxlessError: see `join_processes`.
     """
-    with launch_errors():
-        return torch.device(PartialState().device)
+    return torch.device(join_processes().device)
 
 
-@contextmanager
-def launch_errors() -> Iterator[None]:
-    """Let accelerate join the processes of a run within the block, where LOCAL_RANK tells that there are some.
+def join_processes() -> PartialState:
+    """Let accelerate join the processes of a run, where LOCAL_RANK tells that there are some.
 
-    torchrun and `accelerate launch` set it for the processes that they start, and four more variables.
+    torchrun and `accelerate launch` set it for the processes that they start, and four more variables. Without a GPU
+    the processes share the CPU.
 
     Raises:
         BoxlessError: the variables do not fit together, for example as one was left in the environment, or the
             processes cannot be joined.
     """
-    if os.environ.get("LOCAL_RANK", "-1") != "-1":
+    if is_launched():
         _check_ranks()
+    with launch_errors():
+        state = PartialState(timeout=LONGEST_WAIT)
+        if is_launched() and state.distributed_type == DistributedType.NO:
+            # accelerate joins processes on the CPU only when it is told to.
+            PartialState._reset_state()
+            state = PartialState(cpu=True, timeout=LONGEST_WAIT)
+        return state
+
+
+@contextmanager
+def launch_errors() -> Iterator[None]:
+    """Turn what accelerate raises within the block, of devices and processes, into one line.
+
+    Raises:
+        BoxlessError: it cannot use them.
+    """
     try:
         yield
     except (ImportError, RuntimeError) as error:
@@ -60,7 +85,36 @@ def _check_ranks() -> None:
         )
     if not torch.distributed.is_initialized():
         rank, count = int(numbers["RANK"]) + 1, numbers["WORLD_SIZE"]
-        logger.info("Process %d of %s, as RANK and WORLD_SIZE say: joining the others", rank, count)
+        text = "Process %d of %s, as RANK and WORLD_SIZE say: joining the others"
+        # From all of them, as one whose variables were left by another run waits for nobody.
+        logger.info(text, rank, count, extra={EVERY_PROCESS: True})
+
+
+def images_at_once(device: torch.device) -> int:
+    """How many images a thread takes through a network together."""
+    return 1 if device.type == "cpu" else IMAGES_AT_ONCE
+
+
+def views_at_once(sizes: Sequence[tuple[int, int]], device: torch.device) -> list[list[int]]:
+    """Batches of views, by number, that go through a network together.
+
+    On the CPU each is a batch by itself. On other devices views of the same size are one, up to `PIXELS_AT_ONCE`:
+    padding smaller views would change what the network sees at their edges.
+
+    Args:
+        sizes: two sides of every view in pixels.
+        device: of the network.
+    """
+    if device.type == "cpu":
+        return [[number] for number in range(len(sizes))]
+    same: dict[tuple[int, int], list[int]] = {}
+    for number, size in enumerate(sizes):
+        same.setdefault(size, []).append(number)
+    batches = []
+    for size, numbers in same.items():
+        most = max(1, PIXELS_AT_ONCE // math.prod(size))
+        batches += [numbers[first : first + most] for first in range(0, len(numbers), most)]
+    return batches
 
 
 @contextmanager
@@ -68,11 +122,11 @@ def one_thread_per_image(device: torch.device) -> Iterator[int]:
     """Give torch one thread within the block, and yield how many images to process at once, each on one thread.
 
     Layers of one image are too small to share among threads: two images on one core each take half the time of one
-    after the other on both. The results then do not depend on the number of cores. Other devices take one image at a
-    time.
+    after the other on both. The results then do not depend on the number of cores. For other devices threads read and
+    resize ahead, and leave the rest to the device.
     """
     if device.type != "cpu":
-        yield 1
+        yield min(MAX_READERS, os.cpu_count() or 1)
         return
     with _threads.changed_to(1) as threads:
         yield threads

@@ -2,9 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 
 from boxless.cached_dataset import cache_dataset
 from boxless.datasets import load_dataset
-from boxless.detector import Detector
-from boxless.devices import full_width, one_thread_per_image
+from boxless.detector import CachedImage, Detector
+from boxless.devices import full_width, images_at_once, one_thread_per_image
 from boxless.errors import BoxlessError
 from boxless.logs import log_warnings
 from boxless.metrics import diagnose_detections, evaluate_detections
@@ -32,8 +33,8 @@ def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
         split: of the data at a path.
 
     Returns:
-        What `metrics.evaluate_detections` gives, with `data` (its name), `supervision` (of the detector: `tags` or
-        `boxes`), `seconds` and `skipped` (images that could not be read).
+        What `metrics.evaluate_detections` gives, with `data` (its name), `supervision` (`Detector.supervision`),
+        `seconds` and `skipped` (images that could not be read).
 
     Raises:
         BoxlessError: the dataset has none of the detector's classes, or no readable image.
@@ -51,8 +52,8 @@ def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
         split: of the data at a path.
 
     Returns:
-        What `metrics.diagnose_detections` gives, with `data` (its name), `supervision` (of the detector: `tags` or
-        `boxes`), `seconds` and `skipped` (images that could not be read).
+        What `metrics.diagnose_detections` gives, with `data` (its name), `supervision` (`Detector.supervision`),
+        `seconds` and `skipped` (images that could not be read).
 
     Raises:
         BoxlessError: the dataset has no boxes, none of the detector's classes, or no readable image.
@@ -71,7 +72,7 @@ class DatasetPredictions:
 
     Args:
         dataset: in the detector's classes, without the images that were skipped.
-        supervision: of the detector, `tags` or `boxes`.
+        supervision: of the detector.
         detections: one per image.
         points: (images, classes, 2) float32, see `points_of`.
         skipped: images that could not be read -> reason.
@@ -134,22 +135,24 @@ def predict_dataset(
     cached = cache_dataset(dataset, detector.features, detector.views, detector.proposals)
     samples = cached.dataset.samples
 
-    def predict(row: int) -> tuple[Detections, Heatmaps]:
-        boxes = cached.boxes(row) if cached.proposals else None
-        return detector.postprocess([cached.map(row, view) for view in detector.views], boxes, cached.sizes[row])
+    def image(row: int) -> CachedImage:
+        return cached.maps(row, detector.views), cached.boxes(row) if cached.proposals else None, cached.sizes[row]
 
+    def predict(rows: Sequence[int]) -> list[tuple[Detections, Heatmaps]]:
+        return detector.postprocess_all([image(row) for row in rows])
+
+    size = images_at_once(detector.device)
+    parts = [range(first, min(first + size, len(samples))) for first in range(0, len(samples), size)]
     found, points = [], []
     with (
         one_thread_per_image(detector.device) as threads,
         full_width(detector.device),
-        closing(map_threads(predict, range(len(samples)), description, threads)) as predictions,
+        closing(map_threads(predict, parts, description, threads)) as predictions,
     ):
-        for sample, (detections, heatmaps) in zip(samples, predictions, strict=True):
+        for sample, (detections, heatmaps) in zip(samples, chain.from_iterable(predictions), strict=True):
             found.append(detections)
             points.append(points_of(heatmaps))
             if on_image is not None:
                 on_image(sample, detections, heatmaps)
     seconds = round(time.perf_counter() - start, 1)
-    return DatasetPredictions(
-        cached.dataset, detector.config.supervision, found, np.array(points), cached.skipped, seconds
-    )
+    return DatasetPredictions(cached.dataset, detector.supervision, found, np.array(points), cached.skipped, seconds)

@@ -1,6 +1,6 @@
-"""Views of images, batches, and the cache of feature maps: the frozen stages run once per view."""
+"""Batches of views, and the cache of feature maps: the frozen stages run once per view."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,55 +16,16 @@ from torch import Tensor, nn
 
 from boxless.backbones import BACKBONES, Backbone, Hypercolumns, fingerprint, folded, normalised
 from boxless.cache import entry, find_arrays, load_array, open_store, save_array
-from boxless.config import BackboneConfig, ViewConfig
-from boxless.devices import one_thread_per_image
+from boxless.config import BackboneConfig
+from boxless.devices import images_at_once, one_thread_per_image, views_at_once
+from boxless.errors import ImageError
 from boxless.images import read_image
-from boxless.parallel import map_images
+from boxless.parallel import map_images, map_threads
 from boxless.registry import outside_source
-from boxless.structures import FloatArray
+from boxless.views import View
 
 HALF_MAX = 65504.0
 """Largest number in half precision."""
-
-
-@dataclass(frozen=True)
-class View:
-    """One way to give an image to the network.
-
-    Args:
-        scale: longest side in pixels.
-        flipped: whether it is mirrored left to right.
-    """
-
-    scale: int
-    flipped: bool = False
-
-    def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in this view of an image of `width` x `height` pixels."""
-        factor = self.scale / max(width, height)
-        return max(1, round(width * factor)), max(1, round(height * factor))
-
-    def boxes(self, boxes: FloatArray, width: int, height: int) -> FloatArray:
-        """Move boxes (N, 4), xyxy pixels of an image of `width` x `height`, into the pixels of this view."""
-        view_width, view_height = self.size(width, height)
-        moved = boxes * np.array([view_width / width, view_height / height] * 2, np.float32)
-        if self.flipped:
-            moved[:, [0, 2]] = view_width - moved[:, [2, 0]]
-        return moved
-
-    def restore(self, boxes: FloatArray, width: int, height: int) -> FloatArray:
-        """Move boxes (N, 4), xyxy pixels of this view, back into the pixels of the image: the inverse of `boxes`."""
-        view_width, view_height = self.size(width, height)
-        moved = boxes.copy()
-        if self.flipped:
-            moved[:, [0, 2]] = view_width - moved[:, [2, 0]]
-        return np.asarray(moved * np.array([width / view_width, height / view_height] * 2, np.float32), np.float32)
-
-
-def views_of(config: ViewConfig) -> tuple[View, ...]:
-    """Every view of a configuration, mirrored ones after plain ones."""
-    flips = (False, True) if config.flips else (False,)
-    return tuple(View(scale, flipped) for flipped in flips for scale in config.scales)
 
 
 class Targets(NamedTuple):
@@ -74,11 +35,18 @@ class Targets(NamedTuple):
         boxes: (M, 4) float32, xyxy pixels of the view.
         labels: (M,) int64.
         ignore: (M,) bool: neither object nor background, see `Annotations`.
+        complete: (classes,) bool, of which every object of the view has a box; None where that is true of none.
     """
 
     boxes: Tensor
     labels: Tensor
     ignore: Tensor
+    complete: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Targets":
+        """The same with every tensor changed, for example moved to another device."""
+        complete = None if self.complete is None else change(self.complete)
+        return Targets(change(self.boxes), change(self.labels), change(self.ignore), complete)
 
 
 @dataclass(frozen=True)
@@ -92,7 +60,7 @@ class Batch:
         extents: (B, 2) int64, height and width of each view's own map in cells; some networks have no cell for the last
             pixels.
         boxes: for each view its proposals, (N, 4) float32, xyxy pixels of the view; None for methods without.
-        image_labels: (B, classes) float32: 1 present, 0 absent, NaN unsure; None at inference.
+        image_labels: (B, classes) float32: 1 present, 0 absent, NaN unknown; None at inference.
         targets: for each view the boxes to train on; None for methods trained on image labels alone, and at inference.
     """
 
@@ -103,15 +71,22 @@ class Batch:
     image_labels: Tensor | None = None
     targets: list[Targets] | None = None
 
-    def to(self, device: torch.device) -> "Batch":
-        """The same on another device."""
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
+        """The same on another device; `non_blocking` as for tensors."""
+        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Batch":
+        """The same in memory from which a GPU copies while it computes; a `DataLoader` calls this."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(
-            self.maps.to(device),
-            self.sizes.to(device),
-            self.extents.to(device),
-            None if self.boxes is None else [boxes.to(device) for boxes in self.boxes],
-            None if self.image_labels is None else self.image_labels.to(device),
-            None if self.targets is None else [Targets(*(part.to(device) for part in view)) for view in self.targets],
+            change(self.maps),
+            change(self.sizes),
+            change(self.extents),
+            None if self.boxes is None else [change(boxes) for boxes in self.boxes],
+            None if self.image_labels is None else change(self.image_labels),
+            None if self.targets is None else [view.map(change) for view in self.targets],
         )
 
     def own(self, maps: Tensor) -> list[Tensor]:
@@ -162,12 +137,7 @@ def collate(items: Sequence[Item]) -> Batch:
 
 def to_pixels(image: NDArray[np.uint8], view: View, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Resize, mirror and normalise an image (h, w, 3) uint8 into (3, h', w') float32."""
-    size = view.size(image.shape[1], image.shape[0])
-    shrinks = size[0] < image.shape[1]
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    if view.flipped:
-        resized = resized[:, ::-1]
-    pixels = (resized.astype(np.float32) / 255 - np.array(mean, np.float32)) / np.array(std, np.float32)
+    pixels = (view.resize(image).astype(np.float32) / 255 - np.array(mean, np.float32)) / np.array(std, np.float32)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
@@ -205,14 +175,26 @@ class FeatureStore:
 
     def extract(self, image: NDArray[np.uint8], view: View) -> Tensor:
         """Run the frozen stages on one view of an image (h, w, 3) uint8: (C, h', w') float32, rounded as if stored."""
-        pixels = to_pixels(image, view, self._mean, self._std)
+        return self._forward(to_pixels(image, view, self._mean, self._std)[None])[0]
+
+    def extract_all(self, pairs: Sequence[tuple[NDArray[np.uint8], View]]) -> Iterator[tuple[int, Tensor]]:
+        """`extract` for pairs of image and view, in batches where the device gains by it; yields numbers of pairs, not
+        in order, and maps."""
+        sizes = [view.size(image.shape[1], image.shape[0]) for image, view in pairs]
+        for numbers in views_at_once(sizes, self._device):
+            batch = [to_pixels(*pairs[number], self._mean, self._std) for number in numbers]
+            yield from zip(numbers, self._forward(torch.stack(batch)), strict=True)
+
+    def _forward(self, pixels: Tensor) -> list[Tensor]:
+        """The maps (C, h, w) of views (B, 3, h', w'), rounded as if stored."""
         if not self.cached:
-            return pixels
+            return list(pixels)
         with torch.inference_mode():
-            batch = pixels[None].to(self._device).contiguous(memory_format=torch.channels_last)
-            features: Tensor = self._folded(batch)[0]
+            batch = pixels.to(self._device).contiguous(memory_format=torch.channels_last)
+            features: Tensor = self._folded(batch)
             # Half precision would turn larger values into infinity.
-            return features.clamp(-HALF_MAX, HALF_MAX).half().float().cpu().contiguous()
+            features = features.clamp(-HALF_MAX, HALF_MAX).half().float().cpu()
+            return [own.contiguous() for own in features]
 
     @cached_property
     def _folded(self) -> nn.Module:
@@ -222,7 +204,7 @@ class FeatureStore:
     def compute(self, images: Mapping[str, Path], views: Sequence[View]) -> dict[Path, str]:
         """Extract and cache the maps that are missing or damaged; where nothing is frozen, only check the images.
 
-        Images go through the network one by one, so that a map does not depend on which others were missing.
+        On the CPU images go through the network one by one, so that a map does not depend on which others were missing.
 
         Args:
             images: content key -> file.
@@ -239,30 +221,50 @@ class FeatureStore:
         todo = [path for path, pairs in missing.items() if pairs]
         skipped: dict[Path, str] = {}
 
-        def work(path: Path) -> None:
-            image = read_image(path)
-            for file, view in missing[path]:
-                save_array(file, self.extract(image, view).half().numpy())
+        def work(paths: Sequence[Path]) -> dict[Path, str]:
+            unread: dict[Path, str] = {}
+            images = _read(paths, unread)
+            rows = [(file, (image, view)) for path, image in images.items() for file, view in missing[path]]
+            for number, features in self.extract_all([pair for _, pair in rows]):
+                save_array(rows[number][0], features.half().numpy())
+            return unread
 
         if todo:
             # Before the threads start, so that it is folded once.
             self._folded.eval()
+        size = images_at_once(self._device)
+        parts = [todo[first : first + size] for first in range(0, len(todo), size)]
         with one_thread_per_image(self._device) as threads:
-            for _ in map_images(work, todo, "Features", threads, skipped):
-                pass
+            for unread in map_threads(work, parts, "Features", threads):
+                skipped |= unread
         return skipped
 
     def load(self, key: str, path: Path, view: View) -> Tensor:
         """The cached map of a view, (C, h, w) float16; or the view's pixels, float32, where nothing is frozen."""
-        if not self.cached:
-            return self.extract(read_image(path), view)
-        return torch.from_numpy(load_array(self._entry(key, view)))
+        return self.load_all(key, path, [view])[0]
+
+    def load_all(self, key: str, path: Path, views: Sequence[View]) -> list[Tensor]:
+        """The same for several views; an image that has to be read is read once."""
+        if self.cached:
+            return [torch.from_numpy(load_array(self._entry(key, view))) for view in views]
+        image = read_image(path)
+        return [to_pixels(image, view, self._mean, self._std) for view in views]
 
     def _entry(self, key: str, view: View) -> Path:
         if view not in self._folders:
             name = {"scale": view.scale, "flipped": view.flipped}
             self._folders[view] = open_store("features", {**self._settings, **name})
         return entry(self._folders[view], key)
+
+
+def _read(paths: Sequence[Path], unread: dict[Path, str]) -> dict[Path, NDArray[np.uint8]]:
+    images = {}
+    for path in paths:
+        try:
+            images[path] = read_image(path)
+        except ImageError as error:
+            unread[path] = str(error)
+    return images
 
 
 def _unreadable(images: Mapping[str, Path]) -> dict[Path, str]:

@@ -1,11 +1,11 @@
 """Conversion of image inputs to RGB arrays."""
 
 import os
+import sys
 from collections.abc import Callable
-from typing import IO, TypeGuard, TypeVar
+from typing import IO, TYPE_CHECKING, TypeGuard, TypeVar, Union
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -13,9 +13,12 @@ from boxless.errors import ImageError
 from boxless.files import expand_user
 from boxless.images import MIN_SIDE, decode_image, read_image, to_array
 
+if TYPE_CHECKING:
+    import torch
+
 T = TypeVar("T")
 
-ImageInput = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image | torch.Tensor | IO[bytes]
+ImageInput = Union[str, os.PathLike[str], NDArray[np.uint8], Image.Image, "torch.Tensor", IO[bytes]]
 """A file, an RGB array, a Pillow image, a tensor as torchvision reads it, or an open file; see `to_rgb`."""
 
 
@@ -32,7 +35,7 @@ def to_rgb(image: ImageInput) -> NDArray[np.uint8]:
     """
     if isinstance(image, np.ndarray):
         return _checked(_from_array(image))
-    if isinstance(image, torch.Tensor):
+    if _is_tensor(image):
         return _checked(_from_tensor(image))
     if isinstance(image, Image.Image):
         return _checked(_decoded(lambda: to_array(image)))
@@ -57,6 +60,12 @@ def _decoded(decode: Callable[[], T]) -> T:
         raise ImageError(f"the image cannot be read ({error})") from error
 
 
+def _is_tensor(image: object) -> "TypeGuard[torch.Tensor]":
+    # Where torch was not imported nothing is a tensor, and exported detectors run without it.
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(image, torch.Tensor)
+
+
 def _is_file(image: object) -> "TypeGuard[IO[bytes]]":
     return callable(getattr(image, "read", None))
 
@@ -67,7 +76,9 @@ def _from_array(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return array if array.ndim == 3 else np.repeat(array[:, :, None], 3, axis=2)
 
 
-def _from_tensor(tensor: torch.Tensor) -> NDArray[np.uint8]:
+def _from_tensor(tensor: "torch.Tensor") -> NDArray[np.uint8]:
+    import torch
+
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
         raise ImageError(f"a tensor must be (3, h, w) RGB or (1, h, w) grey, not {tuple(tensor.shape)}")
     if tensor.is_floating_point():

@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from boxless.errors import BoxlessError
+from boxless.process import is_main_process
 from boxless.progress import console
 from boxless.structures import Dataset
 
 logger = logging.getLogger("boxless")
 
+EVERY_PROCESS = "every_process"
+"""Attribute of records that all processes of a run print; others, errors apart, are printed by the main one alone."""
 LISTED = 5
 """Skipped images whose reason is given."""
 
@@ -24,12 +27,14 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record on a line of its own, however long."""
+        if not (is_main_process() or record.levelno >= logging.ERROR or hasattr(record, EVERY_PROCESS)):
+            return
         try:
             message = self.format(record)
             if record.levelno >= logging.WARNING:
-                console.print(f"Warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+                console().print(f"Warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
             else:
-                console.print(message, markup=False, highlight=False, soft_wrap=True)
+                console().print(message, markup=False, highlight=False, soft_wrap=True)
         except Exception:
             self.handleError(record)
 

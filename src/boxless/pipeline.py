@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from boxless.cached_dataset import CachedDataset, cache_dataset
+from boxless.cached_dataset import CachedDataset, cache_together
 from boxless.config import Config, read_yaml, resolve
 from boxless.datasets import load_dataset
+from boxless.datasets.labels import with_labels
 from boxless.detector import Detector
+from boxless.distributed import on_main_process
 from boxless.errors import BoxlessError
-from boxless.features import views_of
 from boxless.files import expand_user
 from boxless.logs import log_warnings
 from boxless.methods import DEFAULT_METHOD, preset
@@ -26,6 +27,7 @@ from boxless.structures import Dataset
 from boxless.training.engine import OnEpochEnd
 from boxless.training.fit import Run, begin, create_run, fit
 from boxless.training.tracking import check_trackers
+from boxless.views import views_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ def train(
     data: Dataset | str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    labels: str | os.PathLike[str] | None = None,
     method: str | None = None,
     split: str | None = None,
     classes: Sequence[str] | None = None,
@@ -48,8 +51,8 @@ def train(
 ) -> Detector:
     """Train a detector on image-level tags; boxes, where the data has them, are not read.
 
-    The one exception is the setting `supervision=boxes`: then the ground truth is trained on, which gives the fully
-    supervised upper bound. The manifest and every evaluation state it.
+    The exceptions: with `supervision=boxes` the ground truth is trained on, which gives the fully supervised upper
+    bound; boxes in `labels` are trained on beside tags. The manifest and every evaluation state what was used.
 
     The same call on an unfinished run folder continues after its last finished epoch and ends, on the CPU, with the
     same weights as an uninterrupted one; on a finished folder it only loads.
@@ -59,6 +62,8 @@ def train(
     Args:
         data: a dataset, or a path that `load_dataset` takes.
         out: the run folder.
+        labels: what a person said of images: tags, unknown tags and boxes, which override those of the data
+            (`datasets.labels.with_labels`); the file of `boxless review`, a COCO JSON or one of Label Studio.
         method: a name in `methods.PRESETS`; by default that of `config`, else `seeded`.
         split: of the data at `data`.
         classes: train for these only.
@@ -79,8 +84,8 @@ def train(
     with progress_bars(progress):
         resolved = _resolve(method, config, options, settings, seed, backbone)
         check_trackers(trackers)
-        dataset = _training_set(data, split, classes, resolved.supervision)
-        monitored = _monitored(data, resolved, dataset.classes)
+        dataset = on_main_process(lambda: _training_set(data, split, classes, labels, resolved))
+        monitored = on_main_process(lambda: _monitored(data, resolved, dataset.classes))
         run = create_run(expand_user(out), resolved, dataset.classes, trackers=trackers, on_epoch_end=on_epoch_end)
         # The caller's random state is restored.
         with torch.random.fork_rng(devices=[]):
@@ -90,9 +95,10 @@ def train(
 
 
 def _train(run: Run, dataset: Dataset, monitored: Dataset | None) -> Detector:
-    with run.accelerator.main_process_first():
-        data = _cache(dataset, run)
-        begin(run, data)
+    data = _cache(dataset, run)
+    begin(run, data)
+    if any(sample.given is not None for sample in data.dataset.samples):
+        logger.info("Trained on: %s", run.manifest["supervision"])
     if run.finished:
         logger.info("%s: already trained; to train anew delete it or choose another --out", run.folder)
     elif run.detector.config.head.box_supervised:
@@ -110,7 +116,7 @@ def _cache(dataset: Dataset, run: Run) -> CachedDataset:
     if config.uses_pseudo_labels:
         # Cross-fitted networks predict in their test views; pseudo labels are snapped to proposals.
         views, proposals = views + views_of(cross_fitting_config(config).test_views), config.proposals
-    data = cache_dataset(dataset, detector.features, list(dict.fromkeys(views)), proposals)
+    data = cache_together(dataset, detector.features, list(dict.fromkeys(views)), proposals)
     # Again, for the images that can be read.
     _check_tags(data.dataset)
     return data
@@ -152,23 +158,40 @@ def _resolve(
 
 
 def _training_set(
-    data: Dataset | str | os.PathLike[str], split: str | None, classes: Sequence[str] | None, supervision: str
+    data: Dataset | str | os.PathLike[str],
+    split: str | None,
+    classes: Sequence[str] | None,
+    labels: str | os.PathLike[str] | None,
+    config: Config,
 ) -> Dataset:
-    """The images with all that training may read of them: boxes only with `supervision=boxes`."""
+    """The images with all that training may read of them: given boxes, and others only with `supervision=boxes`."""
     if not isinstance(data, Dataset):
         dataset = load_dataset(data, split, classes)
     elif split is not None:
         raise BoxlessError(f"split={split} names a part of a path; here a dataset was given, which is one part already")
     else:
         dataset = data if classes is None else data.with_classes(classes)
+    if labels is not None:
+        dataset = with_labels(dataset, labels, None if isinstance(data, Dataset) else expand_user(data))
+    if config.supervision == "boxes" and (labels is not None or any(sample.given for sample in dataset.samples)):
+        raise BoxlessError("--labels and supervision=boxes, which trains on all boxes of the data: give one of them")
     log_warnings(dataset)
-    if supervision == "boxes":
+    if config.supervision == "boxes":
         _check_boxes(dataset)
         logger.warning("Training on ground-truth boxes (supervision=boxes): a fully supervised upper bound")
     else:
-        dataset = dataset.tags_only()
+        dataset = _usable(dataset, config)
     _check_tags(dataset)
     return dataset
+
+
+def _usable(dataset: Dataset, config: Config) -> Dataset:
+    """Tags, and given boxes where the method is trained on boxes."""
+    boxed = sum(sample.given is not None for sample in dataset.samples)
+    if not boxed or config.head.box_supervised:
+        return dataset.without_annotations()
+    logger.warning("Given boxes of %d image(s) are not used: %s is trained on tags alone", boxed, config.method)
+    return dataset.tags_only()
 
 
 def _monitored(data: Dataset | str | os.PathLike[str], config: Config, classes: Sequence[str]) -> Dataset | None:

@@ -1,19 +1,18 @@
-"""From the outputs of a model to boxes and heatmaps: averages over views, CAM boxes, and the selection of boxes."""
+"""From the outputs of a network to boxes and heatmaps: averages over views, CAM boxes, and the selection of boxes.
+
+Arrays alone: trained networks and exported files (`boxless.runtime`) share it.
+"""
 
 from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.ops import batched_nms
 
-from boxless.config import InferenceConfig
-from boxless.features import View
-from boxless.methods import ViewOutput
-from boxless.methods.box_ops import box_vote
-from boxless.methods.heatmap_boxes import largest_component_box, objectness_box, resize_map
-from boxless.metrics.boxes import coverage
+from boxless.heatmap_boxes import largest_component_box, objectness_box, resize_map
+from boxless.metrics.boxes import coverage, iou
 from boxless.structures import FloatArray, Heatmaps
+from boxless.views import View
 
 CONTAINED_AREA, CONTAINED_FACTOR = 0.8, 0.7
 """A box of which this share of the area lies in a higher-scored one of its class has its score multiplied by the factor
@@ -22,24 +21,138 @@ CONTAINED_AREA, CONTAINED_FACTOR = 0.8, 0.7
 MAX_PIXELS_PER_VIEW_PIXEL = 2
 """CAM boxes are computed in pixels of the image, but no finer than this many pixels per pixel of the view."""
 
+RESCORING_FLOOR = 0.5
+"""Factor of the scores of a class whose best box does not overlap its CAM box at all; it rises to 1 with their IoU."""
+RESCORING_MIN_SCORE = 0.01
+"""Classes below this image-level score get `RESCORING_FLOOR` without computing their CAM boxes, which saves time."""
+
 Selected = tuple[FloatArray, FloatArray, NDArray[np.int64]]
 """Boxes (N, 4), scores (N,) and labels (N,), the highest scores first."""
 
 
-def select_boxes(boxes: torch.Tensor, scores: torch.Tensor, config: InferenceConfig) -> Selected:
+class Selection(Protocol):
+    """How boxes are selected; `config.InferenceConfig` describes it."""
+
+    @property
+    def min_score(self) -> float:
+        """Boxes below are dropped."""
+
+    @property
+    def nms(self) -> float:
+        """IoU above which the lower-scored of two boxes of a class is dropped."""
+
+    @property
+    def vote(self) -> bool:
+        """Whether kept boxes move to the vote of those around them."""
+
+    @property
+    def contained(self) -> bool:
+        """Whether a box inside a higher-scored one of its class scores less."""
+
+    @property
+    def max_boxes(self) -> int:
+        """Most boxes per image."""
+
+
+class ViewArrays(NamedTuple):
+    """The output of a network for one view: `methods.ViewOutput` as float32 arrays, which describes the fields."""
+
+    image_scores: FloatArray
+    proposal_scores: FloatArray | None = None
+    maps: FloatArray | None = None
+    objectness: FloatArray | None = None
+    boxes: FloatArray | None = None
+
+
+class Scored(NamedTuple):
+    """The scores of one image, averaged over its views.
+
+    Args:
+        image_scores: (classes,) float32, image-level scores.
+        boxes: (N, 4), xyxy pixels of the image; None for models whose boxes are drawn around heatmaps.
+        scores: (N, classes), likewise.
+        heatmaps: (classes, h, w), of those models; None for the others.
+        objectness: (h, w), log odds, or None.
+    """
+
+    image_scores: FloatArray
+    boxes: FloatArray | None = None
+    scores: FloatArray | None = None
+    heatmaps: FloatArray | None = None
+    objectness: FloatArray | None = None
+
+
+def select_boxes(boxes: FloatArray, scores: FloatArray, selection: Selection) -> Selected:
     """Suppression by class, box voting and downweighting of contained boxes, as the settings say.
 
     Args:
         boxes: (N, 4), xyxy pixels.
         scores: (N, classes).
-        config: thresholds.
+        selection: thresholds.
     """
-    rows, labels = torch.nonzero(scores >= config.min_score, as_tuple=True)
-    candidates, values = boxes[rows], scores[rows, labels]
-    keep = batched_nms(candidates, values, labels, config.nms)[: config.max_boxes]
-    found = box_vote(boxes, scores, labels[keep], rows[keep]) if config.vote else candidates[keep]
-    kept = found.numpy(), values[keep].numpy(), labels[keep].numpy()
-    return _downweight_contained(*kept) if config.contained else kept
+    rows, labels = np.nonzero(scores >= selection.min_score)
+    values = scores[rows, labels]
+    keep = nms(boxes[rows], values, labels, selection.nms, selection.max_boxes)
+    found = box_vote(boxes, scores, labels[keep], rows[keep]) if selection.vote else boxes[rows[keep]]
+    kept = found, values[keep], labels[keep]
+    return _downweight_contained(*kept) if selection.contained else kept
+
+
+def nms(
+    boxes: FloatArray, scores: FloatArray, labels: NDArray[np.int64], threshold: float, most: int
+) -> NDArray[np.int64]:
+    """Non-maximum suppression by class.
+
+    Args:
+        boxes: (N, 4), xyxy.
+        scores: (N,).
+        labels: (N,).
+        threshold: IoU above which the lower-scored of two boxes of a class is dropped.
+        most: rows to keep.
+
+    Returns:
+        Rows that are kept, best score first: at most `most`.
+    """
+    order = np.argsort(-scores, kind="stable")
+    left = {label: order[labels[order] == label] for label in np.unique(labels)}
+    kept: list[int] = []
+    while left and len(kept) < most:
+        # The best of all classes; of equal scores the first.
+        label = min(left, key=lambda label: (-scores[left[label][0]], left[label][0]))
+        best, rest = left[label][0], left[label][1:]
+        kept.append(int(best))
+        left[label] = rest[iou(boxes[best][None], boxes[rest])[0] <= threshold]
+        if not len(left[label]):
+            del left[label]
+    return np.array(kept, np.int64)
+
+
+def box_vote(
+    boxes: FloatArray, scores: FloatArray, labels: NDArray[np.int64], rows: NDArray[np.int64] | None = None
+) -> FloatArray:
+    """Box voting (Gidaris and Komodakis, ICCV 2015, section 4).
+
+    Each box becomes the mean of the boxes that overlap it by half, weighted by the square of their scores.
+
+    Args:
+        boxes: (N, 4), xyxy.
+        scores: (N, at least classes), not negative.
+        labels: (M,), the classes whose scores are the votes.
+        rows: (M,), which boxes are moved; by default the highest-scored of each class.
+
+    Returns:
+        (M, 4) float32, xyxy.
+    """
+    own = scores[:, labels]
+    rows = own.argmax(axis=0) if rows is None else rows
+    near = iou(boxes, boxes[rows]) >= 0.5
+    # A box without area overlaps nothing, not even itself.
+    near[rows, np.arange(len(rows))] = True
+    own = own * near
+    best = own.max(axis=0)
+    # Relative to the best, as the squares of very small scores would underflow.
+    weights = np.where(best > 0, own / np.where(best > 0, best, 1), near).astype(np.float32) ** 2
+    return np.asarray(np.einsum("nm,nc->mc", weights, boxes) / weights.sum(axis=0)[:, None], np.float32)
 
 
 def _downweight_contained(boxes: FloatArray, scores: FloatArray, labels: NDArray[np.int64]) -> Selected:
@@ -52,8 +165,8 @@ def _downweight_contained(boxes: FloatArray, scores: FloatArray, labels: NDArray
 
 
 def average_boxes(
-    outputs: Sequence[ViewOutput], views: Sequence[View], boxes: FloatArray | None, size: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+    outputs: Sequence[ViewArrays], views: Sequence[View], boxes: FloatArray | None, size: tuple[int, int]
+) -> tuple[FloatArray, FloatArray]:
     """Boxes (N, 4), xyxy pixels of the image, and scores (N, classes), averaged over the views.
 
     Args:
@@ -62,22 +175,50 @@ def average_boxes(
         boxes: proposals (N, 4), xyxy pixels of the image; None where the outputs have boxes of their own.
         size: width and height of the image in pixels.
     """
-    scores = torch.stack([row.proposal_scores for row in outputs if row.proposal_scores is not None]).mean(0)
-    moved = [
-        view.restore(row.boxes.numpy(), *size)
-        for view, row in zip(views, outputs, strict=True)
-        if row.boxes is not None
-    ]
+    scores = np.mean([row.proposal_scores for row in outputs if row.proposal_scores is not None], axis=0)
+    moved = [view.restore(row.boxes, *size) for view, row in zip(views, outputs, strict=True) if row.boxes is not None]
     final = np.mean(moved, axis=0) if moved else boxes
     assert final is not None
-    return torch.from_numpy(final), scores
+    return final, scores
 
 
-def average_heatmaps(outputs: Sequence[ViewOutput], views: Sequence[View]) -> tuple[FloatArray, FloatArray | None]:
+def average_heatmaps(outputs: Sequence[ViewArrays], views: Sequence[View]) -> tuple[FloatArray, FloatArray | None]:
     """Heatmaps (classes, h, w) and objectness (h, w) where the model has it, averaged over the views."""
     heatmaps = mean_of_views([row.maps for row in outputs if row.maps is not None], views)
     objects = [row.objectness[None] for row in outputs if row.objectness is not None]
     return heatmaps, mean_of_views(objects, views)[0] if objects else None
+
+
+def rescoring(
+    outputs: Sequence[ViewArrays],
+    views: Sequence[View],
+    boxes: FloatArray,
+    scores: FloatArray,
+    size: tuple[int, int],
+    threshold: float,
+) -> FloatArray:
+    """Factors of the scores by the IoU of each class's best box and its CAM box: (classes,) float32.
+
+    Args:
+        outputs: of every view.
+        views: the views.
+        boxes, scores: what `average_boxes` gives.
+        size: width and height of the image in pixels.
+        threshold: of the CAM.
+    """
+    image_scores = average_image_scores(outputs)
+    labels = np.flatnonzero(image_scores >= RESCORING_MIN_SCORE)
+    # In pixels of a view, as an image may have many more.
+    view = View(max(view.scale for view in views))
+    around_cams = cam_boxes(*average_heatmaps(outputs, views), view.size(*size), labels, threshold, views)
+    overlaps = np.zeros(len(image_scores), np.float32)
+    overlaps[labels] = np.diagonal(iou(box_vote(boxes, scores, labels), view.restore(around_cams, *size)))
+    return np.asarray(RESCORING_FLOOR + (1 - RESCORING_FLOOR) * overlaps, np.float32)
+
+
+def average_image_scores(outputs: Sequence[ViewArrays]) -> FloatArray:
+    """Image-level scores (classes,) float32, averaged over the views."""
+    return np.asarray(np.mean([view.image_scores for view in outputs], axis=0), np.float32)
 
 
 def cam_boxes(
@@ -108,10 +249,9 @@ def cam_boxes(
     return view.restore(np.array(boxes, np.float32).reshape(-1, 4), *size)
 
 
-def mean_of_views(planes: Sequence[torch.Tensor], views: Sequence[View]) -> FloatArray:
+def mean_of_views(planes: Sequence[FloatArray], views: Sequence[View]) -> FloatArray:
     """The mean over the views of their maps (planes, h, w), mirrored ones mirrored back, at the finest resolution."""
-    maps = [row.numpy() for row in planes]
-    turned = [row[:, :, ::-1] if view.flipped else row for view, row in zip(views, maps, strict=True)]
+    turned = [row[:, :, ::-1] if view.flipped else row for view, row in zip(views, planes, strict=True)]
     height, width = max(row.shape[1:] for row in turned)
     grids = [[resize_map(np.ascontiguousarray(plane), (width, height)) for plane in row] for row in turned]
     return np.asarray(np.mean(grids, axis=0), np.float32)

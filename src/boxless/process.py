@@ -1,11 +1,22 @@
-"""Settings of the whole process that a block of code changes for a while."""
+"""The process: its part in a run of several, and settings of all of it that a block of code changes for a while."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+def is_launched() -> bool:
+    """Whether torchrun or `accelerate launch` started this process, by the variable that both set."""
+    return os.environ.get("LOCAL_RANK", "-1") != "-1"
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process of a run, or the first of several."""
+    return not is_launched() or os.environ.get("RANK", "0") == "0"
 
 
 class ProcessSetting(Generic[T]):

@@ -4,31 +4,30 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, TypeVar
 
 from boxless.memory import release_memory
+from boxless.process import is_main_process
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 T = TypeVar("T")
-
-console = Console(stderr=True)
-"""Shared with the messages of `boxless.logs`: rich then prints them above a running bar."""
 
 RELEASE_EVERY = 20
 """Items after which free memory is released."""
 
 _enabled: ContextVar[bool] = ContextVar("progress_bars", default=True)
+
+
+@cache
+def console() -> "Console":
+    """The console that messages of `boxless.logs` share with the bars: rich then prints them above a running bar."""
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 @contextmanager
@@ -42,11 +41,15 @@ def progress_bars(enabled: bool) -> Iterator[None]:
 
 
 def bars_shown() -> bool:
-    """Whether `track` shows a bar: not where bars are turned off, and only in a terminal or a notebook."""
-    if not _enabled.get() or os.environ.get("BOXLESS_PROGRESS") == "0":
+    """Whether `track` shows a bar: only in a terminal or a notebook, in the main process of several, and where bars are
+    not turned off."""
+    if not _enabled.get() or os.environ.get("BOXLESS_PROGRESS") == "0" or not is_main_process():
+        return False
+    # Exported detectors run where rich is not installed.
+    if find_spec("rich") is None:
         return False
     # Not `console.is_terminal`, which FORCE_COLOR turns on for log files too.
-    return console.is_jupyter or (console.file.isatty() and not console.is_dumb_terminal)
+    return console().is_jupyter or (console().file.isatty() and not console().is_dumb_terminal)
 
 
 def track(items: Iterable[T], description: str, total: int, *, transient: bool = False) -> Iterator[T]:
@@ -59,6 +62,15 @@ def track(items: Iterable[T], description: str, total: int, *, transient: bool =
         transient: the bar disappears at the end.
     """
     if total and bars_shown():
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -66,7 +78,7 @@ def track(items: Iterable[T], description: str, total: int, *, transient: bool =
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=console, transient=transient) as progress:
+        with Progress(*columns, console=console(), transient=transient) as progress:
             yield from _releasing_memory(progress.track(items, total=total, description=description))
     elif total:
         yield from _releasing_memory(items)
@@ -84,8 +96,10 @@ def download_bar(description: str, total: int | None, completed: int) -> Iterato
     if not bars_shown():
         yield lambda count: None
         return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with Progress(*columns, TimeRemainingColumn(), console=console()) as progress:
         task = progress.add_task(description, total=total, completed=completed)
         yield lambda count: progress.advance(task, count)
 

@@ -1,5 +1,6 @@
 """The files that `boxless predict` and `boxless heatmap` write: overlays for people, annotations for programs."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from os import PathLike
@@ -9,15 +10,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from boxless.detector import Detector
 from boxless.errors import BoxlessError
 from boxless.export import FORMATS
 from boxless.export.common import Names
 from boxless.files import expand_user, write_text, write_whole
 from boxless.image_files import scan_images
 from boxless.images import write_image
+from boxless.predictor import Predictor
 from boxless.structures import Detections
+from boxless.trust import trust_warning
 from boxless.visualize import contact_sheet, draw_boxes, draw_heatmap, heatmap_panel
+
+logger = logging.getLogger(__name__)
 
 OVERLAYS, OVERVIEW = "overlays", "overview.jpg"
 SHEET = 24
@@ -30,7 +34,7 @@ Images = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
 def predict(
-    detector: Detector, images: Images, out: str | PathLike[str], format: str, threshold: float | None = None
+    detector: Predictor, images: Images, out: str | PathLike[str], format: str, threshold: float | None = None
 ) -> dict[Path, str]:
     """Detect objects in images and write their boxes: overlays, an overview, and a machine-readable file.
 
@@ -50,7 +54,7 @@ def predict(
     """
     out = expand_user(out)
     files, skipped = _find(images, out)
-    names, overlays = Names(), list[NDArray[np.uint8]]()
+    names, overlays, labels = Names(), list[NDArray[np.uint8]](), set[str]()
 
     def found() -> Iterator[tuple[Path, Detections]]:
         for path, pixels, detections in detector.predict_files(files, skipped):
@@ -58,17 +62,20 @@ def predict(
             overlay = draw_boxes(pixels, shown)
             write_image(out / OVERLAYS / f"{names.name(path)}.jpg", overlay)
             overlays.extend([_small(overlay)] if len(overlays) < SHEET else [])
+            labels.update(shown.names)
             yield path, shown
         # Raised here, so that no file without any image is written.
         _check_any(files, skipped)
 
     FORMATS.find(format)(out, found(), detector.classes, detector.name)
     _overview(out, overlays)
+    if untrusted := {name: value for name, value in detector.untrusted.items() if name in labels}:
+        logger.warning(trust_warning(untrusted))
     return skipped
 
 
 def heatmaps(
-    detector: Detector, images: Images, out: str | PathLike[str], class_name: str | None = None, colormap: str = "jet"
+    detector: Predictor, images: Images, out: str | PathLike[str], class_name: str | None = None, colormap: str = "jet"
 ) -> dict[Path, str]:
     """Write class heatmaps of images: overlays, an overview, and the maps as arrays.
 

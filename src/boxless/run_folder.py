@@ -23,7 +23,7 @@ from boxless.config import Config, parse, read_yaml
 from boxless.errors import BoxlessError, in_one_line
 from boxless.files import write_json, write_text, write_whole
 from boxless.methods import Model
-from boxless.structures import Dataset
+from boxless.structures import Annotations, Dataset
 
 FORMAT = 6
 """Of the run folder; raised whenever an older Boxless could not read a newer folder or the other way round."""
@@ -34,6 +34,9 @@ CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 HISTORY = "history.jsonl"
 CHECKPOINT = "checkpoint.pt"
+
+MAX_SAMPLE_IMAGES = 32
+"""Images of the training set that the manifest names, and on which an exported file is compared with its run."""
 
 _KINDS = {
     "method": str,
@@ -222,8 +225,9 @@ def begin_run(run: Path, config: Config, manifest: dict[str, Any]) -> bool:
     """
     if (run / MANIFEST).exists():
         begun = read_manifest(run)
+        used = manifest["supervision"] if manifest["supervision"] in ("tags", "boxes") else "tags or given boxes"
         same = {
-            f"images or {config.supervision}": begun["data"]["digest"] == manifest["data"]["digest"],
+            f"images or {used}": begun["data"]["digest"] == manifest["data"]["digest"],
             "classes": begun["classes"] == manifest["classes"],
             "weights of the backbone": begun["weights"] == manifest["weights"],
         }
@@ -263,6 +267,10 @@ def read_manifest(run: Path) -> dict[str, Any]:
         manifest = read_json(path.read_text(encoding="utf-8"))
         form = manifest["format"]
     except (FileNotFoundError, NotADirectoryError):
+        if run.suffix.lower() == ".onnx" and run.is_file():
+            raise BoxlessError(
+                f"{run}: boxless predict takes it, this needs the run folder that it was exported from"
+            ) from None
         raise BoxlessError(
             f"{run}: not a run folder: it has no {MANIFEST}; boxless train ... --out {run} makes one"
         ) from None
@@ -347,13 +355,20 @@ def read_json(text: str) -> Any:
 
 
 def dataset_digest(dataset: Dataset, keys: Sequence[str]) -> str:
-    """A name for the training data: image contents and tags, in order, and boxes if they are trained on."""
+    """A name for the training data: image contents and tags, in order, and the boxes that are trained on."""
     state = hashlib.blake2b(json.dumps(dataset.classes).encode(), digest_size=16)
     for sample, key in zip(dataset.samples, keys, strict=True):
         state.update(json.dumps([sample.id, key, sorted(sample.tags), sorted(sample.unsure)]).encode())
         if sample.annotations is not None:
-            state.update(json.dumps([part.tolist() for part in astuple(sample.annotations)]).encode())
+            state.update(_described(sample.annotations))
+        if sample.given is not None:
+            state.update(_described(sample.given.right) + b"/" + _described(sample.given.wrong))
+            state.update(json.dumps(sorted(sample.given.complete)).encode())
     return state.hexdigest()
+
+
+def _described(boxes: Annotations) -> bytes:
+    return json.dumps([part.tolist() for part in astuple(boxes)]).encode()
 
 
 def versions() -> dict[str, str]:

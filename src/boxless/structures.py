@@ -30,7 +30,7 @@ class Annotations:
     """Boxes of one image with their classes: ground truth, or pseudo labels, which training derives from tags.
 
     Datasets are loaded with their ground truth. Evaluation uses it; training does so with `supervision=boxes` only and
-    is given `Dataset.tags_only` otherwise.
+    is given `Dataset.without_annotations` otherwise.
 
     Args:
         boxes: (N, 4) float32, xyxy pixels, right and bottom exclusive.
@@ -52,6 +52,26 @@ class Annotations:
 
 
 @dataclass(frozen=True)
+class GivenBoxes:
+    """What a person said of the boxes of one image; unlike `Annotations` training from tags reads it.
+
+    Args:
+        right: boxes of objects: ground truth that no pseudo label overrules.
+        wrong: boxes that hold no object of their class.
+        complete: classes of which every object in the image has one of the boxes in `right`.
+    """
+
+    right: Annotations
+    wrong: Annotations
+    complete: frozenset[int] = frozenset()
+
+    @property
+    def labels(self) -> frozenset[int]:
+        """The classes with a right box."""
+        return frozenset(self.right.labels.tolist())
+
+
+@dataclass(frozen=True)
 class Sample:
     """One image with its tags and, where they are known, its boxes.
 
@@ -59,9 +79,10 @@ class Sample:
         id: unique within its dataset; for VOC the name without suffix.
         path: the image's file.
         tags: classes that are in the image, as indices into the dataset's classes.
-        unsure: classes of which only difficult objects are in the image: neither positive nor negative, as in
-            VOC's classification task.
+        unsure: classes of which it is unknown whether they are in the image, or of which only difficult objects are, as
+            in VOC's classification task: neither positive nor negative.
         annotations: boxes, or None where they are unknown or withheld from training.
+        given: what a person said of boxes for training (`datasets.labels`); None where nobody did.
     """
 
     id: str
@@ -69,6 +90,7 @@ class Sample:
     tags: frozenset[int]
     unsure: frozenset[int] = frozenset()
     annotations: Annotations | None = None
+    given: GivenBoxes | None = None
 
 
 @dataclass(frozen=True)
@@ -98,12 +120,16 @@ class Dataset:
         """Whether any image carries annotations."""
         return any(sample.annotations is not None for sample in self.samples)
 
-    def tags_only(self) -> "Dataset":
-        """The same images and tags without annotations, as training from tags gets them."""
+    def without_annotations(self) -> "Dataset":
+        """The same images, tags and given boxes without annotations, as training from tags gets them."""
         return replace(self, samples=tuple(replace(sample, annotations=None) for sample in self.samples))
 
+    def tags_only(self) -> "Dataset":
+        """The same images and tags without any box."""
+        return replace(self, samples=tuple(replace(sample, annotations=None, given=None) for sample in self.samples))
+
     def image_labels(self) -> FloatArray:
-        """The tags as vectors: (images, classes) float32; 1 present, 0 absent, NaN unsure."""
+        """The tags as vectors: (images, classes) float32; 1 present, 0 absent, NaN unknown."""
         labels = np.zeros((len(self.samples), len(self.classes)), np.float32)
         for row, sample in zip(labels, self.samples, strict=True):
             row[list(sample.unsure)] = np.nan
@@ -133,16 +159,21 @@ class Dataset:
 
 
 def _reindexed(sample: Sample, index: dict[int, int]) -> Sample:
-    annotations = sample.annotations
-    if annotations is not None:
-        keep = np.isin(annotations.labels, list(index))
-        labels = np.array([index[int(label)] for label in annotations.labels[keep]], np.int64)
-        annotations = Annotations(annotations.boxes[keep], labels, annotations.ignore[keep])
+    def classes(labels: frozenset[int]) -> frozenset[int]:
+        return frozenset(index[label] for label in labels if label in index)
+
+    def boxes(own: Annotations) -> Annotations:
+        keep = np.isin(own.labels, list(index))
+        labels = np.array([index[int(label)] for label in own.labels[keep]], np.int64)
+        return Annotations(own.boxes[keep], labels, own.ignore[keep])
+
+    given = sample.given
     return replace(
         sample,
-        tags=frozenset(index[tag] for tag in sample.tags if tag in index),
-        unsure=frozenset(index[tag] for tag in sample.unsure if tag in index),
-        annotations=annotations,
+        tags=classes(sample.tags),
+        unsure=classes(sample.unsure),
+        annotations=None if sample.annotations is None else boxes(sample.annotations),
+        given=None if given is None else GivenBoxes(boxes(given.right), boxes(given.wrong), classes(given.complete)),
     )
 
 
@@ -251,7 +282,7 @@ class Detections:
             ImageError: the image cannot be read or is of another type.
             BoxlessError: its size is not that of the image which the boxes belong to.
         """
-        # `visualize` depends on this module, and `inputs` loads torch.
+        # `visualize` depends on this module.
         from boxless.inputs import to_rgb
         from boxless.visualize import draw_boxes
 

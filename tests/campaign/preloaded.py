@@ -4,13 +4,16 @@ Run as a program, it reads JSON lines and answers each with one: `{"words": [...
 `{"wait": pid}` waits for it, `{"orphans": seconds}` lists the processes that killed commands have left; it adopts them.
 """
 
+import atexit
 import ctypes
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,8 +70,8 @@ class Preloaded:
         return self.start(*words, **options).wait()
 
     def orphans(self) -> list[int]:
-        """Processes that commands have left behind; they have some seconds to notice that they are alone."""
-        found: list[int] = self.ask({"orphans": 15})
+        """Processes that commands have left behind; they have a minute to notice that they are alone."""
+        found: list[int] = self.ask({"orphans": 60})
         return found
 
     def ask(self, question: dict[str, Any]) -> Any:
@@ -110,6 +113,8 @@ def _serve() -> None:
     import boxless.training.fit  # noqa: F401
 
     shorten_training(pytest.MonkeyPatch())
+    # Collecting garbage would copy the memory that is shared.
+    gc.freeze()
     # Orphans become children of this process.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     for line in sys.stdin:
@@ -149,8 +154,20 @@ def _run(words: list[str], environment: dict[str, str], output: str, first: str)
         os.dup2(nothing.fileno(), 0)
     os.environ |= environment
     sys.argv = ["boxless", *words]
-    exec(first)
-    main()
+    status: object = 0
+    try:
+        exec(first)
+        main()
+    except SystemExit as stopped:
+        status = stopped.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    # The end of the interpreter itself would copy all memory that is shared with the process it was forked from.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 if __name__ == "__main__":

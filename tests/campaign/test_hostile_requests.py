@@ -53,7 +53,7 @@ def used() -> tuple[int, float]:
     return len(list(Path("/proc/self/fd").iterdir())), int(rows["VmRSS"].split()[0]) / 1000
 
 
-@cases(few=690, many=20_000)
+@cases(few=276, many=20_000)
 def test_among_hostile_requests_good_ones_are_answered_and_nothing_is_written(
     number: int, tmp_path: Path, opened: Opened, tallies: defaultdict[str, Tally]
 ) -> None:

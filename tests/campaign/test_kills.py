@@ -25,13 +25,10 @@ def _killed(ended: Ended) -> str:
     return "killed" if ended.status == -9 else "ended before"
 
 
-@pytest.mark.parametrize(
-    ("command", "share"), [("train cam", 0.3), ("train cam", 0.7), *((command, 0.5) for command in OTHERS)]
-)
-def test_a_command_killed_at_a_file_event_ends_as_undisturbed_when_run_again(
-    command: str, share: float, bench: Bench
-) -> None:
-    place, number = bench.place(command), round(share * bench.undisturbed(command).events)
+@pytest.mark.parametrize("command", ["train cam", "predict", "data"])
+def test_a_command_killed_at_a_file_event_ends_as_undisturbed_when_run_again(command: str, bench: Bench) -> None:
+    """In the middle of those that it has."""
+    place, number = bench.place(command), bench.undisturbed(command).events // 2
     ended = bench.start(command, place, f"import faults; faults.kill_at({number}, {str(place)!r})").wait()
     assert ended.status == -9
     bench.check(command, place, ended)
@@ -55,7 +52,7 @@ def test_a_command_killed_at_random_ends_as_undisturbed_when_run_again(
         tallies[f"kills, {command}"].counts[_killed(ended)] += 1
 
 
-TWICE = ("train cam", "train seeded", "evaluate", "data")
+TWICE = ("train cam", "train seeded", "train student", *OTHERS)
 
 
 @pytest.mark.parametrize(

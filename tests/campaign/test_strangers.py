@@ -155,10 +155,10 @@ def _exif(turned: bool) -> Image.Exif:
 @pytest.mark.parametrize(
     ("mode", "suffix", "turned"),
     [
-        ("RGBA", ".png", True),
+        ("P", ".png", False),
         *(
             pytest.param(*kind, marks=pytest.mark.campaign)
-            for kind in (("RGB", ".png", True), ("P", ".png", False), ("I;16", ".png", False), ("F", ".tif", True))
+            for kind in (("RGB", ".png", True), ("RGBA", ".png", True), ("I;16", ".png", False), ("F", ".tif", True))
         ),
     ],
 )

@@ -27,6 +27,15 @@ def box(image: int, category: int, bbox: object, **more: object) -> dict[str, ob
     return {"image_id": image, "category_id": category, "bbox": bbox, **more}
 
 
+def test_an_image_listed_twice_is_one_with_all_its_annotations(tmp_path):
+    annotations = [box(1, 7, [10, 20, 30, 40]), box(2, 2, [1, 2, 3, 4])]
+    file = write_coco(tmp_path / "set.json", ["a.jpg", "a.jpg"], annotations)
+    touch(tmp_path / "a.jpg")
+    dataset = load_dataset(file)
+    assert [(sample.id, sample.tags) for sample in dataset.samples] == [("1", {0, 1})]
+    assert dataset.warnings == ("images listed under several ids, their annotations joined: 1 (2)",)
+
+
 def test_boxes_tags_and_crowds(tmp_path):
     annotations = [
         box(1, 7, [10, 20, 30, 40]),

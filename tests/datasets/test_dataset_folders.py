@@ -59,6 +59,9 @@ def test_a_class_may_be_called_train(tmp_path, image):
         ["train/images/1.jpg", "val/images/1.jpg"],
         ["obj_train_data/1.jpg"],
         ["train/photos/1.jpg"],
+        ["image/1.jpg", "mask/1.png"],
+        ["imgs/1.jpg", "ground_truth/1.png"],
+        ["overlays/1.jpg", "heatmaps/1.png"],
     ],
 )
 def test_folders_that_cannot_be_classes_are_not_recognised(tmp_path, image, names):
@@ -66,6 +69,14 @@ def test_folders_that_cannot_be_classes_are_not_recognised(tmp_path, image, name
         image(tmp_path / name)
     with pytest.raises(BoxlessError, match=r"not a recognised dataset layout \(found: "):
         load_dataset(tmp_path)
+
+
+def test_images_beside_the_class_folders_are_counted(tmp_path, image):
+    for name in ("1.jpg", "cat/2.jpg", "dog/3.jpg"):
+        image(tmp_path / name)
+    dataset = load_dataset(tmp_path)
+    assert [sample.id for sample in dataset.samples] == ["cat/2.jpg", "dog/3.jpg"]
+    assert dataset.warnings == ("images outside the class folders, left out: 1 (1.jpg)",)
 
 
 def test_a_class_may_be_called_photos_beside_others(tmp_path, image):
@@ -76,6 +87,7 @@ def test_a_class_may_be_called_photos_beside_others(tmp_path, image):
 
 
 LABELME = '{"version": "5", "shapes": [{"label": "cat"}], "imagePath": "1.jpg"}'
+JSON_MIN = '[{"image": "1.jpg", "label": [{"original_width": 9, "rectanglelabels": ["cat"]}], "annotator": 1}]'
 VIA = '{"1.jpg1": {"filename": "1.jpg", "regions": [{"shape_attributes": {}}]}}'
 CREATE_ML = '[{"image": "1.jpg", "annotations": [{"label": "cat", "coordinates": {"x": 1}}]}]'
 SUPERVISELY = '{"objects": [{"points": {"exterior": [[1, 2]]}}]}'
@@ -88,9 +100,11 @@ VOC = "<annotation><object><name>cat</name></object></annotation>"
         ("shots/1.jpg", "shots/1.json", LABELME, r"annotations of LabelMe such as shots/1.json.*convert them to COCO"),
         ("1.jpg", "1.json", LABELME, r"annotations of LabelMe such as 1.json"),
         ("images/1.jpg", "labels/1.json", LABELME, r"annotations of LabelMe such as labels/1.json"),
+        ("images/1.jpg", "min.json", JSON_MIN, r"annotations of Label Studio's JSON-MIN such as min.json"),
         ("cats/1.jpg", "cats/via.json", VIA, r"annotations of VGG Image Annotator such as cats/via.json"),
         ("train/1.jpg", "train/_annotations.createml.json", CREATE_ML, r"annotations of Create ML such as train/_ann"),
         ("ds/img/1.jpg", "ds/ann/1.jpg.json", SUPERVISELY, r"annotations of Supervisely such as ds/ann/1.jpg.json"),
+        ("images/1.jpg", "annotations.xml", "<annotations><image/></annotations>", r"annotations of CVAT such as anno"),
         ("cats/1.jpg", "cats/1.txt", "0 0.5 0.5 1 1", r"label files of YOLO such as cats/1.txt, but nothing names"),
         (
             "images/1.jpg",

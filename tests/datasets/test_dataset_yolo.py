@@ -71,7 +71,7 @@ def test_bad_numbers_do_not_change_the_tags(tmp_path, image):
     write_data(tmp_path)
     image(tmp_path / "images" / "train" / "a.jpg", (100, 80))
     image(tmp_path / "images" / "train" / "b.jpg", (100, 80))
-    lines = ["0", "0 nan 0.5 0.5 0.5", "0 a b c d", "0 0.5 0.5 0.5 0.5 0.9", "0 0.5 0.5 0 0.5", "0 2 2 0.1 0.1"]
+    lines = ["0", "0 nan 0.5 0.5 0.5", "0 a b c d", "0 0.5 0.5 0.5 0.5 0.9 1 1", "0 0.5 0.5 0 0.5", "0 2 2 0.1 0.1"]
     write_labels(tmp_path / "labels" / "train" / "a.txt", *lines)
     write_labels(tmp_path / "labels" / "train" / "b.txt", "1 0.5 0.5 2 1.0000001", "1 1e999 1 1 1")
     dataset = load_dataset(tmp_path)

@@ -27,6 +27,15 @@ def test_classes_are_selected_and_ordered_and_other_images_are_negatives(folders
         load_dataset(folders, classes=["dog"])
 
 
+def test_classes_that_look_like_mistakes_in_tags_are_named(tmp_path, image):
+    for number, name in enumerate(("Ant", "ant", "bee", "ant and bee", "bee, ant", "queen bee")):
+        image(tmp_path / "set" / name / f"{number}.jpg")
+    assert load_dataset(tmp_path / "set").warnings == (
+        "classes whose names differ in case or punctuation only: 1 (Ant and ant)",
+        "classes that join the names of others; in a table `;` parts tags: 2 (ant and bee, bee, ant)",
+    )
+
+
 def test_home_and_plain_strings_are_accepted(folders, monkeypatch):
     monkeypatch.setenv("HOME", str(folders.parent))
     assert load_dataset("~/set").samples == load_dataset(folders).samples

@@ -85,6 +85,13 @@ def test_boxes_of_an_image_of_another_size_are_scaled(tmp_path, write, stated, b
     assert dataset.warnings == (f"{SCALED}: 1 (0)",)
 
 
+def test_boxes_in_fractions_of_the_image_become_pixels(tmp_path):
+    rows = [((100, 80), 1, (100, 80), (0.1, 0.25, 0.3, 0.625)), ((100, 80), 6, (80, 100), (0, 0.2, 1, 1))]
+    dataset = load_dataset(write_coco(tmp_path / "set", rows))
+    np.testing.assert_allclose(boxes(dataset), [[10, 20, 30, 50], [0, 20, 80, 100]], rtol=1e-6)
+    assert dataset.warnings == ("images whose boxes are fractions of the image, scaled to pixels: 2 (0, 1)",)
+
+
 @both
 @pytest.mark.parametrize(
     ("orientation", "expected"),

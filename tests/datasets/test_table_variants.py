@@ -37,6 +37,9 @@ def tags(file: Path) -> list[set[str]]:
         ['"[""dent"", ""scratch""]"', '"[""dent""]"', "[]"],
         ['"[dent, scratch]"', "[dent]", "[]"],
         ['"{""choices"": [""dent"", ""scratch""]}"', "dent", ""],
+        ['"dent\nscratch"', "dent", ""],
+        ['"dent, scratch\nscratch"', "dent", ""],
+        ["scratch;dent", "dent", "-"],
         ["scratch;dent", "dent", "nan"],
         ["scratch;dent", "dent", "None"],
     ],
@@ -75,6 +78,20 @@ def test_columns_may_be_parted_otherwise(tmp_path, delimiter):
     assert tags(file) == [{"dent"}, {"scratch"}]
 
 
+def test_a_line_of_excel_may_say_what_parts_columns(tmp_path):
+    file = write(tmp_path / "t.csv", "sep=;\r\nimage;tags\r\na.jpg;dent,scratch\r\nb.jpg;dent\r\n", "a.jpg", "b.jpg")
+    assert tags(file) == [{"dent", "scratch"}, {"dent"}]
+
+
+def test_names_of_a_split_that_differ_in_case_are_one_split(tmp_path):
+    text = "image,tags,split\na.jpg,dent,train\nb.jpg,dent,Train\nc.jpg,dent,TRAIN \nd.jpg,dent,test\n"
+    file = write(tmp_path / "t.csv", text, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    assert split_names(file) == ("test", "train")
+    dataset = load_dataset(file)
+    assert [sample.id for sample in dataset.samples] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert dataset.warnings == ("names of splits that differ from 'train' in case only, taken as it: 2 (Train, TRAIN)",)
+
+
 def test_rows_without_a_split_are_counted(tmp_path):
     text = "image,tags,split\na.jpg,dent,train\nb.jpg,dent,\nc.jpg,dent,\n"
     file = write(tmp_path / "t.csv", text, "a.jpg", "b.jpg", "c.jpg")
@@ -90,6 +107,31 @@ def test_columns_of_data_frames_and_of_other_numbers_are_no_classes(tmp_path):
     assert dataset.warnings[0] == (
         "columns that are not mostly 0 and 1, not taken as classes: 5 (Unnamed: 0, id, site_id, width, count)"
     )
+
+
+def test_columns_beside_the_tags_are_named_as_boxes_may_be_in_them(tmp_path):
+    text = 'image_id,width,bbox,class\na,640,"[1, 2, 3, 4]",dent\nb,640,,scratch\n'
+    dataset = load_dataset(write(tmp_path / "t.csv", text, "a.jpg", "b.jpg"))
+    assert [sample.annotations for sample in dataset.samples] == [None, None]
+    assert "columns that are not used: 2 (width, bbox)" in dataset.warnings
+
+
+def test_rows_of_confidence_0_say_that_a_class_is_absent(tmp_path):
+    """As Open Images writes the tags that people have verified."""
+    text = "ImageID,Source,LabelName,Confidence\na,v,dent,1\na,v,scratch,0\nb,v,dent,0.0\nb,v,scratch,0.7\n"
+    file = write(tmp_path / "t.csv", text, "a.jpg", "b.jpg")
+    assert tags(file) == [{"dent"}, {"scratch"}]
+    assert load_dataset(file).warnings[1:3] == (
+        "rows whose Confidence is 0, their tags taken as absent: 2 (a, b)",
+        "rows whose Confidence is below 1, their tags taken as present: 1 (b)",
+    )
+
+
+def test_the_table_of_vgg_image_annotator_is_refused(tmp_path):
+    header = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    text = f'{header}\na.jpg,1,"{{}}",1,0,"{{""x"":1}}","{{""class"":""dent""}}"\n'
+    with pytest.raises(BoxlessError, match=r"t\.csv: VGG Image Annotator's own CSV is not read; export COCO there"):
+        load_dataset(write(tmp_path / "t.csv", text, "a.jpg"))
 
 
 @pytest.mark.parametrize(

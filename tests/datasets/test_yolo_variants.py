@@ -31,8 +31,43 @@ def assert_one_cat(data: Path, image: Path, split: str | None = None) -> None:
 @pytest.mark.parametrize("name", ["dataset.yaml", "cats.yml", "data.yaml"])
 def test_the_yaml_may_have_any_name(tmp_path, image, name):
     photo = image(tmp_path / "images" / "a.jpg")
-    write(tmp_path, {"labels/a.txt": LABEL, name: "names: [cat, dog]\ntrain: images", "mkdocs.yml": "site_name: x"})
+    others = {"mkdocs.yml": "site_name: x", "template.yml": "names: null"}
+    write(tmp_path, others | {"labels/a.txt": LABEL, name: "names: [cat, dog]\ntrain: images"})
     assert_one_cat(tmp_path, photo)
+
+
+def test_keypoints_behind_a_box_are_no_polygon(tmp_path, image):
+    photo = image(tmp_path / "images" / "a.jpg")
+    text = "names: [cat, dog]\ntrain: images\nkpt_shape: [4, 2]"
+    write(tmp_path, {"labels/a.txt": f"{LABEL.strip()} 0.1 0.1 0.9 0.1 0.9 0.9 0 0\n", "data.yaml": text})
+    assert_one_cat(tmp_path, photo)
+
+
+def test_a_score_behind_a_box_is_not_used(tmp_path, image):
+    photo = image(tmp_path / "images" / "a.jpg")
+    write(tmp_path, {"labels/a.txt": f"{LABEL.strip()} 0.93\n", "data.yaml": "names: [cat, dog]\ntrain: images"})
+    assert_one_cat(tmp_path, photo)
+    assert load_dataset(tmp_path).warnings[0] == (
+        "labels with a sixth number, taken as a score and not used: 1 (images/a.jpg)"
+    )
+
+
+def test_null_is_no_folder(tmp_path, image):
+    photo = image(tmp_path / "images" / "a.jpg")
+    text = "path: null\ntrain: images\nval: ~\ntest: null\nnames: [cat, dog]"
+    assert split_names(write(tmp_path, {"labels/a.txt": LABEL, "data.yaml": text})) == ("train",)
+    assert_one_cat(tmp_path, photo)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [("{0: cat, 0: dog}", r"cannot be read as YAML \(0 given twice\)"), ("{0: cat, 1: }", "a class without a name")],
+)
+def test_classes_that_would_be_lost_are_an_error(tmp_path, image, names, message):
+    image(tmp_path / "images" / "a.jpg")
+    write(tmp_path, {"labels/a.txt": LABEL, "data.yaml": f"names: {names}\ntrain: images"})
+    with pytest.raises(BoxlessError, match=message):
+        load_dataset(tmp_path)
 
 
 def test_several_yaml_files_with_classes_are_an_error_that_names_them(tmp_path, image):

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import boxless
+from boxless.cli import main
 from boxless.datasets import load_dataset
 from boxless.doctor.tags import Table, check_co_occurrence
 from boxless.errors import BoxlessError
@@ -103,6 +104,7 @@ def test_a_dataset_without_problems_has_no_findings(healthy: TagTable):
         "images": 30,
         "negatives": 30,
         "unsure": 0,
+        "given": 0,
         "co_occurrence": {"class": "gear", "share": 0.5},
         "single_object": None,
     }
@@ -395,6 +397,28 @@ def unsure_of_bolts(dataset: Dataset) -> Dataset:
 def test_unsure_images_are_neither_positives_nor_negatives(healthy: TagTable):
     row = boxless.examine(unsure_of_bolts(load_dataset(healthy.write(), "train")))["classes"]["bolt"]
     assert (row["images"], row["negatives"], row["unsure"]) == (25, 30, 5)
+
+
+def test_labels_of_a_person_count(
+    healthy: TagTable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    table, labels = healthy.write(), healthy.root / "labels.jsonl"
+    names = [name for name in healthy.of("train") if "bolt" in healthy.rows[name][1]][:5]
+    boxes = [{"class": "bolt", "xyxy": [1, 2, 30, 40], "state": state} for state in ("right", "right", "wrong")]
+    lines = [{"image": name, "boxes": boxes} for name in names[:2]]
+    lines += [{"image": names[2], "tags": {"bolt": None}}, {"image": names[3], "tags": {"bolt": False}}]
+    lines += [{"image": names[4], "boxes": boxes[2:]}]
+    labels.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    row = boxless.examine(table)["classes"]["bolt"]
+    said = boxless.examine(table, labels=labels)["classes"]["bolt"]
+    counts = ("images", "negatives", "unsure", "given")
+    assert [said[key] - row[key] for key in counts] == [-2, 1, 1, 2]
+    for words, shown in ((["--labels", labels], True), ([], False)):
+        monkeypatch.setattr("sys.argv", ["boxless", "doctor", str(table), *map(str, words)])
+        with pytest.raises(SystemExit):
+            main()
+        printed = capsys.readouterr().out
+        assert ("unknown" in printed) == shown == ("boxes" in printed)
 
 
 def test_an_unsure_tag_does_not_conflict_with_a_duplicate(healthy: TagTable):

@@ -4,13 +4,12 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from boxless.methods.box_ops import areas, box_vote, chance_iou, clip_boxes, decode, encode, mirror_boxes, paired_iou
+from boxless.methods.box_ops import areas, chance_iou, clip_boxes, decode, encode, mirror_boxes, paired_iou
 
 SIZE = torch.tensor([80, 100])
 """Height and width."""
 BOXES = torch.tensor([[0.0, 0, 40, 40], [4, 0, 44, 40], [60, 40, 100, 80], [0, 0, 100, 80], [30, 0, 70, 40]])
 """IoU with the first: 1, 0.818, 0, 0.2, 0.143."""
-SCORES = torch.tensor([[0.6, 0.1], [0.3, 0.1], [0.5, 0.8], [0.1, 0.2], [0.55, 0.7]])
 
 
 def test_areas_and_paired_iou_by_hand():
@@ -47,40 +46,6 @@ def test_no_box_grows_more_than_fourfold():
     one = torch.tensor([[48.0, 38, 52, 42]])
     (found,) = decode(one, torch.tensor([[0.0, 0, 1e6, -1e6]]), SIZE)
     torch.testing.assert_close(found[2:] - found[:2], torch.tensor([4 * math.exp(1.4), 4 * math.exp(-1.4)]))
-
-
-# Box voting.
-
-
-def test_votes_are_of_the_boxes_that_overlap_the_best_by_half_weighted_by_squared_scores():
-    # 0.36 of a box and 0.09 of one that lies 4 pixels further right; of the other class 0.64 of a box alone.
-    found = box_vote(BOXES, SCORES, torch.tensor([1, 0]))
-    torch.testing.assert_close(found, torch.tensor([[60.0, 40, 100, 80], [0.8, 0, 40.8, 40]]))
-    # An IoU of a third is not enough, half is: of 40 x 40 pixels 32 x 40 is 2/3, 20 x 40 is 1/3.
-    three = torch.tensor([[0.0, 0, 40, 40], [8, 0, 48, 40], [20, 0, 60, 40]])
-    torch.testing.assert_close(box_vote(three, torch.ones(3, 1), torch.tensor([0])), torch.tensor([[4.0, 0, 44, 40]]))
-    assert box_vote(BOXES, SCORES, torch.zeros(0, dtype=torch.int64)).shape == (0, 4)
-
-
-def test_any_row_can_be_moved():
-    # Rows 1 and 3 by the scores of the first class: votes of 0.3 and 0.6 for row 1, of 0.1 alone for row 3.
-    found = box_vote(BOXES, SCORES, torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1]))
-    torch.testing.assert_close(found, torch.tensor([[0.8, 0, 40.8, 40], [0, 0, 100, 80], [2, 0, 42, 40]]))
-    # Small scores of the boxes that vote, beside a large one of a box that does not, do not underflow.
-    small = SCORES * torch.tensor([1e-25, 1e-25, 1, 1, 1])[:, None]
-    found = box_vote(BOXES, small, torch.tensor([0]), torch.tensor([1]))
-    torch.testing.assert_close(found, torch.tensor([[0.8, 0, 40.8, 40]]))
-    # A box without area overlaps nothing and stays.
-    flat = torch.tensor([[10.0, 0, 10, 40], [0, 0, 40, 40]])
-    assert torch.equal(box_vote(flat, torch.tensor([[0.5], [0.1]]), torch.tensor([0])), flat[:1])
-
-
-def test_votes_do_not_depend_on_the_scale_of_the_scores():
-    expected = box_vote(BOXES, SCORES, torch.tensor([0, 1]))
-    torch.testing.assert_close(box_vote(BOXES, SCORES * 1e-30, torch.tensor([0, 1])), expected)
-    # Where all scores are zero, all boxes count alike.
-    zero = box_vote(BOXES, torch.zeros(5, 2), torch.tensor([1]))
-    torch.testing.assert_close(zero, torch.tensor([[2.0, 0, 42, 40]]))
 
 
 def test_chance_iou_is_the_mean_with_the_boxes_of_other_rows():

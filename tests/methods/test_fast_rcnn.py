@@ -93,6 +93,8 @@ def slow_losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
             best = max(range(len(overlaps)), key=lambda number: overlaps[number])
             if one.targets.ignore[best] or overlaps[best] < 0.1:
                 absent = [number for number, value in enumerate(one.image_labels.tolist()) if value == 0]
+                if one.targets.complete is not None and max(overlaps) < 0.1:
+                    absent += torch.nonzero(one.targets.complete).flatten().tolist()
                 negative.append(-np.log(1 - logits[row].softmax(dim=0)[absent].sum().item()))
                 continue
             label = int(one.targets.labels[best]) if overlaps[best] >= 0.5 else model.classes
@@ -111,7 +113,10 @@ def slow_losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
                 goals = [(x1 + x2 - left - right) / 2 / width / 0.1, (y1 + y2 - top - bottom) / 2 / height / 0.1]
                 goals += [np.log((x2 - x1) / width) / 0.2, np.log((y2 - y1) / height) / 0.2]
                 distance = sum(smooth_l1(own - goal) for own, goal in zip(deltas[row].tolist(), goals, strict=True))
-            rows.append((weight * -float(logits[row].log_softmax(dim=0)[label]), weight * distance))
+            # A background proposal may be an object of a class that is unknown.
+            unknown = torch.nonzero(one.image_labels.isnan()).flatten().tolist()
+            fits = [label, *(unknown if label == model.classes else ())]
+            rows.append((weight * -float(logits[row].softmax(dim=0)[fits].sum().log()), weight * distance))
     means = [sum(values) / len(rows) for values in zip(*rows, strict=True)]
     return {"classes": means[0], "boxes": means[1], "negative labels": sum(negative) / max(len(negative), 1)}
 
@@ -231,9 +236,16 @@ def test_image_scores_heatmaps_and_objectness_are_the_cams_and_are_not_trained()
 
 
 @pytest.mark.parametrize("ignore", [(False, False), (True, False), (False, True)])
-def test_losses_equal_a_slow_reference_and_each_image_is_mirrored_half_of_the_time(ignore: tuple[bool, bool]):
+@pytest.mark.parametrize("unknown", [False, True])
+def test_losses_equal_a_slow_reference_and_each_image_is_mirrored_half_of_the_time(
+    ignore: tuple[bool, bool], unknown: bool
+):
     model = make()
     one, other = with_ignored(item(seed=2), ignore), with_ignored(item(176, 112, 30, seed=3), ignore)
+    if unknown:
+        assert other.targets is not None
+        complete = other.targets._replace(complete=torch.tensor([False, False, True]))
+        other = replace(other, image_labels=torch.tensor([1, float("nan"), 1]), targets=complete)
     with torch.no_grad():
         candidates = [
             slow_losses(model, [first, second]) for first in (one, mirrored(one)) for second in (other, mirrored(other))

@@ -304,8 +304,13 @@ def slow_losses(model: FCOS, items: list[Item]) -> dict[str, float]:
             for row, logit in enumerate(logits):
                 likely = sigmoid(logit) if row == label else 1 - sigmoid(logit)
                 alpha = 0.25 if row == label else 0.75
-                # No cell is of a class that the image does not have, whatever boxes say.
+                # No cell is of a class that the image does not have, whatever boxes say, and any may be of one that the
+                # image may have. Of a class whose objects all have boxes, what is far from boxes is background.
                 counted = 1 if one.image_labels[row] == 0 else weight
+                if one.image_labels[row].isnan():
+                    counted = 0
+                elif one.targets.complete is not None and one.targets.complete[row] and weight == FAR_WEIGHT:
+                    counted = 1
                 classes += -alpha * (1 - likely) ** 2 * math.log(likely) * counted
             if goal is None:
                 continue
@@ -324,8 +329,9 @@ def slow_losses(model: FCOS, items: list[Item]) -> dict[str, float]:
 @pytest.mark.parametrize("ignore", [(False, False), (True, False)])
 def test_losses_equal_a_slow_reference_and_each_image_is_mirrored_half_of_the_time(ignore: tuple[bool, bool]):
     model, one, other = make(), with_ignored(item(seed=2), ignore), with_ignored(item(176, 112, seed=3), ignore)
-    # Of a class that may be there, cells are weighted as boxes say.
-    other = replace(other, image_labels=torch.tensor([1, float("nan"), 1]))
+    assert other.targets is not None
+    complete = other.targets._replace(complete=torch.tensor([True, False, False]))
+    other = replace(other, image_labels=torch.tensor([1, float("nan"), 1]), targets=complete)
     candidates = [
         slow_losses(model, [first, second]) for first in (one, mirrored(one)) for second in (other, mirrored(other))
     ]

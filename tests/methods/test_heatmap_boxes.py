@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxless.methods.heatmap_boxes import (
+from boxless.heatmap_boxes import (
     largest_component_box,
     objectness_box,
     proposal_heatmap,

@@ -12,6 +12,7 @@ from boxless.methods.losses import (
     negative_label_loss,
     refinement_loss,
     spatial_regulariser,
+    with_unknown,
 )
 from boxless.metrics import iou
 
@@ -209,3 +210,26 @@ def test_box_loss_by_hand():
     # Smooth L1: half a square below one, one less a half from there on.
     assert box_loss(predicted, deltas, torch.tensor([0.5]), 10).item() == pytest.approx(0.5 * (0.125 + 2.5) / 10)
     assert box_loss(torch.zeros(0, 4), torch.zeros(0, 4), torch.zeros(0), 10).item() == 0
+
+
+# Unknown tags.
+
+
+def test_background_may_be_an_object_of_an_unknown_class():
+    logits = torch.tensor([[0.3, 1.0, -0.5, 0.2], [0.3, 1.0, -0.5, 0.2], [0.0, 2.0, 1.0, -1.0]], requires_grad=True)
+    # Background, an object of the first class, background of an image whose tags are known.
+    labels = torch.tensor([3, 0, 3])
+    unknown = torch.tensor([[False, True, True], [False, True, False], [False, False, False]])
+    found = refinement_loss(with_unknown(logits, labels, unknown), labels, torch.ones(3))
+    first, second, third = logits.detach().double().softmax(dim=1)
+    expected = -((first[1] + first[2] + first[3]).log() + second[0].log() + third[3].log()) / 3
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    found.backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+    # The background takes nothing from the unknown classes: only the known one is pushed down.
+    assert logits.grad[0, 0] > 0 and (logits.grad[0, 1:] < 0).all()
+
+
+def test_without_unknown_classes_logits_are_the_same():
+    logits = torch.randn(4, 3)
+    assert with_unknown(logits, torch.tensor([0, 1, 2, 2]), torch.zeros(4, 2, dtype=torch.bool)) is logits

@@ -14,7 +14,8 @@ from boxless.config import ProposalConfig
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 from boxless.images import content_keys, read_image, write_image
-from boxless.proposals import GENERATORS, ProposalStore, propose, store
+from boxless.proposals import GENERATORS, propose, store
+from boxless.proposals.store import ProposalStore
 from boxless.structures import FloatArray
 
 CONFIG = ProposalConfig(size=96)

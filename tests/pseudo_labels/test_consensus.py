@@ -61,6 +61,14 @@ def test_the_quarter_of_highest_iou_of_every_class_is_kept():
     assert [left for _, left in found[3:11]] == pytest.approx(expected, abs=1e-5)
 
 
+def test_of_classes_with_given_boxes_only_what_agrees_is_kept():
+    pairs = [pair(label, iou, 20.0 * row) for row, (label, iou) in enumerate([(0, 0.1), (1, 0.1), (1, 0.8), (0, 0.2)])]
+    seeds, held_out = [boxes_of(one) for one, _ in pairs], [boxes_of(other) for _, other in pairs]
+    for boxed, kept in (((), [False, False, True, True]), ((0,), [False, False, True, False])):
+        found = consensus(seeds, held_out, [(80, 10)] * 4, 0.7, boxed)
+        assert [not row.ignore[0] for row in found] == kept
+
+
 def test_boxes_of_an_image_are_merged_one_by_one():
     (one, near), (other, far) = pair(2, 0.9), pair(0, 0.2)
     rest = [pair(0, 0.6, left) for left in (20, 40, 60)]

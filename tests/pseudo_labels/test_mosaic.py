@@ -11,7 +11,6 @@ from torchvision.ops import box_iou
 
 from boxless.cached_dataset import CachedDataset
 from boxless.errors import BoxlessError
-from boxless.features import View
 from boxless.images import read_image
 from boxless.pseudo_labels.mosaic import (
     MAX_ENLARGEMENT,
@@ -23,6 +22,7 @@ from boxless.pseudo_labels.mosaic import (
     trainable,
 )
 from boxless.structures import Annotations, Dataset, Sample
+from boxless.views import View
 
 SCALE = 128
 OBJECTS = ([220, 30, 30], [30, 30, 220])

@@ -7,10 +7,10 @@ from torch import nn
 
 from boxless.backbones import Backbone
 from boxless.cached_dataset import CachedDataset
-from boxless.features import View
 from boxless.methods import CAM, CAMConfig
 from boxless.pseudo_labels.seeds import local_cam_seed
 from boxless.structures import Dataset, Sample
+from boxless.views import View
 
 
 def test_the_local_cam_seed_is_the_proposal_around_the_cells_that_show_the_tag():

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from boxless.cached_dataset import CachedDataset
-from boxless.features import View
 from boxless.pseudo_labels import small_objects
 from boxless.pseudo_labels.small_objects import RescaledBoxes, consensus_with_small, rescaled_pass
 from boxless.structures import Annotations, Dataset, FloatArray, Sample
+from boxless.views import View
 
 
 def boxes_of(*boxes: list[float]) -> Annotations:
@@ -79,3 +79,6 @@ def test_images_with_a_small_box_are_predicted_at_half_as_large_again_by_the_net
     assert detectors[0].calls == [([View(300), View(150, True)], (100, 50), [0, 1])]
     assert detectors[1].calls == [([View(75)], (100, 50), [0])]
     assert found[0].boxes.boxes.tolist() == [[1] * 4] * 2
+    # Of a class with enough given boxes none is predicted again.
+    found = rescaled_pass(detectors, data, np.array([0, 0, 1, 1]), held_out, [1])  # type: ignore[arg-type]
+    assert [(one.row, one.small.tolist()) for one in found] == [(2, [True])]

@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from boxless.pseudo_labels.snapping import SNAP_IOU, snap
+from boxless.pseudo_labels.snapping import SNAP_IOU, snap, snap_all
+from boxless.structures import Annotations
 
 
 def test_a_box_moves_to_the_weighted_mean_of_the_proposals_near_it():
@@ -26,3 +29,13 @@ def test_without_boxes_or_proposals_nothing_moves():
     boxes = np.array([[0, 0, 10, 10]], np.float32)
     assert snap(boxes[:0], boxes).shape == (0, 4)
     assert snap(boxes, boxes[:0]).tolist() == boxes.tolist()
+
+
+def test_boxes_of_classes_that_were_learned_from_ground_truth_stay():
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10]], np.float32)
+    labels = [Annotations(boxes, np.array([0, 1]), np.array([True, False]))]
+    data = SimpleNamespace(boxes=lambda row: np.array([[0, 0, 10, 8]], np.float32))
+    for leave, bottoms in (((), [8, 8]), ([1], [8, 10])):
+        (found,) = snap_all(labels, data, leave)  # type: ignore[arg-type]
+        assert found.boxes[:, 3].tolist() == bottoms and found.boxes.dtype == np.float32
+        assert (found.labels.tolist(), found.ignore.tolist()) == ([0, 1], [True, False])

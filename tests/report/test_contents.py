@@ -74,10 +74,12 @@ def test_a_curve_has_its_hits_and_its_end() -> None:
 
 
 def test_predictions_are_computed_once(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    postprocess, calls = Detector.postprocess, []
-    monkeypatch.setattr(Detector, "postprocess", lambda self, *given: calls.append(1) or postprocess(self, *given))
+    postprocess, seen = Detector.postprocess_all, []
+    monkeypatch.setattr(
+        Detector, "postprocess_all", lambda self, images: seen.extend(images) or postprocess(self, images)
+    )
     write_report(run, tmp_path / "report.html", data, "val")
-    assert len(calls) == 5
+    assert len(seen) == 5
 
 
 def test_without_data_it_shows_what_the_run_folder_holds(
@@ -126,7 +128,7 @@ def test_data_with_tags_only_is_reported_without_boxes(run: Path, data: Path, tm
     contents = write_report(run, tmp_path / "report.html", tmp_path / "tags.csv")
     assert (contents["diagnoses"], contents["curves"]) == ([], None)
     assert list(contents["gallery"]["orders"]) == ["confident", "uncertain"]
-    assert "has tags only, so boxes were not evaluated" in contents["summary"][0]
+    assert any("has tags only, so boxes were not evaluated" in line for line in contents["summary"])
     assert {image["ground_truth"] for image in contents["gallery"]["images"]} == {None}
 
 
@@ -151,6 +153,15 @@ def test_the_summary_has_the_most_important_results() -> None:
         "Trained with ground-truth boxes: a fully supervised upper bound, not a result from tags.",
         *lines,
     ]
+    mixed = "tags on 9 images, boxes on 2 of them"
+    assert module.summary(contents | {"manifest": {"supervision": mixed}}) == [f"Trained on {mixed}.", *lines]
+    labels = {"cat": {"kept": 3, "all": 9, "agreement": 0.1}, "cow": {"kept": 0, "all": 0, "agreement": None}}
+    warned = module.summary(contents | {"manifest": {"supervision": "tags", "pseudo_labels": labels}})
+    assert (
+        warned[1:] == lines
+        and warned[0].startswith("Boxes of these classes may be wrong")
+        and "cat (0.10)" in warned[0]
+    )
     assert lines == [
         "zoo val: in 55 % of the images of a class, its best box lies on an object.",
         "30 % of the 10 top-scored detections are correct; most frequent error: part (60 %).",

@@ -7,12 +7,12 @@ import torch
 from running import SMALL, weights
 
 import boxless
-from boxless.features import View
 from boxless.images import read_image
 from boxless.methods import CAM, HeatmapModel
 from boxless.run_folder import build_network
 from boxless.structures import FloatArray
 from boxless.training.cam_boxes import THRESHOLDS, chance_corrected_iou, consistent_threshold
+from boxless.views import View
 
 # Consistency of boxes across two scales.
 

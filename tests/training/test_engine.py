@@ -3,17 +3,19 @@
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
-from running import QUICK, SMALL, assert_same_bits, weights
+from running import QUICK, SMALL, SMALL_BACKBONE, assert_same_bits, weights
 from torch import nn
 
 import boxless
 from boxless.config import TrainingConfig
-from boxless.training.engine import optimizer_for
+from boxless.training.engine import _loader, optimizer_for
+from boxless.training.estimate import Estimate
 
 
 def model() -> nn.Sequential:
@@ -127,29 +129,48 @@ def test_the_history_has_the_mean_over_processes(demo: Path, tmp_path: Path, mon
 # What is logged before the start.
 
 
-def test_steps_and_memory_are_logged_before_the_start(demo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    caplog.set_level(logging.INFO, "boxless")
-    train(demo, tmp_path / "run", "backbone.name=regnety_002", "backbone.weights=none", "head.objectness=false")
-    # A linear classifier of 368 channels and 6 classes; AdamW keeps two numbers of each weight.
-    number = 6 * 368 + 6
-    expected = (
-        f"Training {number:,} weights: 3 epochs of 4 steps of 4 images; weights, gradients and optimizer take 0 MB"
-    )
-    messages = [record.getMessage() for record in caplog.records]
-    assert expected in messages
-    assert not any("min to go" in message for message in messages)
-    assert messages.index(expected) < next(row for row, text in enumerate(messages) if text.startswith("epoch 1/3"))
-
-
-def test_the_time_is_estimated_after_the_first_steps(
+def test_steps_time_and_memory_are_logged_before_the_start(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.INFO, "boxless")
-    monkeypatch.setattr("boxless.training.engine.MIN_ESTIMATE", 0.0)
-    monkeypatch.setattr("boxless.training.engine.TIMED_STEPS", 2)
-    train(demo, tmp_path / "run", *QUICK, "training.epochs=2", method="contextlocnet")
-    (message,) = [record.getMessage() for record in caplog.records if "min to go" in record.getMessage()]
-    # Two of eight steps are done.
-    assert message.startswith("About 0 min to go: 6 steps of ")
-    memory = float(message.rpartition(";")[2].split()[0])
-    assert 0.1 < memory < 64
+    monkeypatch.setattr("boxless.training.engine.estimate", lambda *words: Estimate(seconds=7.5, memory=2.34e9))
+    train(demo, tmp_path / "run", "backbone.name=regnety_002", "backbone.weights=none", "head.objectness=false")
+    # A linear classifier of 368 channels and 6 classes; twelve steps of 7.5 s.
+    number = 6 * 368 + 6
+    expected = f"Training {number:,} weights: 3 epochs of 4 steps of 4 images; about 1.5 min and 2.3 GB of memory"
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages.index(expected) < next(row for row, text in enumerate(messages) if text.startswith("epoch 1/3"))
+
+
+# Reading ahead.
+
+
+@pytest.mark.slow
+def test_workers_change_no_bit(demo: Path, tmp_path: Path):
+    options = [*QUICK, *SMALL_BACKBONE, "views.scales=[96]", "backbone.freeze=none", "training.epochs=2"]
+    for workers in ("0", "2"):
+        train(demo, tmp_path / workers, *options, f"training.workers={workers}", method="wsddn")
+    assert_same_bits(tmp_path / "0", tmp_path / "2")
+
+
+@pytest.mark.parametrize(
+    ("workers", "averages_only", "device", "expected"),
+    [
+        (None, False, "cpu", 0),
+        (None, False, "cuda", 2),
+        (2, False, "cpu", 2),
+        (0, False, "cuda", 0),
+        (2, True, "cuda", 0),
+    ],
+)
+def test_a_gpu_has_workers_unless_averages_are_kept(
+    monkeypatch: pytest.MonkeyPatch, workers: int | None, averages_only: bool, device: str, expected: int
+):
+    monkeypatch.setattr("boxless.training.engine.os.cpu_count", lambda: 2)
+    items = SimpleNamespace(averages_only=averages_only)
+    loader = _loader(items, range(8), 2, workers, torch.device(device))  # type: ignore[arg-type]
+    assert (loader.num_workers, loader.pin_memory, loader.persistent_workers) == (
+        expected,
+        device == "cuda",
+        expected > 0,
+    )

@@ -1,17 +1,39 @@
 """Variables of the environment that other programs left there."""
 
+import logging
+from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
+from accelerate import DistributedType
+from rich.console import Console
 
 from boxless import devices
 from boxless.config import TrainingConfig
-from boxless.devices import default_device, launch_errors
+from boxless.devices import default_device, join_processes
 from boxless.errors import BoxlessError
+from boxless.logs import EVERY_PROCESS, ConsoleHandler
+from boxless.process import is_main_process
+from boxless.progress import bars_shown
 from boxless.training.fit import _accelerator
 
 WHOLE = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+class State:
+    """As accelerate's on a machine without a GPU; `calls` has whether each was told to use the CPU."""
+
+    calls: ClassVar[list[bool]] = []
+
+    def __init__(self, timeout: timedelta, cpu: bool = False) -> None:
+        self.distributed_type = DistributedType.MULTI_CPU if cpu else DistributedType.NO
+        self.calls.append(cpu)
+
+    @classmethod
+    def _reset_state(cls) -> None:
+        pass
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +71,47 @@ def test_no_launcher_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_joined_process_says_which_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     for name, value in WHOLE.items():
         monkeypatch.setenv(name, value)
-    with caplog.at_level("INFO", logger="boxless"), launch_errors():
-        pass
+    monkeypatch.setattr(devices, "PartialState", State)
+    with caplog.at_level("INFO", logger="boxless"):
+        join_processes()
     assert "Process 1 of 2" in caplog.text
+
+
+def test_without_a_gpu_processes_share_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "PartialState", State)
+    State.calls.clear()
+    assert join_processes().distributed_type == DistributedType.NO
+    for name, value in WHOLE.items():
+        monkeypatch.setenv(name, value)
+    assert join_processes().distributed_type == DistributedType.MULTI_CPU
+    assert State.calls == [False, False, True]
+
+
+def test_only_the_main_process_prints_messages_and_bars(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(level: int, **extra: object) -> str:
+        record = logging.makeLogRecord({"levelno": level, "msg": "said", **extra})
+        with monkeypatch.context() as patch:
+            patch.setattr("boxless.logs.console", Console(stderr=True))
+            ConsoleHandler().emit(record)
+        return capsys.readouterr().err
+
+    for name, value in (WHOLE | {"RANK": "0"}).items():
+        monkeypatch.setenv(name, value)
+    assert is_main_process() and "said" in printed(logging.INFO)
+    monkeypatch.setenv("RANK", "1")
+    assert not is_main_process() and not bars_shown()
+    assert printed(logging.INFO) == printed(logging.WARNING) == ""
+    assert "said" in printed(logging.ERROR) and "said" in printed(logging.INFO, **{EVERY_PROCESS: True})
+    # Left by another launcher.
+    monkeypatch.delenv("LOCAL_RANK")
+    assert is_main_process() and "said" in printed(logging.INFO)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the port is taken\nmore"), ImportError("DeepSpeed is not installed")])
 def test_what_accelerate_cannot_use_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def fail() -> None:
+    def fail(**words: object) -> None:
         raise error
 
     monkeypatch.setattr(devices, "PartialState", fail)

@@ -15,13 +15,13 @@ import boxless
 from boxless.detector import Detector
 from boxless.devices import full_width
 from boxless.errors import BoxlessError
-from boxless.features import View
 from boxless.images import content_keys, read_image
 from boxless.methods.box_ops import areas
-from boxless.proposals import ProposalStore
+from boxless.proposals.store import ProposalStore
 from boxless.pseudo_labels.consensus import consensus
 from boxless.pseudo_labels.snapping import snap
 from boxless.structures import Annotations, Dataset, Sample
+from boxless.views import View
 
 pytestmark = [pytest.mark.usefixtures("short_training"), pytest.mark.slow]
 

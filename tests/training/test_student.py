@@ -12,7 +12,7 @@ from running import STUDENT, assert_same_bits, weights
 from running import boxless as run_boxless
 
 import boxless
-from boxless.proposals import ProposalStore
+from boxless.proposals.store import ProposalStore
 
 pytestmark = [pytest.mark.usefixtures("short_training"), pytest.mark.slow]
 
@@ -53,7 +53,7 @@ def test_every_command_works_on_it_without_proposals(
     student: tuple[Path, Record], demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run, _ = student
-    monkeypatch.setattr("boxless.detector.propose", None)
+    monkeypatch.setattr("boxless.predictor.propose", None)
     monkeypatch.setattr("boxless.cached_dataset.ProposalStore", None)
     assert run_boxless(monkeypatch, "evaluate", run, demo, "--split", "val", "--json", tmp_path / "scores.json") == 0
     scores = json.loads((tmp_path / "scores.json").read_text())

@@ -4,7 +4,7 @@ Source: https://cocodataset.org/#format-data
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from boxless.datasets.coco_files import (
 )
 from boxless.datasets.common import Box, Object, choose_split, dataset_name, loaded, merge_names, to_floats, to_size
 from boxless.datasets.layouts import Source
-from boxless.datasets.lookup import FileFinder, unnamed_images
+from boxless.datasets.lookup import FileFinder, Finder, unnamed_images
 from boxless.datasets.problems import Problems, printable
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.errors import BoxlessError
@@ -50,21 +50,43 @@ def load_coco(files: Mapping[str, Path], root: Path, split: str | None) -> Datas
     """
     split = choose_split(split, files, root)
     file = files[split]
-    content = _read_json(file)
     problems = Problems()
-    names = _without_root(_categories(content["categories"], file), content, problems)
-    images = _images(content["images"], image_folders(file, split), problems)
-    problems.refuse_most(_MISSING, len(images), file, "put them beside it, or list only those that there are")
-    objects = _objects(content["annotations"], images, names, problems)
-    listed = (path for path, _ in images.values() if path is not None)
-    for path in unnamed_images(listed, partial(_names_of_others, file)):
+    found, classes, listed = read_coco(file, FileFinder(image_folders(file, split)), problems, _MISSING)
+    problems.refuse_most(_MISSING, listed, file, "put them beside it, or list only those that there are")
+    for path in unnamed_images((image.path for image in found), partial(_names_of_others, file)):
         problems.add_unmatched("image files that no COCO file lists, not used", path.name)
     for folder in folders_without(files.values(), root):
         problems.add_unmatched("folders of images without a COCO file, not read; give their path to read them", folder)
-    classes = merge_names(names)
-    found = [AnnotatedImage(id_, path, objects[id_], size) for id_, (path, size) in images.items() if path is not None]
     samples = boxed_samples(found, classes, problems)
     return loaded("COCO", dataset_name(dataset_folder(file), split), classes, samples, problems)
+
+
+def read_coco(
+    file: Path, finder: Finder, problems: Problems, missing: str
+) -> tuple[list[AnnotatedImage], tuple[str, ...], int]:
+    """The images of a file that are found, the class names, and the number of images that it lists.
+
+    Args:
+        file: a COCO JSON.
+        finder: finds the images.
+        problems: receives what is wrong.
+        missing: the kind of problem of an image that is not found.
+
+    Raises:
+        BoxlessError: the file is not COCO.
+    """
+    content = _read_json(file)
+    names = _without_root(_categories(content["categories"], file), content, problems)
+    images = _images(content["images"], finder, problems, missing)
+    objects = _objects(content["annotations"], images, names, problems)
+    found: dict[Path, AnnotatedImage] = {}
+    for id_, (path, size) in images.items():
+        if path in found:
+            problems.add("images listed under several ids, their annotations joined", id_)
+            found[path] = found[path]._replace(objects=[*found[path].objects, *objects[id_]])
+        elif path is not None:
+            found[path] = AnnotatedImage(id_, path, objects[id_], size)
+    return list(found.values()), merge_names(names), len(images)
 
 
 def _read_json(file: Path) -> dict[str, list[Any]]:
@@ -104,9 +126,8 @@ _Image = tuple[Path | None, tuple[int, int] | None]
 """File of an image, None if it is missing; its width and height in pixels, None if unknown."""
 
 
-def _images(items: list[Any], folders: Sequence[Path], problems: Problems) -> dict[str, _Image]:
+def _images(items: list[Any], finder: Finder, problems: Problems, missing: str) -> dict[str, _Image]:
     images: dict[str, _Image] = {}
-    finder = FileFinder(folders)
     for item in items:
         if not isinstance(item, dict) or "id" not in item or not isinstance(item.get("file_name"), str):
             problems.add("images without `id` or `file_name`, left out", str(item)[:40])
@@ -117,7 +138,7 @@ def _images(items: list[Any], folders: Sequence[Path], problems: Problems) -> di
             continue
         path = finder.find(name, problems)
         if path is None:
-            problems.add_unmatched(_MISSING, name)
+            problems.add_unmatched(missing, name)
         images[id_] = (path, to_size((item.get("width"), item.get("height"))))
     return images
 

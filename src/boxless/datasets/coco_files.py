@@ -36,16 +36,17 @@ def _of_annotations(folder: Path) -> list[Path]:
     if len(files) > MOST_JSON:
         return []
     # A damaged file is a split too: loading it says what is wrong. If none is recognised, loading all does.
-    return [file for file in files if _has_keys(file) or _is_cut_off(file)] or files
+    return [file for file in files if is_coco(file) or _is_cut_off(file)] or files
 
 
 def coco_in(folder: Path) -> list[Path]:
     """The JSON files of a folder that have the keys of COCO, sorted."""
     files = sorted(folder.glob("*.json"))
-    return [file for file in files if _has_keys(file)] if len(files) <= MOST_JSON else []
+    return [file for file in files if is_coco(file)] if len(files) <= MOST_JSON else []
 
 
-def _has_keys(file: Path) -> bool:
+def is_coco(file: Path) -> bool:
+    """Whether a file has the keys of COCO."""
     try:
         content = file.read_bytes()
     except OSError:

@@ -9,16 +9,17 @@ from boxless.datasets.common import SPLIT_NAMES, as_text, choose_split, dataset_
 from boxless.datasets.layouts import Source
 from boxless.datasets.problems import Problems
 from boxless.datasets.unread import refuse_unread
-from boxless.image_files import Found, scan_images
+from boxless.image_files import Found, scan_images, suffixes
 from boxless.structures import Dataset, Sample
 
 _OTHER_LAYOUTS = {"images", "labels", "annotations"}
 """Not taken as classes: these folders belong to another layout, whose list or data file is then missing."""
 _NO_CLASS = re.compile(
     r"(images?|imgs?|photos?|pictures?|pics|frames|raw|data|dataset|jpegimages|obj_train_data"
+    r"|masks?|labels?|ground_?truths?|gts?|segmentations?|overlays|heatmaps"
     r"|((images?|imgs?)_?)?(train|trainval|val|valid|validation|test|dev)_?(data|images?|imgs?|set|[0-9]+)?)"
 )
-"""Folders called so hold images of all classes; they are classes only beside others."""
+"""Folders called so hold images, masks or results of all classes; they are classes only beside others."""
 
 
 def folders(path: Path) -> Source | None:
@@ -74,8 +75,9 @@ def load_folders(root: Path, found: Found, split: str | None) -> Dataset:
     problems.add_unread(
         {path: why for path, why in found.unread.items() if not depth or path.is_relative_to(root / str(split))}, root
     )
+    beside = [Path(file.name) for file in root.glob("*") if file.suffix.lower() in suffixes() and file.is_file()]
     in_class = [image for image in images if len(image.parts) > depth + 1]
-    for image in sorted(set(images) - set(in_class)):
+    for image in sorted({*images, *beside} - set(in_class)):
         problems.add("images outside the class folders, left out", image.as_posix())
     folders = sorted({image.parts[depth] for image in in_class})
     for folder in folders:

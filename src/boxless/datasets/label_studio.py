@@ -5,14 +5,14 @@ Source: https://labelstud.io/guide/export and /tags/rectanglelabels
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from boxless.datasets.common import MOST_JSON, Box, Object, dataset_name, loaded, refuse_split, to_floats, to_size
 from boxless.datasets.layouts import Source
-from boxless.datasets.lookup import FileFinder, unnamed_images
+from boxless.datasets.lookup import FileFinder, Finder, unnamed_images
 from boxless.datasets.problems import Problems, printable
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.errors import BoxlessError
@@ -32,11 +32,12 @@ def label_studio(path: Path) -> Source | None:
 def _find_tasks(path: Path) -> Path | None:
     files = [path] if path.is_file() else list(path.glob("*.json"))
     few = [file for file in files if file.suffix.lower() == ".json"] if len(files) <= MOST_JSON else []
-    tasks = [file for file in few if _holds_tasks(file)]
+    tasks = [file for file in few if holds_tasks(file)]
     return tasks[0] if len(tasks) == 1 else None
 
 
-def _holds_tasks(file: Path) -> bool:
+def holds_tasks(file: Path) -> bool:
+    """Whether a file begins as one of tasks does."""
     try:
         with file.open("rb") as stream:
             start = stream.read(2000)
@@ -56,19 +57,50 @@ def load_label_studio(file: Path, split: str | None) -> Dataset:
         BoxlessError: the file is not JSON, a split is given, or more than half of the images are missing.
     """
     refuse_split(split, file)
+    tasks, problems = read_tasks(file), Problems()
+    found = read_label_studio(tasks, file, FileFinder((file.parent, file.parent / "images")), problems, _MISSING)
+    problems.refuse_most(_MISSING, len(tasks), file, _FIX)
+    addresses = (name for task in tasks if _result(task) is None for name in _addresses(task))
+    for path in unnamed_images((image.path for image in found), lambda: addresses):
+        problems.add_unmatched("image files that no task has, not used", path.name)
+    classes = sorted({item.name for image in found for item in image.objects})
+    samples = boxed_samples(found, classes, problems)
+    return loaded("Label Studio", dataset_name(file.with_suffix(""), None), classes, samples, problems)
+
+
+def read_tasks(file: Path) -> list[Any]:
+    """The tasks of a file.
+
+    Raises:
+        BoxlessError: it is not JSON.
+    """
     try:
-        tasks = json.loads(file.read_text(encoding="utf-8-sig"))
+        return list(json.loads(file.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, RecursionError) as error:
         raise BoxlessError(f"{file}: cannot be read as JSON ({error}); export it again") from error
-    problems, finder = Problems(), FileFinder((file.parent, file.parent / "images"))
+
+
+def read_label_studio(
+    tasks: Sequence[Any], file: Path, finder: Finder, problems: Problems, missing: str, *, predictions: bool = True
+) -> list[AnnotatedImage]:
+    """The images of tasks that are found, each once.
+
+    Args:
+        tasks: of the file.
+        file: the file.
+        finder: finds the images.
+        problems: receives what is wrong.
+        missing: the kind of problem of an image that is not found.
+        predictions: whether the prediction counts of a task that nobody annotated.
+    """
     found: dict[Path, AnnotatedImage] = {}
     for number, task in enumerate(tasks, 1):
-        if (result := _result(task)) is None:
+        if (result := _result(task, predictions=predictions)) is None:
             problems.add("tasks without an annotation, left out as their tags are unknown", f"task {number}")
             continue
         path = next((path for name in _addresses(task) if (path := finder.find(name, Problems()))), None)
         if path is None:
-            problems.add_unmatched(_MISSING, next(_addresses(task), f"task {number}"))
+            problems.add_unmatched(missing, next(_addresses(task), f"task {number}"))
         elif path in found:
             problems.add("images of more than one task, the first is taken", path.as_posix())
         else:
@@ -76,20 +108,15 @@ def load_label_studio(file: Path, split: str | None) -> Dataset:
             size = next((size for one in result if (size := _size(one))), None)
             objects = [item for one in result for item in region_objects(one)]
             found[path] = AnnotatedImage(name.as_posix(), path, objects, size)
-    problems.refuse_most(_MISSING, len(tasks), file, _FIX)
-    addresses = (name for task in tasks if _result(task) is None for name in _addresses(task))
-    for path in unnamed_images(found, lambda: addresses):
-        problems.add_unmatched("image files that no task has, not used", path.name)
-    classes = sorted({item.name for image in found.values() for item in image.objects})
-    samples = boxed_samples(list(found.values()), classes, problems)
-    return loaded("Label Studio", dataset_name(file.with_suffix(""), None), classes, samples, problems)
+    return list(found.values())
 
 
-def _result(task: Any) -> list[dict[str, Any]] | None:
+def _result(task: Any, *, predictions: bool = True) -> list[dict[str, Any]] | None:
     if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
         return None
-    annotations = [one for one in _objects_in(task.get("annotations")) if not one.get("was_cancelled")]
-    made = annotations or _objects_in(task.get("predictions"))
+    made = [one for one in _objects_in(task.get("annotations")) if not one.get("was_cancelled")]
+    if predictions:
+        made = made or _objects_in(task.get("predictions"))
     result = made[-1].get("result") if made else None
     return _objects_in(result) if isinstance(result, list) else None
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import unquote
 
 from boxless.datasets.common import as_text, first_path
@@ -25,6 +25,13 @@ class _Listing(NamedTuple):
 
     names: dict[str, list[Path]]
     stems: dict[str, list[Path]]
+
+
+class Finder(Protocol):
+    """Finds the file of an image by the name that an annotation gives it."""
+
+    def find(self, name: str, problems: Problems) -> Path | None:
+        """The file, or None; `problems` receives a name that is spelt otherwise."""
 
 
 class Folders:
@@ -129,6 +136,45 @@ class NameIndex:
                 problems.add(RESPELLED, name)
                 return next(iter(found))
         return None
+
+
+class ImageIndex:
+    """Finds images that are known by the end of their paths, which may be spelt otherwise as for `FileFinder`.
+
+    Args:
+        paths: of the images.
+        root: the folder that names are relative to; a name that fits no path from there on may be the end of one.
+    """
+
+    def __init__(self, paths: Iterable[Path], root: Path) -> None:
+        self._root = root
+        self._paths = {_normal(path): path for path in paths}
+        self._ends: dict[str, set[Path]] = defaultdict(set)
+        for absolute, path in self._paths.items():
+            parts = absolute.parts
+            for start in range(len(parts)):
+                end = "/".join(parts[start:])
+                self._ends[end].add(path)
+                self._ends[_stem_key(end)].add(path)
+
+    def find(self, name: str, problems: Problems) -> Path | None:
+        """The one image of this name, or None; `problems` receives a name that is spelt otherwise."""
+        if exact := self._paths.get(_normal(self._root / name)):
+            return exact
+        for parts in _spellings(name):
+            end = "/".join(parts)
+            for key in (end, _stem_key(end)):
+                found = self._ends.get(key, set())
+                if len(found) == 1:
+                    if key != end:
+                        problems.add(RESPELLED, name)
+                    return next(iter(found))
+        return None
+
+
+def _normal(path: Path) -> Path:
+    """An absolute path without `..`; links stay."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def unnamed_images(found: Iterable[Path], names: Callable[[], Iterable[str]]) -> list[Path]:

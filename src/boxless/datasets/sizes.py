@@ -13,7 +13,7 @@ from typing import NamedTuple
 from boxless.datasets.common import Box, Object, boxed_sample
 from boxless.datasets.problems import Problems
 from boxless.errors import ImageError
-from boxless.images import Header, image_header
+from boxless.images import Header, image_header, image_size
 from boxless.structures import Sample
 
 Size = tuple[int, int]
@@ -25,6 +25,10 @@ OUTSIDE = 1
 MOST_OUTSIDE = 0.05
 """Share of boxes outside of the frame they are said to refer to, above which they do not: a few are mistakes."""
 
+_LARGEST_FRACTION = 1.001
+"""Rounded fractions may exceed 1."""
+
+_FRACTIONS = "images whose boxes are fractions of the image, scaled to pixels"
 _SCALED = "images whose annotations state another size than the file has, their boxes scaled to the file"
 _TURNED = "images annotated without the rotation in their EXIF, their boxes turned with the image"
 _MISSTATED = "images whose annotations state a wrong size, their boxes fit the file and are taken as they are"
@@ -51,7 +55,8 @@ class AnnotatedImage(NamedTuple):
 def boxed_samples(images: Sequence[AnnotatedImage], classes: Sequence[str], problems: Problems) -> list[Sample]:
     """Turn annotated images into samples, with their boxes in pixels of the displayed files.
 
-    Headers are read of the images that have a box and state a size. Where both sizes differ and have one aspect, boxes
+    Boxes that all lie between 0 and 1 are fractions of the images, and become pixels. Else headers are read of the
+    images that have a box and state a size. Where both sizes differ and have one aspect, boxes
     are scaled; where the file's is that of the turned image and EXIF says how it is turned, they are turned; else they
     are left out. If all images with a quarter turn in EXIF were annotated without it, those with a half turn or a
     mirroring were, too, though their sizes are the same. Boxes that fit the files better than the stated sizes are
@@ -62,6 +67,8 @@ def boxed_samples(images: Sequence[AnnotatedImage], classes: Sequence[str], prob
         classes: the class names; every object has one of them.
         problems: receives what was done.
     """
+    if _has_fractions(images):
+        images = [_to_pixels(image, problems) for image in images]
     headers = [_header(image) for image in images]
     relations = [_relation(image.size, header) for image, header in zip(images, headers, strict=True)]
     trusted = _trusted(images, headers, relations)
@@ -71,6 +78,32 @@ def boxed_samples(images: Sequence[AnnotatedImage], classes: Sequence[str], prob
         _sample(image, header, _MISSTATED if relation in trusted else relation, classes, problems)
         for image, header, relation in zip(images, headers, relations, strict=True)
     ]
+
+
+def _has_fractions(images: Iterable[AnnotatedImage]) -> bool:
+    """Whether all boxes lie between 0 and 1, and not all of their numbers are integers."""
+    sides = [side for image in images for item in image.objects if item.box is not None for side in item.box]
+    return all(0 <= side <= _LARGEST_FRACTION for side in sides) and any(not side.is_integer() for side in sides)
+
+
+def _to_pixels(image: AnnotatedImage, problems: Problems) -> AnnotatedImage:
+    """An image with boxes in fractions as one with boxes in pixels."""
+    if all(item.box is None for item in image.objects):
+        return image
+    try:
+        width, height = image_size(image.path)
+    except ImageError as error:
+        problems.add("images whose size cannot be read, their boxes dropped (the tags stay)", str(error))
+        return image._replace(objects=[replace(item, box=None, has_box=False) for item in image.objects], size=None)
+    problems.add(_FRACTIONS, image.id)
+
+    def scaled(box: Box | None) -> Box | None:
+        if box is None:
+            return None
+        x1, y1, x2, y2 = (min(side, 1) for side in box)
+        return (x1 * width, y1 * height, x2 * width, y2 * height)
+
+    return image._replace(objects=[replace(item, box=scaled(item.box)) for item in image.objects], size=None)
 
 
 def _header(image: AnnotatedImage) -> Header | None:

@@ -5,17 +5,18 @@ from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
 
-from boxless.datasets.common import Object, choose_split, dataset_name, loaded, refuse_split, to_size
+from boxless.datasets.common import Object, choose_split, dataset_name, loaded, refuse_split, to_floats, to_size
 from boxless.datasets.layouts import Source
 from boxless.datasets.lookup import FileFinder, unnamed_images
 from boxless.datasets.problems import Problems
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
-from boxless.datasets.table_boxes import has_fractions, read_box, to_pixels
+from boxless.datasets.table_boxes import read_box
 from boxless.datasets.table_cells import is_class, parse_classes, parse_tags
 from boxless.datasets.table_files import (
     DELIMITERS,
     Table,
     box_columns,
+    confidence_column,
     image_column,
     may_be_class,
     read_table,
@@ -81,8 +82,9 @@ def load_table(file: Path, split: str | None) -> Dataset:
     table's folder. A column tags, labels, class or the like has tags, see `table_cells.parse_tags`, and with columns
     xmin, ymin, xmax, ymax or the like the class of a box; classes are sorted. Without such a column, each other column
     whose cells are mostly 0 and 1 is a class, in the order of the columns: 1 is present, 0 or empty is absent, -1 is
-    unsure. Rows of the same image are merged: a tag present in one of them is present. Boxes are in pixels, or all in
-    fractions of the image; right and bottom are exclusive.
+    unknown. Rows of the same image are merged: a tag present in one of them is present. Rows whose column confidence or
+    score is 0 say that their tags are absent. Boxes are in pixels, or all in fractions of the image; right and bottom
+    are exclusive.
 
     Args:
         file: .csv (commas or semicolons) or .tsv (tabs), UTF-8, quoted as Python's `csv` module does it.
@@ -104,8 +106,6 @@ def load_table(file: Path, split: str | None) -> Dataset:
     column = image_column(found.header)
     for path in unnamed_images((image.path for image in images), lambda: [row[column] for row in whole.rows]):
         problems.add_unmatched("image files that no row names, not used", path.name)
-    if has_fractions(objects):
-        images = [to_pixels(image, problems) for image in images]
     layout = "table of boxes" if box_columns(found.header) else "table"
     samples = boxed_samples(images, classes, problems)
     return loaded(layout, dataset_name(file.with_suffix(""), split), classes, samples, problems)
@@ -133,15 +133,45 @@ def _objects(found: Table, problems: Problems) -> tuple[list[str], list[list[Obj
         objects = [[item for cell in cells for item in cell] for cells in zip(*parsed, strict=True)]
         if boxes is not None:
             objects = [read_box(row, items, boxes) for row, items in zip(found.rows, objects, strict=True)]
+        _name_unused(found, columns, problems)
+        objects = _without_absent(found, objects, problems)
         return sorted({item.name for items in objects for item in items}), objects
     if boxes is not None:
         raise BoxlessError(f"{found.file} has boxes, but no column `class`: add one")
+    if "region_shape_attributes" in found.header:
+        raise BoxlessError(f"{found.file}: VGG Image Annotator's own CSV is not read; export COCO there")
     others = [column for column in found.header if column not in (image, split)]
     classes = [column for column in others if may_be_class(column) and is_class([row[column] for row in found.rows])]
     for column in others:
         if column and column not in classes:
             problems.add("columns that are not mostly 0 and 1, not taken as classes", column)
     return classes, [parse_classes(row, classes, row[image], problems) for row in found.rows]
+
+
+def _name_unused(found: Table, tags: Sequence[str], problems: Problems) -> None:
+    """Name the columns that are not used; boxes may be in them, in a way that is not read."""
+    boxes = box_columns(found.header)
+    used = {image_column(found.header), split_column(found.header), confidence_column(found.header), *tags}
+    used |= {*boxes.sides, *(boxes.size or ())} if boxes else set()
+    for column in found.header:
+        if column not in used and may_be_class(column):
+            problems.add("columns that are not used", column)
+
+
+def _without_absent(found: Table, objects: list[list[Object]], problems: Problems) -> list[list[Object]]:
+    """The objects of each row; none of those of confidence 0, with which Open Images says that a class is absent."""
+    column, image = confidence_column(found.header), image_column(found.header)
+    if column is None:
+        return objects
+    kept = []
+    for row, items in zip(found.rows, objects, strict=True):
+        confidence = (to_floats([row[column]]) or [1.0])[0]
+        if items and confidence == 0:
+            problems.add(f"rows whose {column} is 0, their tags taken as absent", row[image])
+        elif items and confidence < 1:
+            problems.add(f"rows whose {column} is below 1, their tags taken as present", row[image])
+        kept.append([] if confidence == 0 else items)
+    return kept
 
 
 def _folders(found: Table) -> list[Path]:

@@ -3,14 +3,14 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from boxless.datasets.common import Object
 from boxless.datasets.label_studio import region_objects
 from boxless.datasets.problems import Problems
 
-_EMPTY = {"nan", "null", "none", "n/a", "<na>", "#n/a"}
+_EMPTY = {"nan", "null", "none", "n/a", "<na>", "-", "--", "#n/a", "#null!", "#name?", "#ref!", "#value!", "#div/0!"}
 _PRESENT = {"1", "1.0", "true"}
 _ABSENT = {"", "0", "0.0", "false"}
 _UNSURE = {"-1", "-1.0"}
@@ -22,17 +22,27 @@ def tag(name: str, unsure: bool = False) -> Object:
     return Object(name, None, unsure, has_box=False)
 
 
+def _tags(names: Iterable[str]) -> list[Object]:
+    """The tags of these names; those of `?scratch` are unsure."""
+    return [tag(_plain(name), unsure=name.startswith("?")) for name in names if _plain(name)]
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("?").strip()
+
+
 def parse_tags(cells: Sequence[str], problems: Problems) -> list[list[Object]]:
     """The tags of each cell of a column.
 
     A cell is a list of Python or JSON, regions or choices of Label Studio, or names. Those are parted by semicolons or
     `|`; where no cell has one of these, by commas, if a name beside a comma occurs in another cell, too: else the comma
-    belongs to the name. `nan` and the like are no tag.
+    belongs to the name. A line break parts names, too. `?scratch` says that it is unknown whether there is a scratch.
+    `nan`, `-` and the like are no tag.
     """
     lists = [_parse_list(cell) for cell in cells]
     plain = [cell for cell, found in zip(cells, lists, strict=True) if found is None]
     separator = _separator(plain)
-    if separator is None:
+    if "," not in separator:
         for cell in dict.fromkeys(cell for cell in plain if "," in cell):
             problems.add("tags with a comma, taken as one name each, as no part of them is in another cell", cell)
     parsed: list[list[Object]] = []
@@ -43,7 +53,10 @@ def parse_tags(cells: Sequence[str], problems: Problems) -> list[list[Object]]:
         elif found is not None:
             parsed.append(found)
         else:
-            parsed.append([tag(name) for name in _split(cell, separator)])
+            names = _split(cell, separator)
+            if not all(map(_plain, names)):
+                problems.add("question marks without a tag, left out", cell)
+            parsed.append(_tags(names))
     return parsed
 
 
@@ -56,7 +69,7 @@ def _parse_list(cell: str) -> list[Object] | None:
     except (ValueError, RecursionError):
         inner = cell[1:-1]
         quoted = [one or other for one, other in _QUOTED.findall(inner)]
-        return [tag(name.strip()) for name in quoted or inner.split(",") if name.strip()]
+        return _tags(name.strip() for name in quoted or inner.split(","))
     items = content if isinstance(content, list) else [content]
     return [found for item in items for found in _from_json(item)]
 
@@ -64,22 +77,21 @@ def _parse_list(cell: str) -> list[Object] | None:
 def _from_json(item: Any) -> list[Object]:
     if isinstance(item, dict):
         return region_objects(item)
-    name = str(item).strip()
-    return [tag(name)] if name and item is not None else []
+    return [] if item is None else _tags([str(item).strip()])
 
 
-def _split(cell: str, separator: str | None) -> list[str]:
-    names = re.split(separator, cell) if separator else [cell]
-    return [name.strip() for name in names if name.strip()]
+def _split(cell: str, separator: str) -> list[str]:
+    return [name for part in re.split(separator, cell) if (name := part.strip())]
 
 
-def _separator(cells: Sequence[str]) -> str | None:
+def _separator(cells: Sequence[str]) -> str:
+    """The regular expression of what parts names; a line break in a cell always does."""
     if any(re.search("[;|]", cell) for cell in cells):
-        return "[;|]"
-    distinct = set(cells)
-    parts = Counter(part for cell in distinct for part in set(_split(cell, ",")))
-    shared = any(parts[part] > 1 for cell in distinct if "," in cell for part in _split(cell, ","))
-    return "," if shared else None
+        return r"[;|\n]"
+    distinct = {line for cell in cells for line in _split(cell, r"\n")}
+    parts = Counter(part for cell in distinct for part in set(map(_plain, _split(cell, ","))))
+    shared = any(parts[_plain(part)] > 1 for cell in distinct if "," in cell for part in _split(cell, ","))
+    return r"[,\n]" if shared else r"\n"
 
 
 def is_class(cells: Sequence[str]) -> bool:

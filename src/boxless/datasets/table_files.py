@@ -21,6 +21,7 @@ _ID = ("image_id", "imageid")
 _TAGS = ("tags", "labels", "tag", "label", "label_name", "labelname", "class", "classes", "class_name", "category")
 _CHOICES = ("choice", "choices")
 _SPLIT = ("split",)
+_CONFIDENCE = ("confidence", "score")
 _CORNERS = (
     ("xmin", "ymin", "xmax", "ymax"),
     ("x_min", "y_min", "x_max", "y_max"),
@@ -64,7 +65,8 @@ class Boxes(NamedTuple):
 def read_table(file: Path, problems: Problems) -> Table:
     """Read a .csv or .tsv file.
 
-    Columns may also be parted by semicolons, as spreadsheets do where the comma is the decimal separator, tabs or `|`.
+    Columns may also be parted by semicolons, as spreadsheets do where the comma is the decimal separator, tabs or `|`,
+    which a line `sep=;` of Excel may say. Names of splits that differ in case only are one.
 
     Raises:
         BoxlessError: it cannot be read, is not UTF-8 (but for the names of images), or has no row or column names.
@@ -92,17 +94,17 @@ def read_table(file: Path, problems: Problems) -> Table:
         cells = [cell.strip() for cell in line] + [""] * len(header)
         rows.append(dict(zip(header, cells, strict=False)))
     _check_encoding(file, header, rows)
+    _merge_splits(header, rows, problems)
     return Table(file, header, rows)
 
 
 def _text(file: Path) -> str:
     content = file.read_bytes()
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16")
-    text = content.decode("utf-8-sig", "surrogateescape")
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16") if is_utf16 else content.decode("utf-8-sig", "surrogateescape")
     if "\0" in text:
         raise ValueError("it contains NUL")
-    return text
+    return re.sub(r'\A"?sep=."?\r?\n', "", text, flags=re.IGNORECASE)
 
 
 def _delimiter(text: str, file: Path) -> str:
@@ -122,6 +124,18 @@ def _check_encoding(file: Path, header: Sequence[str], rows: Sequence[Mapping[st
             raise BoxlessError(f"{file}: cannot be read as a table (not UTF-8: {cell!a}); save it as CSV in UTF-8")
 
 
+def _merge_splits(header: Sequence[str], rows: Sequence[dict[str, str]], problems: Problems) -> None:
+    column = split_column(header)
+    if column is None:
+        return
+    spellings: dict[str, str] = {}
+    for row in rows:
+        first = spellings.setdefault(row[column].casefold(), row[column])
+        if row[column] != first:
+            problems.add(f"names of splits that differ from {first!r} in case only, taken as it", row[column])
+            row[column] = first
+
+
 def _find_column(header: Sequence[str], names: Iterable[str]) -> str | None:
     return next((column for column in header if column.lower() in names), None)
 
@@ -136,6 +150,11 @@ def image_column(header: Sequence[str]) -> str:
 def split_column(header: Sequence[str]) -> str | None:
     """The column that names the splits."""
     return _find_column(header, _SPLIT)
+
+
+def confidence_column(header: Sequence[str]) -> str | None:
+    """The column that says how certain a row is."""
+    return _find_column(header, _CONFIDENCE)
 
 
 def tags_columns(header: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from boxless.datasets.voc_xml import (
     annotated,
     annotation_files,
     images_by_id,
+    is_annotation,
     read_annotation,
 )
 from boxless.image_files import walk_files
@@ -61,14 +62,7 @@ def pair(root: Path, images: Path, annotations: Path) -> Pairs:
 
 def _any_annotation(files: Iterator[Path]) -> bool:
     """Whether one of the first few files is an annotation."""
-    return any(b"<annotation" in _content(file) for file in islice(files, 5))
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError:
-        return b""
+    return any(is_annotation(file) for file in islice(files, 5))
 
 
 def load_pairs(pairs: Pairs, split: str | None) -> Dataset:

@@ -3,6 +3,7 @@
 Source: Everingham et al., "The PASCAL Visual Object Classes Challenge 2012 Development Kit", section 3.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,14 @@ def images_by_id(folder: Path, problems: Problems) -> dict[str, Path]:
 def annotation_files(folder: Path) -> list[Path]:
     """The XML files at any depth of a folder, sorted."""
     return sorted(walk_files(folder, {".xml"}))
+
+
+def is_annotation(file: Path) -> bool:
+    """Whether a file has the first tag of an annotation, unlike `<annotations>` of CVAT."""
+    try:
+        return re.search(rb"<annotation[\s>]", file.read_bytes()) is not None
+    except OSError:
+        return False
 
 
 def read_annotation(file: Path, problems: Problems) -> Annotation | None:

@@ -4,7 +4,7 @@ Source: https://docs.ultralytics.com/datasets/detect/ and /segment/; https://git
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -55,7 +55,8 @@ def load_yolo(file: Path, split: str | None) -> Dataset:
     Classes are in the order of their numbers; sample ids are paths relative to the folder of `file`. The label file of
     an image is at its path with the last folder `images` replaced by `labels`, or beside it. Its lines are
     `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...`, in fractions of the displayed image; polygons become their
-    bounding boxes. An image without labels has no tags.
+    bounding boxes. A sixth number is a score and not used, as are keypoints where `kpt_shape` says that there are. An
+    image without labels has no tags.
 
     Args:
         file: from `find_yolo`.
@@ -78,7 +79,7 @@ def load_yolo(file: Path, split: str | None) -> Dataset:
         labels.check(found)
     else:
         found = _exported(data, data.labels, split or "", problems)
-    samples = (_sample(image, label, file.parent, data.names, classes, problems) for image, label in found.items())
+    samples = (_sample(image, label, data, classes, problems) for image, label in found.items())
     kept = [sample for sample in samples if sample is not None]
     return loaded("YOLO", dataset_name(file.parent, split), classes, kept, problems)
 
@@ -143,21 +144,17 @@ def _listed(file: Path, base: Path, problems: Problems) -> list[Path]:
 
 
 def _sample(
-    image: Path,
-    labels: Path | None,
-    root: Path,
-    names: Mapping[int, str],
-    classes: tuple[str, ...],
-    problems: Problems,
+    image: Path, labels: Path | None, data: YoloData, classes: tuple[str, ...], problems: Problems
 ) -> Sample | None:
     """None if the tags are unknown, which is not the same as no tags."""
+    root = data.file.parent
     id_ = image.relative_to(root).as_posix() if image.is_relative_to(root) else image.as_posix()
     try:
         lines = [] if labels is None else read_lines(labels)
     except BoxlessError:
         problems.add("label files that cannot be read, their images left out", str(labels))
         return None
-    entries = [found for line in lines if (found := _parse(line, names, id_, problems)) is not None]
+    entries = [found for line in lines if (found := _parse(line, data, id_, problems)) is not None]
     if not entries:
         return boxed_sample(id_, image, [], classes, None, problems)
     try:
@@ -169,14 +166,19 @@ def _sample(
     return boxed_sample(id_, image, objects, classes, size, problems)
 
 
-def _parse(line: str, names: Mapping[int, str], id_: str, problems: Problems) -> tuple[str, Box | None] | None:
+def _parse(line: str, data: YoloData, id_: str, problems: Problems) -> tuple[str, Box | None] | None:
     """The class, and the box in fractions of the image."""
     number, *rest = line.split()
     key = to_floats([number])
-    if key is None or key[0] not in names:
+    if key is None or key[0] not in data.names:
         problems.add("labels whose class number data.yaml does not name, left out", id_)
         return None
-    return names[int(key[0])], _box(to_floats(rest))
+    numbers = to_floats(rest)
+    if numbers is not None and len(numbers) == 5:
+        problems.add("labels with a sixth number, taken as a score and not used", id_)
+    if numbers is not None and (data.keypoints or len(numbers) == 5):
+        numbers = numbers[:4]
+    return data.names[int(key[0])], _box(numbers)
 
 
 def _box(numbers: list[float] | None) -> Box | None:

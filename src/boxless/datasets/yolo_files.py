@@ -10,8 +10,10 @@ import yaml
 from boxless.datasets.common import SPLIT_NAMES, as_text, first_path, read_lines, to_floats
 from boxless.errors import BoxlessError, in_one_line
 from boxless.image_files import walk_files
+from boxless.yaml_keys import TextLoader
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
+_NULL = ("", "~", "null", "Null", "NULL")
 _LABELS = "boxless_labels"
 """Written by `boxless.export.yolo`."""
 _CLASSES = ("classes.txt", "obj.names", "_darknet.labels")
@@ -27,6 +29,7 @@ class YoloData(NamedTuple):
         splits: split -> paths of image folders or of lists of images; {"": ...} if the set is not split.
         labels: the list of label files in the order of the list of images; None if they are named like the images, as
             usual.
+        keypoints: whether lines have keypoints behind the box, as `kpt_shape` says.
     """
 
     file: Path
@@ -34,6 +37,7 @@ class YoloData(NamedTuple):
     names: dict[int, str]
     splits: dict[str, list[str]]
     labels: Path | None = None
+    keypoints: bool = False
 
 
 def find_yolo(path: Path) -> Path | None:
@@ -80,7 +84,7 @@ def read_yolo(file: Path) -> YoloData:
         splits = {key: _paths(content, key, file) for key in _SPLITS if content.get(key)}
         base = file.parent.joinpath(*_paths(content, "path", file))
         own = file.parent.joinpath(*_paths(content, _LABELS, file)) if content.get(_LABELS) else None
-        return YoloData(file, base, _names(content.get("names"), file), splits, own)
+        return YoloData(file, base, _names(content.get("names"), file), splits, own, "kpt_shape" in content)
     if file.suffix.lower() == ".data":
         content = _assignments(file)
         names = first_path(file.parent / one for one in _ends(content.get("names", "")))
@@ -93,18 +97,17 @@ def read_yolo(file: Path) -> YoloData:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        # All scalars are strings: `no` is the name of a class, not False, and 010 is not 8.
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=TextLoader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise BoxlessError(f"{file}: cannot be read as YAML ({in_one_line(error)})") from error
     if not isinstance(content, dict) or "names" not in content:
         raise BoxlessError(f"{file}: a YOLO data file needs `names` (the classes) and `train`, `val` or `test`")
-    return content
+    return {key: value for key, value in content.items() if value not in _NULL}
 
 
 def _has_names(file: Path) -> bool:
     try:
-        return bool(_names(_read_yaml(file)["names"], file))
+        return bool(_names(_read_yaml(file).get("names"), file))
     except BoxlessError:
         return False
 
@@ -124,6 +127,8 @@ def _names(value: Any, file: Path) -> dict[int, str]:
         names = {int(number): name.strip() for number, name in pairs}
     except (AttributeError, TypeError, ValueError, OverflowError):
         names = {}
+    if not all(names.values()):
+        raise BoxlessError(f"{file}: `names` has a class without a name")
     if not names:
         raise BoxlessError(f"{file}: `names` must list the classes, or map their numbers to names")
     return names

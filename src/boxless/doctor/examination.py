@@ -8,6 +8,7 @@ from typing import Any
 
 from boxless.datasets import load_dataset, split_names
 from boxless.datasets.common import as_text
+from boxless.datasets.labels import with_labels
 from boxless.doctor.files import check_duplicates, check_files
 from boxless.doctor.finding import Finding
 from boxless.doctor.images import TaggedImage, read_files, tagged_images
@@ -23,36 +24,39 @@ _DEFAULTS = ("trainval", "train")
 
 
 def examine(
-    data: Dataset | str | os.PathLike[str], split: str | None = None, classes: Sequence[str] | None = None
+    data: Dataset | str | os.PathLike[str],
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    labels: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Check for each class whether a detector can be trained on these tags, and report problems of tags and images.
 
     Class verdicts are based on the images that training would use: those of `trainval`, else of `train`, else all. If
-    no split is named, images of all splits are checked for duplicates across splits and within them, unreadable and
-    tiny files, and class names. A split that is the union of others, as VOC's trainval, is not compared with them.
-
-    The verdict on a class is fine if the data has no problem with it; the accuracy of its boxes depends on more than
-    that. Tags are enough: boxes are only used to count objects, since tags do not tell one dog from three. Identical
-    files count once.
+    no split is named, images of all splits are checked for duplicates, unreadable and tiny files, and class names. A
+    split that is the union of others, as VOC's trainval, is not compared with them. Boxes are only used to count
+    objects. Identical files count once.
 
     Args:
         data: a dataset, or a path that `load_dataset` takes.
         split: check only this one.
         classes: report only these; co-occurrence with other classes is still counted.
+        labels: what a person said of the images to train on, see `boxless.train`.
 
     Returns:
         JSON-serialisable: `summary`, what was understood of each split, see `Dataset.summary`; `data` (its name);
-        `splits` that the verdicts are based on, and the number of their `images`;
-        `warnings` of the loader; `classes`, for each its `verdict` (fine, weak, hopeless) and `reasons` (names of
-        faults), the numbers of `images` with it, of `negatives` without it and of `unsure` ones, `co_occurrence` (the
-        `class` that most often occurs with it, and its `share` of the images; None if no other does) and
-        `single_object` (share of its images with exactly one object of it; None without boxes); `findings`, the most
-        severe first, with the fields of `Finding`.
+        `splits` that the verdicts are based on, and the number of their `images`; `warnings` of the loader; `classes`,
+        for each its `verdict` (fine, weak, hopeless) and `reasons` (names of faults), the numbers of `images` with it,
+        of `negatives` without it, of `unsure` ones, where it is unknown, and of those with `given` boxes of it,
+        `co_occurrence` (the `class` that most often occurs with it, and its `share` of the images; None if no other
+        does) and `single_object` (share of its images with exactly one object of it; None without boxes); `findings`,
+        the most severe first, with the fields of `Finding`.
 
     Raises:
         BoxlessError: the data cannot be loaded, no image can be read, or a class does not exist.
     """
     splits, unusable = _load(data, split)
+    if labels is not None:
+        splits |= _labelled(splits, labels, None if isinstance(data, Dataset) else expand_user(data))
     parts = _without_unions(splits)
     names = tuple(dict.fromkeys(name for dataset in splits.values() for name in dataset.classes))
     wanted = names if classes is None else tuple(dict.fromkeys(classes))
@@ -61,7 +65,7 @@ def examine(
     warnings = [f"{name}: {line}" for name in parts for line in log_warnings(splits[name]).warnings]
     files, broken = read_files(dict.fromkeys(sample.path for dataset in splits.values() for sample in dataset.samples))
     images = tagged_images(parts, files)
-    used = next(([default] for default in _DEFAULTS if default in splits), list(parts))
+    used = _used(splits)
     all_used = tagged_images({name: splits[name] for name in used}, files)
     distinct = list({image.file.key: image for image in all_used}.values())
     if not distinct:
@@ -122,6 +126,19 @@ def _load(data: Dataset | str | os.PathLike[str], split: str | None) -> tuple[di
             what = f"the split {name} cannot be used: {str(error).splitlines()[0]}"
             findings.append(Finding("unusable split", "note", what, "fix it, or remove it from the data"))
     return splits, findings
+
+
+def _used(splits: Mapping[str, Dataset]) -> list[str]:
+    """The splits that verdicts are based on."""
+    return next(([default] for default in _DEFAULTS if default in splits), list(_without_unions(splits)))
+
+
+def _labelled(splits: Mapping[str, Dataset], labels: str | os.PathLike[str], data: Path | None) -> dict[str, Dataset]:
+    """The split that is trained on, with labels laid over it."""
+    used = _used(splits)
+    if len(used) > 1:
+        raise BoxlessError(f"labels are of the images to train on: choose a split, of {', '.join(used)}")
+    return {name: with_labels(splits[name], labels, data) for name in used}
 
 
 def _without_unions(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:

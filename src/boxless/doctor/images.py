@@ -41,6 +41,7 @@ class TaggedImage:
         tags: classes in the image.
         unsure: classes that may be in the image.
         objects: number of objects of each class; None without boxes.
+        given: classes of which a person has given boxes for training.
     """
 
     split: str
@@ -49,6 +50,7 @@ class TaggedImage:
     tags: frozenset[str]
     unsure: frozenset[str]
     objects: Counter[str] | None
+    given: frozenset[str] = frozenset()
 
 
 def read_files(paths: Collection[Path]) -> tuple[dict[Path, ImageFile], dict[Path, str]]:
@@ -82,6 +84,7 @@ def tagged_images(splits: Mapping[str, Dataset], files: Mapping[Path, ImageFile]
             frozenset(dataset.classes[tag] for tag in sample.tags),
             frozenset(dataset.classes[tag] for tag in sample.unsure),
             None if (boxes := sample.annotations) is None else Counter(dataset.classes[i] for i in boxes.labels),
+            frozenset() if sample.given is None else frozenset(dataset.classes[i] for i in sample.given.labels),
         )
         for split, dataset in splits.items()
         for sample in dataset.samples

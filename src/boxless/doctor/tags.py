@@ -174,6 +174,7 @@ def class_row(name: str, table: Table, images: Sequence[TaggedImage], findings: 
         "images": number,
         "negatives": int(table.absent[:, index].sum()),
         "unsure": int((~table.present & ~table.absent)[:, index].sum()),
+        "given": sum(name in image.given for image in images),
         "co_occurrence": co_occurrence,
         "single_object": _single_object(name, images),
     }

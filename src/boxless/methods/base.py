@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from boxless.features import Batch
+from boxless.postprocess import ViewArrays
+from boxless.structures import FloatArray
 
 
 class Model(nn.Module):
@@ -53,15 +55,15 @@ class ViewOutput:
     objectness: Tensor | None = None
     boxes: Tensor | None = None
 
-    def cpu(self) -> "ViewOutput":
-        """The same in single precision on the CPU."""
+    def numpy(self) -> ViewArrays:
+        """The same as arrays, in single precision."""
 
-        def moved(part: Tensor | None) -> Tensor | None:
-            return None if part is None else part.float().cpu()
+        def moved(part: Tensor | None) -> FloatArray | None:
+            return None if part is None else part.float().cpu().numpy()
 
-        image_scores = self.image_scores.float().cpu()
+        image_scores = self.image_scores.float().cpu().numpy()
         others = map(moved, (self.proposal_scores, self.maps, self.objectness, self.boxes))
-        return ViewOutput(image_scores, *others)
+        return ViewArrays(image_scores, *others)
 
     def mean_with(self, other: "ViewOutput") -> "ViewOutput":
         """The mean of two outputs for the same proposals or cells; the heatmaps are those of the first."""

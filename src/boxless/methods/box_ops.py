@@ -8,6 +8,8 @@ CHANCE_ROWS = 500
 """About how many other boxes tell which IoU is chance."""
 DELTA_SCALE_XY, DELTA_SCALE_WH = 0.1, 0.2
 """Scales that give regression targets a deviation of about one (Fast R-CNN's code)."""
+MAX_LOG_RATIO = 1.4
+"""exp(1.4) is about 4: no box grows or shrinks by more, as the network extrapolates there."""
 
 
 def areas(boxes: Tensor) -> Tensor:
@@ -64,33 +66,5 @@ def decode(boxes: Tensor, deltas: Tensor, size: Tensor) -> Tensor:
     """
     sides = boxes[:, 2:] - boxes[:, :2]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + deltas[:, :2] * DELTA_SCALE_XY * sides
-    # exp(1.4) is about 4: no box grows or shrinks by more, as the network extrapolates there.
-    halves = sides * (deltas[:, 2:] * DELTA_SCALE_WH).clamp(-1.4, 1.4).exp() / 2
+    halves = sides * (deltas[:, 2:] * DELTA_SCALE_WH).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() / 2
     return clip_boxes(torch.cat([centres - halves, centres + halves], dim=1), size)
-
-
-def box_vote(boxes: Tensor, scores: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Box voting (Gidaris and Komodakis, ICCV 2015, section 4).
-
-    Each box becomes the mean of the boxes that overlap it by half, weighted by the square of their scores.
-
-    Args:
-        boxes: (N, 4), xyxy.
-        scores: (N, at least classes), not negative.
-        labels: (M,) int64, the classes whose scores are the votes.
-        rows: (M,) int64, which boxes are moved; by default the highest-scored of each class.
-
-    Returns:
-        (M, 4), xyxy.
-    """
-    own = scores[:, labels]
-    rows = own.argmax(dim=0) if rows is None else rows
-    near = box_iou(boxes, boxes[rows]) >= 0.5
-    # A box without area overlaps nothing, not even itself.
-    near[rows, torch.arange(len(rows))] = True
-    own = own * near
-    best = own.amax(dim=0)
-    # Relative to the best, as the squares of very small scores would underflow.
-    weights = torch.where(best > 0, own / best, near).square()
-    # No matrix product: oneDNN would keep a compiled kernel for each of the many shapes (`devices.full_width`).
-    return (weights[:, :, None] * boxes[:, None]).sum(dim=0) / weights.sum(dim=0)[:, None]

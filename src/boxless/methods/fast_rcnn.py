@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, NamedTuple
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
 from boxless.backbones import Backbone
 from boxless.config import HEADS
@@ -15,7 +16,7 @@ from boxless.methods.base import ViewOutput
 from boxless.methods.box_ops import decode, encode, mirror_boxes
 from boxless.methods.box_supervised import IMAGE_SCORE_POWER, BoxSupervised, BoxSupervisedConfig
 from boxless.methods.layers import fully_connected, linear
-from boxless.methods.losses import box_loss, negative_label_loss, refinement_loss
+from boxless.methods.losses import box_loss, negative_label_loss, refinement_loss, with_unknown
 from boxless.methods.matching import match_proposals, reweight, sample_proposals, weighted
 from boxless.methods.roi_pooling import context_regions, roi_average_pool
 
@@ -110,13 +111,14 @@ class FastRCNN(BoxSupervised):
         maps = [self.pca(view) for view in batch.own(batch.maps)]
         images = zip(maps, batch.boxes, batch.targets, batch.sizes, batch.image_labels, strict=True)
         rows = [self._training_rows(*image) for image in images]
-        regions, labels, weights, deltas, absent = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        regions, labels, weights, deltas, absent, unknown = (torch.cat(parts) for parts in zip(*rows, strict=True))
         number, matched = len(labels), weights > 0
         held = (labels < self.classes) & matched
         hidden = self.trunk(_padded(regions))
         logits, predicted = self.classify(hidden)[:number].float(), self.regress(hidden)[:number].float()
+        known = with_unknown(logits[matched], labels[matched], unknown[matched])
         return {
-            "classes": refinement_loss(logits[matched], labels[matched], weights[matched]),
+            "classes": refinement_loss(known, labels[matched], weights[matched]),
             "boxes": box_loss(predicted[held], deltas[held], weights[held], int(matched.sum())),
             "negative labels": negative_label_loss(logits[~matched], absent[~matched]),
         }
@@ -127,13 +129,14 @@ class FastRCNN(BoxSupervised):
         """Sampled proposals of one image and what they are trained to be.
 
         Returns:
-            Regions (R, D), labels (R,), weights (R,), deltas to the matched boxes (R, 4), and the classes that the
-            image does not have (R, classes).
+            Regions (R, D), labels (R,), weights (R,), deltas to the matched boxes (R, 4), the classes that a region
+            without a box does not have (R, classes), and those that the image may have (R, classes).
         """
         boxes = weighted(targets)
         labels, weights, nearest = match_proposals(proposals, boxes, self.classes, IGNORE_IOU)
         rows = sample_proposals(labels, weights, self.classes, self.config.samples)
         sampled, labels = proposals[rows], labels[rows]
+        absent = _absent_classes(sampled, boxes.boxes, image_labels, targets.complete)
         weights = reweight(labels, weights[rows], self.classes, OBJECT_SHARE)
         matched = boxes.boxes[nearest[rows]] if len(boxes.boxes) else sampled
         mirrored = bool(torch.rand(()) < 0.5)
@@ -141,7 +144,7 @@ class FastRCNN(BoxSupervised):
         if mirrored:
             width = size[1].item()
             sampled, matched = mirror_boxes(sampled, width), mirror_boxes(matched, width)
-        return regions, labels, weights, encode(sampled, matched), (image_labels == 0).expand(len(rows), -1)
+        return regions, labels, weights, encode(sampled, matched), absent, image_labels.isnan().expand(len(rows), -1)
 
     def _output(self, view: Tensor, size: Tensor, cam: ViewOutput, proposals: Tensor) -> ViewOutput:
         """The mean over both mirrorings, with the CAM's heatmaps and image-level scores."""
@@ -163,7 +166,7 @@ class FastRCNN(BoxSupervised):
         (w + w') / 2 x plus and minus (w - w') / 2 x; the first needs only the symmetric part of a region and the second
         only the antisymmetric part: half the columns each.
         """
-        symmetric, antisymmetric = self._split_first_layer(regions.shape[1:])
+        symmetric, antisymmetric = self.split_first_layer(regions.shape[1:])
         half, whole = regions.shape[2] // 2, (regions.shape[2] + 1) // 2
         left, middle, right = regions[:, :, :half], regions[:, :, half:whole], regions.flip(2)[:, :, :half]
         # The middle column is its own mirror image.
@@ -173,7 +176,7 @@ class FastRCNN(BoxSupervised):
         rest = self.trunk[2:]
         return rest(common + difference), rest(common - difference)
 
-    def _split_first_layer(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    def split_first_layer(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """The first layer's weights for the symmetric and the antisymmetric part of regions of this shape.
 
         They are kept until the weights change, as splitting them takes as long as a hundred regions do.
@@ -200,6 +203,18 @@ class FastRCNN(BoxSupervised):
 
     def _grid(self, view: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         return roi_average_pool([view], [boxes], [context_regions(boxes, size)], self.stride, self.config.pool)
+
+
+def _absent_classes(proposals: Tensor, boxes: Tensor, image_labels: Tensor, complete: Tensor | None) -> Tensor:
+    """The classes that proposals (N, 4) do not have, if no box says more: (N, classes) bool.
+
+    Those that the image does not have; and far from all boxes those of which it has no other object.
+    """
+    absent = (image_labels == 0).expand(len(proposals), -1)
+    if complete is None or not len(boxes):
+        return absent
+    far: Tensor = box_iou(proposals, boxes).amax(dim=1) < IGNORE_IOU
+    return absent | (complete & far[:, None])
 
 
 def _padded(rows: Tensor) -> Tensor:

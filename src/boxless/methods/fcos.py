@@ -103,8 +103,12 @@ class FCOS(BoxSupervised):
         logits, quality, boxes = self._predict_cells(view, mirrored=bool(torch.rand(()) < 0.5))
         labels, weights, nearest = match_cells(_centres(view, self.stride), targets, size, self.classes, FAR_WEIGHT)
         matched = targets.boxes[nearest] if len(targets.boxes) else boxes.detach()
-        # Whatever the boxes say about a cell, it is none of the classes that the image does not have.
-        return logits, quality, boxes, labels, torch.where(image_labels == 0, 1.0, weights[:, None]), matched
+        # Whatever the boxes say about a cell, it is none of the classes that the image does not have, and it may be
+        # any of those that are unknown.
+        by_class = torch.where(image_labels == 0, 1.0, weights[:, None]).masked_fill(image_labels.isnan(), 0)
+        if targets.complete is not None:
+            by_class = by_class.masked_fill((by_class == FAR_WEIGHT) & targets.complete, 1)
+        return logits, quality, boxes, labels, by_class, matched
 
     def _output(self, view: Tensor, size: Tensor, cam: ViewOutput) -> ViewOutput:
         """The mean over both mirrorings, with the CAM's heatmaps and image-level scores."""

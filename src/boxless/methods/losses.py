@@ -20,7 +20,7 @@ def image_label_loss(scores: Tensor, image_labels: Tensor, *, logits: bool) -> T
 
     Args:
         scores: (B, classes), probabilities or logits.
-        image_labels: (B, classes), 1 present, 0 absent, NaN unsure: such an entry has no part in the loss.
+        image_labels: (B, classes), 1 present, 0 absent, NaN unknown: such an entry has no part in the loss.
         logits: whether `scores` are logits.
     """
     sure = ~image_labels.isnan()
@@ -52,6 +52,25 @@ def spatial_regulariser(features: Tensor, scores: Tensor, boxes: Tensor, image_l
         distance = (features[best[near]] - features[best[0]]).square().sum(dim=1)
         loss = loss + 0.5 * (weights[near].square() * distance).sum()
     return loss
+
+
+def with_unknown(logits: Tensor, labels: Tensor, unknown: Tensor) -> Tensor:
+    """Logits in which the background of an image stands for the classes too of which its tags say nothing.
+
+    A proposal that matches no box is background, or an object of a class that may be in the image: of a background
+    proposal the loss is that of the sum of these probabilities.
+
+    Args:
+        logits: (N, classes + 1), the last is background.
+        labels: (N,) int64.
+        unknown: (N, classes) bool, the classes of which it is unknown whether the image of a proposal has them.
+    """
+    if not unknown.any():
+        return logits
+    either = nn.functional.pad(unknown, (0, 1), value=True)
+    joint = logits.masked_fill(~either, -torch.inf).logsumexp(dim=1, keepdim=True)
+    merged = torch.cat([logits[:, :-1].masked_fill(unknown, -torch.inf), joint], dim=1)
+    return torch.where((labels == unknown.shape[1])[:, None], merged, logits)
 
 
 def refinement_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from boxless.config import Section
 from boxless.methods.box_ops import decode, encode
 from boxless.methods.layers import linear
-from boxless.methods.losses import box_loss, cluster_loss, refinement_loss
+from boxless.methods.losses import box_loss, cluster_loss, refinement_loss, with_unknown
 from boxless.methods.matching import match_proposals
 from boxless.methods.mining import MINING
 
@@ -94,10 +94,11 @@ class Refinement(nn.Module):
                 # images with tags. OICR's code cannot train on an image without a tag; MIST's gives it no weight.
                 weights = torch.zeros_like(weights)
             logits = stage(features).float()
+            known = with_unknown(logits, labels, image_labels.isnan().expand(len(logits), -1))
             if pseudo.bags:
-                losses[f"refine {number + 1}"] = cluster_loss(logits, labels, weights, nearest)
+                losses[f"refine {number + 1}"] = cluster_loss(known, labels, weights, nearest)
             else:
-                losses[f"refine {number + 1}"] = refinement_loss(logits, labels, weights)
+                losses[f"refine {number + 1}"] = refinement_loss(known, labels, weights)
             if self.config.box_regression:
                 held = labels < self.classes
                 deltas = encode(boxes[held], pseudo.boxes[nearest[held]])

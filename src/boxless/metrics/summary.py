@@ -101,13 +101,14 @@ def evaluate_detections(
     return means | {"classes": by_class, "images": len(samples), "conventions": dict(CONVENTIONS)}
 
 
-def upper_bound(result: dict[str, Any]) -> str:
-    """A remark for the results of a fully supervised upper bound, else an empty string.
+def supervision_note(result: dict[str, Any]) -> str:
+    """A remark for results that are not from tags alone, else an empty string.
 
     Args:
         result: of `evaluate` or `diagnose`, whose `supervision` decides.
     """
-    return " (fully supervised upper bound)" if result["supervision"] == "boxes" else ""
+    notes = {"tags": "", "boxes": " (fully supervised upper bound)"}
+    return notes.get(result["supervision"], f" ({result['supervision']})")
 
 
 def check_fit(

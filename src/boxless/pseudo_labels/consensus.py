@@ -16,7 +16,11 @@ Sizes = Sequence[tuple[int, int]]
 
 
 def consensus(
-    seeds: Sequence[Annotations], held_out: Sequence[Annotations], sizes: Sizes, min_iou: float
+    seeds: Sequence[Annotations],
+    held_out: Sequence[Annotations],
+    sizes: Sizes,
+    min_iou: float,
+    boxed: Sequence[int] = (),
 ) -> list[Annotations]:
     """Merge two predictions of the box of every tag.
 
@@ -29,6 +33,7 @@ def consensus(
         held_out: boxes of the same tags in the same order, predicted by other means.
         sizes: of the images.
         min_iou: least chance-corrected IoU of two boxes that agree.
+        boxed: classes with enough given boxes to be trained in any case: only boxes that agree are kept.
 
     Returns:
         One an image, the same tags in the same order.
@@ -36,7 +41,7 @@ def consensus(
     labels, values = _agreement(seeds, held_out, sizes)
     ious = np.split(values, np.cumsum([len(one.labels) for one in seeds])[:-1])
     limits = np.full(labels.max(initial=0) + 1, min_iou)
-    for label in np.unique(labels):
+    for label in np.setdiff1d(labels, boxed):
         limits[label] = min(min_iou, np.quantile(values[labels == label], MIN_KEPT_QUANTILE))
     merged = []
     for one, other, iou in zip(seeds, held_out, ious, strict=True):

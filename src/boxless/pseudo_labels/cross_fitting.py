@@ -14,6 +14,7 @@ from boxless.config import Config
 from boxless.detector import Detector
 from boxless.errors import BoxlessError
 from boxless.pseudo_labels.consensus import consensus
+from boxless.pseudo_labels.given import needs_no_label, with_given, without_given
 from boxless.pseudo_labels.held_out import boxes_for_tags
 from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.snapping import snap_all
@@ -29,15 +30,20 @@ FIRST_ROUND_STEPS = 2 / 3
 def draw_folds(data: CachedDataset, number: int, seed: int) -> IntArray:
     """The fold of every image, from 0 on; (images,).
 
+    Images whose boxes are given for all tags have none, -1: nothing of them is predicted, and every network is trained
+    on them.
+
     Raises:
         BoxlessError: there are fewer images than folds.
     """
+    if (images := len(set(data.keys))) < number:
+        raise BoxlessError(f"{data.dataset.name}: {images} image(s) are too few for {number} folds; take cam")
+    pairs = list(zip(data.keys, data.dataset.samples, strict=True))
     # Copies of an image share a fold, or a network would predict an image that it was trained on.
-    unique = list(dict.fromkeys(data.keys))
-    if len(unique) < number:
-        raise BoxlessError(f"{data.dataset.name}: {len(unique)} image(s) are too few for {number} folds; take cam")
-    folds = dict(zip(unique, np.random.default_rng(seed).permutation(len(unique)) % number, strict=True))
-    return np.array([folds[key] for key in data.keys])
+    unique = list(dict.fromkeys(key for key, sample in pairs if not needs_no_label(sample)))
+    order = np.random.default_rng(seed).permutation(len(unique))
+    folds = dict(zip(unique, order % min(number, max(len(unique), 1)), strict=True))
+    return np.array([-1 if needs_no_label(sample) else folds[key] for key, sample in pairs])
 
 
 def cross_fit(
@@ -48,21 +54,23 @@ def cross_fit(
     config: Config,
     run: Run,
     round_: int,
+    boxed: Sequence[int] = (),
 ) -> tuple[list[Detector], list[Annotations]]:
     """Train a network for each fold on the images of the others, and predict the boxes of the fold's tags.
 
     Args:
         data: the training images, with tags and proposals.
-        seeds: the seed's boxes.
+        seeds: the seed's boxes of the tags without a given box; given boxes are trained on too.
         held_out: out-of-fold predictions of the round before; networks are trained on their consensus with the seed's
             boxes. None in the first round, whose networks are trained on the seed's boxes.
         folds: of every image.
         config: of these networks, see `fold_config`.
         run: of the final detector; the networks are runs within its folder and share what it shares.
         round_: from 1 on.
+        boxed: classes whose seeds come from given boxes, see `consensus` and `snap_all`.
 
     Returns:
-        The networks, and for each image the boxes of its tags.
+        The networks, and for each image the boxes of its tags without a given box.
     """
     detectors, predictions = [], list(seeds)
     for fold in range(int(folds.max()) + 1):
@@ -72,10 +80,11 @@ def cross_fit(
         if held_out is not None:
             # Within these folds alone: the quarter kept of a rare class must not lie in the fold left out.
             others, min_iou = [held_out[row] for row in rest], config.pseudo_labels.consensus_iou
-            labels = snap_all(consensus(labels, others, training.sizes, min_iou), training)
+            labels = snap_all(consensus(labels, others, training.sizes, min_iou, boxed), training, boxed)
+        labels = with_given(labels, training)
         folder = run.folder / f"fold-{round_}-{fold + 1}"
         detector = fit_network(folder, config, training.with_boxes(labels), run, with_mosaics)
-        predicted = boxes_for_tags(detector, data, own, "Out-of-fold predictions")
+        predicted = boxes_for_tags(detector, without_given(data), own, "Out-of-fold predictions")
         for row, boxes in zip(own, predicted, strict=True):
             predictions[row] = boxes
         detectors.append(detector)

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
 from boxless.devices import full_width, one_thread_per_image
+from boxless.distributed import in_shares
 from boxless.parallel import map_threads
 from boxless.structures import Annotations
 
@@ -24,7 +24,7 @@ def boxes_for_tags(detector: Detector, data: CachedDataset, rows: Sequence[int],
     """
 
     def predict(row: int) -> Annotations:
-        return best_boxes(detector, data, row, [data.map(row, view) for view in detector.views])
+        return best_boxes(detector, data, row, data.maps(row, detector.views))
 
     with full_width(detector.device):
         return map_rows(predict, detector, rows, description)
@@ -43,7 +43,6 @@ def best_boxes(detector: Detector, data: CachedDataset, row: int, maps: Sequence
 def map_rows(
     predict: Callable[[int], Annotations], detector: Detector, rows: Sequence[int], description: str
 ) -> list[Annotations]:
-    """`predict` for each row, in threads; every process gets the results of the first one, so all train on the same."""
+    """`predict` for each row, in threads; every process predicts a share of them, and all train on the same."""
     with one_thread_per_image(detector.device) as threads:
-        found = list(map_threads(predict, rows, description, threads))
-    return list(broadcast_object_list(found))
+        return in_shares(lambda share: list(map_threads(predict, share, description, threads)), rows)

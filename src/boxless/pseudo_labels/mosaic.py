@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from accelerate import PartialState
 from numpy.typing import NDArray
 
-from boxless.cached_dataset import CachedDataset, cache_dataset
+from boxless.cached_dataset import CachedDataset, cache_together
+from boxless.distributed import on_main_process
 from boxless.errors import BoxlessError
-from boxless.features import View, views_of
 from boxless.files import write_whole
 from boxless.images import image_size, read_image
 from boxless.progress import track
 from boxless.structures import Annotations, FloatArray, Sample
 from boxless.training.fit import Run
+from boxless.views import View, views_of
 
 MOSAICS = "mosaics"
 """The folder within a run folder that takes them."""
@@ -70,11 +70,11 @@ def with_mosaics(data: CachedDataset, run: Run) -> CachedDataset:
     # Pseudo labels are snapped to proposals; the detector itself may not need them.
     data = replace(data, proposals=data.proposals if detector.proposals else None)
     most, scale = config.pseudo_labels.mosaics, max(config.views.scales)
-    with PartialState().main_process_first():
-        samples = compose_mosaics(data.dataset.samples, most, config.seed, scale, run.folder / MOSAICS)
-        if samples:
-            composed = replace(data.dataset, samples=samples)
-            data = data.joined(cache_dataset(composed, detector.features, views_of(config.views), detector.proposals))
+    images, folder = data.dataset.samples, run.folder / MOSAICS
+    samples = on_main_process(lambda: compose_mosaics(images, most, config.seed, scale, folder))
+    if samples:
+        composed = replace(data.dataset, samples=samples)
+        data = data.joined(cache_together(composed, detector.features, views_of(config.views), detector.proposals))
     run.seconds["mosaics"] = time.perf_counter() - start
     return data
 

@@ -2,11 +2,15 @@
 
     cam        1  A linear classifier of the tags gives class activation maps, another one local CAMs.
                2  Objectness and a threshold, fitted without boxes, tell where objects end: one CAM box a tag.
-    seeds      3  The boxes of the seed, `cam` or another, snapped to proposals.
+    seeds      3  The boxes of the seed, `cam` or another, snapped to proposals; of classes with enough given boxes
+                  those that a network predicts which is trained on them.
     held_out   4  Cross-fitting, in rounds: networks trained on the labels of the other folds predict the box of every
                   tag. The next round is trained on the consensus of seeds and out-of-fold predictions.
     rescaled   5  Small objects: the same networks predict at a larger scale.
     labels     6  The consensus of what was predicted by different means, snapped to proposals.
+
+Boxes that a person has given are ground truth: wherever something is trained they take the place of the pseudo labels
+of their image and class, and no step predicts these anew.
 
 What the networks have in common, the frozen backbone, the CAM and the principal components, is `Shared`: computed once,
 stored once, and handed from step to step.
@@ -14,7 +18,7 @@ stored once, and handed from step to step.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -25,25 +29,35 @@ from safetensors.torch import load_file
 from boxless.cached_dataset import CachedDataset
 from boxless.config import Config, resolve
 from boxless.detector import Detector
-from boxless.features import views_of
 from boxless.methods import BoxSupervised, preset
 from boxless.pseudo_labels.consensus import class_agreement, kept_labels
 from boxless.pseudo_labels.cross_fitting import cross_fit, draw_folds, fold_config
+from boxless.pseudo_labels.given import (
+    chosen,
+    given_alone,
+    seed_classes,
+    with_given,
+    without_given,
+    without_rejected,
+)
+from boxless.pseudo_labels.held_out import boxes_for_tags
+from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.seeds import SEEDS
 from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass
 from boxless.pseudo_labels.snapping import snap_all
 from boxless.run_folder import BACKBONE, WEIGHTS, Shared, read_manifest, save_weights
+from boxless.structures import Annotations
 from boxless.training.fit import Run, fit_network
+from boxless.trust import trust_warning, untrusted_classes
+from boxless.views import views_of
 
 logger = logging.getLogger(__name__)
 
-CAM, PCA = "cam", "pca.safetensors"
-"""Where a run folder has the run of the CAM, and the principal components."""
+CAM, PCA, GIVEN = "cam", "pca.safetensors", "given"
+"""Where a run folder has the run of the CAM, the principal components, and the run of the network that is trained on
+given boxes alone."""
 PCA_IMAGES = 100
 """Images that principal components are fitted to; more change nothing (docs/lab_book)."""
-TRUSTED_AGREEMENT = 0.35
-"""Least mean chance-corrected IoU of seeds and out-of-fold predictions of a class whose boxes are mostly right
-(docs/lab_book)."""
 
 
 def fit_shared(run: Run, data: CachedDataset) -> Detector:
@@ -80,41 +94,47 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
     """Steps 3 to 6: the training images with a box for every tag; those without consensus are to be ignored."""
     config = run.detector.config
     rules, networks = config.pseudo_labels, cross_fitting_config(config)
+    tagged = without_given(data)
     with _timed(run, "pseudo labels"):
-        seeds = snap_all(SEEDS.find(rules.seed)(data, cam), data)
+        seeds = SEEDS.find(rules.seed)(tagged, cam)
         folds = draw_folds(data, rules.folds, config.seed)
+        seeds = snap_all(seeds, data)
+    boxed = seed_classes(data.dataset)
+    if boxed:
+        seeds = chosen(seeds, _predicted_from_given(run, data, networks), boxed)
     held_out = None
     for round_ in range(1, rules.rounds + 1):
         settings = fold_config(networks, round_)
-        detectors, held_out = cross_fit(data, seeds, held_out, folds, settings, run, round_)
+        detectors, held_out = cross_fit(data, seeds, held_out, folds, settings, run, round_, boxed)
     # From the manifests, so that networks that were trained before an interruption count too.
     fitted = [file.parent for file in run.folder.glob("fold-*/manifest.json")]
     run.seconds["cross-fitting"] = sum(sum(read_manifest(fold)["seconds"].values()) for fold in fitted)
     with _timed(run, "pseudo labels"):
         assert held_out is not None
-        rescaled = rescaled_pass(detectors, data, folds, held_out)
-        labels = snap_all(consensus_with_small(seeds, held_out, rescaled, data.sizes, rules.consensus_iou), data)
-    labelled = data.with_boxes(labels)
+        rescaled = rescaled_pass(detectors, tagged, folds, held_out, boxed)
+        merged = consensus_with_small(seeds, held_out, rescaled, data.sizes, rules.consensus_iou, boxed)
+        labels = without_rejected(snap_all(merged, data, boxed), data)
     agreement = class_agreement(seeds, held_out, data.sizes, len(data.dataset.classes))
-    _warn_of_classes(dict(zip(data.dataset.classes, agreement, strict=True)))
-    counts = kept_labels(labelled.dataset)
-    values = zip(counts.items(), agreement, strict=True)
-    run.manifest["pseudo_labels"] = {name: {**own, "agreement": value} for (name, own), value in values}
+    counts = kept_labels(data.with_boxes(labels).dataset)
+    run.manifest["pseudo_labels"] = {
+        # Of classes with given boxes both predictions come from these, so their agreement tells nothing.
+        name: {**own, "agreement": None if label in boxed else agreement[label]}
+        for label, (name, own) in enumerate(counts.items())
+    }
+    if untrusted := untrusted_classes(run.manifest):
+        logger.warning(trust_warning(untrusted))
     kept, number = (sum(count[key] for count in counts.values()) for key in ("kept", "all"))
     logger.info("Kept %d of %d pseudo labels (chance-corrected IoU >= %g)", kept, number, rules.consensus_iou)
-    return labelled
+    return data.with_boxes(with_given(labels, data))
 
 
-def _warn_of_classes(agreement: Mapping[str, float | None]) -> None:
-    low = {name: value for name, value in agreement.items() if value is not None and value < TRUSTED_AGREEMENT}
-    if low:
-        logger.warning(
-            "Boxes of these classes may be wrong, as predictions by different means do not agree beyond chance "
-            "(chance-corrected IoU below %g): %s. Look at them before you use them; "
-            "docs/tags.md says what helps",
-            TRUSTED_AGREEMENT,
-            ", ".join(f"{name} ({value:.2f})" for name, value in low.items()),
-        )
+def _predicted_from_given(run: Run, data: CachedDataset, networks: Config) -> list[Annotations]:
+    """The boxes of all tags without a given box, by a network that is trained on the given ones alone."""
+    boxed = given_alone(data)
+    logger.info("Training on the given boxes of %d images", sum(bool(sample.tags) for sample in boxed.dataset.samples))
+    detector = fit_network(run.folder / GIVEN, networks, boxed, run, with_mosaics)
+    run.seconds["given boxes"] = sum(read_manifest(run.folder / GIVEN)["seconds"].values())
+    return boxes_for_tags(detector, without_given(data), range(len(data)), "Boxes like the given ones")
 
 
 def cross_fitting_config(config: Config) -> Config:

@@ -7,8 +7,8 @@ import torch
 
 from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
+from boxless.heatmap_boxes import separating_proposal
 from boxless.methods import CAM
-from boxless.methods.heatmap_boxes import separating_proposal
 from boxless.pseudo_labels.held_out import boxes_for_tags, map_rows
 from boxless.registry import Registry
 from boxless.structures import Annotations
@@ -22,13 +22,13 @@ order of their class indices."""
 
 @SEEDS.register("cam")
 def cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
-    """The CAM box of every tag, with objectness (`methods.heatmap_boxes.objectness_box`)."""
+    """The CAM box of every tag, with objectness (`heatmap_boxes.objectness_box`)."""
     return boxes_for_tags(cam, data, range(len(data)), "CAM boxes")
 
 
 @SEEDS.register("local_cam")
 def local_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
-    """The proposal that separates the local CAM of the tag best (`methods.heatmap_boxes.separating_proposal`)."""
+    """The proposal that separates the local CAM of the tag best (`heatmap_boxes.separating_proposal`)."""
     model = cam.model
     assert isinstance(model, CAM) and model.local is not None
     local, levels = model.local, model.levels

@@ -42,7 +42,11 @@ class RescaledBoxes(NamedTuple):
 
 
 def rescaled_pass(
-    detectors: Sequence[Detector], data: CachedDataset, folds: IntArray, held_out: Sequence[Annotations]
+    detectors: Sequence[Detector],
+    data: CachedDataset,
+    folds: IntArray,
+    held_out: Sequence[Annotations],
+    boxed: Sequence[int] = (),
 ) -> list[RescaledBoxes]:
     """The boxes of images with a small one, predicted at a larger scale by the network of their fold.
 
@@ -51,6 +55,7 @@ def rescaled_pass(
         data: the training images.
         folds: of every image.
         held_out: the out-of-fold boxes of every image.
+        boxed: classes with enough given boxes, whose small objects these show: they are not rescaled.
 
     Raises:
         ImageError: an image can no longer be read.
@@ -58,7 +63,8 @@ def rescaled_pass(
     rescaled = []
     for fold, detector in enumerate(detectors):
         small = {
-            row: areas(held_out[row].boxes) < SMALL_AREA * math.prod(data.sizes[row])
+            row: (areas(held_out[row].boxes) < SMALL_AREA * math.prod(data.sizes[row]))
+            & ~np.isin(held_out[row].labels, boxed)
             for row in np.flatnonzero(folds == fold).tolist()
         }
         larger = detector.with_views([replace(view, scale=round(view.scale * RESCALE)) for view in detector.views])
@@ -83,12 +89,13 @@ def consensus_with_small(
     rescaled: Sequence[RescaledBoxes],
     sizes: Sizes,
     min_iou: float,
+    boxed: Sequence[int] = (),
 ) -> list[Annotations]:
     """`consensus`, in which small boxes are compared with those of the rescaled pass, which are taken as they are."""
     seeds, held_out = list(seeds), list(held_out)
     for row, small, found in rescaled:
         seeds[row], held_out[row] = _where(small, held_out[row], seeds[row]), _where(small, found, held_out[row])
-    merged = consensus(seeds, held_out, sizes, min_iou)
+    merged = consensus(seeds, held_out, sizes, min_iou, boxed)
     for row, small, found in rescaled:
         merged[row] = _where(small, found, merged[row])
     return merged

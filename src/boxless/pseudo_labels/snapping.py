@@ -1,5 +1,7 @@
 """Pseudo labels end where proposals end."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torchvision.ops import box_iou
@@ -32,6 +34,17 @@ def snap(boxes: FloatArray, proposals: FloatArray) -> FloatArray:
     return np.where(total > 0, means, boxes).astype(np.float32)
 
 
-def snap_all(labels: list[Annotations], data: CachedDataset) -> list[Annotations]:
-    """`snap` the boxes of every image to its proposals."""
-    return [Annotations(snap(own.boxes, data.boxes(row)), own.labels, own.ignore) for row, own in enumerate(labels)]
+def snap_all(labels: Sequence[Annotations], data: CachedDataset, leave: Sequence[int] = ()) -> list[Annotations]:
+    """`snap` the boxes of every image to its proposals.
+
+    Args:
+        labels: the boxes of each image.
+        data: the images.
+        leave: classes whose boxes stay: networks that were trained on ground truth have learned where objects end.
+    """
+    snapped = []
+    for row, own in enumerate(labels):
+        moved = snap(own.boxes, data.boxes(row))
+        boxes = np.where(np.isin(own.labels, leave)[:, None], own.boxes, moved)
+        snapped.append(Annotations(boxes, own.labels, own.ignore))
+    return snapped

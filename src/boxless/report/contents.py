@@ -22,6 +22,7 @@ from boxless.pseudo_labels.recipe import CAM
 from boxless.report.gallery import Maps, gallery, small_maps
 from boxless.report.page import render_page
 from boxless.run_folder import read_history, read_json, read_manifest
+from boxless.trust import trust_warning, untrusted_classes
 from boxless.visualize.boxes import class_colour
 from boxless.visualize.colours import Colour, ink_on
 from boxless.visualize.diagnosis import KINDS, LEGEND, headline
@@ -78,8 +79,12 @@ def write_report(
 def summary(contents: dict[str, Any]) -> list[str]:
     """The most important results, a sentence each."""
     lines = []
-    if contents["manifest"]["supervision"] != "tags":
+    if (supervision := contents["manifest"]["supervision"]) == "boxes":
         lines.append("Trained with ground-truth boxes: a fully supervised upper bound, not a result from tags.")
+    elif supervision != "tags":
+        lines.append(f"Trained on {supervision}.")
+    if untrusted := untrusted_classes(contents["manifest"]):
+        lines.append(f"{trust_warning(untrusted)}.")
     for scores in contents["evaluations"]:
         if scores["CorLoc"] is not None:
             share = f"{100 * scores['CorLoc']:.0f} %"

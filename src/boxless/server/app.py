@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp
 
-from boxless.detector import Detector
 from boxless.errors import BoxlessError
 from boxless.export.label_studio import own_control, read_labeling_config
+from boxless.loading import load_predictor
+from boxless.predictor import Predictor
 from boxless.server.connections import impatient
 from boxless.server.guard import Guard, Limits
 from boxless.server.messages import Inspection, Model, Prediction, Problem, Project, Tasks
@@ -36,21 +37,31 @@ def serve(run: Path, host: str, port: int) -> None:
     """Serve a run's detector until it is interrupted.
 
     Args:
-        run: the run folder.
+        run: the run folder, or a file of `boxless export`.
         host: address or name to listen on.
         port: to listen on; 0 takes a free one.
 
     Raises:
-        BoxlessError: it is not a run folder, or the address is not available.
+        BoxlessError: it is neither, or the address is not available.
     """
-    listener = _listen(host, port)
-    server = build_server(create_app(Detector.load(run), host=host))
+    listener = listen(host, port)
+    run_until_interrupted(create_app(load_predictor(run), host=host), listener, host)
+
+
+def run_until_interrupted(app: ASGIApp, listener: socket.socket, host: str) -> None:
+    """Serve an application, and say where, until Ctrl-C.
+
+    Args:
+        app: the application.
+        listener: what `listen` gave.
+        host: the address or name it was given.
+    """
     name = f"[{host}]" if ":" in host else host
     logger.info("Open http://%s:%d (Ctrl-C stops it)", name, listener.getsockname()[1])
     if host not in ("127.0.0.1", "localhost", "::1"):
         logger.warning("Anyone who can reach this machine can use the server; there is no password.")
     with suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
+        build_server(app).run(sockets=[listener])
 
 
 def build_server(app: ASGIApp, limits: Limits | None = None) -> uvicorn.Server:
@@ -70,14 +81,19 @@ def build_server(app: ASGIApp, limits: Limits | None = None) -> uvicorn.Server:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Listen on an address.
+
+    Raises:
+        BoxlessError: it is not available.
+    """
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
         raise BoxlessError(f"{host}:{port}: cannot listen there ({error}); choose another --host or --port") from None
 
 
-def create_app(detector: Detector, limits: Limits | None = None, host: str = "127.0.0.1") -> ASGIApp:
+def create_app(detector: Predictor, limits: Limits | None = None, host: str = "127.0.0.1") -> ASGIApp:
     """The server's ASGI application.
 
     Args:
@@ -94,17 +110,22 @@ def create_app(detector: Detector, limits: Limits | None = None, host: str = "12
         docs_url=None,
         redoc_url=None,
     )
-    _add_page(app)
+    add_page(app, "index.html", "app.js", "style.css")
     _add_api(app, Service(detector, limits))
-    _add_errors(app)
+    add_errors(app)
     return Guard(app, limits, frozenset({"localhost", host.lower()}))
 
 
-def _add_page(app: FastAPI) -> None:
-    for name, media in {"index.html": "text/html", "app.js": "text/javascript", "style.css": "text/css"}.items():
+_MEDIA = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+
+
+def add_page(app: FastAPI, *names: str) -> None:
+    """Serve files of `static`, the page at `/`."""
+    for name in names:
+        media = _MEDIA[Path(name).suffix]
         # Read once, here: no request chooses a file.
         content = (files("boxless") / "static" / name).read_bytes()
-        app.add_route("/" if name == "index.html" else f"/{name}", partial(_send, content, media))
+        app.add_route("/" if media == "text/html" else f"/{name}", partial(_send, content, media))
 
 
 async def _send(content: bytes, media: str, request: Request) -> Response:
@@ -184,7 +205,9 @@ def _body(content: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _add_errors(app: FastAPI) -> None:
+def add_errors(app: FastAPI) -> None:
+    """Answer errors with `{"error": "..."}`: one line, without a traceback."""
+
     @app.exception_handler(StarletteHTTPException)
     async def refused(request: Request, error: StarletteHTTPException) -> Response:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)

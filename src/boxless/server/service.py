@@ -11,10 +11,10 @@ from fastapi import HTTPException
 from numpy.typing import NDArray
 from PIL import Image
 
-from boxless.detector import Detector
 from boxless.export.common import rows
 from boxless.export.label_studio import Control, labeling_config, own_control, prediction
 from boxless.images import decode_image
+from boxless.predictor import Predictor
 from boxless.server.guard import Limits
 from boxless.server.messages import ClassView, Detection, Inspection, MarkedDetection, Model, Prediction
 from boxless.structures import Detections, FloatArray, Heatmaps
@@ -30,7 +30,7 @@ IMAGE, HEATMAP = 1600, 320
 class Service:
     """The detector, which processes one image at a time."""
 
-    def __init__(self, detector: Detector, limits: Limits) -> None:
+    def __init__(self, detector: Predictor, limits: Limits) -> None:
         self.detector, self.limits = detector, limits
         self._turn = asyncio.Lock()
 
@@ -67,7 +67,7 @@ class Service:
             name: ClassView(colour="#{:02x}{:02x}{:02x}".format(*class_colour(label)), heatmap=_heatmap(heat, label))
             for label, name in enumerate(found.classes)
         }
-        return Inspection(**self._head(found), detections=detections, image=_data_uri(image, IMAGE), classes=classes)
+        return Inspection(**self._head(found), detections=detections, image=data_uri(image, IMAGE), classes=classes)
 
     def task(self, content: bytes, name: str, control: Control) -> dict[str, Any]:
         """A Label Studio prediction for an image file."""
@@ -78,7 +78,7 @@ class Service:
         """The detector's name, classes and limits."""
         return Model(
             model_version=self.detector.name,
-            method=self.detector.config.method,
+            method=self.detector.method,
             classes=list(self.detector.classes),
             max_bytes=self.limits.size,
             max_pixels=self.limits.pixels,
@@ -102,10 +102,11 @@ def _heatmap(heat: Heatmaps, label: int) -> str:
     shrink = min(1, HEATMAP / max(heat.size))
     width, height = (max(1, round(side * shrink)) for side in heat.size)
     heatmap: FloatArray = heat.maps[label]
-    return _data_uri(draw_heatmap(np.zeros((height, width, 3), np.uint8), heatmap, alpha=1), HEATMAP)
+    return data_uri(draw_heatmap(np.zeros((height, width, 3), np.uint8), heatmap, alpha=1), HEATMAP)
 
 
-def _data_uri(image: NDArray[np.uint8], longest: int) -> str:
+def data_uri(image: NDArray[np.uint8], longest: int) -> str:
+    """An image (h, w, 3) uint8, RGB, as a JPEG data URI whose longest side is at most `longest` pixels."""
     pil, file = Image.fromarray(image), BytesIO()
     pil.thumbnail((longest, longest))
     pil.save(file, "JPEG", quality=88)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
-from boxless.features import View, views_of
 from boxless.images import read_image
 from boxless.methods import CAM, HeatmapModel
 from boxless.methods.box_ops import chance_iou, paired_iou
@@ -24,6 +23,7 @@ from boxless.methods.local_cam import LocalCAM, fit_local_cam
 from boxless.methods.objectness import Objectness, fit_objectness
 from boxless.progress import track
 from boxless.structures import Dataset, FloatArray
+from boxless.views import View, views_of
 
 logger = logging.getLogger(__name__)
 

@@ -5,12 +5,14 @@ Devices, precision and several processes are accelerate's work.
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -23,17 +25,19 @@ from boxless.cached_dataset import CachedDataset
 from boxless.config import TrainingConfig
 from boxless.detector import Detector
 from boxless.devices import full_width
+from boxless.distributed import batch_share
 from boxless.errors import BoxlessError, CancelledError, ImageError
 from boxless.evaluation import evaluate
-from boxless.features import Item, Targets, View, collate, views_of
+from boxless.features import Item, Targets, collate
 from boxless.images import read_image
-from boxless.memory import peak_memory
 from boxless.methods import Model
 from boxless.metrics.summary import CONVENTIONS
 from boxless.progress import track
 from boxless.run_folder import read_checkpoint, read_history, save_checkpoint, write_history
-from boxless.structures import Annotations, Dataset
+from boxless.structures import Dataset, IntArray, Sample
+from boxless.training.estimate import Estimate, estimate, trained_weights
 from boxless.training.tracking import log_images
+from boxless.views import View, views_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +45,12 @@ TRACKED_IMAGES = 6
 """Images that the trackers get after every epoch."""
 MAX_EPOCHS = 100
 """Most passes over a small set to reach the number of steps: more would only overfit."""
+GIVEN_SHARE = 0.25
+"""Least share of images with given boxes in an epoch: they are few and right, pseudo labels many and partly wrong."""
 MAX_EPOCH_LINES = 20
 """Most epochs that are logged; the history has them all."""
-TIMED_STEPS = 20
-"""Steps after which the time of the rest is estimated; the first is left out, as kernels are compiled in it."""
-MIN_ESTIMATE = 60.0
-"""Seconds that a training must have left for an estimate."""
+MAX_WORKERS = 8
+"""Most processes that read ahead of a GPU unless `training.workers` says otherwise; more would wait for the disk."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,15 @@ class _Plan:
         first: the epoch that this process begins with, later than 0 where a run is resumed.
         epochs: number of them all.
         steps: in each epoch.
+        batch_size: images a step in each process.
+        accumulate: steps an update of the weights.
     """
 
     first: int
     epochs: int
     steps: int
+    batch_size: int
+    accumulate: int
 
 
 OnEpochEnd = Callable[[dict[str, Any]], object]
@@ -94,24 +102,24 @@ def train_model(
     """
     config, training = detector.config, detector.config.training
     views = views_of(config.views)
-    order = _Order(len(data), len(views), config.seed)
+    order = _Order(epoch_rows(data.dataset), len(views), config.seed)
     plain_optimizer = optimizer_for(model, training)
     done = read_checkpoint(run, model, plain_optimizer)
-    loader = DataLoader(
-        TrainingViews(data, views, model.needs_averages_only),
-        training.batch_size,
-        sampler=order,
-        collate_fn=collate,
-        num_workers=0 if model.needs_averages_only else training.workers,
-    )
+    items = TrainingViews(data, views, model.needs_averages_only)
+    plan = _plan(training, accelerator.num_processes, len(order), done)
+    # accelerate keeps one number for the whole process, and networks within a run have their own.
+    accelerator.gradient_accumulation_steps = plan.accumulate
+    if done < plan.epochs:
+        rows = [row for row, _ in order][: plan.batch_size]
+        with full_width(accelerator.device):
+            need = estimate(accelerator, model, items, views, data.sizes, rows, training)
+        _log_plan(accelerator, plan, model, need)
+    loader = _loader(items, order, plan.batch_size, training.workers, accelerator.device)
     wrapped, optimizer, batches = accelerator.prepare(model, plain_optimizer, loader)
-    plan = _Plan(done, training.epochs or min(math.ceil(training.steps / len(batches)), MAX_EPOCHS), len(batches))
-    _log_plan(accelerator, plan, model, training)
     history = read_history(run)[:done]
     for epoch in range(done, plan.epochs):
         start, order.epoch = time.perf_counter(), epoch
-        # Dropout too depends on seed and epoch alone; processes of one run differ.
-        torch.manual_seed(int(np.random.default_rng((config.seed, epoch, accelerator.process_index)).integers(2**62)))
+        _seed(config.seed, epoch, accelerator.process_index, loader.persistent_workers and epoch > done)
         wrapped.train()
         # The backbone's batch normalisation keeps its statistics: batches are a few images of few classes.
         model.tail.eval()
@@ -128,6 +136,47 @@ def train_model(
         accelerator.wait_for_everyone()
         if on_epoch_end is not None and _cancels(accelerator, on_epoch_end, {**row, "run": run, "epochs": plan.epochs}):
             raise CancelledError(f"{run}: cancelled after epoch {epoch + 1} of {plan.epochs}; the same call resumes it")
+
+
+def _seed(seed: int, epoch: int, process: int, workers_run: bool) -> None:
+    """Let dropout too depend on seed and epoch alone; processes of one run differ."""
+    torch.manual_seed(int(np.random.default_rng((seed, epoch, process)).integers(2**62)))
+    if workers_run:
+        # A loader draws a number when it starts its workers, or has none.
+        torch.empty((), dtype=torch.int64).random_()
+
+
+def _plan(training: TrainingConfig, processes: int, images: int, done: int) -> _Plan:
+    """The plan for the images of an epoch; epochs do not depend on the number of processes."""
+    batch_size, accumulate = batch_share(training, processes)
+    epochs = training.epochs or min(math.ceil(training.steps / math.ceil(images / training.batch_size)), MAX_EPOCHS)
+    return _Plan(done, epochs, math.ceil(images / (batch_size * processes)), batch_size, accumulate)
+
+
+def _loader(
+    items: "TrainingViews", order: "_Order", batch_size: int, workers: int | None, device: torch.device
+) -> DataLoader[Any]:
+    """Batches of one process, read ahead of the step by so many workers; by none where averages are kept in memory."""
+    on_gpu = device.type == "cuda"
+    if workers is None:
+        workers = min(MAX_WORKERS, os.cpu_count() or 1) if on_gpu else 0
+    if items.averages_only:
+        workers = 0
+    return DataLoader(
+        items,
+        batch_size,
+        sampler=order,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=on_gpu,
+        # OpenCV's own threads, which do not survive a fork, would only compete with the workers.
+        worker_init_fn=_single_threaded if workers else None,
+        persistent_workers=workers > 0,
+    )
+
+
+def _single_threaded(worker: int) -> None:
+    cv2.setNumThreads(1)
 
 
 def _cancels(accelerator: Accelerator, on_epoch_end: OnEpochEnd, row: dict[str, Any]) -> bool:
@@ -149,20 +198,14 @@ def _train_epoch(
     """One pass over the images; returns the mean of every loss, over all processes."""
     sums: dict[str, Tensor] = {}
     total_steps = plan.epochs * plan.steps
-    start = time.perf_counter()
     bar = track(batches, f"Epoch {epoch + 1}/{plan.epochs}", plan.steps, transient=True)
     for step, batch in enumerate(bar):
         done = epoch * plan.steps + step
-        if step == 1:
-            start = time.perf_counter()
-        timed = epoch == plan.first and step > 1 and step == min(TIMED_STEPS, plan.steps - 1)
-        if timed and accelerator.is_main_process:
-            _log_estimate((time.perf_counter() - start) / (step - 1), total_steps - done, accelerator.device)
         # accelerate updates the weights at the end of every epoch, however few steps have accumulated by then.
-        updated = epoch * plan.steps + step // training.accumulate * training.accumulate
+        updated = epoch * plan.steps + step // plan.accumulate * plan.accumulate
         rate = training.lr * _schedule(training, updated / total_steps)
         if training.warmup_steps:
-            rate *= _warmup(updated // training.accumulate / training.warmup_steps)
+            rate *= _warmup(updated // plan.accumulate / training.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_factor", 1)
         accelerator.unwrap_model(model).progress = updated / total_steps
@@ -236,7 +279,7 @@ class TrainingViews(TorchDataset[Item]):
         if self.data.proposals is not None:
             boxes = torch.from_numpy(view.boxes(self.data.boxes(row), *size))
         width, height = view.size(*size)
-        targets = None if sample.annotations is None else _targets(sample.annotations, view, size)
+        targets = None if sample.annotations is None else _targets(sample, view, size, len(self.image_labels[row]))
         if not self.averages_only:
             return Item(self.data.map(row, view), (height, width), boxes, self.image_labels[row], targets)
         return Item(self._average(index)[:, None, None], (1, 1), boxes, self.image_labels[row])
@@ -252,29 +295,45 @@ class TrainingViews(TorchDataset[Item]):
         return self.averages[view, row]
 
 
-def _targets(annotations: Annotations, view: View, size: tuple[int, int]) -> Targets:
-    boxes = view.boxes(annotations.boxes, *size)
-    return Targets(*map(torch.from_numpy, (boxes, annotations.labels, annotations.ignore)))
+def _targets(sample: Sample, view: View, size: tuple[int, int], classes: int) -> Targets:
+    assert sample.annotations is not None
+    boxes = view.boxes(sample.annotations.boxes, *size)
+    targets = Targets(*map(torch.from_numpy, (boxes, sample.annotations.labels, sample.annotations.ignore)))
+    if sample.given is None or not sample.given.complete:
+        return targets
+    complete = torch.zeros(classes, dtype=torch.bool)
+    complete[list(sample.given.complete)] = True
+    return targets._replace(complete=complete)
+
+
+def epoch_rows(dataset: Dataset) -> IntArray:
+    """Rows of the images of one epoch: all, and those with given boxes again until they are `GIVEN_SHARE` of it."""
+    given = [row for row, sample in enumerate(dataset.samples) if sample.given is not None and sample.given.labels]
+    others = len(dataset) - len(given)
+    wanted = math.ceil(others * GIVEN_SHARE / (1 - GIVEN_SHARE))
+    again = np.resize(np.array(given, np.int64), max(wanted - len(given), 0)) if given else np.zeros(0, np.int64)
+    return np.concatenate([np.arange(len(dataset)), again])
 
 
 class _Order(Sampler[tuple[int, int]]):
     """The order of images and their views, drawn from seed and epoch alone, so that a resumed run continues the same.
 
     Args:
-        images, views: numbers of them.
+        rows: of the images, see `epoch_rows`.
+        views: number of them.
         seed: of the run.
     """
 
-    def __init__(self, images: int, views: int, seed: int) -> None:
-        self.images, self.views, self.seed = images, views, seed
+    def __init__(self, rows: IntArray, views: int, seed: int) -> None:
+        self.rows, self.views, self.seed = rows, views, seed
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.images
+        return len(self.rows)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         random = np.random.default_rng((self.seed, self.epoch))
-        rows, views = random.permutation(self.images), random.integers(self.views, size=self.images)
+        rows, views = random.permutation(self.rows), random.integers(self.views, size=len(self.rows))
         return zip(rows.tolist(), views.tolist(), strict=True)
 
 
@@ -307,34 +366,23 @@ def _evaluate_epoch(
     return scores
 
 
-def _log_plan(accelerator: Accelerator, plan: _Plan, model: Model, training: TrainingConfig) -> None:
-    """Log how much there is to do, and the memory that does not depend on the images."""
+def _log_plan(accelerator: Accelerator, plan: _Plan, model: Model, need: Estimate) -> None:
+    """Log how much there is to do, and what it takes."""
     if not accelerator.is_main_process:
         return
-    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    # Weights and gradients in single precision, and what the optimizer keeps of each: AdamW two numbers, SGD one.
-    size = trained * 4 * (4 if training.optimizer == "adamw" else 3) / 1e6
+    processes, epochs = accelerator.num_processes, plan.epochs - plan.first
+    images = plan.batch_size * processes
+    each = f"{images} image{'s' if images > 1 else ''}"
+    if processes > 1:
+        each += f", {plan.batch_size} in each of {processes} processes"
     logger.info(
-        "Training %s weights: %d epochs of %d steps of %d images; weights, gradients and optimizer take %.0f MB",
-        f"{trained:,}",
-        plan.epochs - plan.first,
+        "Training %s weights: %d epochs of %d steps of %s; about %.1f min and %.1f GB of memory",
+        f"{trained_weights(model):,}",
+        epochs,
         plan.steps,
-        training.batch_size,
-        size,
-    )
-
-
-def _log_estimate(seconds: float, steps: int, device: torch.device) -> None:
-    """Log the time that the steps to come will take at so many seconds each, and the most memory used so far."""
-    if seconds * steps < MIN_ESTIMATE:
-        return
-    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
-    logger.info(
-        "About %.0f min to go: %d steps of %.2f s; %.1f GB of memory so far",
-        seconds * steps / 60,
-        steps,
-        seconds,
-        memory / 1e9,
+        each,
+        need.seconds * epochs * plan.steps / 60,
+        need.memory / 1e9,
     )
 
 

@@ -5,24 +5,25 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, ProjectConfiguration
+from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin, ProjectConfiguration
 
 from boxless.backbones import fingerprint
 from boxless.cache import digest
 from boxless.cached_dataset import CachedDataset
 from boxless.config import Config, TrainingConfig
 from boxless.detector import Detector
-from boxless.devices import launch_errors
+from boxless.devices import join_processes, launch_errors
+from boxless.distributed import batch_share, on_main_process
 from boxless.errors import BoxlessError
 from boxless.methods import HeatmapModel
 from boxless.run_folder import (
     FORMAT,
+    MAX_SAMPLE_IMAGES,
     Network,
     Shared,
     begin_run,
@@ -103,7 +104,7 @@ def begin(run: Run, data: CachedDataset) -> None:
     """Write configuration and manifest; `run.finished` tells whether nothing is left to do.
 
     Args:
-        run: is begun; call it within `run.accelerator.main_process_first()` where processes share the folder.
+        run: is begun; all processes call this together.
         data: what it is trained on.
 
     Raises:
@@ -111,7 +112,7 @@ def begin(run: Run, data: CachedDataset) -> None:
     """
     run.seconds = dict(data.seconds)
     run.manifest = _manifest(data, run.detector.config, run.network)
-    run.finished = begin_run(run.folder, run.detector.config, run.manifest)
+    run.finished = on_main_process(lambda: begin_run(run.folder, run.detector.config, run.manifest))
 
 
 def fit(run: Run, data: CachedDataset, monitored: Dataset | None = None) -> Detector:
@@ -136,10 +137,10 @@ def fit(run: Run, data: CachedDataset, monitored: Dataset | None = None) -> Dete
         if accelerator.trackers:
             accelerator.end_training()
         raise
-    run.seconds["training"] = sum(row["seconds"] for row in read_history(run.folder))
-    if isinstance(model, HeatmapModel):
-        run.seconds["training"] += fit_cam_boxes(model, data, detector)
     if accelerator.is_main_process:
+        run.seconds["training"] = sum(row["seconds"] for row in read_history(run.folder))
+        if isinstance(model, HeatmapModel):
+            run.seconds["training"] += fit_cam_boxes(model, data, detector)
         files = save_network(run.folder, run.network, run.shared)
         seconds = {stage: round(spent, 1) for stage, spent in run.seconds.items()}
         finish_run(run.folder, run.manifest | {"files": files, "seconds": seconds})
@@ -171,47 +172,64 @@ def fit_network(
         BoxlessError: see `create_run`, `begin` and `fit`.
     """
     run = create_run(folder, config, data.dataset.classes, parent=parent)
-    with run.accelerator.main_process_first():
-        begin(run, data)
+    begin(run, data)
     return fit(run, data if augment is None or run.finished else augment(data, run))
 
 
 def _accelerator(training: TrainingConfig, run: Path, trackers: Sequence[str]) -> Accelerator:
     # accelerate keeps the precision of a process's first run for its second.
     AcceleratorState._reset_state()
+    processes = join_processes().num_processes
     try:
         with launch_errors():
             return Accelerator(
                 mixed_precision="no" if training.precision == "fp32" else training.precision,
                 # Not as a number, which a variable of the environment would override.
-                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=training.accumulate),
+                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=batch_share(training, processes)[1]),
                 log_with=list(trackers) or None,
                 project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
-                # The others wait while one process fills the caches, which may take hours.
-                kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))],
+                # From pinned memory batches are copied to a GPU while it computes.
+                dataloader_config=DataLoaderConfiguration(non_blocking=True),
             )
     except ValueError as error:
         raise BoxlessError(f"training.precision={training.precision}: {error}") from None
 
 
+def _supervision(dataset: Dataset, config: Config) -> str:
+    """What is trained on, in words: the setting, unless boxes are given beside tags."""
+    boxed = sum(sample.given is not None and len(sample.given.right.boxes) > 0 for sample in dataset.samples)
+    if config.supervision == "boxes" or not boxed:
+        return config.supervision
+    return f"tags on {len(dataset):,} images, boxes on {boxed:,} of them"
+
+
+def _program(file: Path) -> str:
+    # Of `python -m boxless` it is the file of the module.
+    return file.parent.name if file.name == "__main__.py" else file.name
+
+
 def _manifest(data: CachedDataset, config: Config, network: Network) -> dict[str, Any]:
     dataset = data.dataset
     # Pseudo labels follow from the rest, to the last bit on one machine only.
-    given = dataset if config.supervision == "boxes" else dataset.tags_only()
+    given = dataset if config.supervision == "boxes" else dataset.without_annotations()
     return {
         "format": FORMAT,
         "method": config.method,
-        "supervision": config.supervision,
+        "supervision": _supervision(given, config),
         "seed": config.seed,
         "classes": list(dataset.classes),
         "data": {"name": dataset.name, "images": len(dataset), "digest": dataset_digest(given, data.keys)},
+        # Of these `boxless export` needs pixels.
+        "sample_images": [
+            str(sample.path.absolute()) for sample in dataset.samples[:: -(-len(dataset) // MAX_SAMPLE_IMAGES)]
+        ],
         "skipped": {str(path): reason for path, reason in data.skipped.items()},
         "weights": {
             "source": network.backbone.source,
             "licence": network.backbone.licence,
             "frozen": fingerprint(network.frozen),
         },
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([_program(Path(sys.argv[0])), *sys.argv[1:]]),
         "versions": versions(),
         "seconds": data.seconds,
         "finished": False,

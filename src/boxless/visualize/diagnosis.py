@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from boxless.metrics.errors import Outcome
-from boxless.metrics.summary import upper_bound
+from boxless.metrics.summary import supervision_note
 from boxless.visualize.colours import OKABE_ITO, Colour, ink_on
 from boxless.visualize.text import drawable, families
 
@@ -55,7 +55,7 @@ def plot_diagnosis(diagnosis: dict[str, Any]) -> NDArray[np.uint8]:
     height = 1.5 + max(bars + legend, recalls)
     figure = Figure((_WIDTH, height), dpi=_DPI)
     figure.text(0.3 / _WIDTH, 1 - 0.4 / height, headline(diagnosis), fontsize=15, weight="bold")
-    beside = drawable(f"{diagnosis['data']}, {diagnosis['images']} images with boxes{upper_bound(diagnosis)}")
+    beside = drawable(f"{diagnosis['data']}, {diagnosis['images']} images with boxes{supervision_note(diagnosis)}")
     place, fonts = (0.3 / _WIDTH, 1 - 0.65 / height), families(beside)
     figure.text(*place, beside, fontsize=11, color="0.4", parse_math=False, fontfamily=fonts)
 

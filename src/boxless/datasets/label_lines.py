@@ -1,0 +1,188 @@
+"""What a person said of images: one JSON line for every step, appended, so that a kill loses nothing.
+
+A later line for an image replaces the earlier one. Files of several people are therefore merged by
+`cat a.jsonl b.jsonl`.
+"""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from boxless.errors import BoxlessError
+from boxless.files import unwritable
+from boxless.image_files import below
+
+logger = logging.getLogger(__name__)
+
+_START = b'{"image": '
+"""Of every line."""
+
+Coordinate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class ProposedBox(_Line):
+    """A box as the detector proposed it: its class, and x1, y1, x2, y2 in pixels, right and bottom exclusive."""
+
+    name: str = Field(alias="class")
+    xyxy: tuple[Coordinate, Coordinate, Coordinate, Coordinate]
+
+    @model_validator(mode="after")
+    def _has_area(self) -> Self:
+        x1, y1, x2, y2 = self.xyxy
+        if x1 >= x2 or y1 >= y2:
+            raise ValueError("a box needs x1 < x2 and y1 < y2")
+        return self
+
+
+class LabeledBox(ProposedBox):
+    """A box that a person accepted, moved or drew (`right`), or rejected (`wrong`).
+
+    Args:
+        proposed: what the detector had proposed in its place; None for a box that was drawn.
+    """
+
+    state: Literal["right", "wrong"]
+    proposed: ProposedBox | None = None
+
+
+class Labels(_Line):
+    """What a person said of one image, apart from its name.
+
+    Args:
+        tags: class -> True present, False absent, None unknown; classes that are not named are as in the data.
+        counts: class -> number of objects, or `2+` for at least 2.
+        boxes: the boxes that the person judged.
+        complete: classes of which every object has a `right` box.
+        seconds: time spent on the image.
+        done: whether the person was finished with the image; in training what is there counts either way.
+    """
+
+    tags: dict[str, bool | None] = {}
+    counts: dict[str, Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[0-9]{1,6}\+$")]] = {}
+    points: list[Any] = []
+    boxes: list[LabeledBox] = []
+    complete: list[str] = []
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    done: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        right = {box.name for box in self.boxes if box.state == "right"}
+        if absent := [name for name in right if self.tags.get(name, True) is False]:
+            raise ValueError(f"'{absent[0]}' is absent, yet has a box")
+        if bare := [name for name in self.complete if self.tags.get(name) and name not in right]:
+            raise ValueError(f"'{bare[0]}' is present and complete, yet has no box")
+        return self
+
+    def classes(self) -> set[str]:
+        """All classes that are named."""
+        boxes = {box.name for box in self.boxes}
+        return {*self.tags, *self.counts, *boxes, *self.complete}
+
+
+class ImageLabels(Labels):
+    """One line of the file: labels, the image's name in its data set, and who gave them."""
+
+    image: str
+    reviewer: str | None = None
+
+
+def image_name(data: Path, file: Path) -> str:
+    """What an image is called in these files: its path relative to the data's folder, with slashes.
+
+    Bytes that are not UTF-8 (surrogate escapes) are written as `\\udcXX`.
+    """
+    return Path(below(data, file)).as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def read_labels(path: Path) -> dict[str, ImageLabels]:
+    """The last line of every image; half a line at the end, which a kill leaves, is left out with a warning.
+
+    Raises:
+        BoxlessError: the file cannot be read, or a line is not what reviews write.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BoxlessError(f"{path}: cannot be read ({error.strerror}); boxless review writes such a file") from None
+    lines = content.split(b"\n")
+    labels: dict[str, ImageLabels] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            own = ImageLabels.model_validate_json(line) if line.strip() else None
+        except ValidationError as error:
+            if number == len(lines) and _may_continue(line):
+                logger.warning("%s: half a line at the end is left out", path)
+                break
+            raise BoxlessError(f"{path}, line {number}: {what_is_wrong(error)}; fix or delete the line") from None
+        if own is not None:
+            labels[own.image] = own
+    return labels
+
+
+def _may_continue(line: bytes) -> bool:
+    """Whether a line that is none is the beginning of one, rather than of a file that is something else."""
+    return line.startswith(_START) or _START.startswith(line)
+
+
+def what_is_wrong(error: ValidationError) -> str:
+    """The first problem of a text that was read, and its place, in one line."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def end_last_line(path: Path) -> None:
+    """Remove half a line at the end of a file, so that lines can be appended; a file that is not there stays so.
+
+    Raises:
+        BoxlessError: the file cannot be written, or `read_labels` cannot read it.
+    """
+    if not path.exists():
+        return
+    read_labels(path)
+    try:
+        with path.open("r+b") as file:
+            start, newline, rest = file.read().rpartition(b"\n")
+            if _is_line(rest):
+                file.write(b"\n")
+            else:
+                file.truncate(len(start) + len(newline))
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def _is_line(text: bytes) -> bool:
+    try:
+        ImageLabels.model_validate_json(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def append_labels(path: Path, labels: ImageLabels) -> None:
+    """Append one line, which is on the disk when this returns; half of one is never left by a disk that is full.
+
+    Raises:
+        BoxlessError: the file cannot be written.
+    """
+    line = labels.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    required = {"image": labels.image, "tags": {}, "boxes": [], "complete": []}
+    content = json.dumps(required | line).encode() + b"\n"
+    try:
+        with path.open("ab", buffering=0) as file:
+            start = file.tell()
+            if file.write(content) != len(content):
+                file.truncate(start)
+                raise BoxlessError(f"{path}: the disk is full; free some space and repeat the last step")
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise unwritable(path, error) from None

@@ -1,0 +1,322 @@
+"""A run as one file to deploy: `boxless export`.
+
+The file holds the network and, as metadata, all that `boxless.runtime` needs to give the detections of the run. It is
+written only if it gives them on real images.
+"""
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from boxless.backbones import fingerprint
+from boxless.detector import Detector
+from boxless.errors import BoxlessError, ImageError, in_one_line
+from boxless.files import check_writable, expand_user, write_whole
+from boxless.image_files import find_images
+from boxless.images import read_image
+from boxless.loading import SUFFIX
+from boxless.methods import FCOS, FastRCNN
+from boxless.postprocess import ViewArrays
+from boxless.predictor import Predictor
+from boxless.progress import progress_bars, track
+from boxless.proposals import propose
+from boxless.run_folder import (
+    MANIFEST,
+    MAX_SAMPLE_IMAGES,
+    Network,
+    load_network,
+    read_config,
+    read_manifest,
+    versions,
+)
+from boxless.structures import FloatArray
+
+OPSET = 18
+"""Of ONNX; ONNX Runtime reads it since 1.14, OpenVINO since 2023.1."""
+MAX_BOX_ERROR, MAX_SCORE_ERROR = 0.5, 1e-3
+"""By which a file may differ from its run: pixels of the image; scores, and shares of the largest value of a map."""
+
+logger = logging.getLogger(__name__)
+
+
+def export_onnx(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]] = (),
+    *,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write a run as one ONNX file, for `boxless.runtime.Runtime` and for other programs.
+
+    Args:
+        run: the run folder.
+        out: the file.
+        images: images and folders of images to compare the file and the run on; by default images of the training set.
+        progress: whether to show progress bars.
+
+    Returns:
+        The metadata of the file (`docs/deploying.md`).
+
+    Raises:
+        BoxlessError: it is no run of a method that can be exported, there is no image to compare on, or the file
+            differs from the run; then nothing is written.
+    """
+    folder, file = expand_user(run), expand_user(out)
+    _check_installed()
+    if file.suffix.lower() != SUFFIX:
+        raise BoxlessError(f"{file}: call the file NAME{SUFFIX}, by which it is recognised")
+    check_writable(file)
+    detector = Detector.load(folder, "cpu")
+    if not isinstance(detector.model, FCOS | FastRCNN):
+        raise BoxlessError(
+            f"{folder}: of the method {detector.method}, which cannot be exported; seeded and student can: "
+            "train with --method student"
+        )
+    files = _images(folder, images)
+    manifest = read_manifest(folder)
+    network = load_network(folder, read_config(folder), manifest)
+    metadata = _metadata(detector, manifest, network)
+    with progress_bars(progress):
+        model = _graph(network, detector)
+        metadata["parity"] = _compare(detector, _with_metadata(model, metadata), files, str(file))
+    content = _with_metadata(model, metadata)
+    with write_whole(file) as handle:
+        handle.write(content)
+    return metadata
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise BoxlessError(f"boxless export needs {', '.join(missing)}: pip install onnx onnxscript onnxruntime")
+
+
+def _images(run: Path, images: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """At most `MAX_SAMPLE_IMAGES` files to compare on."""
+    if images:
+        found = [file for path in images for file in find_images(expand_user(path))]
+        if not found:
+            raise BoxlessError(f"{', '.join(map(str, images))}: there is no image to compare the file and the run on")
+    else:
+        named = read_manifest(run).get("sample_images", [])
+        found = [Path(name) for name in named if isinstance(name, str) and Path(name).is_file()]
+        if not found:
+            raise BoxlessError(
+                f"{run}: the training images are gone, or {MANIFEST} does not name them; "
+                "give images like them to compare the file and the run on: --images photos"
+            )
+    return found[:: -(-len(found) // MAX_SAMPLE_IMAGES)]
+
+
+def _metadata(detector: Detector, manifest: Mapping[str, Any], network: Network) -> dict[str, Any]:
+    """All but the measured parity."""
+    from boxless.runtime_file import FORMAT
+
+    limits, backbone = detector.config.inference, detector.config.backbone
+    return {
+        "format": FORMAT,
+        "name": detector.name,
+        "method": detector.method,
+        "supervision": detector.supervision,
+        "untrusted": dict(detector.untrusted),
+        "classes": list(detector.classes),
+        "thresholds": {name: {"image_score": 0.5, "share_of_best": 0.5} for name in detector.classes},
+        "views": [asdict(view) for view in detector.views],
+        "input": "images: RGB, uint8, (batch, height, width, 3), resized so that the longest side is views.scale",
+        "boxes": "x1, y1, x2, y2 in pixels of the input, right and bottom exclusive",
+        "selection": limits.model_dump(exclude={"views"}),
+        "rescored": detector.rescored,
+        "cam_threshold": detector.cam_threshold,
+        "proposals": None if detector.proposals is None else detector.proposals.model_dump(),
+        "backbone": {"name": backbone.name, **manifest["weights"]},
+        "data": manifest["data"],
+        "seed": manifest.get("seed"),
+        "weights": fingerprint(network),
+        "versions": {"training": manifest.get("versions"), "export": {**versions(), **_tools()}},
+    }
+
+
+def _tools() -> dict[str, str]:
+    import onnx
+    import onnxruntime
+    import onnxscript
+
+    return {module.__name__: module.__version__ for module in (onnx, onnxscript, onnxruntime)}
+
+
+def _graph(network: Network, detector: Detector) -> Any:
+    """The network as an `onnx.ModelProto`."""
+    from boxless.export.onnx_graph import exported_network
+    from boxless.runtime import OUTPUTS
+
+    # Sizes that no stride divides, so that none of them is taken for a constant.
+    images = torch.zeros(2, 97, 131, 3, dtype=torch.uint8)
+    proposals = torch.tensor([[10.0, 20, 60, 70]]).expand(2, 5, 4)
+    shapes: dict[str, Any] = {"images": {0: "batch", 1: "height", 2: "width"}}
+    if detector.proposals is not None:
+        shapes["proposals"] = {0: "batch", 1: "proposals"}
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                exported_network(network),
+                (images, proposals)[: len(shapes)],
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(shapes),
+                output_names=list(OUTPUTS),
+                dynamic_shapes=shapes,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:  # The exporter raises many kinds, for layers that it does not know.
+        name = detector.config.backbone.name
+        raise BoxlessError(f"the backbone {name} cannot be exported ({in_one_line(error)}); train another") from error
+    assert program is not None
+    model = program.model_proto
+    # What the exporter notes of each node names files of this machine.
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer, model.graph):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del model.graph.value_info[:]
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's advice to its own developers."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [each.level for each in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for each in loggers:
+            each.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for each, level in zip(loggers, levels, strict=True):
+                each.setLevel(level)
+
+
+def _with_metadata(model: Any, metadata: Mapping[str, Any]) -> bytes:
+    from boxless.runtime_file import KEY
+
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+class Difference(NamedTuple):
+    """The largest differences of the outputs of a file and of its run; NaN where an output is not a number.
+
+    Args:
+        boxes_px: of the boxes, in pixels of the image.
+        scores: of the scores, of images and of boxes.
+        heatmaps: of the heatmaps, as a share of the largest absolute value of the run's map of the class.
+        objectness: of the log odds of objectness, as a share of the largest absolute value of the run's.
+    """
+
+    boxes_px: float = 0.0
+    scores: float = 0.0
+    heatmaps: float = 0.0
+    objectness: float = 0.0
+
+
+def _compare(detector: Detector, content: bytes, files: Sequence[Path], name: str) -> dict[str, Any]:
+    """By how much the outputs of the file differ from those of the run, at most.
+
+    Raises:
+        BoxlessError: by too much, or no image can be read.
+    """
+    from boxless.runtime import Runtime
+    from boxless.runtime_file import describe
+
+    runtime = Runtime.from_bytes(content, describe(content, name), name)
+    compared, largest = 0, Difference()
+    for file in track(files, "Compare", len(files)):
+        try:
+            pixels = read_image(file)
+        except ImageError as error:
+            logger.warning("Left out of the comparison: %s", error)
+            continue
+        compared += 1
+        # Unlike Python's `max`, which may drop a NaN.
+        largest = Difference(*np.maximum(largest, difference(detector, runtime, pixels, name)).tolist())
+    if not compared:
+        raise BoxlessError(f"none of the {len(files)} images to compare on can be read; the first: {files[0]}")
+    if not (largest.boxes_px <= MAX_BOX_ERROR and all(share <= MAX_SCORE_ERROR for share in largest[1:])):
+        raise BoxlessError(
+            f"{name}: not written, as it differs from the run: boxes by {largest.boxes_px:.3g} px, scores by "
+            f"{largest.scores:.3g}, heatmaps by {largest.heatmaps:.3g} and objectness by {largest.objectness:.3g} of "
+            f"their largest values on {compared} images (allowed: {MAX_BOX_ERROR} px, else {MAX_SCORE_ERROR}); "
+            "please report the backbone"
+        )
+    return {"images": compared, **{key: round(value, 9) for key, value in largest._asdict().items()}}
+
+
+def difference(detector: Predictor, other: Predictor, pixels: NDArray[np.uint8], name: str) -> Difference:
+    """By how much the outputs of a file for one image differ from those of its run.
+
+    The boxes and scores are those before suppression: which of two boxes that score the same is kept may depend on the
+    last bit.
+
+    Args:
+        detector: the run.
+        other: the file.
+        pixels: an image (h, w, 3) uint8, RGB.
+        name: what error messages call the file.
+
+    Raises:
+        BoxlessError: their outputs are not of the same shapes.
+    """
+    proposals = None if detector.proposals is None else propose(pixels, detector.proposals)
+    height, width = pixels.shape[:2]
+    found = []
+    pairs = zip(detector.outputs(pixels, proposals), other.outputs(pixels, proposals), strict=True)
+    for view, (one, two) in zip(detector.views, pairs, strict=True):
+        _check_shapes(one, two, name)
+        assert one.boxes is not None and two.boxes is not None
+        assert one.proposal_scores is not None and two.proposal_scores is not None
+        assert one.maps is not None and two.maps is not None
+        assert one.objectness is not None and two.objectness is not None
+        moved = view.restore(one.boxes, width, height) - view.restore(two.boxes, width, height)
+        of_boxes = np.abs(one.proposal_scores - two.proposal_scores).max(initial=0)
+        of_image = np.abs(one.image_scores - two.image_scores).max()
+        found.append(
+            (
+                np.abs(moved).max(initial=0),
+                np.maximum(of_boxes, of_image),
+                _share(one.maps, two.maps),
+                _share(one.objectness[None], two.objectness[None]),
+            )
+        )
+    return Difference(*np.max(found, axis=0).tolist())
+
+
+def _check_shapes(one: ViewArrays, two: ViewArrays, name: str) -> None:
+    shapes = [[None if part is None else part.shape for part in parts] for parts in (one, two)]
+    for field, expected, shape in zip(ViewArrays._fields, *shapes, strict=True):
+        if shape != expected:
+            raise BoxlessError(
+                f"{name}: not written, as it differs from the run: {field} of shape {shape} instead of {expected}; "
+                "please report the backbone"
+            )
+
+
+def _share(maps: FloatArray, others: FloatArray) -> float:
+    """The largest difference of maps (planes, h, w), each as a share of the largest absolute value of the first."""
+    # A plane of zeros is divided by little, which takes more than float32.
+    scale = np.maximum(np.abs(maps).max(axis=(1, 2)).astype(np.float64), np.finfo(np.float32).tiny)
+    return float((np.abs(maps - others).max(axis=(1, 2)) / scale).max())

@@ -1,0 +1,276 @@
+"""The page on which a person corrects proposed boxes, on the server that `boxless serve` runs.
+
+Requests name images by their place in the queue: no path in a request is followed; the name that comes with labels is
+only compared. Only images of the queue are read, and only the file of labels is written.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI, HTTPException, Request
+from starlette.types import ASGIApp
+
+from boxless.datasets import load_dataset
+from boxless.datasets.label_lines import ImageLabels, Labels, append_labels, end_last_line, image_name, read_labels
+from boxless.detector import Detector
+from boxless.errors import BoxlessError
+from boxless.files import check_writable, expand_user
+from boxless.images import image_size, read_image
+from boxless.logs import log_warnings
+from boxless.review.queue import QueuedBox, QueuedImage, choose, queued, read_queue
+from boxless.review.summary import Summary, is_accepted, summarise
+from boxless.run_folder import read_manifest
+from boxless.server.app import add_errors, add_page, listen, run_until_interrupted
+from boxless.server.guard import Guard, Limits
+from boxless.server.service import IMAGE, data_uri
+from boxless.server.uploads import kind
+from boxless.structures import Dataset, Sample
+from boxless.visualize.boxes import class_colour
+from boxless.visualize.colours import ink_on
+
+logger = logging.getLogger(__name__)
+
+ANSWER_BYTES = 2**20
+"""Of a request: labels of one image, thousands of boxes."""
+TOLERANCE = 0.5
+"""Pixels by which a box may leave its image."""
+
+
+class Item(NamedTuple):
+    """An image of the queue: its line there, and what the data has of it."""
+
+    queued: QueuedImage
+    sample: Sample
+
+
+@dataclass
+class Review:
+    """A review that is under way.
+
+    Args:
+        run: name of the run whose boxes are reviewed.
+        classes: class names.
+        items: images in the order of the queue.
+        out: the file of labels.
+        reviewer: written into every line; None writes nothing.
+        labels: name of an image -> its last line in `out`.
+    """
+
+    run: str
+    classes: tuple[str, ...]
+    items: list[Item]
+    out: Path
+    reviewer: str | None
+    labels: dict[str, ImageLabels]
+
+    @property
+    def at_random(self) -> bool:
+        """Whether the images are a random sample."""
+        return all(item.queued.score is None for item in self.items)
+
+    def summary(self) -> Summary:
+        """Numbers of the images of this queue."""
+        said = (self.labels.get(item.queued.image) for item in self.items)
+        return summarise(own for own in said if own is not None)
+
+    def save(self, item: Item, labels: Labels) -> None:
+        """Append the labels of an image.
+
+        Raises:
+            BoxlessError: they name a class that is not known, have a box outside the image, or cannot be written.
+        """
+        if unknown := labels.classes() - set(self.classes):
+            raise BoxlessError(f"'{min(unknown)}' is no class of {self.run}; it has: {', '.join(self.classes)}")
+        width, height = image_size(item.sample.path)
+        if any(box.xyxy[2] > width + TOLERANCE or box.xyxy[3] > height + TOLERANCE for box in labels.boxes):
+            raise BoxlessError(f"a box leaves its image, which has {width}x{height} pixels")
+        name = item.queued.image
+        # Points come from elsewhere: the page shows none, and keeps them.
+        points = {"points": self.labels[name].points} if name in self.labels else {}
+        said = {**labels.model_dump(), **points, "image": name, "reviewer": self.reviewer}
+        own = ImageLabels.model_validate(said)
+        append_labels(self.out, own)
+        self.labels[name] = own
+
+
+def review(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    queue: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    reviewer: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+) -> list[str]:
+    """Serve the page until it is interrupted.
+
+    Args:
+        run: the run folder.
+        data: a path that `load_dataset` takes; boxes, where it has them, are not used.
+        out: the JSON Lines that take the labels; an earlier review in it is continued.
+        queue: what `ask` wrote, or lines of it; None asks about all images.
+        split: of the data.
+        reviewer: who looks at the images.
+        host: address or name to listen on.
+        port: to listen on; 0 takes a free one.
+
+    Returns:
+        The summary, in lines.
+
+    Raises:
+        BoxlessError: the run, the data, the queue or an earlier review cannot be read, `out` cannot be written, or the
+            address is not available.
+    """
+    listener = listen(host, port)
+    with listener:
+        own = open_review(run, data, out, queue=queue, split=split, reviewer=reviewer)
+        run_until_interrupted(create_review_app(own, host), listener, host)
+    return own.summary().lines(own.at_random)
+
+
+def open_review(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    queue: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    reviewer: str | None = None,
+) -> Review:
+    """Begin or continue a review; arguments and errors are those of `review`."""
+    folder, root, out = expand_user(run), expand_user(data), expand_user(out)
+    if out.suffix.lower() != ".jsonl":
+        raise BoxlessError(f"{out}: give --out a name that ends in .jsonl, by which the labels are recognised later")
+    check_writable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    end_last_line(out)
+    labels = read_labels(out) if out.exists() else {}
+    classes = tuple(read_manifest(folder)["classes"])
+    dataset = log_warnings(load_dataset(root, split)).with_classes(classes, strict=False)
+    if queue is None:
+        images, where = queued(choose(Detector.load(folder), dataset), root), "the data"
+    else:
+        images, where = read_queue(expand_user(queue)), str(queue)
+    items = _items(images, dataset, root, where)
+    done = sum(own.done for own in labels.values())
+    if done:
+        logger.info("%s: continues a review with %d image(s) done", out, done)
+    return Review(folder.resolve().name, classes, items, out, reviewer, labels)
+
+
+def _items(images: Sequence[QueuedImage], dataset: Dataset, root: Path, where: str) -> list[Item]:
+    samples = {image_name(root, sample.path): sample for sample in dataset.samples}
+    for image in images:
+        if image.image not in samples:
+            raise BoxlessError(
+                f"{where}: {image.image} is not in {dataset.name}; give the data and --split of the queue"
+            )
+        if unknown := {box.name for box in image.boxes} - set(dataset.classes):
+            raise BoxlessError(f"{where}: '{min(unknown)}' is no class of this run; give the run of the queue")
+    return [Item(image, samples[image.image]) for image in images]
+
+
+def create_review_app(review: Review, host: str = "127.0.0.1") -> ASGIApp:
+    """The ASGI application of a review.
+
+    Args:
+        review: the review.
+        host: a host name that requests may use, beside `localhost` and any IP address.
+    """
+    app = FastAPI(title="Boxless review", docs_url=None, redoc_url=None, openapi_url=None)
+    add_page(app, "review.html", "review.js", "review_stage.js", "style.css", "review.css")
+    _add_routes(app, review)
+    add_errors(app)
+    return Guard(app, Limits(size=ANSWER_BYTES), frozenset({"localhost", host.lower()}))
+
+
+def _add_routes(app: FastAPI, review: Review) -> None:
+    # One image is decoded at a time, as many may be large.
+    turn = asyncio.Lock()
+
+    def item(number: int) -> Item:
+        if not 0 <= number < len(review.items):
+            raise HTTPException(404, f"there is no image {number}; the queue has {len(review.items)}")
+        return review.items[number]
+
+    @app.get("/queue")
+    async def queue() -> dict[str, Any]:
+        return {
+            "run": review.run,
+            "out": review.out.name,
+            "reviewer": review.reviewer,
+            "classes": [_class(label, name) for label, name in enumerate(review.classes)],
+            "images": [
+                {"name": own.queued.image, "verdict": _verdict(review.labels.get(own.queued.image))}
+                for own in review.items
+            ],
+            "summary": review.summary().lines(review.at_random),
+        }
+
+    @app.get("/images/{number}")
+    async def image(number: int) -> dict[str, Any]:
+        own = item(number)
+        async with turn:
+            return await asyncio.to_thread(_shown, own, review)
+
+    @app.post("/images/{number}")
+    async def save(number: int, request: Request) -> dict[str, Any]:
+        own = item(number)
+        if kind(request) != "application/json":
+            raise HTTPException(415, "send the labels as application/json")
+        labels = ImageLabels.model_validate_json(await request.body())
+        # A page that an earlier server sent counts places in the queue of that one.
+        if labels.image != own.queued.image:
+            raise HTTPException(409, "the server has another queue; reload the page")
+        # Not in a thread, so that steps are written in the order in which they arrive.
+        review.save(own, labels)
+        verdict = _verdict(review.labels[own.queued.image])
+        return {"verdict": verdict, "summary": review.summary().lines(review.at_random)}
+
+
+def _class(label: int, name: str) -> dict[str, str]:
+    colour = class_colour(label)
+    return {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colour), "ink": ink_on(colour)}
+
+
+def _verdict(labels: ImageLabels | None) -> str | None:
+    """What became of an image: `accepted` or `corrected`; None if it is not done."""
+    if labels is None or not labels.done:
+        return None
+    return "accepted" if is_accepted(labels) else "corrected"
+
+
+def _shown(item: Item, review: Review) -> dict[str, Any]:
+    """All that the page shows of an image."""
+    pixels = read_image(item.sample.path)
+    labels = review.labels.get(item.queued.image)
+    tags = {
+        name: True if label in item.sample.tags else None if label in item.sample.unsure else False
+        for label, name in enumerate(review.classes)
+    }
+    return {
+        "image": data_uri(pixels, IMAGE),
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
+        "reasons": item.queued.reasons,
+        "tags": tags,
+        "boxes": _clipped(item.queued.boxes, pixels.shape[1], pixels.shape[0]),
+        "labels": None if labels is None else labels.model_dump(by_alias=True, exclude={"image", "reviewer"}),
+    }
+
+
+def _clipped(boxes: Sequence[QueuedBox], width: int, height: int) -> list[dict[str, Any]]:
+    """Boxes within an image; `ask` writes none that leaves it, but other programs may."""
+    shown = []
+    for box in boxes:
+        x1, y1, x2, y2 = box.xyxy
+        if x1 < width and y1 < height:
+            shown.append({**box.model_dump(by_alias=True), "xyxy": (x1, y1, min(x2, width), min(y2, height))})
+    return shown
