@@ -4,13 +4,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from starlette.types import ASGIApp
 from torch import Tensor, nn
 
 from boxless.backbones import Backbone
@@ -65,11 +66,16 @@ def encoded(form: str = "PNG", size: tuple[int, int] = (96, 64), noise: bool = F
     return file.getvalue()
 
 
+def served(detector: Detector, limits: Limits | None = None) -> AbstractContextManager[str]:
+    """Serve a detector, see `served_app`."""
+    return served_app(create_app(detector, limits), limits)
+
+
 @contextmanager
-def served(detector: Detector, limits: Limits | None = None) -> Iterator[str]:
+def served_app(app: ASGIApp, limits: Limits | None = None) -> Iterator[str]:
     """Serve on a free port of the loopback interface; yields the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = build_server(create_app(detector, limits), limits)
+        server = build_server(app, limits)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

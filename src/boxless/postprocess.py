@@ -192,6 +192,7 @@ def average_heatmaps(outputs: Sequence[ViewArrays], views: Sequence[View]) -> tu
 def rescoring(
     outputs: Sequence[ViewArrays],
     views: Sequence[View],
+    image_scores: FloatArray,
     boxes: FloatArray,
     scores: FloatArray,
     size: tuple[int, int],
@@ -202,11 +203,11 @@ def rescoring(
     Args:
         outputs: of every view.
         views: the views.
+        image_scores: what `average_image_scores` gives.
         boxes, scores: what `average_boxes` gives.
         size: width and height of the image in pixels.
         threshold: of the CAM.
     """
-    image_scores = average_image_scores(outputs)
     labels = np.flatnonzero(image_scores >= RESCORING_MIN_SCORE)
     # In pixels of a view, as an image may have many more.
     view = View(max(view.scale for view in views))

@@ -204,7 +204,7 @@ class Predictor(ABC):
             return Scored(image_scores, heatmaps=heatmaps, objectness=objectness)
         final, scores = average_boxes(outputs, self.views, boxes, size)
         if self.rescored:
-            scores = scores * rescoring(outputs, self.views, final, scores, size, self.cam_threshold)
+            scores = scores * rescoring(outputs, self.views, image_scores, final, scores, size, self.cam_threshold)
         return Scored(image_scores, final, scores)
 
     def _detections(self, scored: Scored, size: tuple[int, int]) -> Detections:

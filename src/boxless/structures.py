@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from boxless.inputs import ImageInput
 
+SHOWN_IMAGE_SCORE, SHOWN_SHARE = 0.5, 0.5
+"""Worth showing are classes of at least this image score, and their boxes that score this share of the best."""
+
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -260,13 +263,13 @@ class Detections:
         """The boxes worth showing to a person.
 
         Multiple-instance scores of one image share one unit among all proposals, so no fixed threshold fits. Shown are
-        the classes whose image score is 0.5 or more, and of each the boxes that score at least half as much as its
-        best.
+        the classes whose image score is `SHOWN_IMAGE_SCORE` or more, and of each the boxes that score at least
+        `SHOWN_SHARE` as much as its best.
         """
         best = np.zeros(len(self.classes), np.float32)
         np.maximum.at(best, self.labels, self.scores)
-        best[self.image_scores < 0.5] = np.inf
-        return self[self.scores >= best[self.labels] / 2]
+        best[self.image_scores < SHOWN_IMAGE_SCORE] = np.inf
+        return self[self.scores >= best[self.labels] * np.float32(SHOWN_SHARE)]
 
     def plot(self, image: "ImageInput") -> NDArray[np.uint8]:
         """Draw the boxes over their image, see `boxless.visualize.draw_boxes`.

@@ -1,18 +1,14 @@
 """A small review: three images of 200 x 100 pixels, their tags, and a queue that was written by hand."""
 
 import json
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from serving import encoded
+from serving import encoded, served_app
 
 from boxless.review.app import Review, create_review_app, open_review
 from boxless.run_folder import FORMAT
-from boxless.server import build_server
 
 CLASSES = ("cat", "dog", "owl")
 CAT, DOG = [20.0, 20.0, 80.0, 80.0], [120.0, 10.0, 180.0, 90.0]
@@ -53,18 +49,9 @@ def opened_review(folder: Path, **options: Any) -> Review:
     return open_review(folder / "run", folder / "data" / "tags.csv", folder / "labels.jsonl", queue=queue, **options)
 
 
-@contextmanager
-def served(review: Review) -> Iterator[str]:
-    """Serve on a free port of the loopback interface; yields the address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = build_server(create_review_app(review))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(30)
+def served(review: Review) -> AbstractContextManager[str]:
+    """Serve on a free port of the loopback interface; gives the address."""
+    return served_app(create_review_app(review))
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

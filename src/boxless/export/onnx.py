@@ -40,7 +40,7 @@ from boxless.run_folder import (
     read_manifest,
     versions,
 )
-from boxless.structures import FloatArray
+from boxless.structures import SHOWN_IMAGE_SCORE, SHOWN_SHARE, FloatArray
 
 OPSET = 18
 """Of ONNX; ONNX Runtime reads it since 1.14, OpenVINO since 2023.1."""
@@ -83,8 +83,8 @@ def export_onnx(
             f"{folder}: of the method {detector.method}, which cannot be exported; seeded and student can: "
             "train with --method student"
         )
-    files = _images(folder, images)
     manifest = read_manifest(folder)
+    files = _images(folder, manifest, images)
     network = load_network(folder, read_config(folder), manifest)
     metadata = _metadata(detector, manifest, network)
     with progress_bars(progress):
@@ -102,14 +102,14 @@ def _check_installed() -> None:
         raise BoxlessError(f"boxless export needs {', '.join(missing)}: pip install onnx onnxscript onnxruntime")
 
 
-def _images(run: Path, images: Sequence[str | os.PathLike[str]]) -> list[Path]:
+def _images(run: Path, manifest: Mapping[str, Any], images: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """At most `MAX_SAMPLE_IMAGES` files to compare on."""
     if images:
         found = [file for path in images for file in find_images(expand_user(path))]
         if not found:
             raise BoxlessError(f"{', '.join(map(str, images))}: there is no image to compare the file and the run on")
     else:
-        named = read_manifest(run).get("sample_images", [])
+        named = manifest.get("sample_images", [])
         found = [Path(name) for name in named if isinstance(name, str) and Path(name).is_file()]
         if not found:
             raise BoxlessError(
@@ -131,7 +131,9 @@ def _metadata(detector: Detector, manifest: Mapping[str, Any], network: Network)
         "supervision": detector.supervision,
         "untrusted": dict(detector.untrusted),
         "classes": list(detector.classes),
-        "thresholds": {name: {"image_score": 0.5, "share_of_best": 0.5} for name in detector.classes},
+        "thresholds": {
+            name: {"image_score": SHOWN_IMAGE_SCORE, "share_of_best": SHOWN_SHARE} for name in detector.classes
+        },
         "views": [asdict(view) for view in detector.views],
         "input": "images: RGB, uint8, (batch, height, width, 3), resized so that the longest side is views.scale",
         "boxes": "x1, y1, x2, y2 in pixels of the input, right and bottom exclusive",

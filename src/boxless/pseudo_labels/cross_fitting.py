@@ -6,6 +6,7 @@ A network that was trained on the box of an image repeats it. One that was not i
 import logging
 import math
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 
@@ -38,12 +39,12 @@ def draw_folds(data: CachedDataset, number: int, seed: int) -> IntArray:
     """
     if (images := len(set(data.keys))) < number:
         raise BoxlessError(f"{data.dataset.name}: {images} image(s) are too few for {number} folds; take cam")
-    pairs = list(zip(data.keys, data.dataset.samples, strict=True))
+    predicted = [not needs_no_label(sample) for sample in data.dataset.samples]
     # Copies of an image share a fold, or a network would predict an image that it was trained on.
-    unique = list(dict.fromkeys(key for key, sample in pairs if not needs_no_label(sample)))
+    unique = list(dict.fromkeys(compress(data.keys, predicted)))
     order = np.random.default_rng(seed).permutation(len(unique))
     folds = dict(zip(unique, order % min(number, max(len(unique), 1)), strict=True))
-    return np.array([-1 if needs_no_label(sample) else folds[key] for key, sample in pairs])
+    return np.array([folds[key] if own else -1 for key, own in zip(data.keys, predicted, strict=True)])
 
 
 def cross_fit(
@@ -72,7 +73,7 @@ def cross_fit(
     Returns:
         The networks, and for each image the boxes of its tags without a given box.
     """
-    detectors, predictions = [], list(seeds)
+    detectors, predictions, tagged = [], list(seeds), without_given(data)
     for fold in range(int(folds.max()) + 1):
         rest, own = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(folds == fold).tolist()
         logger.info("Round %d, fold %d of %d: training on the other folds", round_, fold + 1, int(folds.max()) + 1)
@@ -84,7 +85,7 @@ def cross_fit(
         labels = with_given(labels, training)
         folder = run.folder / f"fold-{round_}-{fold + 1}"
         detector = fit_network(folder, config, training.with_boxes(labels), run, with_mosaics)
-        predicted = boxes_for_tags(detector, without_given(data), own, "Out-of-fold predictions")
+        predicted = boxes_for_tags(detector, tagged, own, "Out-of-fold predictions")
         for row, boxes in zip(own, predicted, strict=True):
             predictions[row] = boxes
         detectors.append(detector)

@@ -24,7 +24,7 @@ from boxless.report.page import render_page
 from boxless.run_folder import read_history, read_json, read_manifest
 from boxless.trust import trust_warning, untrusted_classes
 from boxless.visualize.boxes import class_colour
-from boxless.visualize.colours import Colour, ink_on
+from boxless.visualize.colours import page_colours
 from boxless.visualize.diagnosis import KINDS, LEGEND, headline
 
 logger = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ def write_report(
     check_writable(out)
     contents = {
         "title": f"{folder.resolve().name}: {manifest['method']} on {manifest['data']['name']}",
-        "classes": [{"name": name, **_colours(class_colour(i))} for i, name in enumerate(manifest["classes"])],
-        "legend": {outcome: {"text": text, **_colours(colour)} for outcome, (colour, text) in LEGEND.items()},
+        "classes": [{"name": name, **page_colours(class_colour(i))} for i, name in enumerate(manifest["classes"])],
+        "legend": {outcome: {"text": text, **page_colours(colour)} for outcome, (colour, text) in LEGEND.items()},
         "kinds": KINDS,
         "colormap": (matplotlib.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(int).tolist(),
         "manifest": manifest,
@@ -176,7 +176,3 @@ def _examined(data: Path, classes: list[str]) -> dict[str, Any] | None:
 
 def _reason(data: Path, path: Path, reason: str) -> str:
     return f"{below(data, path)}: {reason.removeprefix(f'{path}: ')}"
-
-
-def _colours(colour: Colour) -> dict[str, str]:
-    return {"colour": "#{:02x}{:02x}{:02x}".format(*colour), "ink": ink_on(colour)}

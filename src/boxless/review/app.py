@@ -23,7 +23,7 @@ from boxless.files import check_writable, expand_user
 from boxless.images import image_size, read_image
 from boxless.logs import log_warnings
 from boxless.review.queue import QueuedBox, QueuedImage, choose, queued, read_queue
-from boxless.review.summary import Summary, is_accepted, summarise
+from boxless.review.summary import is_accepted, summarise
 from boxless.run_folder import read_manifest
 from boxless.server.app import add_errors, add_page, listen, run_until_interrupted
 from boxless.server.guard import Guard, Limits
@@ -31,7 +31,7 @@ from boxless.server.service import IMAGE, data_uri
 from boxless.server.uploads import kind
 from boxless.structures import Dataset, Sample
 from boxless.visualize.boxes import class_colour
-from boxless.visualize.colours import ink_on
+from boxless.visualize.colours import page_colours
 
 logger = logging.getLogger(__name__)
 
@@ -68,15 +68,11 @@ class Review:
     reviewer: str | None
     labels: dict[str, ImageLabels]
 
-    @property
-    def at_random(self) -> bool:
-        """Whether the images are a random sample."""
-        return all(item.queued.score is None for item in self.items)
-
-    def summary(self) -> Summary:
-        """Numbers of the images of this queue."""
+    def summary(self) -> list[str]:
+        """The numbers of the images of this queue, in words."""
         said = (self.labels.get(item.queued.image) for item in self.items)
-        return summarise(own for own in said if own is not None)
+        numbers = summarise(own for own in said if own is not None)
+        return numbers.lines(at_random=all(item.queued.score is None for item in self.items))
 
     def save(self, item: Item, labels: Labels) -> None:
         """Append the labels of an image.
@@ -132,7 +128,7 @@ def review(
     with listener:
         own = open_review(run, data, out, queue=queue, split=split, reviewer=reviewer)
         run_until_interrupted(create_review_app(own, host), listener, host)
-    return own.summary().lines(own.at_random)
+    return own.summary()
 
 
 def open_review(
@@ -206,12 +202,12 @@ def _add_routes(app: FastAPI, review: Review) -> None:
             "run": review.run,
             "out": review.out.name,
             "reviewer": review.reviewer,
-            "classes": [_class(label, name) for label, name in enumerate(review.classes)],
+            "classes": [{"name": name, **page_colours(class_colour(i))} for i, name in enumerate(review.classes)],
             "images": [
                 {"name": own.queued.image, "verdict": _verdict(review.labels.get(own.queued.image))}
                 for own in review.items
             ],
-            "summary": review.summary().lines(review.at_random),
+            "summary": review.summary(),
         }
 
     @app.get("/images/{number}")
@@ -232,12 +228,7 @@ def _add_routes(app: FastAPI, review: Review) -> None:
         # Not in a thread, so that steps are written in the order in which they arrive.
         review.save(own, labels)
         verdict = _verdict(review.labels[own.queued.image])
-        return {"verdict": verdict, "summary": review.summary().lines(review.at_random)}
-
-
-def _class(label: int, name: str) -> dict[str, str]:
-    colour = class_colour(label)
-    return {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colour), "ink": ink_on(colour)}
+        return {"verdict": verdict, "summary": review.summary()}
 
 
 def _verdict(labels: ImageLabels | None) -> str | None:

@@ -20,6 +20,7 @@ from boxless.server.messages import ClassView, Detection, Inspection, MarkedDete
 from boxless.structures import Detections, FloatArray, Heatmaps
 from boxless.visualize import draw_heatmap
 from boxless.visualize.boxes import class_colour
+from boxless.visualize.colours import hex_colour
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ class Service:
             MarkedDetection(**_detection(found, *row).model_dump(), confident=row in confident) for row in rows(found)
         ]
         classes = {
-            name: ClassView(colour="#{:02x}{:02x}{:02x}".format(*class_colour(label)), heatmap=_heatmap(heat, label))
+            name: ClassView(colour=hex_colour(class_colour(label)), heatmap=_heatmap(heat, label))
             for label, name in enumerate(found.classes)
         }
         return Inspection(**self._head(found), detections=detections, image=data_uri(image, IMAGE), classes=classes)

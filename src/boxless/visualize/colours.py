@@ -14,6 +14,16 @@ OKABE_ITO: dict[str, Colour] = {
 }
 
 
+def page_colours(colour: Colour) -> dict[str, str]:
+    """A colour and the text colour on it, as the pages take them."""
+    return {"colour": hex_colour(colour), "ink": ink_on(colour)}
+
+
+def hex_colour(colour: Colour) -> str:
+    """A colour as HTML has it, such as `#e69f00`."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
 def ink_on(colour: Colour) -> str:
     """The text colour, `black` or `white`, with the higher contrast to a background colour, as WCAG 2 defines it."""
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in colour)]
