@@ -1,21 +1,23 @@
 # Needs Python 3.11.4 or newer with venv and pip, and nothing else; everything is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# Processes that run the tests, of which each computes in one thread.
+WORKERS ?= logical
 # A file of pinned releases with hashes to install instead of the newest; .ci/run sets it.
 LOCK ?=
 
-.PHONY: demo test campaign check docs wheel lock
+.PHONY: demo test campaign check docs wheel runtime lock
 
 demo: .venv/installed
 	$(BIN)/boxless demo --out runs/demo
 
 test: .venv/installed
-	$(BIN)/pytest --durations=10
+	$(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --durations=10
 
 # Kills, failing disks, damaged files and hostile requests by the thousand, which takes hours: BOXLESS_CAMPAIGN=0.05 is a
 # twentieth of it.
 campaign: .venv/installed
-	$(BIN)/pytest -m campaign tests/campaign
+	$(BIN)/pytest -m campaign tests/campaign tests/runtime
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -30,6 +32,11 @@ docs: .venv/installed
 wheel: .venv/installed
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 	sh tools/try_wheel.sh $(PYTHON) dist/boxless-*.whl
+
+# A file of `boxless export` in an empty environment without PyTorch, as in docker/Dockerfile.
+runtime: .venv/installed
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	sh tools/try_runtime.sh $(PYTHON) dist/boxless-*.whl $(BIN)
 
 # The releases that CI installs, on Linux on x86_64 with Python 3.11: those in the file stay where they still fit.
 lock: .venv/installed

@@ -17,11 +17,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from _shared import machine, spread
-from sets import SETS, column, draw, load, measured
+from asking import answer
+from sets import SETS, column, draw, load, measured, run_folder
 
 import boxless
 from boxless.files import write_json, write_text
-from boxless.structures import Dataset, Sample
+from boxless.structures import Dataset
 
 
 def main(
@@ -58,7 +59,7 @@ def scored(
     train, report = load(name, out)
     train = draw(train, images)
     for number in (number for number in numbers if number):
-        run = out / "-".join([name, method, f"boxed-{number}", str(images or "all"), *settings, str(seed)])
+        run = out / run_folder(name, method, f"boxed-{number}", images, settings, seed)
         labels, known = out / f"{run.name}.jsonl", run / "benchmark.json"
         write_text(labels, answers(train, number, seed))
         detector = boxless.train(train, run, labels=labels, method=method, options=settings, seed=seed)
@@ -75,17 +76,6 @@ def answers(dataset: Dataset, number: int, seed: int) -> str:
         own = [row for row, sample in enumerate(dataset.samples) if label in sample.tags and sample.annotations]
         rows |= set(random.permutation(own)[:number].tolist())
     return "".join(json.dumps(answer(dataset.samples[row], dataset.classes)) + "\n" for row in sorted(rows))
-
-
-def answer(sample: Sample, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The line of one image; difficult objects get no box, and leave their class incomplete."""
-    own = sample.annotations
-    assert own is not None
-    pairs = zip(own.boxes[~own.ignore].tolist(), own.labels[~own.ignore].tolist(), strict=True)
-    boxes = [{"class": classes[label], "xyxy": box, "state": "right"} for box, label in pairs]
-    difficult = {classes[label] for label in own.labels[own.ignore]}
-    complete = sorted({str(box["class"]) for box in boxes} - difficult)
-    return {"image": sample.path.as_posix(), "boxes": boxes, "complete": complete}
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def measured(
     train, report = load(name, out)
     scores = {}
     for supervision in ("tags", "boxes"):
-        run = out / "-".join([name, method, supervision, str(images or "all"), *settings, str(seed)])
+        run = out / run_folder(name, method, supervision, images, settings, seed)
         options = [*settings, f"supervision={supervision}"]
         detector = boxless.train(draw(train, images), run, method=method, options=options, seed=seed)
         known = run / "benchmark.json"
@@ -94,6 +94,11 @@ def measured(
             write_json(known, {**boxless.evaluate(detector, report), "minutes": minutes, "agreement": agreement})
         scores[supervision] = json.loads(known.read_text(encoding="utf-8"))
     return scores
+
+
+def run_folder(name: str, method: str, supervision: str, images: int | None, settings: list[str], seed: int) -> str:
+    """The name of a run's folder."""
+    return "-".join([name, method, supervision, str(images or "all"), *settings, str(seed)])
 
 
 def load(name: str, out: Path) -> tuple[Dataset, Dataset]:

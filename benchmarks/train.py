@@ -28,6 +28,7 @@ from boxless.methods.presets import preset
 from boxless.run_folder import build_network
 from boxless.structures import Dataset
 from boxless.training.engine import TrainingViews, optimizer_for
+from boxless.training.fixed_maps import compute_fixed_maps
 from boxless.views import views_of
 
 VGG16 = Path(__file__).parent.parent / "configs" / "voc2007" / "wsddn_vgg16.yaml"
@@ -53,7 +54,7 @@ def main(
         passes = {}
         for name, config in configs.items():
             most = end_to_end if name == END_TO_END else images
-            passes[name] = train_passes(Dataset(whole.name, whole.classes, samples[:most]), config)
+            passes[name] = train_passes(Dataset(whole.name, whole.classes, samples[:most]), config, Path(folder))
             next(passes[name])  # The first pass is not timed.
         milliseconds: dict[str, list[float]] = {name: [] for name in configs}
         for _ in range(repeats):
@@ -66,12 +67,14 @@ def main(
         print(f"| {name} | {configs[name].training.batch_size} | {spread(times)} | {spread(ratios, 0)} |")
 
 
-def train_passes(dataset: Dataset, config: Config) -> Iterator[float]:
-    """Train on all images of a dataset each time; yields milliseconds an image."""
+def train_passes(dataset: Dataset, config: Config, folder: Path) -> Iterator[float]:
+    """Train on all images of a dataset each time; yields milliseconds an image. Maps lie in the folder."""
     network = build_network(config, len(dataset.classes))
     features = FeatureStore(network.backbone, network.frozen, config.backbone, torch.device("cpu"))
     views = views_of(config.views)
-    items = TrainingViews(cache_dataset(dataset, features, views, config.proposals), views, averages_only=False)
+    data, part = cache_dataset(dataset, features, views, config.proposals), network.model.fixed_part
+    fixed = None if part is None else compute_fixed_maps(part, data, views, folder)
+    items = TrainingViews(data, views, averages_only=False, fixed=fixed)
     rows = [(row, row % len(views)) for row in range(len(dataset))]
     size = config.training.batch_size
     steps = [rows[first : first + size] for first in range(0, len(rows), size)]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import boxless as boxless
 from safetensors.torch import load_file
 
-from boxless.cli import main
 from boxless.methods import PRESETS
 
 SMALL = ("views.scales=[160]", "training.epochs=3", "training.batch_size=4")
@@ -38,14 +38,6 @@ def small_settings(method: str) -> tuple[str, ...]:
     return (*own, *SMALL_BACKBONE, "training.epochs=2", "pseudo_labels.rounds=1")
 
 
-def boxless(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """Run the command line in this process; returns its exit status."""
-    monkeypatch.setattr("sys.argv", ["boxless", *map(str, words)])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    return int(stopped.value.code or 0)
-
-
 def weights(run: Path) -> dict[str, torch.Tensor]:
     """All weights of a run, those that it shares with other networks too."""
     files = json.loads((run / "manifest.json").read_text())["files"]
@@ -56,6 +48,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def assert_same_bits(first: Path, second: Path) -> None:
     one, two = weights(first), weights(second)
     assert one.keys() == two.keys()
+    calibrations = [json.loads((run / "manifest.json").read_text()).get("calibration") for run in (first, second)]
+    assert calibrations[0] == calibrations[1]
     for name, tensor in one.items():
         assert torch.equal(tensor, two[name]), name
 

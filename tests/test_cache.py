@@ -81,3 +81,9 @@ def test_an_error_names_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BoxlessError, match=r"file.*cannot be written"):
         save_array(tmp_path / "file" / "x.npy", np.zeros(1))
+
+
+def test_the_root_may_be_below_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("BOXLESS_CACHE", "~/cache")
+    assert open_store("maps", {}).is_relative_to(tmp_path / "cache")

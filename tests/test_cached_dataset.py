@@ -95,7 +95,7 @@ def test_images_that_cannot_be_read_are_left_out_and_reported(
     # Each image is either kept or named with a reason, copies too.
     assert data.skipped.keys() == set(bad)
     assert "there is no such file" in data.skipped[bad[3]] or "No such file" in data.skipped[bad[3]]
-    assert "4 image(s) skipped" in caplog.text
+    assert "4 images skipped" in caplog.text
     # The rest of the dataset is unchanged.
     assert data.dataset.classes == load_dataset(demo, "train").classes
 

@@ -206,7 +206,7 @@ def test_broken_images_among_good_ones_are_counted(
     Image.fromarray(np.full((60, 80), 40000, np.uint16)).save(folder / "deep.png")
     assert boxless(monkeypatch, "predict", run, folder, "--out", tmp_path / "out", "--format", "csv") == 0
     printed = capsys.readouterr().err
-    assert "4 image(s) skipped" in printed
+    assert "4 images skipped" in printed
     overlays = {file.name for file in (tmp_path / "out" / "overlays").iterdir()}
     assert overlays == {"ein schönes Bild.jpg", "cmyk.jpg", "deep.jpg"}
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:

@@ -16,10 +16,10 @@ def without_heif(monkeypatch):
     from boxless import image_files
 
     monkeypatch.setattr(image_files, "find_heif", lambda: None)
-    for function in (image_files.suffixes, image_files._left_out):
+    for function in (image_files.suffixes, image_files.unread_formats):
         function.cache_clear()
     yield
-    for function in (image_files.suffixes, image_files._left_out):
+    for function in (image_files.suffixes, image_files.unread_formats):
         function.cache_clear()
 
 

@@ -25,7 +25,7 @@ def asked() -> list[Requirement]:
     while groups:
         for requirement in map(Requirement, project["optional-dependencies"][groups.pop()]):
             if requirement.name == project["name"]:
-                groups += requirement.extras
+                groups += sorted(requirement.extras)
             else:
                 found.append(requirement)
     return found

@@ -30,11 +30,11 @@ def run(*words: str) -> list[str]:
 
 
 def test_import_installs_no_handler_and_python_prints_warnings_only():
-    assert run() == ["1 image(s) skipped:", "  a: broken"]
+    assert run() == ["1 image skipped:", "  a: broken"]
 
 
 def test_the_command_line_prints_information_too_and_each_message_once():
-    expected = ["for your [bold]information[/]", "Warning: 1 image(s) skipped:", "  a: broken"]
+    expected = ["for your [bold]information[/]", "Warning: 1 image skipped:", "  a: broken"]
     assert run("console") == expected
 
 
@@ -61,5 +61,5 @@ def test_the_first_five_reasons_are_logged(caplog: pytest.LogCaptureFixture):
     assert not caplog.records
     log_skipped({Path(name): f"{name}: broken" for name in "abcdefg"})
     assert caplog.messages == [
-        "7 image(s) skipped:\n  a: broken\n  b: broken\n  c: broken\n  d: broken\n  e: broken\n  ... and 2 more"
+        "7 images skipped:\n  a: broken\n  b: broken\n  c: broken\n  d: broken\n  e: broken\n  ... and 2 more"
     ]

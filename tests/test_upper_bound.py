@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running import weights
+from running import SMALL_BACKBONE, weights
 
 import boxless
 from boxless.cli import main
@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.usefixtures("short_training"), pytest.mark.slow]
 
 BOXES = ["supervision=boxes", "views.scales=[160]", "training.epochs=1", "training.batch_size=4"]
 BOXES += ["proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]", "head.pca_dims=[12, 6]"]
+BOXES += SMALL_BACKBONE
 
 
 def with_annotations(dataset: Dataset, change: Callable[[Annotations], Annotations | None]) -> Dataset:

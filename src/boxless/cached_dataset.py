@@ -60,6 +60,13 @@ class CachedDataset:
         samples = tuple(replace(sample, annotations=own) for sample, own in pairs)
         return replace(self, dataset=replace(self.dataset, samples=samples))
 
+    def with_each(self, sets: Sequence[Sequence[Annotations]]) -> "CachedDataset":
+        """These images once for every set of boxes, of which there is at least one."""
+        first, *others = map(self.with_boxes, sets)
+        for other in others:
+            first = first.joined(other)
+        return first
+
     def tags_only(self) -> "CachedDataset":
         """The same images without boxes and proposals."""
         return replace(self, dataset=self.dataset.tags_only(), proposals=None, skipped={}, seconds={})

@@ -10,11 +10,16 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.text import Text
 
+from boxless.commands.cache import cache
+from boxless.commands.hub import card, push
+from boxless.commands.predict import manifest, predict
 from boxless.errors import BoxlessError
 from boxless.files import DISK_ERRORS, STDOUT, check_writable, write_json
 from boxless.logs import copies, log_skipped, log_to_console, log_warnings, logger
+from boxless.process import wait_asleep
 from boxless.progress import console
 from boxless.tables import print_diagnosis, print_examination, print_proposals, print_scores, results
+from boxless.wording import counted
 
 app = typer.Typer(
     help="Object detectors from image tags: class heatmaps, boxes and a detector, and nobody draws a box.",
@@ -31,7 +36,7 @@ Images = Annotated[list[Path], typer.Argument(help="Images, folders of images, o
 Split = Annotated[str | None, typer.Option(help="Part of the data; by default trainval, else train, or all.")]
 Classes = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
 Labels = Annotated[
-    Path | None, typer.Option(help="What a person said of images: .jsonl of boxless review, COCO, Label Studio.")
+    Path | None, typer.Option(help="What a person said of images: .jsonl of boxless review, COCO, YOLO, VOC, a table.")
 ]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=8.")
@@ -86,12 +91,15 @@ def doctor(
     split: Split = None,
     classes: Classes = None,
     labels: Labels = None,
+    missing_tags: Annotated[
+        bool, typer.Option("--missing-tags", help="Name images that look like a class they are not tagged with.")
+    ] = False,
     json_file: Json = None,
 ) -> None:
     """Check whether a detector can be trained on these tags, class by class, and what to fix."""
     from boxless.doctor import examine
 
-    report = examine(data, split, _names(classes), labels)
+    report = examine(data, split, _names(classes), labels, missing_tags)
     _write(json_file, report, partial(print_examination, data=data))
 
 
@@ -207,26 +215,9 @@ def report(
     logger.info("Results: %s", out)
 
 
-@app.command()
-def predict(
-    run: Trained,
-    images: Images,
-    out: Annotated[Path, typer.Option(help="Folder for overlays and the machine-readable file.")],
-    format: Annotated[
-        str, typer.Option(help="Of the machine-readable file: coco, voc, yolo, csv, label-studio.")
-    ] = "coco",
-    threshold: Annotated[
-        float | None, typer.Option(help="Least score of a box; by default the confident boxes of each class.")
-    ] = None,
-) -> None:
-    """Detect objects in images; write overlays and a machine-readable file."""
-    from boxless.export import FORMATS
-    from boxless.loading import load_predictor
-    from boxless.results import predict
-
-    FORMATS.find(format)
-    log_skipped(predict(load_predictor(run), images, out, format, threshold))
-    logger.info("Results: %s", out)
+app.command()(manifest)
+app.command()(predict)
+app.command()(cache)
 
 
 @app.command()
@@ -253,22 +244,39 @@ def export(
         list[Path] | None,
         typer.Option(help="To compare the file and the run on; by default images of the training set."),
     ] = None,
+    int8: Annotated[
+        Path | None, typer.Option(help="Images or a data set: 8-bit integers, calibrated and measured on them.")
+    ] = None,
+    max_loss: Annotated[float, typer.Option(min=0, max=1, help="Share of mAP that 8-bit integers may lose.")] = 0.02,
 ) -> None:
     """Write a detector as one ONNX file that predicts without torch; checked against the run on real images."""
     from boxless.export.onnx import export_onnx
 
-    measured = export_onnx(run, out, images or [])["parity"]
+    metadata = export_onnx(run, out, images or [], int8=int8, max_loss=max_loss)
+    measured, lost = metadata["parity"], metadata.get("int8")
+    if lost is not None:
+        logger.info(
+            "8-bit integers: mAP %.3f, in floating point %.3f, against the %s of %s",
+            lost["map_int8"],
+            lost["map_float"],
+            lost["against"],
+            counted(lost["measured"], "image"),
+        )
     logger.info(
-        "Exported: %s, %.1f MB. On %d image(s) its boxes differ from the run's by at most %.2g px, its scores by %.2g, "
+        "Exported: %s, %.1f MB. On %s its boxes differ from the run's by at most %.2g px, its scores by %.2g, "
         "its heatmaps and objectness by %.2g of their largest values. Next: boxless predict %s IMAGES --out DIR",
         out,
         out.stat().st_size / 1e6,
-        measured["images"],
+        counted(measured["images"], "image"),
         measured["boxes_px"],
         measured["scores"],
         max(measured["heatmaps"], measured["objectness"]),
         out,
     )
+
+
+app.command()(card)
+app.command()(push)
 
 
 @app.command()
@@ -289,7 +297,7 @@ def ask(
     chosen = ask(run, data, out, number, split=split, labels=labels, random=random)
     queue = out / QUEUE
     words = f"{run} {data} --queue {queue}" + (f" --split {split}" if split else "")
-    logger.info("Chose %d image(s): %s. Next: boxless review %s --out labels.jsonl", chosen, queue, words)
+    logger.info("Chose %s: %s. Next: boxless review %s --out labels.jsonl", counted(chosen, "image"), queue, words)
 
 
 @app.command()
@@ -342,6 +350,7 @@ def _write(json_file: Path | None, result: dict[str, Any], show: Callable[[dict[
 
 def main() -> None:
     """Run the command line; an error that a user can fix is one line on standard error, not a traceback."""
+    wait_asleep()
     log_to_console()
     try:
         app()

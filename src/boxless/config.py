@@ -125,18 +125,19 @@ class PseudoLabelConfig(Section):
     """How tags become the boxes that box-supervised heads are trained on; see `pseudo_labels.recipe`.
 
     Args:
-        seed: a name in `pseudo_labels.SEEDS`: where the first box of each tag comes from.
+        seeds: names in `pseudo_labels.SEEDS`: where the first boxes of each tag come from. The first one is trained on,
+            and the others too if it and out-of-fold predictions rarely agree (`pseudo_labels/consensus.py`).
         folds: parts of the training images; each gets out-of-fold predictions from a head trained on the others
             (multi-fold multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017).
-        rounds: of cross-fitting: heads of the first round are trained on the seed's boxes, in two thirds of
-            `training.steps`, those of the next on the consensus of the seed's boxes and out-of-fold predictions.
+        rounds: of cross-fitting: heads of the first round are trained on the first seed's boxes, in two thirds of
+            `training.steps`, those of the next on the consensus of these and out-of-fold predictions.
         consensus_iou: least chance-corrected IoU at which two boxes of a tag agree, so that their mean becomes a pseudo
-            label; of every class the quarter with the highest is kept in any case (`pseudo_labels/consensus.py`).
+            label.
         mosaics: most mosaics of crops with one kept label each (`pseudo_labels/mosaic.py`); ground truth with
             `supervision=boxes` gets them too.
     """
 
-    seed: str = "cam"
+    seeds: tuple[str, ...] = Field(("cam", "mixed_cam", "local_cam"), min_length=1)
     folds: int = Field(2, ge=2)
     rounds: int = Field(2, ge=1)
     consensus_iou: float = Field(0.5, gt=0, lt=1)

@@ -9,16 +9,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from boxless.calibration import manifest_calibration
 from boxless.config import Config, ProposalConfig
 from boxless.devices import default_device, full_width, one_thread_per_image, views_at_once
 from boxless.features import FeatureStore, Item, collate
 from boxless.files import expand_user
+from boxless.hub import fetch, on_hub
 from boxless.methods import BoxSupervised, FastRCNN, HeatmapModel, ViewOutput
 from boxless.methods.cam import DEFAULT_THRESHOLD
 from boxless.metrics.boxes import iou
 from boxless.postprocess import ViewArrays, average_boxes, average_heatmaps, box_vote, cam_boxes
 from boxless.predictor import Predictor
-from boxless.run_folder import Network, load_network, read_config, read_manifest
+from boxless.run_folder import MANIFEST, Network, load_network, read_config, read_manifest
 from boxless.structures import Detections, FloatArray, Heatmaps
 from boxless.trust import untrusted_classes
 from boxless.views import View, views_of
@@ -66,21 +68,24 @@ class Detector(Predictor):
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], device: str | torch.device | None = None) -> "Detector":
-        """Load a run folder; nothing is downloaded.
+        """Load a run folder; nothing is downloaded, unless it is on the Hugging Face Hub.
 
         Args:
-            run: the folder.
+            run: the folder, or `hf://OWNER/NAME` for a run that `boxless push` has uploaded, see `hub`.
             device: where to run, such as `cuda:1`; by default what accelerate finds.
 
         Raises:
-            BoxlessError: it is not a run folder, an unfinished one, or of another version.
+            BoxlessError: it is not a run folder, an unfinished one, of another version, or cannot be downloaded.
         """
-        folder = expand_user(run)
+        model = on_hub(run)
+        folder = expand_user(run) if model is None else fetch(model)
         manifest, config = read_manifest(folder), read_config(folder)
         network = load_network(folder, config, manifest)
         where = default_device() if device is None else torch.device(device)
-        detector = cls(network, config, manifest["classes"], where, folder.resolve().name)
+        name = folder.resolve().name if model is None else model.repo.rpartition("/")[2]
+        detector = cls(network, config, manifest["classes"], where, name)
         detector.supervision, detector.untrusted = manifest["supervision"], untrusted_classes(manifest)
+        detector.calibration = manifest_calibration(folder / MANIFEST, manifest)
         return detector
 
     def with_views(self, views: Sequence[View]) -> "Detector":
@@ -111,6 +116,16 @@ class Detector(Predictor):
             scored = self._scored(outputs, boxes, size)
             results.append((self._detections(scored, size), self._heatmaps(scored, size)))
         return results
+
+    def class_scores(self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]) -> FloatArray:
+        """The best score of a box of each class, before calibration: (classes,) float32.
+
+        Args:
+            maps, boxes, size: as for `postprocess`; of a method that scores boxes.
+        """
+        scored = self._scored(self._outputs(maps, boxes, size), boxes, size)
+        assert scored.scores is not None
+        return np.asarray(scored.scores.max(axis=0, initial=0), np.float32)
 
     def boxes_for_labels(
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int], labels: Sequence[int]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from boxless.backbones import BACKBONES, Backbone, Hypercolumns, fingerprint, folded, normalised
 from boxless.cache import entry, find_arrays, load_array, open_store, save_array
+from boxless.cache_use import record_use
 from boxless.config import BackboneConfig
 from boxless.devices import images_at_once, one_thread_per_image, views_at_once
 from boxless.errors import ImageError
@@ -55,7 +56,7 @@ class Batch:
 
     Args:
         maps: (B, C, H, W) float16 as they are stored, or float32: the frozen part's output (or normalised pixels where
-            nothing is frozen), zero beyond each view's own extent.
+            nothing is frozen), zero beyond each view's own extent; in training what `Model.fixed_part` makes of it.
         sizes: (B, 2) int64, height and width of each view in pixels.
         extents: (B, 2) int64, height and width of each view's own map in cells; some networks have no cell for the last
             pixels.
@@ -216,6 +217,7 @@ class FeatureStore:
         if not self.cached:
             return _unreadable(images)
         entries = {path: [(self._entry(key, view), view) for view in views] for key, path in images.items()}
+        record_use({file.parents[1] for pairs in entries.values() for file, _ in pairs}, images)
         whole = find_arrays([file for pairs in entries.values() for file, _ in pairs])
         missing = {path: [pair for pair in pairs if pair[0] not in whole] for path, pairs in entries.items()}
         todo = [path for path, pairs in missing.items() if pairs]

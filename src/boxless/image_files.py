@@ -11,6 +11,8 @@ from typing import NamedTuple
 READ = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 """Suffixes of image files that are read with Pillow alone."""
 HEIF, AVIF = frozenset({".heic", ".heif", ".hif"}), frozenset({".avif"})
+VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+"""Suffixes of files that are taken for videos, see `boxless.video`."""
 _RAW = "3fr arw cr2 cr3 crw dcr dng erf kdc mos mrw nef nrw orf pef raf raw rw2 sr2 srf srw x3f"
 _OTHER = "dcm dds emf eps exr fits hdr ico j2c j2k jp2 jpf jpx jxl jxr nii pbm pcx pgm pnm ppm psd sgi svg tga wmf xcf"
 _UNREAD = {f".{suffix}": "a raw file of a camera" for suffix in _RAW.split()} | {
@@ -45,7 +47,7 @@ def scan_images(path: Path) -> Found:
         return Found([path], {})
     images: list[Path] = []
     unread: dict[Path, str] = {}
-    for file, error in _walk(path, suffixes() | _left_out().keys(), frozenset()):
+    for file, error in _walk(path, suffixes() | unread_formats().keys(), frozenset()):
         reason = error or _why_unread(file)
         if reason:
             unread[file] = reason
@@ -93,7 +95,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _why_unread(file: Path) -> str | None:
     if not file.is_file():
         return "a link to nothing" if file.is_symlink() else "not a regular file"
-    return _left_out().get(file.suffix.lower())
+    return unread_formats().get(file.suffix.lower())
 
 
 @cache
@@ -103,8 +105,8 @@ def suffixes() -> frozenset[str]:
 
 
 @cache
-def _left_out() -> dict[str, str]:
-    """Suffix -> reason, of the image files that are not read here."""
+def unread_formats() -> dict[str, str]:
+    """Suffix, in lower case -> reason and fix, of the image files that are not read here."""
     reasons = {suffix: f"{what}, which is not read; convert it to JPEG or PNG" for suffix, what in _UNREAD.items()}
     if not find_heif():
         reasons |= dict.fromkeys(HEIF, "the format HEIC; pip install pillow-heif, or convert it to JPEG")

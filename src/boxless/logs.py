@@ -13,6 +13,7 @@ from boxless.errors import BoxlessError
 from boxless.process import is_main_process
 from boxless.progress import console
 from boxless.structures import Dataset
+from boxless.wording import counted
 
 logger = logging.getLogger("boxless")
 
@@ -70,4 +71,4 @@ def log_skipped(skipped: dict[Path, str]) -> None:
         reasons = list(skipped.values())[:LISTED]
         if len(skipped) > LISTED:
             reasons.append(f"... and {len(skipped) - LISTED} more")
-        logger.warning("%d image(s) skipped:\n  %s", len(skipped), "\n  ".join(reasons))
+        logger.warning("%s skipped:\n  %s", counted(len(skipped), "image"), "\n  ".join(reasons))

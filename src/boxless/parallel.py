@@ -36,9 +36,7 @@ def map_threads(
         description: of the progress bar.
         threads: size of the pool; None is one thread per core.
     """
-    results = _in_order(work, items, threads or os.cpu_count() or 1)
-    # OpenCV's own threads would only compete with the pool.
-    with _opencv_threads.changed_to(1), contextlib.closing(results):
+    with contextlib.closing(in_order(work, items, threads or os.cpu_count() or 1)) as results:
         yield from track(results, description, len(items))
 
 
@@ -72,9 +70,11 @@ def map_images(
                 yield path, result
 
 
-def _in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R, None, None]:
+def in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R, None, None]:
+    """As `map_threads`, without a progress bar, for items that are taken from an iterator as they are needed."""
     started: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    # OpenCV's own threads would only compete with the pool.
+    with _opencv_threads.changed_to(1), ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 if len(started) == 2 * threads:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from boxless.training.engine import OnEpochEnd
 from boxless.training.fit import Run, begin, create_run, fit
 from boxless.training.tracking import check_trackers
 from boxless.views import views_of
+from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +64,8 @@ def train(
     Args:
         data: a dataset, or a path that `load_dataset` takes.
         out: the run folder.
-        labels: what a person said of images: tags, unknown tags and boxes, which override those of the data
-            (`datasets.labels.with_labels`); the file of `boxless review`, a COCO JSON or one of Label Studio.
+        labels: what a person said of images: tags, unknown tags, boxes, counts and points, which override those of the
+            data (`datasets.labels.with_labels`): the file of `boxless review`, COCO, Label Studio, YOLO, VOC, a table.
         method: a name in `methods.PRESETS`; by default that of `config`, else `seeded`.
         split: of the data at `data`.
         classes: train for these only.
@@ -97,7 +99,7 @@ def train(
 def _train(run: Run, dataset: Dataset, monitored: Dataset | None) -> Detector:
     data = _cache(dataset, run)
     begin(run, data)
-    if any(sample.given is not None for sample in data.dataset.samples):
+    if run.manifest["supervision"] not in ("tags", "boxes"):
         logger.info("Trained on: %s", run.manifest["supervision"])
     if run.finished:
         logger.info("%s: already trained; to train anew delete it or choose another --out", run.folder)
@@ -153,7 +155,8 @@ def _resolve(
     # Parts that are looked up by name later are looked up once before any work starts.
     resolved.head.check()
     GENERATORS.find(resolved.proposals.generator)
-    SEEDS.find(resolved.pseudo_labels.seed)
+    for name in resolved.pseudo_labels.seeds:
+        SEEDS.find(name)
     return resolved
 
 
@@ -179,6 +182,7 @@ def _training_set(
     if config.supervision == "boxes":
         _check_boxes(dataset)
         logger.warning("Training on ground-truth boxes (supervision=boxes): a fully supervised upper bound")
+        dataset = replace(dataset, samples=tuple(replace(one, counts={}, points=()) for one in dataset.samples))
     else:
         dataset = _usable(dataset, config)
     _check_tags(dataset)
@@ -186,11 +190,17 @@ def _training_set(
 
 
 def _usable(dataset: Dataset, config: Config) -> Dataset:
-    """Tags, and given boxes where the method is trained on boxes."""
-    boxed = sum(sample.given is not None for sample in dataset.samples)
-    if not boxed or config.head.box_supervised:
+    """Tags, and what was said of objects where the method is trained on boxes."""
+    if config.head.box_supervised:
         return dataset.without_annotations()
-    logger.warning("Given boxes of %d image(s) are not used: %s is trained on tags alone", boxed, config.method)
+    said = {
+        "Given boxes": sum(sample.given is not None for sample in dataset.samples),
+        "Counts or points": sum(bool(sample.counts or sample.points) for sample in dataset.samples),
+    }
+    for what, images in said.items():
+        if images:
+            whose = counted(images, "image")
+            logger.warning("%s of %s are not used: %s is trained on tags alone", what, whose, config.method)
     return dataset.tags_only()
 
 

@@ -1,7 +1,7 @@
 """Images -> Detections and Heatmaps, by whatever gives the outputs of a network: a run folder or an exported file."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from types import MappingProxyType
@@ -10,10 +10,12 @@ from typing import Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from boxless.calibration import Calibration
+from boxless.errors import ImageError
 from boxless.heatmap_boxes import proposal_heatmap
 from boxless.images import read_image
 from boxless.inputs import ImageInput, to_rgb
-from boxless.parallel import map_images, map_threads
+from boxless.parallel import in_order, map_images, map_threads
 from boxless.postprocess import (
     Scored,
     Selection,
@@ -63,6 +65,8 @@ class Predictor(ABC):
     """Of the regions that are scored; None for methods that score map cells."""
     rescored: bool
     """Whether scores are rescored by the IoU of the best box of a class and its CAM box."""
+    calibration: Calibration | None = None
+    """What makes of the scores of boxes how often the class is in the image; None leaves them."""
 
     @property
     @abstractmethod
@@ -153,6 +157,27 @@ class Predictor(ABC):
         for path, (pixels, found) in self._map_files(work, files, "Predict", skipped):
             yield path, pixels, found
 
+    def predict_each(
+        self, items: Iterable[T], read: Callable[[T], NDArray[np.uint8]], threads: int | None
+    ) -> Generator[Detections | ImageError, None, None]:
+        """Yield all boxes of every image, or why it cannot be read, in order and in parallel.
+
+        Args:
+            items: what `read` takes, a few more than are worked on at a time.
+            read: gives the pixels (h, w, 3) uint8 of an item, or raises `ImageError`.
+            threads: how many images are worked on at once; None is one a core, or as many as keep a GPU busy.
+        """
+
+        def work(item: T) -> Detections | ImageError:
+            try:
+                pixels = read(item)
+            except ImageError as error:
+                return error
+            return self._detections(self._score_pixels(pixels), _size(pixels))
+
+        with self._in_parallel() as most, closing(in_order(work, items, threads or most)) as results:
+            yield from results
+
     def heatmap_files(
         self, files: Sequence[Path], skipped: dict[Path, str]
     ) -> Iterator[tuple[Path, NDArray[np.uint8], Detections, Heatmaps]]:
@@ -217,7 +242,8 @@ class Predictor(ABC):
             labels = labels[image_scores[labels] >= limits.min_score][: limits.max_boxes]
             boxes = cam_boxes(scored.heatmaps, scored.objectness, size, labels, self.cam_threshold, self.views)
             found = boxes, image_scores[labels].astype(np.float32), labels.astype(np.int64)
-        return Detections(*found, self.classes, size, image_scores.astype(np.float32))
+        detections = Detections(*found, self.classes, size, image_scores.astype(np.float32))
+        return detections if self.calibration is None else self.calibration.apply(detections)
 
     def _heatmaps(self, scored: Scored, size: tuple[int, int]) -> Heatmaps:
         maps = scored.heatmaps

@@ -19,6 +19,20 @@ def is_main_process() -> bool:
     return not is_launched() or os.environ.get("RANK", "0") == "0"
 
 
+def wait_asleep() -> None:
+    """Let threads of OpenMP sleep while they wait for each other; call it before torch is imported.
+
+    By default they spin, and beside other busy processes take the time that the thread they wait for would need.
+    `OMP_WAIT_POLICY` of the environment is kept.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class ProcessSetting(Generic[T]):
     """A setting that several threads may change at the same time; the last block that is left restores it.
 

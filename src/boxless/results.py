@@ -20,6 +20,7 @@ from boxless.predictor import Predictor
 from boxless.structures import Detections
 from boxless.trust import trust_warning
 from boxless.visualize import contact_sheet, draw_boxes, draw_heatmap, heatmap_panel
+from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def _expand(path: Path) -> list[Path]:
 
 def _check_any(files: Sequence[Path], skipped: dict[Path, str]) -> None:
     if all(file in skipped for file in files):
-        raise BoxlessError(f"none of the {len(files):,} images can be read; the first: {skipped[files[0]]}")
+        raise BoxlessError(f"none of the {counted(len(files), 'image')} can be read; the first: {skipped[files[0]]}")
 
 
 def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

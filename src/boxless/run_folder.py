@@ -55,11 +55,13 @@ class Shared:
     """What the networks of one run have in common: computed once, stored once and loaded by each.
 
     Args:
+        folder: the run folder that has it.
         backbone: the backbone.
         frozen: its frozen stages.
         files: parts of a network, by their name within it (`frozen`, `model.cam`, `model.pca`) -> safetensors file.
     """
 
+    folder: Path
     backbone: Backbone
     frozen: nn.Sequential
     files: Mapping[str, Path]
@@ -124,7 +126,7 @@ def load_network(run: Path, config: Config, manifest: Mapping[str, Any]) -> Netw
     bare = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": "none"})})
     network = build_network(bare, len(manifest["classes"]))
     state: dict[str, torch.Tensor] = {}
-    for part, file in _weight_files(run, manifest).items():
+    for part, file in weight_files(run, manifest).items():
         if not file.is_file():
             raise BoxlessError(
                 f"{file}: missing; a run folder is moved as a whole, with the folder it lies in if it is part of "
@@ -141,7 +143,7 @@ def load_network(run: Path, config: Config, manifest: Mapping[str, Any]) -> Netw
     return network
 
 
-def _weight_files(run: Path, manifest: Mapping[str, Any]) -> dict[str, Path]:
+def weight_files(run: Path, manifest: Mapping[str, Any]) -> dict[str, Path]:
     """The files of weights, by the part of the network that they hold.
 
     Raises:
@@ -364,6 +366,8 @@ def dataset_digest(dataset: Dataset, keys: Sequence[str]) -> str:
         if sample.given is not None:
             state.update(_described(sample.given.right) + b"/" + _described(sample.given.wrong))
             state.update(json.dumps(sorted(sample.given.complete)).encode())
+        if sample.counts or sample.points:
+            state.update(json.dumps([sorted(sample.counts.items()), sample.points]).encode())
     return state.hexdigest()
 
 

@@ -7,9 +7,10 @@
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from boxless.errors import BoxlessError, in_one_line
 from boxless.files import expand_user
 from boxless.postprocess import ViewArrays
 from boxless.predictor import Predictor
-from boxless.process import ProcessSetting
+from boxless.process import ProcessSetting, cores
 from boxless.proposals.generate import GENERATORS
 from boxless.runtime_file import Description, read_file
 from boxless.structures import FloatArray
@@ -32,11 +33,15 @@ except ImportError:
 OUTPUTS = ("image_scores", "heatmaps", "objectness", "scores", "boxes")
 """What the network in a file gives, in this order; `methods.ViewOutput` describes them, each with a batch in front."""
 
+Network = Callable[[Mapping[str, NDArray[Any]]], Sequence[FloatArray]]
+"""Takes the inputs of the network in a file by name, and gives `OUTPUTS`; called from several threads at once."""
+
 
 class Runtime(Predictor):
     """A detector in one file.
 
-    It has the methods of `boxless.Detector` and gives the same detections.
+    It has the methods of `boxless.Detector` and gives the same detections. ONNX Runtime computes the network; in a
+    subclass that overrides `load` another engine does (`benchmarks/openvino_runtime.py`).
 
     Args:
         file: written by `boxless export`.
@@ -64,22 +69,17 @@ class Runtime(Predictor):
 
     def _open(self, content: bytes, description: Description, source: str) -> None:
         self._content, self._source = content, source
-        self._threads, self._sessions = _cores(), dict[int, onnxruntime.InferenceSession]()
+        self._threads, self._networks = cores(), dict[int, Network]()
         self._threads_of_each = ProcessSetting(lambda: self._threads, lambda number: setattr(self, "_threads", number))
         self.description = description
         self.name, self.method, self.supervision = description.name, description.method, description.supervision
         self.untrusted = description.untrusted
         self.classes, self.views = description.classes, description.views
         self.selection, self.rescored = description.selection, description.rescored
+        self.calibration = description.calibration
         self.proposals = description.proposals
         self._check_generator()
-        session = self._session()
-        inputs = {given.name: given.type for given in session.get_inputs()}
-        expected = {"images": "tensor(uint8)"}
-        if description.proposals is not None:
-            expected["proposals"] = "tensor(float)"
-        if inputs != expected or tuple(given.name for given in session.get_outputs()) != OUTPUTS:
-            raise BoxlessError(f"{source}: its inputs and outputs are not those of a detector; export it again")
+        self._network()
 
     def _check_generator(self) -> None:
         generator = None if self.proposals is None else self.proposals.generator
@@ -98,14 +98,28 @@ class Runtime(Predictor):
         """See `Predictor`."""
         return self.description.cam_threshold
 
-    def _session(self) -> onnxruntime.InferenceSession:
+    def _network(self) -> Network:
         """The network on as many threads as an image gets; it is loaded once for each number."""
         threads = self._threads
-        if threads not in self._sessions:
-            self._sessions[threads] = self._load(threads)
-        return self._sessions[threads]
+        if threads not in self._networks:
+            try:
+                self._networks[threads] = self.load(self._content, threads)
+            except BoxlessError:
+                raise
+            except Exception as error:  # ONNX Runtime's errors share no class of their own.
+                raise self._broken(error) from None
+        return self._networks[threads]
 
-    def _load(self, threads: int) -> onnxruntime.InferenceSession:
+    def load(self, content: bytes, threads: int) -> Network:
+        """The network in a file, ready to be called.
+
+        Args:
+            content: the whole file.
+            threads: on how many an image is computed.
+
+        Raises:
+            BoxlessError: its inputs and outputs are not those of a detector; other errors mean that it cannot be run.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -114,16 +128,21 @@ class Runtime(Predictor):
         # Threads that wait would otherwise keep their cores busy; arenas keep the memory of the largest image.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_cpu_mem_arena = False
-        try:
-            return onnxruntime.InferenceSession(self._content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's errors share no class of their own.
-            raise BoxlessError(f"{self._source}: cannot be run ({in_one_line(error)}); export it again") from None
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        inputs = {given.name: given.type for given in session.get_inputs()}
+        expected = {"images": "tensor(uint8)"} | ({} if self.proposals is None else {"proposals": "tensor(float)"})
+        if inputs != expected or tuple(given.name for given in session.get_outputs()) != OUTPUTS:
+            raise BoxlessError(f"{self._source}: its inputs and outputs are not those of a detector; export it again")
+        return lambda given: session.run(OUTPUTS, given)
+
+    def _broken(self, error: Exception) -> BoxlessError:
+        return BoxlessError(f"{self._source}: cannot be run ({in_one_line(error)}); export it again")
 
     @contextmanager
     def _in_parallel(self) -> Iterator[int]:
         # As with torch, an image on each core takes less time than one after the other on all.
         with self._threads_of_each.changed_to(1) as threads:
-            self._session()
+            self._network()
             yield threads
 
     def outputs(self, pixels: NDArray[np.uint8], boxes: FloatArray | None) -> list[ViewArrays]:
@@ -135,21 +154,17 @@ class Runtime(Predictor):
         return [self._run(pixels, view, boxes) for view in self.views]
 
     def _run(self, pixels: NDArray[np.uint8], view: View, boxes: FloatArray | None) -> ViewArrays:
-        given: dict[str, NDArray[np.uint8] | FloatArray] = {"images": view.resize(pixels)[None]}
+        given: dict[str, NDArray[Any]] = {"images": view.resize(pixels)[None]}
         if boxes is not None:
             given["proposals"] = view.boxes(boxes, pixels.shape[1], pixels.shape[0])[None]
+        network = self._network()
         try:
-            parts = [part[0] for part in self._session().run(OUTPUTS, given)]
+            parts = [part[0] for part in network(given)]
         except Exception as error:  # As above.
-            raise BoxlessError(f"{self._source}: cannot be run ({in_one_line(error)}); export it again") from None
+            raise self._broken(error) from None
         image_scores, heatmaps, objectness, scores, found = parts
         classes = len(self.classes)
         shapes = (classes,), (classes, *objectness.shape[-2:]), (len(found), classes), (len(found), 4)
         if tuple(part.shape for part in (image_scores, heatmaps, scores, found)) != shapes or objectness.ndim != 2:
             raise BoxlessError(f"{self._source}: its network does not give what its metadata says; export it again")
         return ViewArrays(image_scores, scores, heatmaps, objectness, found)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boxless.calibration import Calibration, read_calibration
 from boxless.errors import BoxlessError
 from boxless.views import View
 
@@ -66,6 +67,7 @@ class Description:
         views: whose mean is taken; each gives an image to the network.
         selection: from scores to boxes.
         rescored: whether scores are rescored by CAM boxes.
+        calibration: of the scores of boxes; None leaves them.
         cam_threshold: fraction of a heatmap's maximum.
         proposals: how the regions are made that the network scores; None where it needs none.
         content: all of it.
@@ -79,6 +81,7 @@ class Description:
     views: tuple[View, ...]
     selection: Selection
     rescored: bool
+    calibration: Calibration | None
     cam_threshold: float
     proposals: Proposals | None
     content: Mapping[str, Any]
@@ -156,6 +159,7 @@ def _description(content: Any, name: str) -> Description:
             _whole(selection["max_boxes"], 10_000),
         ),
         rescored=_flag(content["rescored"]),
+        calibration=read_calibration(content.get("calibration"), classes),
         cam_threshold=_number(content["cam_threshold"]),
         proposals=None
         if proposals is None

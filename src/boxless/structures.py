@@ -5,8 +5,8 @@ applied), origin top left, right and bottom exclusive. `datasets` and `export` c
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,6 +74,21 @@ class GivenBoxes:
         return frozenset(self.right.labels.tolist())
 
 
+class Count(NamedTuple):
+    """How many objects of a class are in an image: `number`, or with `or_more` at least so many."""
+
+    number: int
+    or_more: bool = False
+
+
+class Point(NamedTuple):
+    """A point on an object: index of its class, and x and y in pixels of the image."""
+
+    label: int
+    x: float
+    y: float
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image with its tags and, where they are known, its boxes.
@@ -86,6 +101,8 @@ class Sample:
             in VOC's classification task: neither positive nor negative.
         annotations: boxes, or None where they are unknown or withheld from training.
         given: what a person said of boxes for training (`datasets.labels`); None where nobody did.
+        counts: index of a class that is in the image -> how many of its objects, where a person counted them.
+        points: on objects, where a person gave them; a point of each object at most.
     """
 
     id: str
@@ -94,6 +111,17 @@ class Sample:
     unsure: frozenset[int] = frozenset()
     annotations: Annotations | None = None
     given: GivenBoxes | None = None
+    counts: Mapping[int, Count] = field(default_factory=dict)
+    points: tuple[Point, ...] = ()
+
+    @property
+    def complete(self) -> frozenset[int]:
+        """The classes of which every object has a right box: a person said so, or gave as many as were counted."""
+        if self.given is None:
+            return frozenset()
+        boxes = Counter(self.given.right.labels.tolist())
+        counted = (label for label, own in self.counts.items() if not own.or_more and boxes[label] == own.number)
+        return self.given.complete.union(counted)
 
 
 @dataclass(frozen=True)
@@ -128,8 +156,9 @@ class Dataset:
         return replace(self, samples=tuple(replace(sample, annotations=None) for sample in self.samples))
 
     def tags_only(self) -> "Dataset":
-        """The same images and tags without any box."""
-        return replace(self, samples=tuple(replace(sample, annotations=None, given=None) for sample in self.samples))
+        """The same images and tags without any box, count and point."""
+        bare = (Sample(sample.id, sample.path, sample.tags, sample.unsure) for sample in self.samples)
+        return replace(self, samples=tuple(bare))
 
     def image_labels(self) -> FloatArray:
         """The tags as vectors: (images, classes) float32; 1 present, 0 absent, NaN unknown."""
@@ -177,6 +206,8 @@ def _reindexed(sample: Sample, index: dict[int, int]) -> Sample:
         unsure=classes(sample.unsure),
         annotations=None if sample.annotations is None else boxes(sample.annotations),
         given=None if given is None else GivenBoxes(boxes(given.right), boxes(given.wrong), classes(given.complete)),
+        counts={index[label]: own for label, own in sample.counts.items() if label in index},
+        points=tuple(point._replace(label=index[point.label]) for point in sample.points if point.label in index),
     )
 
 
@@ -209,11 +240,13 @@ class Detections:
 
     Args:
         boxes: (N, 4) float32, xyxy pixels, right and bottom exclusive.
-        scores: (N,) float32, higher is more certain; comparable within a class.
+        scores: (N,) float32, higher is more certain; comparable within a class, and where they are calibrated between
+            classes too.
         labels: (N,) int64, indices into `classes`.
         classes: the detector's class names.
         size: width and height of the image in pixels.
         image_scores: (classes,) float32, the score of each class for the image as a whole.
+        raw_scores: (N,) float32, the scores before calibration (`boxless.calibration`); None where there was none.
 
     Raises:
         BoxlessError: the arrays differ in length.
@@ -225,9 +258,11 @@ class Detections:
     classes: tuple[str, ...]
     size: tuple[int, int]
     image_scores: FloatArray
+    raw_scores: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        _check_shapes("Detections", self.boxes, scores=self.scores, labels=self.labels)
+        raw = {} if self.raw_scores is None else {"raw_scores": self.raw_scores}
+        _check_shapes("Detections", self.boxes, scores=self.scores, labels=self.labels, **raw)
         if np.shape(self.image_scores) != (len(self.classes),):
             raise BoxlessError(
                 f"Detections: image_scores has shape {np.shape(self.image_scores)}; {len(self.classes)} classes need "
@@ -243,7 +278,8 @@ class Detections:
 
     def __getitem__(self, index: int | slice | Sequence[int] | IntArray | BoolArray) -> "Detections":
         rows = [index] if isinstance(index, int | np.integer) else index
-        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+        raw = None if self.raw_scores is None else self.raw_scores[rows]
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], raw_scores=raw)
 
     def __iter__(self) -> Iterator[Detection]:
         for box, score, label in zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True):
@@ -262,14 +298,17 @@ class Detections:
     def confident(self) -> "Detections":
         """The boxes worth showing to a person.
 
-        Multiple-instance scores of one image share one unit among all proposals, so no fixed threshold fits. Shown are
-        the classes whose image score is `SHOWN_IMAGE_SCORE` or more, and of each the boxes that score at least
-        `SHOWN_SHARE` as much as its best.
+        Shown are the classes that are likelier in the image than not, and of each the boxes that score, before
+        calibration, at least `SHOWN_SHARE` as much as its best: most of the others are parts of an object or groups.
+        A class is likelier than not if its best calibrated score, or without calibration its image score, is
+        `SHOWN_IMAGE_SCORE` or more.
         """
-        best = np.zeros(len(self.classes), np.float32)
-        np.maximum.at(best, self.labels, self.scores)
-        best[self.image_scores < SHOWN_IMAGE_SCORE] = np.inf
-        return self[self.scores >= best[self.labels] * np.float32(SHOWN_SHARE)]
+        raw = self.scores if self.raw_scores is None else self.raw_scores
+        best, certain = np.zeros((2, len(self.classes)), np.float32)
+        np.maximum.at(best, self.labels, raw)
+        np.maximum.at(certain, self.labels, self.scores)
+        best[(self.image_scores if self.raw_scores is None else certain) < SHOWN_IMAGE_SCORE] = np.inf
+        return self[raw >= best[self.labels] * np.float32(SHOWN_SHARE)]
 
     def plot(self, image: "ImageInput") -> NDArray[np.uint8]:
         """Draw the boxes over their image, see `boxless.visualize.draw_boxes`.

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from boxless.wording import counted
+
 # Results go to standard output, so that they can be piped; progress and messages go to standard error.
 results = Console()
 
@@ -26,7 +28,7 @@ def print_scores(scores: dict[str, Any]) -> None:
     """What `evaluate` gives, class by class, and how each number is measured."""
     from boxless.metrics.summary import CONVENTIONS, supervision_note
 
-    title = f"{scores['data']}: {scores['images']} images{supervision_note(scores)}"
+    title = f"{scores['data']}: {counted(scores['images'], 'image')}{supervision_note(scores)}"
     # Text, as names of classes and data may look like markup.
     table = Table("class", "images", "objects", title=Text(title), padding=0)
     for key in CONVENTIONS:
@@ -69,11 +71,10 @@ def print_examination(report: dict[str, Any], data: Path) -> None:
     """What `boxless.doctor.examine` gives: a verdict for each class, and the problems found."""
     from boxless.doctor.finding import name_files
 
-    title = f"{report['data']} ({', '.join(report['splits'])}): {report['images']:,} images"
+    title = f"{report['data']} ({', '.join(report['splits'])}): {counted(report['images'], 'image')}"
     rows = report["classes"].values()
-    more = {
-        head: key for head, key in (("unknown", "unsure"), ("with boxes", "given")) if any(row[key] for row in rows)
-    }
+    kinds = {"unknown": "unsure", "with boxes": "given", "counted": "counted"}
+    more = {head: key for head, key in kinds.items() if any(row[key] for row in rows)}
     heads = ("class", "images", "without it", *more, "most often with", "one object", "verdict", "why")
     # Nine columns fit into eighty letters without padding only.
     table = Table(*heads, title=Text(title), padding=0 if more else (0, 1))

@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from building import bare, map_shape
+from running import shorten_training
 from safetensors.torch import save_file
 
 import boxless
@@ -287,8 +288,7 @@ def assert_trains_and_loads(
     name: str, weights: str | Path, demo: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Train the default method on a backbone, and compare the detector with that of the run folder."""
-    monkeypatch.setattr("boxless.training.engine.MAX_EPOCHS", 2)
-    monkeypatch.setattr("boxless.training.cam_boxes.THRESHOLD_IMAGES", 2)
+    shorten_training(monkeypatch)
     options = [f"backbone.weights={weights}", *OPTIONS]
     trained = boxless.train(demo, run, split="train", backbone=name, options=options, seed=1)
     images = [sample.path for sample in boxless.load_dataset(demo, "val").samples[:3]]

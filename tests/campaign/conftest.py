@@ -21,15 +21,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TALLIES] = defaultdict(Tally)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "campaign" in config.option.markexpr:
-        return
-    large = [item for item in items if item.get_closest_marker("campaign")]
-    if large:
-        config.hook.pytest_deselected(items=large)
-        items[:] = [item for item in items if item not in large]
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if "campaign" in config.option.markexpr:
         terminalreporter.section("campaign")

@@ -11,9 +11,9 @@ SCALE = float(os.environ.get("BOXLESS_CAMPAIGN", "1"))
 
 
 def cases(few: int, many: int) -> pytest.MarkDecorator:
-    """Run a test with `number=few` always, and with `number=many`, scaled, in the campaign."""
-    large = pytest.param(max(few, round(many * SCALE)), marks=pytest.mark.campaign)
-    return pytest.mark.parametrize("number", [few, large])
+    """Run a test with `number=few` always unless that is 0, and with `number=many`, scaled, in the campaign."""
+    large = pytest.param(max(few, 1, round(many * SCALE)), marks=pytest.mark.campaign)
+    return pytest.mark.parametrize("number", [few, large] if few else [large])
 
 
 @dataclass

@@ -204,7 +204,7 @@ def test_images_and_files_without_counterpart_are_counted_both_ways(tmp_path):
     # v.jpg is listed in the other split.
     assert "image files that no COCO file lists, not used: 1 (new.jpg)" in dataset.warnings
     assert dataset.summary == (
-        "COCO, 2 images, 2 classes, 1 images whose file is missing, 1 image files that no COCO file lists"
+        "COCO, 2 images, 2 classes, 1 image whose file is missing, 1 image file that no COCO file lists"
     )
     (tmp_path / "b.jpg").unlink()
     with pytest.raises(BoxlessError, match=r"2 of 3 images whose file is missing \(b.jpg, gone.jpg\); put them beside"):
@@ -268,7 +268,7 @@ def test_a_folder_of_images_in_another_layout_is_named(tmp_path):
     dataset = load_dataset(tmp_path)
     warning = "folders of images without a COCO file, not read; give their path to read them: 1 (test)"
     assert warning in dataset.warnings
-    assert dataset.summary == "COCO, 1 image, 2 classes, 1 folders of images without a COCO file"
+    assert dataset.summary == "COCO, 1 image, 2 classes, 1 folder of images without a COCO file"
 
 
 @pytest.mark.parametrize("odd", [[7], {}, None, "x"])

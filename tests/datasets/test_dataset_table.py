@@ -98,7 +98,7 @@ def test_one_row_per_tag(tmp_path):
         ("image,xmin,ymin,xmax,ymax\na.jpg,1,2,3,4\n", "has boxes, but no column `class`"),
         ("image,dog,dog\na.jpg,1,0\n", "two columns are called dog"),
         ("a.jpg,dog\nb.jpg,cat\n", "first row must name the columns"),
-        ("image,dog\ngone.jpg,1\n", r"1 of 1 rows whose image is missing \(gone.jpg\); give their paths relative"),
+        ("image,dog\ngone.jpg,1\n", r"1 of 1 row whose image is missing \(gone.jpg\); give their paths relative"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_an_error_that_names_it(tmp_path, text, message):

@@ -154,8 +154,8 @@ def test_broken_files_are_counted_and_the_rest_is_loaded(tmp_path):
         "annotation files without an image: 1 (gone.xml)",
     )
     assert dataset.summary == (
-        "PASCAL VOC, 1 image, 1 class, 2 ids without an image in JPEGImages, 1 images without an annotation, "
-        "1 annotation files without an image"
+        "PASCAL VOC, 1 image, 1 class, 2 ids without an image in JPEGImages, 1 image without an annotation, "
+        "1 annotation file without an image"
     )
 
 

@@ -36,7 +36,7 @@ def test_boxes_and_tags(tmp_path, image):
         "images without a label file, kept as negatives: 1 (images/train/bare.png)",
         "images without a tag, kept as negatives: 1 (images/train/bare.png)",
     )
-    assert dataset.summary == "YOLO, 2 images, 2 classes, 1 images without a label file"
+    assert dataset.summary == "YOLO, 2 images, 2 classes, 1 image without a label file"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -162,7 +162,7 @@ def test_images_from_a_list(tmp_path, image):
     write_labels(tmp_path / "data" / "train.txt", "./images/a ü.jpg", "images/a ü.jpg", "images/gone.jpg")
     dataset = load_dataset(tmp_path)
     assert [sample.id for sample in dataset.samples] == ["data/images/a ü.jpg"]
-    assert dataset.warnings[0] == "images that are listed but missing, left out: 1 (images/gone.jpg)"
+    assert dataset.warnings[0] == "images listed but missing, left out: 1 (images/gone.jpg)"
     assert dataset.warnings[1].startswith("images listed more than once, taken once: 1")
 
 
@@ -190,5 +190,5 @@ def test_an_invalid_data_file_is_an_error_that_names_it(tmp_path, text, message)
 def test_no_labels_at_all_is_an_error(tmp_path, image):
     write_data(tmp_path)
     image(tmp_path / "images" / "train" / "a.jpg")
-    with pytest.raises(BoxlessError, match=r"none of the 1 usable images .* has a tag"):
+    with pytest.raises(BoxlessError, match=r"none of the 1 usable image .* has a tag"):
         load_dataset(tmp_path)

@@ -125,7 +125,7 @@ def test_a_file_with_the_right_checksum_that_is_no_archive(server, tmp_path):
 
 def test_an_archive_with_a_wrong_number_of_images_is_not_moved_into_place(server, tmp_path):
     archive = replace(server.archive("a.tar", trainval=["1"]), splits={"trainval": 2, "test": 1})
-    message = "split trainval has 1 of 2 images; split test has 0 of 1 images"
+    message = "split trainval has 1 of 2 images; split test has 0 of 1 image"
     with pytest.raises(BoxlessError, match=message):
         download_voc("2007", tmp_path, [archive])
     assert not (tmp_path / "VOCdevkit").exists()
@@ -137,7 +137,7 @@ def test_an_incomplete_year_is_an_error_and_left_alone(server, tmp_path, lost):
     year = download_voc("2007", tmp_path, [archive])
     (year / lost).unlink()
     with pytest.raises(
-        BoxlessError, match=rf"VOC2007 is incomplete: 1 files are missing in {lost.split('/')[0]}, such as 2\."
+        BoxlessError, match=rf"VOC2007 is incomplete: 1 file is missing in {lost.split('/')[0]}, such as 2\."
     ):
         download_voc("2007", tmp_path, [archive])
     assert (year / "ImageSets").exists()

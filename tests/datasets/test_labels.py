@@ -1,4 +1,4 @@
-"""What a person said of images, laid over a dataset: JSON Lines of a review, COCO, Label Studio."""
+"""What a person said of images, laid over a dataset: JSON Lines of a review, and the formats of other tools."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from boxless.datasets import load_dataset
 from boxless.datasets.labels import with_labels
 from boxless.datasets.lookup import RESPELLED
 from boxless.errors import BoxlessError
-from boxless.structures import Annotations, Dataset, Sample
+from boxless.structures import Annotations, Count, Dataset, Point, Sample
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -81,7 +81,7 @@ def test_boxes_are_given_for_training_and_say_that_their_class_is_there(root: Pa
     assert rows(own.given.right) == [(one["class"], list(one["xyxy"])) for one in boxes]
     assert rows(own.given.wrong) == [("cat", [0, 0, 9, 9])]
     assert names(found, own.given.complete) == {"owl"} and names(found, own.given.labels) == {"dog", "owl"}
-    assert found.summary.endswith("labels of 1 image with 3 right and 1 wrong boxes")
+    assert found.summary.endswith("labels of 1 image with 3 right and 1 wrong box")
 
 
 def test_a_later_line_replaces_an_earlier_one_whole(root: Path):
@@ -113,27 +113,77 @@ def test_images_are_found_by_their_names(root: Path, name: str):
 
 
 def test_a_name_that_fits_several_images_is_none_of_them(root: Path):
-    lines = [{"image": name, "tags": {"owl": True}} for name in ("a.jpg", "c.jpg", "z.jpg")]
+    lines = [{"image": name, "tags": {"owl": True}} for name in ("a.jpg", "c.jpg", "z.jpg", "photos/b.jpg")]
     found = labelled(root, "labels.jsonl", *lines)
-    assert [sample.id for sample in found.samples if "owl" in names(found, sample.tags)] == ["more/c.jpg"]
+    owls = [sample.id for sample in found.samples if "owl" in names(found, sample.tags)]
+    assert owls == ["photos/b.jpg", "more/c.jpg"]
     assert found.warnings == ("images of the labels that are not among those to train on, left out: 2 (a.jpg, z.jpg)",)
 
 
-def test_what_is_not_used_is_counted_in_one_line(root: Path):
-    said = {"counts": {"cat": 3}, "points": [{"class": "cat", "xy": [4, 5]}], "tags": {"yak": True, "owl": True}}
+def test_labels_of_which_most_images_are_not_those_of_the_data_are_refused(root: Path):
+    lines = [{"image": name, "tags": {"owl": True}} for name in ("c.jpg", "y.jpg", "z.jpg")]
+    with pytest.raises(BoxlessError, match="2 of 3 images of the labels that are not among") as raised:
+        labelled(root, "labels.jsonl", *lines)
+    assert "labels.jsonl" in str(raised.value) and "(y.jpg, z.jpg); give the labels of these images" in str(
+        raised.value
+    )
+
+
+def test_counts_and_points_say_that_their_class_is_there(root: Path):
+    said = {
+        "tags": {"yak": True},
+        "counts": {"cat": 0, "dog": 3, "yak": 2, "owl": "2+"},
+        "points": [{"class": name, "xy": [4, 5.5]} for name in ("dog", "yak")],
+    }
     lines = [{"image": name, **said} for name in ("photos/a.jpg", "photos/b.jpg")]
     found = labelled(root, "labels.jsonl", *lines)
-    assert set(found.warnings) == {
-        "images with counts or points, which training does not use: 2 (photos/a.jpg, photos/b.jpg)",
-        "classes of the labels that are not among those to train on, left out: 2 (yak)",
-    }
+    for name in ("photos/a.jpg", "photos/b.jpg"):
+        own = by_id(found)[name]
+        assert names(found, own.tags) == {"dog", "owl"} and own.given is None
+        assert own.counts == {1: Count(3), 2: Count(2, or_more=True)} and own.points == (Point(1, 4, 5.5),)
+    assert found.warnings == ("classes of the labels that are not among those to train on, left out: 2 (yak)",)
+    assert found.summary.endswith("labels of 2 images with 0 right and 0 wrong boxes, 4 counts, 2 points")
+
+
+def test_a_count_below_the_number_of_right_boxes_is_not_used(root: Path):
+    boxes = [box("cat", 0, 0, 9, 9), box("cat", 20, 0, 30, 9)]
+    for number, kept in ((0, {}), (1, {}), (2, {0: Count(2)}), (3, {0: Count(3)}), ("1+", {0: Count(1, or_more=True)})):
+        found = labelled(root, "labels.jsonl", {"image": "photos/a.jpg", "boxes": boxes, "counts": {"cat": number}})
+        assert by_id(found)["photos/a.jpg"].counts == kept
+        assert len(found.warnings) == (number in (0, 1))
+        assert names(found, by_id(found)["photos/a.jpg"].tags) == {"cat"}
+
+
+def test_points_outside_of_the_image_are_left_out(root: Path):
+    points = [{"class": "cat", "xy": xy} for xy in ([99.5, 49.5], [100, 20], [20, 50])]
+    tasks = [task("photos/b.jpg", keypoint("cat", 99, 50), keypoint("cat", 101, 50), rectangle("owl", 0, 0, 50, 50))]
+    (root / "tasks.json").write_text(json.dumps(tasks))
+    for found, kept in (
+        (labelled(root, "labels.jsonl", {"image": "photos/b.jpg", "points": points}), Point(0, 99.5, 49.5)),
+        (labelled(root, "tasks.json"), Point(0, 99, 25)),
+    ):
+        assert by_id(found)["photos/b.jpg"].points == (kept,)
+        assert [line for line in found.warnings if line.startswith("images with points outside of them")]
+
+
+def test_points_of_a_class_that_is_absent_are_left_out(root: Path):
+    line = {"image": "photos/b.jpg", "tags": {"dog": False}, "points": [{"class": "dog", "xy": [4, 5]}]}
+    found = labelled(root, "labels.jsonl", line)
+    assert by_id(found)["photos/b.jpg"].points == () and by_id(found)["photos/b.jpg"].tags == {0}
+    assert found.warnings == ("points of a class that is absent, left out: 1 (photos/b.jpg dog)",)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"image": "photos/a.jpg", "tags": {"yak": true}}\n', "says nothing of the images and classes of tags"),
-        ('{"image": "x.jpg", "tags": {"cat": true}}\n', "says nothing of the images and classes of tags\n  images of"),
+        ('{"image": "photos/a.jpg", "counts": {"cat": 0}, "tags": {"cat": true}}\n', "is present, yet its count is 0"),
+        ('{"image": "photos/a.jpg", "counts": {"cat": 2}, "tags": {"cat": false}}\n', "is absent, yet its count is 2"),
+        ('{"image": "photos/a.jpg", "points": [[3, 4]]}\n', "line 1: points.0"),
+        (
+            '{"image": "x.jpg", "tags": {"cat": true}}\n',
+            "1 of 1 image of the labels that are not among those to train on (x.jpg)",
+        ),
         ('{"image": "photos/a.jpg", "tags": {"cat": "perhaps"}}\n', "line 1: tags.cat"),
         ('{"image": "photos/a.jpg"}\n\n{"images": 3}\n', "line 3: image: Field required"),
         ("[]\n", "line 1"),
@@ -147,8 +197,9 @@ def test_labels_that_do_not_fit_are_an_error(root: Path, text: str, message: str
 
 
 def test_other_files_are_refused(root: Path):
+    (root / "notes.txt").write_text("a cat")
     for name, message in (
-        ("tags.csv", "no labels: give the .jsonl of boxless review, a COCO .json or one of Label Studio"),
+        ("notes.txt", "no labels: give the .jsonl of boxless review, COCO, Label Studio's .json, YOLO's data.yaml"),
         ("photos", "no labels"),
         ("none.json", "there is no such file"),
         ("none.jsonl", "cannot be read"),
@@ -157,7 +208,7 @@ def test_other_files_are_refused(root: Path):
             labelled(root, name)
 
 
-# COCO and Label Studio.
+# Other tools.
 
 
 def coco(root: Path, *annotations: tuple[int, str, list[float]], crowd: bool = False) -> Path:
@@ -228,14 +279,120 @@ def test_of_label_studio_only_what_a_person_annotated_is_taken(root: Path):
     assert "tasks without an annotation, left out as their tags are unknown: 2 (task 2, task 3)" in found.warnings
 
 
+def keypoint(name: str, x: float, y: float) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": 0.5, "keypointlabels": [name]}
+    return {"type": "keypointlabels", "original_width": 200, "original_height": 100, "value": value}
+
+
+def test_points_and_numbers_of_label_studio(root: Path):
+    number = {"type": "number", "from_name": "count-dog", "value": {"number": 3}}
+    other = {"type": "number", "from_name": "quality", "value": {"number": 5}}
+    # The image was annotated at twice its size.
+    owl = {**rectangle("owl", 0, 0, 50, 50), "original_width": 200, "original_height": 100}
+    tasks = [task("photos/b.jpg", keypoint("cat", 10, 50), number, other, owl)]
+    (root / "tasks.json").write_text(json.dumps(tasks))
+    found = labelled(root, "tasks.json")
+    own = by_id(found)["photos/b.jpg"]
+    assert own.points == (Point(0, 10, 25),) and own.counts == {1: Count(3)} and names(found, own.tags) == set(CLASSES)
+    assert own.given is not None and rows(own.given.right) == [("owl", [0, 0, 50, 25])]
+    assert names(found, own.given.complete) == {"owl"}
+    assert not [line for line in found.warnings if "tags of reviewed images" in line]
+
+
+def test_a_table_says_unknown_tags_counts_and_boxes(root: Path):
+    (root / "said.csv").write_text(
+        "image,tags,xmin,ymin,xmax,ymax\n"
+        "photos/a.jpg,cat,1,2,30,40\nphotos/a.jpg,?dog,,,,\nphotos/b.jpg,dog:2+,,,,\nmore/c.jpg,?owl;cat:1,,,,\n"
+    )
+    found = labelled(root, "said.csv")
+    first, second, third = (by_id(found)[name] for name in ("photos/a.jpg", "photos/b.jpg", "more/c.jpg"))
+    assert first.given is not None and rows(first.given.right) == [("cat", [1, 2, 30, 40])]
+    assert (names(found, first.tags), names(found, first.unsure), first.counts) == ({"cat"}, {"dog"}, {})
+    assert (names(found, second.tags), second.counts, second.given) == ({"cat", "dog"}, {1: Count(2, True)}, None)
+    assert (names(found, third.tags), names(found, third.unsure)) == ({"cat"}, {"owl"})
+    assert third.counts == {0: Count(1)}
+
+
+@pytest.mark.parametrize("folder", ["", "labels/", "labels/photos/"])
+def test_label_files_of_yolo_name_the_images_of_the_data(root: Path, folder: str):
+    top = root / "yolo"
+    (top / folder).mkdir(parents=True)
+    (top / "data.yaml").write_text("names: [owl, yak, cat]\ntrain: images\n")
+    (top / folder / "b.txt").write_text("0 0.5 0.5 0.2 0.4\n2 0.1 0.2 0.2 0.4\n1 0.5 0.5 0.1 0.1\n")
+    for path in (top, top / "data.yaml"):
+        found = labelled(root, path)
+        own = by_id(found)["photos/b.jpg"]
+        assert own.given is not None and rows(own.given.right) == [("owl", [40, 15, 60, 35]), ("cat", [0, 0, 20, 20])]
+        assert names(found, own.given.complete) == {"cat", "owl"} and names(found, own.tags) == set(CLASSES)
+        assert found.summary.endswith("labels of 1 image with 2 right and 0 wrong boxes")
+        # Two images are called a.
+        assert not any(line.startswith("names spelt otherwise") for line in found.warnings)
+    (top / folder / "a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    (top / folder / "z.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    if folder != "labels/photos/":
+        with pytest.raises(BoxlessError, match="2 of 3 images of the labels that are not among those to train on"):
+            labelled(root, top)
+    else:
+        found = labelled(root, top)
+        assert by_id(found)["photos/a.jpg"].given is not None and by_id(found)["more/a.jpg"].given is None
+
+
+def test_a_label_file_with_a_damaged_line_is_read_and_reported(root: Path):
+    (root / "yolo").mkdir()
+    (root / "yolo" / "data.yaml").write_text("names: [owl, yak, cat]\ntrain: images\n")
+    (root / "yolo" / "b.txt").write_text("0 0.5 0.5 0.2 0.4\nyak\n")
+    (root / "yolo" / "notes.txt").write_text("none of an image\n")
+    found = labelled(root, root / "yolo")
+    own = by_id(found)["photos/b.jpg"]
+    assert own.given is not None and rows(own.given.right) == [("owl", [40, 15, 60, 35])]
+    assert any(line.startswith("labels whose class number") for line in found.warnings)
+
+
+def test_annotation_files_of_voc_name_the_images_of_the_data(root: Path):
+    def xml(name: str, *objects: tuple[str, int, int, int, int]) -> str:
+        boxes = "".join(
+            f"<object><name>{kind}</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax>"
+            "</bndbox></object>"
+            for kind, a, b, c, d in objects
+        )
+        size = "<size><width>200</width><height>100</height></size>"
+        return f"<annotation><filename>{name}</filename>{size}{boxes}</annotation>"
+
+    (root / "voc" / "Annotations" / "more").mkdir(parents=True)
+    (root / "voc" / "Annotations" / "b.xml").write_text(xml("b.jpg", ("cat", 1, 1, 20, 40), ("dog", 101, 51, 200, 100)))
+    (root / "voc" / "Annotations" / "more" / "a.xml").write_text(xml("a.jpg", ("dog", 21, 1, 40, 20)))
+    (root / "voc" / "Annotations" / "z.xml").write_text(xml("z.jpg", ("dog", 21, 1, 40, 20)))
+    for path in (root / "voc", root / "voc" / "Annotations"):
+        found = labelled(root, path)
+        first, second = (by_id(found)[name] for name in ("photos/b.jpg", "more/a.jpg"))
+        assert first.given is not None and second.given is not None
+        # Pixels are counted from 1, of an image of twice the size.
+        assert rows(first.given.right) == [("cat", [0, 0, 10, 20]), ("dog", [50, 25, 100, 50])]
+        assert rows(second.given.right) == [("dog", [10, 0, 20, 10])] and names(found, second.tags) == {"dog"}
+        assert "left out: 1 (" in next(line for line in found.warnings if line.startswith("images of the labels"))
+
+
+def test_a_folder_of_coco_is_read_as_cvat_exports_it(root: Path):
+    file = coco(root, (1, "owl", [2, 4, 20, 40]), (2, "cat", [0, 0, 200, 100]))
+    (root / "export" / "annotations").mkdir(parents=True)
+    file.rename(root / "export" / "annotations" / "instances_default.json")
+    found = labelled(root, root / "export")
+    given = by_id(found)["photos/a.jpg"].given
+    assert given is not None and rows(given.right) == [("owl", [1, 2, 11, 22])]
+
+
 # Datasets with given boxes.
 
 
 def test_classes_that_are_left_out_take_their_given_boxes_along(root: Path):
     boxes = [box("owl", 1, 2, 30, 40), box("dog", 5, 5, 20, 20), box("cat", 0, 0, 9, 9, state="wrong")]
-    line = {"image": "photos/a.jpg", "boxes": boxes, "complete": ["owl", "dog"]}
+    points = [{"class": name, "xy": [1, 2]} for name in ("dog", "cat")]
+    more = {"counts": {"owl": 2, "dog": 1}, "points": points}
+    line = {"image": "photos/a.jpg", "boxes": boxes, "complete": ["owl", "dog"], **more}
     found = labelled(root, "labels.jsonl", line).with_classes(["owl", "cat"])
     given = by_id(found)["photos/a.jpg"].given
+    assert by_id(found)["photos/a.jpg"].counts == {0: Count(2)}
+    assert by_id(found)["photos/a.jpg"].points == (Point(1, 1, 2),)
     assert given is not None and given.complete == given.labels == {0}
     assert (given.right.boxes.tolist(), given.right.labels.tolist()) == ([[1, 2, 30, 40]], [0])
     assert (given.wrong.boxes.tolist(), given.wrong.labels.tolist()) == ([[0, 0, 9, 9]], [1])

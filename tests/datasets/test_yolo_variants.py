@@ -202,7 +202,7 @@ def test_labels_and_images_without_counterpart_are_counted_and_most_are_an_error
         "images without a label file, kept as negatives: 1 (images/train/c.jpg)",
         "label files without an image: 2 (labels/train/x.txt, labels/train/y.txt)",
     )
-    assert dataset.summary == "YOLO, 3 images, 2 classes, 1 images without a label file, 2 label files without an image"
+    assert dataset.summary == "YOLO, 3 images, 2 classes, 1 image without a label file, 2 label files without an image"
     (tmp_path / "images" / "train" / "b.jpg").rename(tmp_path / "images" / "train" / "new.jpg")
     with pytest.raises(
         BoxlessError, match=r"3 of 4 label files without an image \(labels/train/b.txt, labels/train/x.t"
@@ -223,7 +223,7 @@ def test_a_list_of_which_most_images_are_missing_is_an_error(tmp_path, image):
     image(tmp_path / "images" / "a.jpg")
     files = {"labels/a.txt": LABEL, "train.txt": "images/a.jpg\nimages/x.jpg\nimages/y.jpg\n"}
     write(tmp_path, files | {"data.yaml": "names: [cat]\ntrain: train.txt"})
-    with pytest.raises(BoxlessError, match=r"2 of 3 images that are listed but missing \(images/x.jpg, images/y.jpg\)"):
+    with pytest.raises(BoxlessError, match=r"2 of 3 images listed but missing \(images/x.jpg, images/y.jpg\)"):
         load_dataset(tmp_path)
 
 

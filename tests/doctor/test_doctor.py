@@ -105,6 +105,7 @@ def test_a_dataset_without_problems_has_no_findings(healthy: TagTable):
         "negatives": 30,
         "unsure": 0,
         "given": 0,
+        "counted": 0,
         "co_occurrence": {"class": "gear", "share": 0.5},
         "single_object": None,
     }
@@ -286,7 +287,7 @@ def test_names_of_augmented_copies_in_two_splits(healthy: TagTable):
         healthy.add(name, split, {"bolt"} if number % 2 else {"gear"})
     report, faults = diagnose(healthy)
     assert faults == [("augmented copies", "weak", [])]
-    assert report["findings"][0]["what"] == "5 images of several splits have names of augmented copies of 2 image(s)"
+    assert report["findings"][0]["what"] == "5 images of several splits have names of augmented copies of 2 images"
     assert files(report["findings"][0]) == [
         [f"photo_jpg.rf.{one}.jpg" for one in ("0123456789abcdef" * 2, "fedcba9876543210" * 2)],
         ["part_augmented_1.png", "part_augmented_2.png", "part.png"],
@@ -305,9 +306,7 @@ def test_an_image_with_a_defect_beside_the_same_without_is_a_pair_to_keep(health
     healthy.add("defect.png", "val", {"bolt"}, with_spot(draw(2000, 640, 480)))
     report, faults = diagnose(healthy)
     assert faults == [("details", "note", [])]
-    what = (
-        "1 image(s) differ in a detail from others with other tags, such as none against bolt, 1 of them across splits"
-    )
+    what = "1 image differs in a detail from others with other tags, such as none against bolt, 1 of them across splits"
     assert report["findings"][0]["what"] == what
     assert report["findings"][0]["fix"].startswith("keep them: ")
     assert files(report["findings"][0]) == [["template.png", "defect.png"]]
@@ -322,7 +321,7 @@ def test_duplicates_in_a_split(healthy: TagTable):
     report, faults = diagnose(healthy)
     assert faults == [("duplicates", "note", [])]
     assert files(report["findings"][0]) == [["001.jpg", "copy.jpg", "smaller.png"]]
-    assert report["findings"][0]["what"].startswith("2 image(s)")
+    assert report["findings"][0]["what"].startswith("2 images ")
     # The same file counts once.
     assert (report["images"], report["classes"]["bolt"]["images"]) == (61, 31)
     assert not_fine(report) == {}
@@ -337,7 +336,7 @@ def test_different_images_of_one_scene_are_no_duplicates(healthy: TagTable):
     report, faults = diagnose(healthy)
     assert faults == [("near duplicates", "note", [])]
     assert len(files(report["findings"][0])[0]) == 8
-    assert "8 images are nearly the same as others: they show 1 scene(s), 1 of them" in report["findings"][0]["what"]
+    assert "8 images are nearly the same as others: they show 1 scene, 1 of them" in report["findings"][0]["what"]
 
 
 def test_images_of_a_fixed_camera_are_no_duplicates(healthy: TagTable):
@@ -407,12 +406,12 @@ def test_labels_of_a_person_count(
     boxes = [{"class": "bolt", "xyxy": [1, 2, 30, 40], "state": state} for state in ("right", "right", "wrong")]
     lines = [{"image": name, "boxes": boxes} for name in names[:2]]
     lines += [{"image": names[2], "tags": {"bolt": None}}, {"image": names[3], "tags": {"bolt": False}}]
-    lines += [{"image": names[4], "boxes": boxes[2:]}]
+    lines += [{"image": names[4], "boxes": boxes[2:], "counts": {"bolt": 3}}]
     labels.write_text("".join(json.dumps(line) + "\n" for line in lines))
     row = boxless.examine(table)["classes"]["bolt"]
     said = boxless.examine(table, labels=labels)["classes"]["bolt"]
-    counts = ("images", "negatives", "unsure", "given")
-    assert [said[key] - row[key] for key in counts] == [-2, 1, 1, 2]
+    counts = ("images", "negatives", "unsure", "given", "counted")
+    assert [said[key] - row[key] for key in counts] == [-2, 1, 1, 2, 1]
     for words, shown in ((["--labels", labels], True), ([], False)):
         monkeypatch.setattr("sys.argv", ["boxless", "doctor", str(table), *map(str, words)])
         with pytest.raises(SystemExit):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from running import shorten_training
 from running_examples import EXAMPLES, run_example, unregistered
 from safetensors.torch import save_file
 
@@ -32,9 +33,7 @@ def _unregistered() -> Iterator[None]:
 
 
 def test_a_detector_is_trained_on_the_backbone(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("boxless.training.engine.MAX_EPOCHS", 2)
-    monkeypatch.setattr("boxless.training.cam_boxes.THRESHOLD_IMAGES", 2)
-    monkeypatch.setattr("boxless.pseudo_labels.mosaic.IMAGES_PER_MOSAIC", 1)
+    shorten_training(monkeypatch)
     torch.manual_seed(3)
     network = runpy.run_path(str(EXAMPLES / "backbone.py"))["network"]()
     BACKBONES.pop("mine")

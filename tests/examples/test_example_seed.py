@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from running import shorten_training
 from running_examples import EXAMPLES, SMALL, run_example, unregistered
 
 import boxless
@@ -31,11 +32,9 @@ def test_otsus_threshold_parts_two_levels():
 
 
 def test_a_run_starts_from_the_seed(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("boxless.training.engine.MAX_EPOCHS", 2)
-    monkeypatch.setattr("boxless.training.cam_boxes.THRESHOLD_IMAGES", 2)
-    monkeypatch.setattr("boxless.pseudo_labels.mosaic.IMAGES_PER_MOSAIC", 1)
+    shorten_training(monkeypatch)
     run, dataset = tmp_path / "run", boxless.load_dataset(demo, "train")
-    words = ["train", demo, "--out", run, "--split", "train", "pseudo_labels.seed=otsu", *QUICK]
+    words = ["train", demo, "--out", run, "--split", "train", "pseudo_labels.seeds=[otsu]", *QUICK]
     assert run_example("seed.py", words, monkeypatch) == 0
     cam = boxless.Detector.load(run / "cam")
     data = cache_dataset(dataset.tags_only(), cam.features, cam.views, None)
@@ -48,5 +47,5 @@ def test_a_run_starts_from_the_seed(demo: Path, tmp_path: Path, monkeypatch: pyt
     assert sum(count["all"] for count in counts) == sum(len(one.labels) for one in boxes)
     # The detector does not need the seed; another training does.
     assert len(boxless.Detector.load(run).predict(dataset.samples[0].path, threshold=0))
-    with pytest.raises(boxless.BoxlessError, match="seed 'otsu' is unknown; there are cam, local_cam"):
-        boxless.train(demo, tmp_path / "other", split="train", options=["pseudo_labels.seed=otsu"])
+    with pytest.raises(boxless.BoxlessError, match="seeds 'otsu' is unknown; there are cam, mixed_cam, local_cam"):
+        boxless.train(demo, tmp_path / "other", split="train", options=["pseudo_labels.seeds=[otsu]"])

@@ -147,8 +147,8 @@ def test_csv_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("root", "served", "outside"),
     [
-        (None, ["in/a.jpg", "in/b.jpg", "TMP/other/c.jpg", "TMP/other/d.jpg"], "2 image(s) are not below TMP/here,"),
-        (".", ["in/a.jpg", "in/b.jpg", "TMP/other/c.jpg", "TMP/other/d.jpg"], "2 image(s) are not below TMP/here,"),
+        (None, ["in/a.jpg", "in/b.jpg", "TMP/other/c.jpg", "TMP/other/d.jpg"], "2 images are not below TMP/here,"),
+        (".", ["in/a.jpg", "in/b.jpg", "TMP/other/c.jpg", "TMP/other/d.jpg"], "2 images are not below TMP/here,"),
         ("..", ["here/in/a.jpg", "here/in/b.jpg", "other/c.jpg", "other/d.jpg"], ""),
         ("/", ["TMP/here/in/a.jpg", "TMP/here/in/b.jpg", "TMP/other/c.jpg", "TMP/other/d.jpg"], ""),
     ],

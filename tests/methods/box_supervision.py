@@ -64,11 +64,17 @@ def outputs(model: BoxSupervised, *items: Item) -> list[ViewOutput]:
     return found
 
 
-def losses(model: BoxSupervised, items: list[Item]) -> dict[str, float]:
-    """The losses of a model in training mode."""
-    found = model.train()(collate(items))
+def loss_tensors(model: BoxSupervised, items: list[Item]) -> dict[str, Tensor]:
+    """The losses of a model in training mode, for items with whole maps."""
+    model.train()
+    found = model(collate([replace(row, map=model.fixed_part(row.map)) for row in items]))
     assert isinstance(found, dict)
-    return {name: value.item() for name, value in found.items()}
+    return found
+
+
+def losses(model: BoxSupervised, items: list[Item]) -> dict[str, float]:
+    """The same as numbers."""
+    return {name: value.item() for name, value in loss_tensors(model, items).items()}
 
 
 def mirrored(row: Item) -> Item:

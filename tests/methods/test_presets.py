@@ -34,13 +34,15 @@ def build(name: str, freeze: str | int = "all", classes: int = CLASSES) -> tuple
     return model, frozen
 
 
-def batch(frozen: nn.Sequential) -> Batch:
+def batch(frozen: nn.Sequential, fixed_part: nn.Module | None = None) -> Batch:
     """Two views of 96 x 64 and 70 x 100 with proposals, boxes and image labels, one of them unsure."""
     torch.manual_seed(1)
     items = []
     for width, height in ((96, 64), (70, 100)):
         with torch.no_grad():
             features = frozen(torch.randn(1, 3, height, width))[0]
+            if fixed_part is not None:
+                features = fixed_part(features)
         corners, sides = torch.rand(40, 2) * 30, torch.rand(40, 2) * 30 + 4
         boxes = torch.cat([corners, corners + sides], dim=1)
         targets = Targets(boxes[[4, 9]], torch.tensor([0, 3]), torch.tensor([False, False]))
@@ -59,7 +61,7 @@ FROZEN_STAGES = [
 @pytest.mark.parametrize(("name", "freeze"), FROZEN_STAGES)
 def test_all_weights_of_every_preset_get_a_gradient(name: str, freeze: str | int):
     model, frozen = build(name, freeze)
-    losses = model.train()(batch(frozen))
+    losses = model.train()(batch(frozen, model.fixed_part))
     assert isinstance(losses, dict)
     assert ("image labels" in losses) == (name not in ("seeded", "student"))
     assert all(torch.isfinite(loss) and loss >= 0 and loss.shape == () for loss in losses.values())
@@ -74,7 +76,7 @@ def test_all_weights_of_every_preset_get_a_gradient(name: str, freeze: str | int
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_few_steps_lower_the_loss_of_every_preset(name: str):
     model, frozen = build(name)
-    optimizer, data = torch.optim.AdamW(model.parameters(), lr=0.01), batch(frozen)
+    optimizer, data = torch.optim.AdamW(model.parameters(), lr=0.01), batch(frozen, model.fixed_part)
     history = []
     for _ in range(40):
         losses = model.train()(data)

@@ -335,7 +335,7 @@ def test_every_key_has_its_convention():
 def test_arguments_that_do_not_fit_are_refused():
     with pytest.raises(BoxlessError, match="no image has boxes"):
         diagnose_detections([found()], samples(None), CLASSES)
-    with pytest.raises(BoxlessError, match="1 detections for 2 images"):
+    with pytest.raises(BoxlessError, match="1 detection for 2 images"):
         diagnose_detections([found()], samples(ground_truth(), ground_truth()), CLASSES)
     with pytest.raises(BoxlessError, match="detected with classes cat, dog"):
         diagnose_detections(

@@ -90,7 +90,7 @@ def test_broken_images_and_their_copies_are_skipped(tmp_path: Path, caplog: pyte
     report = report_proposals(Dataset("some", ("thing",), samples), CONFIG)
     assert report["images"] == 1
     assert report["recall@0.7"] == 1
-    assert "3 image(s) skipped" in caplog.text
+    assert "3 images skipped" in caplog.text
     assert "gone.jpg" in caplog.text
 
 

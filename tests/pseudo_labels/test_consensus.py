@@ -1,7 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from boxless.pseudo_labels.consensus import chance_corrected_ious, consensus, kept_labels
+from boxless.pseudo_labels.consensus import (
+    chance_corrected_ious,
+    classes_without_consensus,
+    consensus,
+    kept_labels,
+    label_sets,
+)
 from boxless.structures import Annotations, Dataset, Sample
 
 
@@ -47,31 +55,37 @@ def test_the_iou_threshold_is_an_argument(min_iou: float, number: int):
     assert sum(kept for kept, _ in merged(*overlaps, min_iou=min_iou)) == number
 
 
-def test_the_quarter_of_highest_iou_of_every_class_is_kept():
-    good = [(0, iou) for iou in (0.9, 0.72, 0.71, 0.6, 0.5)]
-    poor = [(1, iou) for iou in (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)]
-    found = merged(*good, *poor, (4, 0.05))
-    # The upper quartile of nine is the seventh, inclusive. A class with one box keeps it.
-    kept = [own for own, _ in found]
-    assert kept[:5] == [True, True, True, False, False]
-    assert kept[5:] == [False] * 6 + [True] * 4
-    # Below the IoU threshold the seed's box itself is kept.
-    assert [left for _, left in found[11:]] == [0] * 4
-    expected = [shift(iou) for _, iou in (*good[3:], *poor[:6])]
-    assert [left for _, left in found[3:11]] == pytest.approx(expected, abs=1e-5)
+def test_there_is_no_consensus_where_fewer_than_half_of_the_labels_are_kept():
+    # Shares of 1/2, 1/3 and 2/3, the mean of which is 1/2; with a class of none it is 3/8.
+    flags = [(0, True), (0, False), (1, True), (1, False), (1, False), (3, False), (3, True), (3, True)]
+    merged = [replace(boxes_of((label, [0, 0, 1, 1])), ignore=np.array([not kept])) for label, kept in flags]
+    assert classes_without_consensus([*merged, boxes_of()]) == []
+    none = replace(boxes_of((4, [0, 0, 1, 1])), ignore=np.array([True]))
+    assert classes_without_consensus([*merged, none]) == [0, 1, 3, 4]
+    # Classes with given boxes neither count nor are among them.
+    assert classes_without_consensus([*merged, none], boxed=[4, 7]) == []
+    assert classes_without_consensus(merged, boxed=[3]) == [0, 1]
+    assert classes_without_consensus([boxes_of()]) == classes_without_consensus(merged, boxed=[0, 1, 3]) == []
 
 
-def test_of_classes_with_given_boxes_only_what_agrees_is_kept():
-    pairs = [pair(label, iou, 20.0 * row) for row, (label, iou) in enumerate([(0, 0.1), (1, 0.1), (1, 0.8), (0, 0.2)])]
-    seeds, held_out = [boxes_of(one) for one, _ in pairs], [boxes_of(other) for _, other in pairs]
-    for boxed, kept in (((), [False, False, True, True]), ((0,), [False, False, True, False])):
-        found = consensus(seeds, held_out, [(80, 10)] * 4, 0.7, boxed)
-        assert [not row.ignore[0] for row in found] == kept
+def test_of_classes_without_consensus_every_box_is_trained_on():
+    def boxes(left: float) -> list[Annotations]:
+        return [boxes_of((0, [left, 0, left + 1, 1]), (1, [left, 5, left + 1, 6])), boxes_of((1, [left, 7, 9, 9]))]
+
+    merged = [replace(own, ignore=np.ones(len(own.labels), np.bool_)) for own in boxes(0)]
+    (alone,) = label_sets(merged, [boxes(1), boxes(2)], [])
+    assert alone == merged
+    sets = label_sets(merged, [boxes(1), boxes(2), boxes(2)], [1])
+    assert len(sets) == 3
+    for own, left in zip(sets, (1, 2, 2), strict=True):
+        assert own[0].boxes.tolist() == [[0, 0, 1, 1], [left, 5, left + 1, 6]]
+        assert own[0].ignore.tolist() == [True, False] and own[0].labels.tolist() == [0, 1]
+        assert own[1].boxes.tolist() == [[left, 7, 9, 9]] and own[1].ignore.tolist() == [False]
 
 
 def test_boxes_of_an_image_are_merged_one_by_one():
     (one, near), (other, far) = pair(2, 0.9), pair(0, 0.2)
-    rest = [pair(0, 0.6, left) for left in (20, 40, 60)]
+    rest = [pair(0, 0.8, left) for left in (20, 40, 60)]
     first = [boxes_of(other, one), boxes_of(), *(boxes_of(a) for a, _ in rest)]
     second = [boxes_of(far, near), boxes_of(), *(boxes_of(b) for _, b in rest)]
     found = consensus(first, second, [(80, 10)] * 5, 0.7)
@@ -107,8 +121,8 @@ def test_boxes_that_fill_every_image_do_not_agree_beyond_chance(scale: int):
         [*wholes, *(boxes_of(other) for _, other in pairs)],
     )
     ignored = [bool(row.ignore[0]) for row in consensus(seeds, held_out, sizes, 0.6)]
-    # The IoU is 0.8 and more for class 0, but no larger than with the boxes of other images: only the quarter is kept.
-    assert ignored[:8].count(False) <= 2 and ignored[8:] == [False] * 3
+    # The IoU is 0.8 and more for class 0, but no larger than with the boxes of other images.
+    assert all(ignored[:8]) and ignored[8:] == [False] * 3
 
 
 def test_images_without_boxes_stay_without():

@@ -32,7 +32,7 @@ def test_copies_of_an_image_share_a_fold(seed: int):
 
 
 def test_fewer_images_than_folds_are_an_error():
-    with pytest.raises(BoxlessError, match=r"some: 1 image\(s\) are too few for 2 folds; take cam"):
+    with pytest.raises(BoxlessError, match="some: 1 image is too few for 2 folds; take cam"):
         draw_folds(data_of("a", "a"), 2, 0)
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from boxless.pseudo_labels.given import (
     given_alone,
     seed_classes,
     with_given,
+    without_contradicting,
     without_given,
-    without_rejected,
 )
-from boxless.structures import Annotations, Dataset, GivenBoxes, Sample
+from boxless.structures import Annotations, Count, Dataset, GivenBoxes, Point, Sample
 from boxless.training.engine import epoch_rows
 
 Rows = list[tuple[int, list[float]]]
@@ -88,9 +89,27 @@ def test_given_boxes_are_trained_on_as_they_are_beside_the_pseudo_labels_of_othe
 def test_a_pseudo_label_at_a_rejected_box_of_its_class_is_ignored(wrong: tuple[int, list[float]], ignored: bool):
     data = data_of(sample({0, 1}, [], [wrong]))
     pseudo = [boxes([(0, LEFT)])]
-    for found in (without_rejected(pseudo, data), with_given(pseudo, data)):
+    for found in (without_contradicting(pseudo, data), with_given(pseudo, data)):
         assert as_rows(found[0]) == [(0, LEFT, ignored)]
     assert as_rows(pseudo[0]) == [(0, LEFT, False)]
+
+
+def test_a_pseudo_label_that_holds_no_point_of_its_class_is_ignored():
+    given = sample({0, 1}, [(1, LEFT)])
+    data = data_of(
+        replace(sample({0, 1}), points=(Point(0, 55, 5), Point(0, 5, 5))),
+        replace(sample({0, 1}), points=(Point(0, 9.9, 9.9), Point(1, 10, 5))),
+        replace(given, points=(Point(1, 55, 5),)),
+        replace(sample({0, 1}), points=(Point(0, 55, 5), Point(1, 55, 5)), counts={0: Count(2), 1: Count(1)}),
+    )
+    pseudo = [boxes([(0, LEFT), (1, LEFT)])] * 2 + [boxes([(0, LEFT)]), boxes([(0, LEFT), (1, LEFT)])]
+    first, second, third, fourth = with_given(pseudo, data)
+    assert as_rows(first) == [(0, LEFT, False), (1, LEFT, False)]
+    assert as_rows(second) == [(0, LEFT, False), (1, LEFT, True)]
+    # A right box stays, whatever a point says.
+    assert as_rows(third) == [(1, LEFT, False), (0, LEFT, False)]
+    # There is another cat than the one with the point.
+    assert as_rows(fourth) == [(0, LEFT, False), (1, LEFT, True)]
 
 
 def test_a_right_box_stays_even_where_a_box_was_rejected():
@@ -107,12 +126,13 @@ def test_a_network_is_trained_on_given_boxes_alone_where_every_tag_has_one():
         sample({0}, [], [(0, LEFT)]),
         sample({0}, [(0, RIGHT)], unsure={1}),
         sample(set()),
-        sample(set(), unsure={2}),
+        sample(set(), unsure={2}),  # neither a cat nor a dog
+        sample(set(), unsure={0, 1, 2}),
     )
     found = given_alone(data)
-    assert found.keys == ("1", "2", "5", "6")
+    assert found.keys == ("1", "2", "5", "6", "7")
     boxes_of = [as_rows(own.annotations) for own in found.dataset.samples if own.annotations is not None]
-    assert boxes_of == [[(0, LEFT, False)], [(0, LEFT, False)], [(0, RIGHT, False)], []]
+    assert boxes_of == [[(0, LEFT, False)], [(0, LEFT, False)], [(0, RIGHT, False)], [], []]
 
 
 def test_classes_with_five_boxes_are_seeded_by_them():
@@ -121,6 +141,26 @@ def test_classes_with_five_boxes_are_seeded_by_them():
     assert seed_classes(data_of(*boxed, *others).dataset) == []
     assert seed_classes(data_of(*boxed, *others, sample({1}, [(1, LEFT)])).dataset) == [1]
     assert seed_classes(data_of(sample({0})).dataset) == []
+
+
+@pytest.mark.parametrize(
+    ("counts", "rows", "complete"),
+    [
+        ({0: Count(1)}, [(0, LEFT)], {0}),
+        ({0: Count(2)}, [(0, LEFT)], set()),
+        ({0: Count(2), 1: Count(1)}, [(0, LEFT), (0, RIGHT)], {0}),
+        ({0: Count(2, or_more=True)}, [(0, LEFT), (0, RIGHT)], set()),
+        ({}, [(0, LEFT)], set()),
+    ],
+)
+def test_a_class_is_complete_if_as_many_right_boxes_are_given_as_were_counted(
+    counts: dict[int, Count], rows: Rows, complete: set[int]
+):
+    one = replace(sample({0, 1}, rows, complete=set()), counts=counts)
+    assert one.complete == complete
+    # Beside what a person said, and whatever pseudo labels there are.
+    assert replace(sample({0, 1}, rows, complete={1}), counts=counts).complete == complete | {1}
+    assert replace(sample({0, 1}), counts=counts, annotations=boxes(rows)).complete == set()
 
 
 def test_boxes_of_these_classes_come_from_the_second():

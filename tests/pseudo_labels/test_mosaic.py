@@ -99,7 +99,6 @@ def test_crops_are_cut_from_images_of_one_kept_label_alone(tmp_path: Path):
         sample(tmp_path, 90, 0, colour=odd, ignore=True),
         sample(tmp_path, 91, 0, colour=odd, copies=2),
         sample(tmp_path, 92, 0, colour=odd, tags=frozenset([0, 1])),
-        sample(tmp_path, 93, 0, colour=odd, unsure=frozenset([1])),
         Sample("94", good[0].path, frozenset([0])),
     ] * 4
     found = compose_mosaics([*good, *bad], 100, 0, SCALE, tmp_path / "to")
@@ -107,6 +106,15 @@ def test_crops_are_cut_from_images_of_one_kept_label_alone(tmp_path: Path):
     assert not any(near(read_image(one.path), odd).any() for one in found)
     assert compose_mosaics(bad, 100, 0, SCALE, tmp_path / "none") == ()
     assert compose_mosaics(good, 0, 0, SCALE, tmp_path / "none") == ()
+
+
+def test_what_is_unsure_of_an_image_is_unsure_of_its_mosaics(tmp_path: Path):
+    images = [sample(tmp_path, number, 0, unsure=frozenset([1 + number % 2])) for number in range(4)]
+    (mosaic,) = compose_mosaics(images, 1, 0, SCALE, tmp_path / "to")
+    assert mosaic.tags == {0} and mosaic.unsure and mosaic.unsure <= {1, 2}
+    plain = [replace(one, unsure=frozenset()) for one in images]
+    (other,) = compose_mosaics(plain, 1, 0, SCALE, tmp_path / "other")
+    assert other.unsure == frozenset() and (read_image(other.path) == read_image(mosaic.path)).all()
 
 
 def test_a_rare_class_gets_as_many_mosaics_as_others(tmp_path: Path):
@@ -193,7 +201,7 @@ def boxes_of(*ignore: bool) -> Annotations:
 def cached(*samples: Sample) -> CachedDataset:
     dataset = Dataset("some", ("a", "b"), samples)
     sizes = tuple((10 + row, 20) for row in range(len(samples)))
-    return CachedDataset(dataset, tuple("abcdef")[: len(samples)], sizes, None, None, {}, {})  # type: ignore[arg-type]
+    return CachedDataset(dataset, tuple("abcdefg")[: len(samples)], sizes, None, None, {}, {})  # type: ignore[arg-type]
 
 
 def test_images_with_a_kept_label_and_negatives_are_trainable():
@@ -206,11 +214,12 @@ def test_images_with_a_kept_label_and_negatives_are_trainable():
         make("one of two", tags=frozenset({0}), annotations=boxes_of(True, False)),
         make("negative", annotations=boxes_of()),
         make("unsure", unsure=frozenset({0}), annotations=boxes_of()),
+        make("nothing known", unsure=frozenset({0, 1}), annotations=boxes_of()),
         make("without boxes", annotations=None),
     )
     kept = trainable(data)
-    assert [sample.id for sample in kept.dataset.samples] == ["kept", "one of two", "negative"]
-    assert kept.keys == ("a", "c", "d") and kept.sizes == ((10, 20), (12, 20), (13, 20))
+    assert [sample.id for sample in kept.dataset.samples] == ["kept", "one of two", "negative", "unsure"]
+    assert kept.keys == ("a", "c", "d", "e") and kept.sizes == ((10, 20), (12, 20), (13, 20), (14, 20))
     assert replace(kept.dataset, samples=data.dataset.samples) == data.dataset
 
 

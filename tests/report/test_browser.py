@@ -131,6 +131,19 @@ def test_precision_and_recall_are_those_of_the_curve(report: Path, visit: Open, 
     assert text.endswith(f"precision {precision:.0%}, recall {recall:.0%}".replace("%", " %"))
 
 
+def test_a_diagram_tells_what_scores_mean(report: Path, visit: Open, contents: dict[str, Any]) -> None:
+    section, reliability = visit(report).locator("#reliability"), contents["reliability"]
+    assert "Scores are calibrated on tags" in section.locator("p").first.inner_text()
+    panels = section.locator(".panel")
+    assert panels.count() == sum(bool(rows) for rows in reliability["rows"]) >= 2
+    assert panels.first.locator("circle[cx]").count() == len(reliability["rows"][0])
+    score, share, number = reliability["rows"][0][0]
+    title = panels.first.locator("title").first.text_content()
+    assert title is not None
+    assert title.replace("\u00a0", " ").startswith(f"score {score:.2f}: {share:.0%}"[:-1] + " %")
+    assert f" of {number} best box" in title
+
+
 def test_classes_and_kinds_select_images_and_boxes(report: Path, visit: Open, contents: dict[str, Any]) -> None:
     page, images = visit(report), contents["gallery"]["images"]
     # A class that the detector finds.
@@ -282,7 +295,14 @@ def test_data_with_tags_only_is_shown_without_metrics_of_boxes(
     write_report(run, tmp_path / "tags.html", tmp_path / "tags.csv")
     page = visit(tmp_path / "tags.html")
     assert page.locator("#scores").get_by_text("boxes were not evaluated").count() == 1
-    assert page.locator("nav a").all_inner_texts() == ["Scores", "Images", "Data", "Training", "Manifest"]
+    assert page.locator("nav a").all_inner_texts() == [
+        "Scores",
+        "Images",
+        "Reliability",
+        "Data",
+        "Training",
+        "Manifest",
+    ]
     assert page.locator("input[name=order]").count() == 2
     assert page.locator(".tile").count() == 1
     assert re.fullmatch(r"score ≥ \S+ \d+ box(es)?", page.locator("#threshold-says").inner_text())

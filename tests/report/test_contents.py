@@ -64,6 +64,29 @@ def test_curves_lead_to_the_average_precision(report: Path) -> None:
         assert row["mAP_area"] is None or area == pytest.approx(row["mAP_area"], abs=1e-3)
 
 
+def test_the_reliability_is_that_of_the_best_boxes(report: Path) -> None:
+    contents = contents_of(report)
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for image in contents["gallery"]["images"]:
+        for label in range(len(contents["classes"])):
+            scores = [box[4] for box in image["boxes"] if box[5] == label]
+            if scores:
+                bins.setdefault(min(int(max(scores) * 10), 9), []).append((max(scores), label in image["tags"]))
+    expected = [
+        [sum(score for score, _ in pairs) / len(pairs), sum(there for _, there in pairs) / len(pairs), len(pairs)]
+        for _, pairs in sorted(bins.items())
+    ]
+    reliability = contents["reliability"]
+    assert reliability["calibrated"] and len(reliability["rows"]) == 1 + len(contents["classes"])
+    assert [row[2] for row in reliability["rows"][0]] == [row[2] for row in expected]
+    for row, wanted in zip(reliability["rows"][0], expected, strict=True):
+        assert row == pytest.approx(wanted, abs=2e-3)
+    total = sum(row[2] for row in expected)
+    by_hand = sum(number * abs(score - share) for score, share, number in expected) / total
+    assert reliability["error"][0] == pytest.approx(by_hand, abs=2e-3)
+    assert reliability["raw_error"] != pytest.approx(by_hand, abs=1e-4)
+
+
 def test_a_curve_has_its_hits_and_its_end() -> None:
     points = curve([False, True, False, True, False, False], 4)
     assert points == [[0.25, 0.5], [0.5, 0.5], [0.5, round(2 / 6, 4)]]

@@ -48,6 +48,13 @@ def test_values_from_data_never_become_markup() -> None:
     assert page.all("title") == [({}, HOSTILE)]
 
 
+def test_names_that_are_not_utf_8_are_escaped() -> None:
+    contents = {"name": "caf\udce9.jpg"}
+    page = Parsed(render_page("caf\udce9", contents).encode("utf-8").decode())
+    assert json.loads(page.all("script")[0][1]) == contents
+    assert page.all("title") == [({}, r"caf\udce9")]
+
+
 def test_the_policy_allows_only_the_pages_own_code() -> None:
     page = Parsed(render_page("title", {}))
     policy = next(a["content"] for a, _ in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")

@@ -223,7 +223,7 @@ def test_ask_writes_the_queue_for_every_tool(
 ) -> None:
     out = tmp_path / "ask"
     assert boxless(monkeypatch, "ask", "RUN", data, "-n", 2, "--out", out) == 0
-    assert "Chose 2 image(s)" in " ".join(capsys.readouterr().err.split())
+    assert "Chose 2 images" in " ".join(capsys.readouterr().err.split())
     first, second = (json.loads(line) for line in (out / "queue.jsonl").read_text().splitlines())
     assert first == {
         "image": "d.png",

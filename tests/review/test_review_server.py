@@ -224,7 +224,7 @@ def test_the_command_ends_with_the_summary(
     monkeypatch.setattr("boxless.review.app.run_until_interrupted", lambda app, listener, host: None)
     assert boxless(monkeypatch, "review", *words(folder)) == 0
     printed = capsys.readouterr()
-    assert "continues a review with 1 image(s) done" in " ".join(printed.err.split())
+    assert "continues a review with 1 image done" in " ".join(printed.err.split())
     # Wilson's interval of 2 of 2.
     assert " ".join(printed.out.split()) == (
         "Looked at 1 image in 1 minute, 1 accepted, 0 corrected Precision of the 2 proposed boxes at IoU 0.5: 1.00 "

@@ -20,6 +20,11 @@ from boxless.run_folder import CONFIG, FORMAT, MANIFEST, build_network, save_net
 from boxless.runtime import Runtime
 
 CLASSES = ["cat", "großer hund", "owl"]
+CALIBRATION = {
+    "cat": {"slope": 1.3, "intercept": 2.1},
+    "großer hund": {"slope": 0.4, "intercept": -0.7},
+    "owl": {"slope": 1.0, "intercept": 0.2},
+}
 OPTIONS = {
     "student": ("head.channels=8", "head.pca_dims=[6, 8]"),
     "seeded": ("head.hidden=[32]", "head.pca_dims=[6, 8]", "proposals.generator=grid", "proposals.min_area=0.05"),
@@ -73,6 +78,7 @@ def random_run(folder: Path, method: str, options: Sequence[str] = (), images: S
         "sample_images": [str(path) for path in images],
         "weights": {"source": "random", "licence": "none needed: random", "frozen": "0" * 16},
         "pseudo_labels": {"owl": {"agreement": 0.1}},
+        "calibration": CALIBRATION if method == "seeded" else None,
         "versions": versions(),
         "seconds": {},
         "files": save_network(folder, network, None),

@@ -14,7 +14,6 @@ from boxless.errors import BoxlessError
 from boxless.export.onnx import Difference, _compare, difference
 from boxless.postprocess import ViewArrays
 from boxless.predictor import Predictor
-from boxless.runtime import Runtime
 from boxless.structures import FloatArray
 from boxless.views import View
 
@@ -121,29 +120,24 @@ def files(tmp_path: Path) -> list[Path]:
     return found
 
 
-def compare(two: Sequence[ViewArrays], files: Sequence[Path], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def compare(two: Sequence[ViewArrays], files: Sequence[Path]) -> dict[str, Any]:
     """`_compare` of a run and a file with these outputs, one an image."""
-    monkeypatch.setattr("boxless.runtime_file.describe", lambda *_: None)
-    monkeypatch.setattr(Runtime, "from_bytes", lambda *_: Given(*two))
-    run: Any = Given(*(outputs() for _ in files))
-    return _compare(run, b"", files, "a.onnx")
+    return _compare(Given(*(outputs() for _ in files)), Given(*two), files, "a.onnx")
 
 
-def test_the_largest_of_all_images_is_written(files: list[Path], monkeypatch: pytest.MonkeyPatch):
+def test_the_largest_of_all_images_is_written(files: list[Path]):
     two = [changed("objectness", (0, 0), 2**-8), changed("boxes", (0, 0), 0.125), changed("boxes", (0, 0), 0.0625)]
     expected = {"images": 3, "boxes_px": 0.25, "scores": 0, "heatmaps": 0, "objectness": 0.000488281}
-    assert compare(two, files, monkeypatch) == expected
+    assert compare(two, files) == expected
 
 
 @pytest.mark.parametrize("by", [float("nan"), 2.0])
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("image", [0, 1, 2])
-def test_one_image_on_which_any_output_differs_is_enough(
-    image: int, field: str, by: float, files: list[Path], monkeypatch: pytest.MonkeyPatch
-):
+def test_one_image_on_which_any_output_differs_is_enough(image: int, field: str, by: float, files: list[Path]):
     two = [outputs() for _ in files]
     first = tuple(0 for _ in getattr(two[0], field).shape)
     two[image] = changed(field, first, by)
     with pytest.raises(BoxlessError, match=r"not written, as it differs from the run: .* on 3 images") as error:
-        compare(two, files, monkeypatch)
+        compare(two, files)
     assert ("nan" in str(error.value)) == np.isnan(by) and "\n" not in str(error.value)

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 import pytest
-from random_runs import CLASSES, Exported, random_run
+from random_runs import CALIBRATION, CLASSES, Exported, random_run
 from running import boxless as run_boxless
 
 from boxless.errors import BoxlessError
@@ -28,7 +28,10 @@ def metadata(file: Path) -> dict[str, Any]:
 def test_the_file_says_all_that_is_needed_to_use_it(exported: Exported):
     said, config = metadata(exported.file), exported.detector.config
     assert said["classes"] == list(said["thresholds"]) == CLASSES
-    assert all(row == {"image_score": 0.5, "share_of_best": 0.5} for row in said["thresholds"].values())
+    calibrated = config.head.scores_proposals
+    assert said["calibration"] == (CALIBRATION if calibrated else None)
+    certain = "score" if calibrated else "image_score"
+    assert all(row == {certain: 0.5, "share_of_best": 0.5} for row in said["thresholds"].values())
     assert said["views"] == [{"scale": 160, "flipped": False}]
     assert said["selection"] == {"min_score": 1e-5, "nms": 0.3, "vote": True, "contained": True, "max_boxes": 100}
     assert (said["supervision"], said["seed"], said["untrusted"]) == ("tags", 7, {"owl": 0.1})
@@ -126,5 +129,5 @@ def test_the_command_exports_with_images_that_are_named(
     assert run_boxless(monkeypatch, "export", run, *words) == 0
     assert metadata(out)["parity"]["images"] == 23 and json.loads((run / MANIFEST).read_text())["finished"]
     message = " ".join(capsys.readouterr().err.split())
-    assert "Exported: " in message and "On 23 image(s) its boxes differ from the run's by at most" in message
+    assert "Exported: " in message and "On 23 images its boxes differ from the run's by at most" in message
     assert "its heatmaps and objectness by" in message

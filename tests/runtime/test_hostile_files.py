@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from opened_files import Opened
-from random_runs import Exported
+from random_runs import CLASSES, Exported
 
 from boxless.errors import BoxlessError
 from boxless.runtime import Runtime
@@ -81,6 +81,7 @@ def other_signature(model: onnx.ModelProto) -> None:
         node.input[:] = ["pixels" if name == "images" else name for name in node.input]
 
 
+FALLING = {"slope": -1.0, "intercept": 0.0}
 PROPOSALS = {"generator": "grid", "size": 400, "min_side": 20, "min_area": 0.1}
 CHANGED: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "no metadata": (lambda model: model.metadata_props.pop(), "no metadata 'boxless'; boxless export RUN"),
@@ -103,6 +104,11 @@ CHANGED: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "huge view": (with_change(lambda said: said["views"][0].update(scale=10**9)), "metadata is damaged"),
     "view of another kind": (with_change(lambda said: said["views"][0].update(scale=True)), "metadata is damaged"),
     "threshold": (with_change(lambda said: said.update(cam_threshold=1e400)), "metadata is damaged"),
+    "calibration of other classes": (with_change(lambda said: said.update(calibration={})), "metadata is damaged"),
+    "falling calibration": (
+        with_change(lambda said: said.update(calibration=dict.fromkeys(CLASSES, FALLING))),
+        "metadata is damaged",
+    ),
     "nothing to keep": (with_change(lambda said: said["selection"].update(max_boxes=0)), "metadata is damaged"),
     "generator": (
         with_change(lambda said: said.update(proposals=PROPOSALS | {"generator": "x"})),

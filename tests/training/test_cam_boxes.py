@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running import SMALL, weights
+from running import SMALL, shorten_training, weights
 
 import boxless
 from boxless.images import read_image
@@ -83,7 +83,10 @@ def test_objectness_and_threshold_are_fitted_after_training_and_saved(demo: Path
 
 
 @pytest.mark.parametrize("objectness", ["false", "true"])
-def test_a_threshold_of_the_settings_is_kept(demo: Path, tmp_path: Path, objectness: str):
+def test_a_threshold_of_the_settings_is_kept(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objectness: str
+):
+    shorten_training(monkeypatch)
     options = [*SMALL, "training.epochs=1", "head.threshold=0.33", f"head.objectness={objectness}"]
     boxless.train(demo, tmp_path / "run", method="cam", split="train", options=options)
     assert weights(tmp_path / "run")["model.threshold"].item() == pytest.approx(0.33)

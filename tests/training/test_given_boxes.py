@@ -14,9 +14,13 @@ from running import SEEDED, SMALL, assert_same_bits, weights
 from running import boxless as command_line
 
 import boxless
+from boxless.config import resolve
+from boxless.datasets.labels import with_labels
 from boxless.detector import Detector
 from boxless.errors import BoxlessError
-from boxless.structures import Dataset, Sample
+from boxless.methods import preset
+from boxless.structures import Annotations, Count, Dataset, GivenBoxes, Point, Sample
+from boxless.training.fit import _supervision
 
 pytestmark = pytest.mark.usefixtures("short_training")
 
@@ -123,6 +127,26 @@ def test_the_run_says_what_was_used(mixed: tuple[Path, Path, Record], data: Data
         train(data, run, write_labels(run.parent / "other.jsonl", data, shift=1))
 
 
+def test_all_that_was_used_is_said():
+    def boxes(number: int) -> Annotations:
+        return Annotations(np.zeros((number, 4), np.float32), np.zeros(number, np.int64), np.zeros(number, np.bool_))
+
+    plain = Sample("", Path(), frozenset({0}))
+    samples = [
+        *[plain] * 1000,
+        replace(plain, given=GivenBoxes(boxes(2), boxes(1))),
+        replace(plain, given=GivenBoxes(boxes(0), boxes(3)), counts={0: Count(2)}),
+        replace(plain, points=(Point(0, 1, 2),), counts={0: Count(1)}),
+    ]
+    config = resolve(preset("seeded"))
+    said = _supervision(Dataset("some", ("cat",), tuple(samples)), config)
+    assert said == (
+        "tags on 1,003 images, boxes on 1 of them, rejected boxes on 2 of them, counts on 2 of them, "
+        "points on 1 of them"
+    )
+    assert _supervision(Dataset("some", ("cat",), tuple(samples[:1000])), config) == "tags"
+
+
 class Unreadable:
     """Annotations that raise an error when they are read."""
 
@@ -146,6 +170,58 @@ def test_boxes_that_were_given_are_trained_on(mixed: tuple[Path, Path, Record], 
     assert not torch.equal(one["model.regress.weight"], other["model.regress.weight"])
 
 
+@pytest.mark.slow
+def test_counts_and_points_are_trained_on(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    counted, pointed = (
+        [one for one in data.samples if len(one.tags) == 1][:4],
+        [one for one in data.samples if one.tags][-4:],
+    )
+    assert not {one.id for one in counted} & {one.id for one in pointed}
+    lines = [{"image": one.path.name, "counts": {data.classes[min(one.tags)]: 3}} for one in counted]
+    for one in pointed:
+        centres = [[(x1 + x2) / 2, (y1 + y2) / 2] for x1, y1, x2, y2 in ground_truth(one).boxes.tolist()]
+        names = [data.classes[label] for label in ground_truth(one).labels]
+        points = [{"class": name, "xy": xy} for name, xy in zip(names, centres, strict=True)]
+        lines.append({"image": one.path.name, "points": points})
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    record = record_training(monkeypatch)
+    detector = train(data, tmp_path / "run", labels, "pseudo_labels.rounds=1")
+    assert detector.supervision == f"tags on {len(data)} images, counts on 4 of them, points on 4 of them"
+    trained = {sample.id: sample for sample in record.trained["run"].dataset.samples}
+    numbers = [len(ground_truth(trained[one.id]).labels) for one in counted if one.id in trained]
+    assert max(numbers) == 3 and min(numbers) >= 1
+    kept = 0
+    for sample in (trained[one.id] for one in pointed if one.id in trained):
+        own = ground_truth(sample)
+        for box, label, ignore in zip(own.boxes, own.labels, own.ignore, strict=True):
+            points = [point for point in sample.points if point.label == label]
+            inside = [box[0] <= point.x < box[2] and box[1] <= point.y < box[3] for point in points]
+            assert ignore or any(inside)
+            kept += not ignore
+    assert kept >= 4
+    # The CAM is trained on tags alone.
+    assert not any(sample.counts or sample.points for sample in record.trained["cam"].dataset.samples)
+
+
+def ground_truth(sample: Sample) -> Annotations:
+    assert sample.annotations is not None
+    return sample.annotations
+
+
+def test_labels_that_say_what_the_tags_say_change_nothing(data: Dataset, tmp_path: Path):
+    labels = tmp_path / "labels.jsonl"
+    lines = [
+        {"image": sample.path.name, "tags": {data.classes[tag]: True for tag in sorted(sample.tags)}}
+        for sample in data.samples
+        if sample.tags
+    ]
+    labels.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plain = data.tags_only()
+    assert with_labels(plain, labels).samples == plain.samples
+    assert _supervision(with_labels(plain, labels), resolve(preset("seeded"))) == "tags"
+
+
 def test_a_method_without_boxes_takes_the_tags_alone_and_says_so(
     demo: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -153,7 +229,7 @@ def test_a_method_without_boxes_takes_the_tags_alone_and_says_so(
     boxless.train(data, tmp_path / "plain", method="cam", options=SMALL, seed=1)
     words = ["--method", "cam", "--seed", 1, "--split", "train", "--labels", labels, "--out", tmp_path / "labels"]
     assert command_line(monkeypatch, "train", demo, *words, *SMALL) == 0
-    assert f"Given boxes of {BOXED + 1} image(s) are not used: cam is trained on tags alone" in caplog.text
+    assert f"Given boxes of {BOXED + 1} images are not used: cam is trained on tags alone" in caplog.text
     assert_same_bits(tmp_path / "plain", tmp_path / "labels")
     assert json.loads((tmp_path / "labels" / "manifest.json").read_text())["supervision"] == "tags"
 

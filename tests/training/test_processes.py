@@ -169,7 +169,7 @@ def test_accelerate_launch_with_a_number_of_images_that_does_not_divide(demo: Pa
     # It was begun by one process.
     done = launched(tmp_path, ACCELERATE, "-m", "boxless", *words)
     # 16 images are two steps of six and one of four, to which two are added that were in the first.
-    assert "1 epochs of 3 steps of 6 images, 3 in each of 2 processes" in done.stderr
+    assert "1 epoch of 3 steps of 6 images, 3 in each of 2 processes" in done.stderr
     first, second = history(run)
     assert (first["epoch"], second["epoch"]) == (1, 2) and second["lr"] < first["lr"]
     assert (run / "weights.safetensors").exists()

@@ -12,12 +12,14 @@ from recording import Record, boxes_by_id, ids, record_training
 from running import SEEDED, assert_same_bits, train_and_kill
 
 import boxless
+from boxless.cached_dataset import cache_dataset
 from boxless.detector import Detector
 from boxless.devices import full_width
 from boxless.errors import BoxlessError
 from boxless.images import content_keys, read_image
 from boxless.methods.box_ops import areas
 from boxless.proposals.store import ProposalStore
+from boxless.pseudo_labels import SEEDS
 from boxless.pseudo_labels.consensus import consensus
 from boxless.pseudo_labels.snapping import snap
 from boxless.structures import Annotations, Dataset, Sample
@@ -52,8 +54,11 @@ def test_a_run_contains_the_runs_of_its_networks(whole: tuple[Path, Record], dem
     assert all(manifest["finished"] and manifest["supervision"] == "tags" for manifest in manifests)
     assert [manifest["method"] for manifest in manifests] == ["seeded", "cam", "seeded"]
     assert [manifest["data"]["images"] for manifest in manifests] == [16, 16, 8]
-    stages = {"proposals", "features", "cam", "pseudo labels", "cross-fitting", "mosaics", "training"}
+    stages = {"proposals", "features", "cam", "pseudo labels", "cross-fitting", "calibration", "mosaics", "training"}
     assert final["seconds"].keys() == stages
+    # Scores of the final network alone are calibrated, to how the cross-fitted ones score unseen images.
+    assert list(final["calibration"]) == final["classes"] and not {"calibration"} & (cam.keys() | fold.keys())
+    assert all(one["slope"] > 0 for one in final["calibration"].values())
     # The networks read what the run has cached.
     assert cam["seconds"].keys() == {"training"}
     assert fold["seconds"].keys() == {"mosaics", "training"}
@@ -69,18 +74,33 @@ def test_networks_predict_only_images_that_they_were_not_trained_on(whole: tuple
         held_out = set(record.predicted[fold])
         assert len(held_out) == len(record.predicted[fold]) == 8
         if fold.startswith("fold-1"):
-            # The first round is trained on all seeds, without mosaics.
+            # The first round is trained on all images, without mosaics.
             assert record.images(fold) == everything - held_out and not record.mosaics(fold)
         else:
-            # The second round is trained on the images of a kept label, and mosaics are composed of these alone.
-            assert record.sources[fold] == record.images(fold) < everything - held_out
+            # The second round is trained on the images of a label, and mosaics are composed of these alone.
+            assert record.sources[fold] == record.images(fold) <= everything - held_out
     for round_ in ("fold-1", "fold-2"):
         assert set(record.predicted[f"{round_}-1"]) | set(record.predicted[f"{round_}-2"]) == everything
 
 
-def test_labels_of_every_network_are_those_of_the_recipe(whole: tuple[Path, Record], demo: Path):
+@pytest.fixture(scope="module")
+def with_consensus(demo: Path, short_training: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    """The same where agreement on every fifth box is enough, as there is after so little training."""
+    run = tmp_path_factory.mktemp("runs") / "with"
+    with pytest.MonkeyPatch.context() as patch:
+        record = record_training(patch)
+        patch.setattr(boxless.pseudo_labels.consensus, "MIN_AGREEING", 0.2)
+        train(demo, run, "pseudo_labels.consensus_iou=0.001")
+    return run, record
+
+
+@pytest.mark.parametrize(("finished", "share"), [("with_consensus", 0.2), ("whole", 0.5)])
+def test_labels_of_every_network_are_those_of_the_recipe(
+    finished: str, share: float, demo: Path, request: pytest.FixtureRequest
+):
     """The labels computed anew from the saved networks, by the steps that the documentation gives."""
-    run, record = whole
+    run, record = request.getfixturevalue(finished)
+    agrees = finished == "with_consensus"
     dataset = boxless.load_dataset(demo, "train").tags_only()
     keys = content_keys([sample.path for sample in dataset.samples], {})
     detectors = {name: Detector.load(run / name, "cpu") for name in ("cam", *FOLDS)}
@@ -104,15 +124,20 @@ def test_labels_of_every_network_are_those_of_the_recipe(whole: tuple[Path, Reco
         one, other = f"fold-{round_}-1", f"fold-{round_}-2"
         return predicted(one if sample.id in record.predicted[one] else other, sample, rescale)
 
-    def assert_trained_on(network: str, labels: dict[str, Annotations]) -> None:
+    def assert_trained_on(network: str, sets: list[dict[str, Annotations]]) -> None:
+        found: dict[str, list[Annotations]] = {}
         for sample in record.trained[network].dataset.samples:
-            if sample.id in record.mosaics(network):
-                continue
-            own, expected = sample.annotations, labels[sample.id]
-            assert own is not None
-            np.testing.assert_allclose(own.boxes, expected.boxes, atol=1e-2)
-            np.testing.assert_array_equal(own.labels, expected.labels)
-            np.testing.assert_array_equal(own.ignore, expected.ignore)
+            if sample.id not in record.mosaics(network):
+                assert sample.annotations is not None
+                found.setdefault(sample.id, []).append(sample.annotations)
+        # Mosaics come with leaving out what has no label to train on.
+        left_out = bool(record.mosaics(network)) or network in record.sources
+        for name in sets[0]:
+            expected = [own[name] for own in sets if not (left_out and own[name].ignore.all())]
+            for one, other in zip(found.get(name, []), expected, strict=True):
+                np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-2)
+                np.testing.assert_array_equal(one.labels, other.labels)
+                np.testing.assert_array_equal(one.ignore, other.ignore)
 
     def merged(
         samples: Sequence[Sample], first: list[Annotations], second: list[Annotations]
@@ -120,30 +145,55 @@ def test_labels_of_every_network_are_those_of_the_recipe(whole: tuple[Path, Reco
         sizes = [read_image(sample.path).shape[1::-1] for sample in samples]
         return {one.id: own for one, own in zip(samples, consensus(first, second, sizes, min_iou), strict=True)}
 
-    seeds = {sample.id: snapped(sample, predicted("cam", sample)) for sample in dataset.samples}
-    assert_trained_on("fold-1-2", seeds)
+    def trained(labels: dict[str, Annotations], *predictions: dict[str, Annotations]) -> list[dict[str, Annotations]]:
+        """Consensus if predictions mostly agree, else all of them."""
+        if agrees:
+            sets = [labels]
+        else:
+            flags = {name: np.zeros_like(own.ignore) for name, own in labels.items()}
+            sets = [{name: replace(own[name], ignore=flags[name]) for name in labels} for own in predictions]
+        return [{name: snapped(by_id[name], own) for name, own in one.items()} for one in sets]
+
+    by_id = {sample.id: sample for sample in dataset.samples}
+    data = cache_dataset(dataset, detectors["cam"].features, detectors["cam"].views, settings.proposals)
+    assert settings.pseudo_labels.seeds == ("cam", "mixed_cam", "local_cam")
+    seeds = [
+        {
+            sample.id: snapped(sample, own)
+            for sample, own in zip(dataset.samples, SEEDS[name](data, detectors["cam"]), strict=True)
+        }
+        for name in settings.pseudo_labels.seeds
+    ]
+    for sample in dataset.samples:
+        np.testing.assert_allclose(
+            seeds[0][sample.id].boxes, snapped(sample, predicted("cam", sample)).boxes, atol=1e-3
+        )
+    assert_trained_on("fold-1-2", [{name: seeds[0][name] for name in record.images("fold-1-2")}])
+    first_round = merged(dataset.samples, list(seeds[0].values()), [held_out(1, sample) for sample in dataset.samples])
+    kept = {
+        label: [not own.ignore[own.labels == label].any() for own in first_round.values() if label in own.labels]
+        for label in range(len(dataset.classes))
+    }
+    assert (np.mean([np.mean(own) for own in kept.values() if own]) >= share) == agrees
     # Consensus within the training folds of the second round.
     rest = [sample for sample in dataset.samples if sample.id not in record.predicted["fold-2-2"]]
-    second = merged(rest, [seeds[sample.id] for sample in rest], [held_out(1, sample) for sample in rest])
-    assert_trained_on("fold-2-2", {sample.id: snapped(sample, second[sample.id]) for sample in rest})
+    first = {sample.id: held_out(1, sample) for sample in rest}
+    second = merged(rest, [seeds[0][sample.id] for sample in rest], list(first.values()))
+    assert_trained_on("fold-2-2", trained(second, *seeds))
     # Small boxes of the last round are compared with those of the rescaled pass instead of the seeds.
-    firsts, seconds, small = [], [], {}
+    firsts, seconds, small = [], {}, {}
     for sample in dataset.samples:
         own, larger = held_out(2, sample), held_out(2, sample, 1.5)
         height, width = read_image(sample.path).shape[:2]
         is_small = areas(torch.from_numpy(own.boxes)).numpy()[:, None] < 0.2 * width * height
-        firsts.append(replace(own, boxes=np.where(is_small, own.boxes, seeds[sample.id].boxes)))
-        seconds.append(replace(own, boxes=np.where(is_small, larger.boxes, own.boxes)))
+        firsts.append(replace(own, boxes=np.where(is_small, own.boxes, seeds[0][sample.id].boxes)))
+        seconds[sample.id] = replace(own, boxes=np.where(is_small, larger.boxes, own.boxes))
         small[sample.id] = is_small, larger.boxes
     assert {True, False} == {flag for is_small, _ in small.values() for flag in is_small.ravel().tolist()}
-    final = merged(dataset.samples, firsts, seconds)
+    final = merged(dataset.samples, firsts, list(seconds.values()))
     for name, (is_small, boxes) in small.items():
         final[name] = replace(final[name], boxes=np.where(is_small, boxes, final[name].boxes))
-    final = {sample.id: snapped(sample, final[sample.id]) for sample in dataset.samples}
-    assert_trained_on(run.name, final)
-    # Images without a kept label are not trained on.
-    kept = {name for name, own in final.items() if not own.ignore.all()}
-    assert record.images(run.name) == record.sources[run.name] == kept and 0 < len(kept) < 16
+    assert_trained_on(run.name, trained(final, *seeds, seconds, seconds))
     counts = json.loads((run / "manifest.json").read_text())["pseudo_labels"]
     for label, name in enumerate(dataset.classes):
         flags = np.concatenate([own.ignore[own.labels == label] for own in final.values()])
@@ -164,7 +214,7 @@ def test_mosaics_are_composed_of_consensus_labels_of_the_training_folds(
 ):
     record = record_training(monkeypatch)
     dataset = single_tags(boxless.load_dataset(demo, "train"))
-    train(dataset, tmp_path / "run", "training.epochs=1", "pseudo_labels.consensus_iou=0.001")
+    train(dataset, tmp_path / "run", "training.epochs=1")
     for name in ("run", "fold-2-1", "fold-2-2"):
         assert record.mosaics(name) and record.images(name) == record.sources[name]
         images = sorted((tmp_path / ("" if name == "run" else "run") / name / "mosaics").iterdir())
@@ -194,12 +244,11 @@ def test_a_run_that_is_killed_after_its_mosaics_resumes_to_the_same_bits(demo: P
     dataset, table = boxless.load_dataset(demo, "train"), tmp_path / "tags.csv"
     rows = [f"{sample.path},{dataset.classes[min(sample.tags)]},train" for sample in dataset.samples]
     table.write_text("\n".join(["image,tags,split", *rows]))
-    options = ("pseudo_labels.consensus_iou=0.001",)
-    train(table, tmp_path / "whole", *options)
+    train(table, tmp_path / "whole")
     killed = tmp_path / "killed"
-    train_and_kill(table, killed, "seeded", (*SEEDED, *options), killed / "checkpoint.pt")
+    train_and_kill(table, killed, "seeded", SEEDED, killed / "checkpoint.pt")
     images = {file.name: file.read_bytes() for file in (killed / "mosaics").iterdir()}
-    train(table, killed, *options)
+    train(table, killed)
     assert images == {file.name: file.read_bytes() for file in (killed / "mosaics").iterdir()} != {}
     assert_same_bits(tmp_path / "whole", killed)
 
@@ -232,7 +281,7 @@ def test_copies_of_an_image_are_predicted_by_a_network_that_was_trained_on_none_
 
 def test_one_image_is_too_few_for_two_folds(demo: Path, tmp_path: Path):
     dataset = boxless.load_dataset(demo, "train")
-    with pytest.raises(BoxlessError, match=r"1 image\(s\) are too few for 2 folds; take cam"):
+    with pytest.raises(BoxlessError, match="1 image is too few for 2 folds; take cam"):
         train(replace(dataset, samples=dataset.samples[:1]), tmp_path / "run")
 
 

@@ -193,8 +193,8 @@ def test_nested_settings_are_laid_over_options(demo: Path, finished: Path, tmp_p
         ({"options": ["backbone.freeze=12"]}, r"backbone\.freeze=12: this backbone has 9 stage"),
         ({"options": ["proposals.generator=edges"]}, r"generator 'edges' is unknown; there are"),
         (
-            {"options": ["pseudo_labels.seed=attention"]},
-            r"pseudo_labels\.seed 'attention' is unknown; there are cam, local_cam",
+            {"options": ["pseudo_labels.seeds=[attention]"]},
+            r"pseudo_labels\.seeds 'attention' is unknown; there are cam, mixed_cam, local_cam",
         ),
         ({"method": "oicr", "options": ["head.refinement.mining=best"]}, "mining 'best' is unknown; there are top"),
         ({"classes": ["ball"]}, "one class only"),
@@ -260,7 +260,7 @@ def test_a_broken_image_is_skipped_and_counted(demo: Path, tmp_path: Path, caplo
     assert manifest["data"]["images"] == 15
     assert list(manifest["skipped"]) == [str(victim)]
     (message,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert "1 image(s) skipped" in message and victim.name in message
+    assert "1 image skipped" in message and victim.name in message
 
 
 # The run folder.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from boxless.config import BackboneConfig
 from boxless.errors import BoxlessError
 from boxless.registry import Registry
+from boxless.wording import counted
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -76,7 +77,7 @@ class Backbone:
         count = {"all": len(self.stages), "none": 0}.get(str(freeze), freeze)
         assert isinstance(count, int)
         if count > len(self.stages):
-            raise BoxlessError(f"backbone.freeze={freeze}: this backbone has {len(self.stages)} stage(s)")
+            raise BoxlessError(f"backbone.freeze={freeze}: this backbone has {counted(len(self.stages), 'stage')}")
         return self.stages[:count], self.stages[count:]
 
 

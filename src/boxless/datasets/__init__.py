@@ -9,7 +9,6 @@ from dataclasses import replace
 from os import PathLike
 
 from boxless.datasets.coco import coco
-from boxless.datasets.common import counted
 from boxless.datasets.folders import folders
 from boxless.datasets.label_studio import label_studio
 from boxless.datasets.layouts import LAYOUTS, Layout, Source, recognise
@@ -20,6 +19,7 @@ from boxless.datasets.yolo import yolo
 from boxless.errors import BoxlessError
 from boxless.files import expand_user
 from boxless.structures import Dataset
+from boxless.wording import counted
 
 __all__ = ["LAYOUTS", "Layout", "Source", "load_dataset", "split_names"]
 
@@ -61,14 +61,16 @@ def load_dataset(path: str | PathLike[str], split: str | None = None, classes: S
     dataset = source.load(split)
     if not any(sample.tags or sample.unsure for sample in dataset.samples):
         reasons = "".join(f"\n  {line}" for line in dataset.warnings)
-        raise BoxlessError(f"{root}: none of the {len(dataset)} usable images of {dataset.name} has a tag{reasons}")
+        raise BoxlessError(
+            f"{root}: none of the {counted(len(dataset), 'usable image')} of {dataset.name} has a tag{reasons}"
+        )
     if not any(sample.annotations is not None and len(sample.annotations.boxes) for sample in dataset.samples):
-        dataset = dataset.tags_only()
+        dataset = dataset.without_annotations()
     sizes = f"{counted(len(dataset), 'image')}, {counted(len(dataset.classes), 'class')}"
     summary = dataset.summary or f"{layout}, {sizes}"
     if classes is not None:
         dataset = dataset.with_classes(classes)
-        summary += f"; of the classes {len(dataset.classes)} are used"
+        summary += f"; of the classes {counted(len(dataset.classes), 'is', 'are')} used"
     return replace(dataset, warnings=dataset.warnings + _remarks(dataset), summary=summary)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from boxless.datasets.problems import Problems
 from boxless.errors import BoxlessError
-from boxless.structures import Annotations, Dataset, Sample
+from boxless.structures import Annotations, Count, Dataset, Point, Sample
+from boxless.wording import counted
 
 Box = tuple[float, float, float, float]
 """xyxy in pixels, right and bottom exclusive."""
@@ -40,12 +41,16 @@ class Object:
         box: None if its numbers cannot be read.
         ignore: whether metrics ignore it, as VOC's difficult objects.
         has_box: whether it should have a box; a tag has none.
+        count: how many objects of the class a person counted in the image.
+        is_point: whether `box` is a point on the object, without width and height, and no box.
     """
 
     name: str
     box: Box | None
     ignore: bool = False
     has_box: bool = True
+    count: Count | None = None
+    is_point: bool = False
 
 
 def boxed_sample(
@@ -85,9 +90,35 @@ def boxed_sample(
         np.array([index[item.name] for _, item in kept], np.int64),
         np.array([item.ignore for _, item in kept], np.bool_),
     )
+    points = [Point(index[item.name], *item.box[:2]) for item in objects if item.is_point and item.box]
     boxed = {item.name for item in objects if item.has_box}
     unknown = (bool(objects) and not kept) or any(item.name not in boxed for item in objects)
-    return Sample(id_, path, frozenset(tags), frozenset(named - tags), None if unknown else annotations)
+    return Sample(
+        id_,
+        path,
+        frozenset(tags),
+        frozenset(named - tags),
+        None if unknown else annotations,
+        counts={index[item.name]: item.count for item in objects if item.count and index[item.name] in tags},
+        points=points_inside(points, size, id_, problems),
+    )
+
+
+def points_inside(
+    points: Sequence[Point], size: tuple[int, int] | None, name: str, problems: Problems
+) -> tuple[Point, ...]:
+    """The points that lie in their image: no box holds the others. `problems` receives the name if there are some."""
+    width, height = size or (_LARGEST_SIDE, _LARGEST_SIDE)
+    kept = tuple(point for point in points if 0 <= point.x < width and 0 <= point.y < height)
+    if len(kept) < len(points):
+        problems.add("images with points outside of them, left out (the tags stay)", name)
+    return kept
+
+
+def parse_count(text: str) -> Count | None:
+    """A count such as `3`, or `2+` for at least 2; None if the text is none."""
+    found = re.fullmatch(r"([0-9]{1,6})(\+?)", text.strip())
+    return Count(int(found[1]), found[2] == "+") if found else None
 
 
 def _clipped(box: Box | None, size: tuple[int, int], name: str, problems: Problems) -> Box | None:
@@ -118,12 +149,6 @@ def loaded(layout: str, name: str, classes: Sequence[str], samples: Iterable[Sam
     kept = tuple(samples)
     parts = [layout, counted(len(kept), "image"), counted(len(classes), "class"), *problems.unmatched()]
     return Dataset(name, tuple(classes), kept, problems.lines(), ", ".join(parts))
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and its noun, such as `2,424 images`."""
-    plural = noun + ("es" if noun.endswith("s") else "s")
-    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def to_floats(values: Iterable[Any]) -> list[float] | None:

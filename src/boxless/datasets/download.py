@@ -20,6 +20,7 @@ from boxless.datasets.common import read_lines
 from boxless.errors import BoxlessError, in_one_line
 from boxless.files import expand_user, unwritable
 from boxless.progress import download_bar
+from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def download_voc(year: Literal["2007", "2012"], root: Path, archives: Sequence[A
 def _check_complete(year: Path, archives: Sequence[Archive]) -> None:
     lists = {file.stem: read_lines(file) for file in (year / "ImageSets" / "Main").glob("*.txt")}
     problems = [
-        f"split {split} has {len(lists.get(split, []))} of {count} images"
+        f"split {split} has {len(lists.get(split, []))} of {counted(count, 'image')}"
         for archive in archives
         for split, count in archive.splits.items()
         if len(lists.get(split, [])) != count
@@ -128,7 +129,9 @@ def _check_complete(year: Path, archives: Sequence[Archive]) -> None:
     for folder, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".xml")):
         missing = ids - {file.stem for file in (year / folder).glob(f"*{suffix}")}
         if missing:
-            problems.append(f"{len(missing)} files are missing in {folder}, such as {min(missing)}{suffix}")
+            problems.append(
+                f"{counted(len(missing), 'file is', 'files are')} missing in {folder}, such as {min(missing)}{suffix}"
+            )
     if problems:
         raise BoxlessError(
             f"{year} is incomplete: {'; '.join(problems)}. Move it elsewhere and run the same command again"

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -53,12 +53,20 @@ class LabeledBox(ProposedBox):
     proposed: ProposedBox | None = None
 
 
+class LabeledPoint(_Line):
+    """A point on an object: its class, and x and y in pixels."""
+
+    name: str = Field(alias="class")
+    xy: tuple[Coordinate, Coordinate]
+
+
 class Labels(_Line):
     """What a person said of one image, apart from its name.
 
     Args:
         tags: class -> True present, False absent, None unknown; classes that are not named are as in the data.
-        counts: class -> number of objects, or `2+` for at least 2.
+        counts: class -> number of objects, or `2+` for at least 2; it is there, unless the number is 0.
+        points: on different objects.
         boxes: the boxes that the person judged.
         complete: classes of which every object has a `right` box.
         seconds: time spent on the image.
@@ -67,7 +75,7 @@ class Labels(_Line):
 
     tags: dict[str, bool | None] = {}
     counts: dict[str, Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[0-9]{1,6}\+$")]] = {}
-    points: list[Any] = []
+    points: list[LabeledPoint] = []
     boxes: list[LabeledBox] = []
     complete: list[str] = []
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
@@ -80,12 +88,15 @@ class Labels(_Line):
             raise ValueError(f"'{absent[0]}' is absent, yet has a box")
         if bare := [name for name in self.complete if self.tags.get(name) and name not in right]:
             raise ValueError(f"'{bare[0]}' is present and complete, yet has no box")
+        for name, number in self.counts.items():
+            if number != "0+" and self.tags.get(name) is (number == 0):
+                raise ValueError(f"'{name}' is {'present' if number == 0 else 'absent'}, yet its count is {number}")
         return self
 
     def classes(self) -> set[str]:
         """All classes that are named."""
-        boxes = {box.name for box in self.boxes}
-        return {*self.tags, *self.counts, *boxes, *self.complete}
+        names = [box.name for box in self.boxes] + [point.name for point in self.points]
+        return {*self.tags, *self.counts, *names, *self.complete}
 
 
 class ImageLabels(Labels):

@@ -17,7 +17,7 @@ from boxless.datasets.problems import Problems, printable
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.errors import BoxlessError
 from boxless.image_files import suffixes
-from boxless.structures import Dataset
+from boxless.structures import Count, Dataset
 
 _MISSING = "tasks whose image is missing, left out"
 _FIX = "put the images beside the file, or into a folder images beside it"
@@ -142,7 +142,9 @@ def _size(region: Mapping[str, Any]) -> tuple[int, int] | None:
 def region_objects(region: Mapping[str, Any]) -> list[Object]:
     """The objects of one region: of an entry of `result`, or of a cell of the CSV, which has no `value`.
 
-    Boxes are in pixels of the stated original size; None where the region has none, such as a choice.
+    Boxes and points are in pixels of the stated original size; None where the region has none, such as a choice. A
+    number whose control is called `count-` and a class, as in `<Number name="count-apple" toName="image"/>`, counts the
+    objects of the class.
     """
     value = region.get("value", region)
     if not isinstance(value, dict):
@@ -152,9 +154,19 @@ def region_objects(region: Mapping[str, Any]) -> list[Object]:
     objects = []
     for key, labels in value.items():
         if key.endswith("labels") or key == "choices":
-            names = labels if isinstance(labels, list) else [labels]
-            objects += [Object(printable(str(name)), box, has_box=key != "choices") for name in names]
-    return objects
+            names = [printable(str(name)) for name in (labels if isinstance(labels, list) else [labels])]
+            is_point = key == "keypointlabels"
+            boxed = key != "choices" and not is_point
+            objects += [Object(name, box, has_box=boxed, is_point=is_point) for name in names]
+    return objects + _count(region, value)
+
+
+def _count(region: Mapping[str, Any], value: Mapping[str, Any]) -> list[Object]:
+    prefix, _, name = str(region.get("from_name", "")).partition("-")
+    number = to_floats([value.get("number")])
+    if prefix != "count" or not name or number is None or number[0] < 1:
+        return []
+    return [Object(printable(name), None, has_box=False, count=Count(int(number[0])))]
 
 
 def _box(value: Mapping[str, Any], size: tuple[int, int]) -> Box | None:
@@ -173,7 +185,9 @@ def _points(value: Mapping[str, Any], size: tuple[int, int]) -> Iterable[tuple[f
         numbers = [to_floats(point) for point in value["points"] if isinstance(point, list) and len(point) == 2]
         return [(point[0] * width, point[1] * height) for point in numbers if point]
     keys = ("x", "y", "radiusX", "radiusY") if "radiusX" in value else ("x", "y", "width", "height")
-    numbers_ = to_floats(value.get(key) for key in keys)
+    is_point = "keypointlabels" in value
+    # The width of a point is that of its mark.
+    numbers_ = to_floats(0 if is_point and key in ("width", "height") else value.get(key) for key in keys)
     if numbers_ is None:
         return []
     x, y, w, h = (number * side for number, side in zip(numbers_, (width, height) * 2, strict=True))

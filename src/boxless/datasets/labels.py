@@ -1,7 +1,7 @@
-"""What a person said of images, laid over a dataset for training: tags, unknown tags, and boxes.
+"""What a person said of images, laid over a dataset for training: tags, unknown tags, boxes, counts and points.
 
-Read are the JSON Lines of `boxless review` (`label_lines` describes them), and COCO and Label Studio as they come
-back from a review there. Every image of these is taken as reviewed: its boxes are all objects of their classes.
+Read are the JSON Lines of `boxless review` (`label_lines` describes them), and what comes back from a review in another
+tool (`reviewed`). Every image of that is taken as reviewed: its boxes are all objects of their classes.
 """
 
 from collections import Counter
@@ -13,18 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from boxless.datasets.coco import read_coco
-from boxless.datasets.coco_files import is_coco
-from boxless.datasets.common import Object, boxed_sample, counted
+from boxless.datasets.common import Object, boxed_sample, parse_count, points_inside
 from boxless.datasets.label_lines import ImageLabels, read_labels
-from boxless.datasets.label_studio import holds_tasks, read_label_studio, read_tasks
 from boxless.datasets.lookup import ImageIndex
 from boxless.datasets.problems import Problems
+from boxless.datasets.reviewed import read_reviewed
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.errors import BoxlessError, ImageError
 from boxless.files import expand_user
 from boxless.images import image_size
-from boxless.structures import Annotations, Dataset, GivenBoxes, Sample
+from boxless.structures import Annotations, Count, Dataset, GivenBoxes, Point, Sample
+from boxless.wording import counted
 
 _MISSING = "images of the labels that are not among those to train on, left out"
 
@@ -35,38 +34,44 @@ class Said(NamedTuple):
     Args:
         tags: index of a class -> True present, False absent, None unknown; the other classes stay as in the data.
         boxes: given for training.
+        counts: index of a class -> how many of its objects are in the image.
+        points: on objects.
     """
 
     tags: Mapping[int, bool | None]
     boxes: GivenBoxes
+    counts: Mapping[int, Count]
+    points: Sequence[Point]
 
 
 def with_labels(dataset: Dataset, labels: str | PathLike[str], data: Path | None = None) -> Dataset:
     """Lay what a person said of images over a dataset.
 
-    It overrides the tags of the image; a right box says that its class is present. Images and classes that the dataset
-    does not have are left out, and counted.
+    It overrides the tags of the image; a right box, a point and a count say that their class is present, a count of 0
+    that it is absent. Images and classes that the dataset does not have are left out, and counted.
 
     Args:
         dataset: the images with their tags.
-        labels: the file; of JSON Lines a later line for an image replaces an earlier one whole.
+        labels: the JSON Lines, in which a later line for an image replaces an earlier one whole; or a file or folder
+            that `read_reviewed` takes.
         data: where the dataset was loaded from: names of images are relative to it, if it is a file to its folder; None
             is the current folder. A name that fits nothing there may be the end of the path of one image.
 
     Returns:
-        The images with `Sample.given`; warnings and summary of the labels follow those of the dataset.
+        The images with `Sample.given`, counts and points; warnings and summary of the labels follow those of the
+        dataset.
 
     Raises:
-        BoxlessError: the file cannot be read, is none of these, or says nothing of the images and classes.
+        BoxlessError: the file cannot be read, is none of these, says nothing of the images and classes, or more than
+            half of its images are not in the dataset.
     """
     file, problems = expand_user(labels), Problems()
     root = Path() if data is None else data if data.is_dir() else data.parent
     said = _read(file, dataset, ImageIndex((sample.path for sample in dataset.samples), root), problems)
-    right, wrong = (sum(len(part.labels) for part in parts) for parts in _parts(said))
-    if not wrong and not any(own.tags for own in said.values()):
+    if not any(own.tags or len(own.boxes.wrong.labels) for own in said.values()):
         reasons = "".join(f"\n  {line}" for line in problems.lines())
         raise BoxlessError(f"{file}: says nothing of the images and classes of {dataset.name}{reasons}")
-    summary = f"labels of {counted(len(said), 'image')} with {right:,} right and {wrong:,} wrong boxes"
+    summary = _summary(said)
     return replace(
         dataset,
         samples=tuple(_merged(one, said[one.path]) if one.path in said else one for one in dataset.samples),
@@ -75,17 +80,31 @@ def with_labels(dataset: Dataset, labels: str | PathLike[str], data: Path | None
     )
 
 
-def _parts(said: Mapping[Path, Said]) -> tuple[list[Annotations], list[Annotations]]:
-    return [own.boxes.right for own in said.values()], [own.boxes.wrong for own in said.values()]
+def _summary(said: Mapping[Path, Said]) -> str:
+    right, wrong = (
+        sum(len(part.labels) for part in parts)
+        for parts in zip(*((own.boxes.right, own.boxes.wrong) for own in said.values()), strict=True)
+    )
+    text = f"labels of {counted(len(said), 'image')} with {right:,} right and {counted(wrong, 'wrong box')}"
+    more = {
+        "count": sum(len(own.counts) for own in said.values()),
+        "point": sum(len(own.points) for own in said.values()),
+    }
+    return ", ".join([text, *(counted(number, what) for what, number in more.items() if number)])
 
 
 def _merged(sample: Sample, said: Said) -> Sample:
     by_answer = {answer: {name for name, own in said.tags.items() if own is answer} for answer in (True, False, None)}
+    tags = (sample.tags | by_answer[True]) - by_answer[False] - by_answer[None]
+    pointed = {point.label for point in said.points}
+    points = [*(point for point in sample.points if point.label not in pointed), *said.points]
     return replace(
         sample,
-        tags=(sample.tags | by_answer[True]) - by_answer[False] - by_answer[None],
+        tags=tags,
         unsure=(sample.unsure | by_answer[None]) - by_answer[True] - by_answer[False],
         given=said.boxes if len(said.boxes.right.labels) or len(said.boxes.wrong.labels) else None,
+        counts={label: own for label, own in {**sample.counts, **said.counts}.items() if label in tags},
+        points=tuple(point for point in points if point.label in tags),
     )
 
 
@@ -96,16 +115,13 @@ def _read(file: Path, dataset: Dataset, index: ImageIndex, problems: Problems) -
         BoxlessError: it cannot be read, or is none of these.
     """
     if file.suffix.lower() == ".jsonl":
-        return _of_lines(read_labels(file), dataset.classes, index, problems)
-    if not file.exists():
-        raise BoxlessError(f"{file}: there is no such file")
-    if file.is_file() and is_coco(file):
-        return _of_review(read_coco(file, index, problems, _MISSING)[0], dataset, problems)
-    if file.is_file() and holds_tasks(file):
-        tasks = read_tasks(file)
-        images = read_label_studio(tasks, file, index, problems, _MISSING, predictions=False)
-        return _of_review(images, dataset, problems)
-    raise BoxlessError(f"{file}: no labels: give the .jsonl of boxless review, a COCO .json or one of Label Studio")
+        lines = read_labels(file)
+        said, number = _of_lines(lines, dataset.classes, index, problems), len(lines)
+    else:
+        images, number = read_reviewed(file, index, problems, _MISSING)
+        said = _of_review(images, dataset, problems)
+    problems.refuse_most(_MISSING, number, file, "give the labels of these images, or the data that they are of")
+    return said
 
 
 def _of_lines(
@@ -118,8 +134,6 @@ def _of_lines(
             problems.add_unmatched(_MISSING, name)
             continue
         _report_classes(own.classes(), classes, problems)
-        if own.counts or own.points:
-            problems.add("images with counts or points, which training does not use", name)
         right, wrong = (
             [Object(box.name, box.xyxy) for box in own.boxes if box.state == state and box.name in classes]
             for state in ("right", "wrong")
@@ -128,32 +142,66 @@ def _of_lines(
         boxes, rejected = (
             _annotations(boxed_sample(name, path, kind, classes, size, problems)) for kind in (right, wrong)
         )
-        present = dict.fromkeys((item.name for item in right), True)
-        tags = {classes.index(one): answer for one, answer in {**own.tags, **present}.items() if one in classes}
+        counts = {one: found for one, number in own.counts.items() if (found := parse_count(str(number))) is not None}
+        answers = _answers(own, counts, {item.name for item in right})
+        for absent in sorted({point.name for point in own.points if not answers[point.name]}):
+            problems.add("points of a class that is absent, left out", f"{name} {absent}")
+        named = [point for point in own.points if point.name in classes and answers[point.name]]
+        points = [Point(classes.index(point.name), *point.xy) for point in named]
         complete = _unharmed(right, boxes, classes) & {classes.index(one) for one in own.complete if one in classes}
-        said[path] = Said(tags, GivenBoxes(boxes, rejected, complete))
+        known = {classes.index(one): count for one, count in counts.items() if one in classes}
+        said[path] = Said(
+            {classes.index(one): answer for one, answer in answers.items() if one in classes},
+            GivenBoxes(boxes, rejected, complete),
+            _fitting(known, boxes, name, problems),
+            points_inside(points, size, name, problems),
+        )
     return said
 
 
+def _answers(own: ImageLabels, counts: Mapping[str, Count], boxed: set[str]) -> dict[str, bool | None]:
+    """Whether classes are there, by tags, counts, right boxes and points; a point of an absent class says nothing."""
+    answers = dict(own.tags)
+    for name, count in counts.items():
+        if count.number or not count.or_more:
+            answers[name] = count.number > 0
+    answers |= dict.fromkeys(boxed, True)
+    return answers | {point.name: True for point in own.points if answers.get(point.name) is not False}
+
+
+def _fitting(counts: Mapping[int, Count], right: Annotations, name: str, problems: Problems) -> dict[int, Count]:
+    """The counts that the right boxes do not contradict."""
+    kept = {}
+    for label, count in counts.items():
+        if not count.or_more and count.number < (right.labels == label).sum():
+            problems.add("images with a count that is lower than the number of right boxes, not used", name)
+        elif count.number:
+            kept[label] = count
+    return kept
+
+
 def _of_review(images: Sequence[AnnotatedImage], dataset: Dataset, problems: Problems) -> dict[Path, Said]:
-    """What COCO or Label Studio say: there are no wrong boxes, and no class is said to be absent."""
+    """What other tools say: there are no wrong boxes, and no class is said to be absent."""
     classes, said = dataset.classes, {}
     tags = {sample.path: sample.tags for sample in dataset.samples}
-    known = [
-        image._replace(objects=[item for item in image.objects if item.name in classes and item.has_box])
-        for image in images
-    ]
-    for image, own, sample in zip(images, known, boxed_samples(known, classes, problems), strict=True):
+    known = [image._replace(objects=[item for item in image.objects if item.name in classes]) for image in images]
+    boxed = [image._replace(objects=[item for item in image.objects if item.has_box]) for image in known]
+    others = [image._replace(objects=[item for item in image.objects if not item.has_box]) for image in known]
+    samples = boxed_samples(boxed, classes, problems), boxed_samples(others, classes, Problems())
+    for image, own, sample, other in zip(images, boxed, *samples, strict=True):
         _report_classes({item.name for item in image.objects}, classes, problems)
+        if len(other.points) < sum(item.is_point for item in image.objects if item.name in classes):
+            problems.add("images with points outside of them, left out (the tags stay)", image.id)
         found = _annotations(sample)
         kept = ~found.ignore
         right = Annotations(found.boxes[kept], found.labels[kept], found.ignore[kept])
-        present = {classes.index(item.name) for item in image.objects if item.name in classes}
-        for label in tags[image.path] - present:
+        present = sample.tags | sample.unsure | other.tags
+        for label in tags[image.path] - present - other.unsure:
             problems.add("tags of reviewed images without a box of their class in the labels, kept", classes[label])
         none = _annotations(replace(sample, annotations=None))
         given = GivenBoxes(right, none, _unharmed(own.objects, right, classes))
-        said[image.path] = Said(dict.fromkeys(present, True), given)
+        answers: dict[int, bool | None] = {label: label in present or None for label in present | other.unsure}
+        said[image.path] = Said(answers, given, _fitting(other.counts, right, image.id, problems), other.points)
     return said
 
 

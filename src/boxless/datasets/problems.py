@@ -1,10 +1,12 @@
 """Problems of the data, counted while it is loaded, and the refusal of data that mostly does not match."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from unicodedata import category
 
 from boxless.errors import BoxlessError
+from boxless.wording import counted
 
 NAMED = 5
 """Files, rows or classes of a problem that are named."""
@@ -41,7 +43,7 @@ class Problems:
         """
         names = self._names.get(kind, [])
         if 2 * len(names) > total:
-            raise BoxlessError(f"{where}: {len(names):,} of {total:,} {_short(kind)} ({_first(names)}); {fix}")
+            raise BoxlessError(f"{where}: {len(names):,} of {_counted(total, kind)} ({_first(names)}); {fix}")
 
     def lines(self) -> tuple[str, ...]:
         """One line per kind: the kind, how often it occurred, and the first five names."""
@@ -49,7 +51,7 @@ class Problems:
 
     def unmatched(self) -> list[str]:
         """How often each kind of `add_unmatched` occurred, such as `3 annotation files without an image`."""
-        return [f"{len(self._names[kind]):,} {_short(kind)}" for kind in self._unmatched]
+        return [_counted(len(self._names[kind]), kind) for kind in self._unmatched]
 
 
 def printable(name: str) -> str:
@@ -70,5 +72,7 @@ def _shown(name: str) -> str:
     )
 
 
-def _short(kind: str) -> str:
-    return kind.partition(",")[0]
+def _counted(number: int, kind: str) -> str:
+    """Such as `3 label files without an image`; for 1 the first plural of the kind becomes a singular."""
+    short = kind.partition(",")[0]
+    return counted(number, re.sub(r"s\b", "", short, count=1), short)

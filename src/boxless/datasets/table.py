@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from boxless.datasets.common import Object, choose_split, dataset_name, loaded, refuse_split, to_floats, to_size
 from boxless.datasets.layouts import Source
-from boxless.datasets.lookup import FileFinder, unnamed_images
+from boxless.datasets.lookup import FileFinder, Finder, unnamed_images
 from boxless.datasets.problems import Problems
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.datasets.table_boxes import read_box
@@ -102,7 +102,8 @@ def load_table(file: Path, split: str | None) -> Dataset:
             f"{file} names no class: add a column `tags`, or a column of 0 and 1 for each class; its columns are "
             f"{', '.join(map(repr, found.header))}"
         )
-    images = _merge(found, objects, problems)
+    images = _merge(found, objects, FileFinder(_folders(found)), problems, _MISSING)
+    problems.refuse_most(_MISSING, len(found.rows), file, "give their paths relative to the table's folder")
     column = image_column(found.header)
     for path in unnamed_images((image.path for image in images), lambda: [row[column] for row in whole.rows]):
         problems.add_unmatched("image files that no row names, not used", path.name)
@@ -182,9 +183,21 @@ def _folders(found: Table) -> list[Path]:
     return [top, *holding] if len(holding) == 1 else [top]
 
 
-def _merge(found: Table, objects: Sequence[Sequence[Object]], problems: Problems) -> list[AnnotatedImage]:
+def read_table_images(file: Path, finder: Finder, problems: Problems, missing: str) -> tuple[list[AnnotatedImage], int]:
+    """The images of a table, whatever their split, that a finder finds, and the number of its rows.
+
+    Raises:
+        BoxlessError: the file is not a table.
+    """
+    found = read_table(file, problems)
+    return _merge(found, _objects(found, problems)[1], finder, problems, missing), len(found.rows)
+
+
+def _merge(
+    found: Table, objects: Sequence[Sequence[Object]], finder: Finder, problems: Problems, missing: str
+) -> list[AnnotatedImage]:
     """The images of all rows, each with the objects of its rows."""
-    finder, column, boxes = FileFinder(_folders(found)), image_column(found.header), box_columns(found.header)
+    column, boxes = image_column(found.header), box_columns(found.header)
     merged: dict[Path, AnnotatedImage] = {}
     for row, items in zip(found.rows, objects, strict=True):
         name = row[column]
@@ -195,7 +208,7 @@ def _merge(found: Table, objects: Sequence[Sequence[Object]], problems: Problems
             continue
         path = finder.find(name, problems)
         if path is None:
-            problems.add_unmatched(_MISSING, PurePath(name).as_posix())
+            problems.add_unmatched(missing, PurePath(name).as_posix())
         elif path in merged:
             if boxes is None:
                 problems.add("images in more than one row, their tags merged", merged[path].id)
@@ -204,5 +217,4 @@ def _merge(found: Table, objects: Sequence[Sequence[Object]], problems: Problems
             id_ = path.relative_to(found.file.parent) if path.is_relative_to(found.file.parent) else path
             size = None if boxes is None or boxes.size is None else to_size(row[side] for side in boxes.size)
             merged[path] = AnnotatedImage(id_.as_posix(), path, items, size)
-    problems.refuse_most(_MISSING, len(found.rows), found.file, "give their paths relative to the table's folder")
     return list(merged.values())

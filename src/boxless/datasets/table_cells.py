@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from boxless.datasets.common import Object
+from boxless.datasets.common import Object, parse_count
 from boxless.datasets.label_studio import region_objects
 from boxless.datasets.problems import Problems
+from boxless.structures import Count
 
 _EMPTY = {"nan", "null", "none", "n/a", "<na>", "-", "--", "#n/a", "#null!", "#name?", "#ref!", "#value!", "#div/0!"}
 _PRESENT = {"1", "1.0", "true"}
@@ -17,18 +18,31 @@ _UNSURE = {"-1", "-1.0"}
 _QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 
 
-def tag(name: str, unsure: bool = False) -> Object:
+def tag(name: str, unsure: bool = False, count: Count | None = None) -> Object:
     """An object without a box."""
-    return Object(name, None, unsure, has_box=False)
+    return Object(name, None, unsure, has_box=False, count=count)
 
 
 def _tags(names: Iterable[str]) -> list[Object]:
-    """The tags of these names; those of `?scratch` are unsure."""
-    return [tag(_plain(name), unsure=name.startswith("?")) for name in names if _plain(name)]
+    """The tags of these names; those of `?scratch` are unsure, of `scratch:3` there are three, of `scratch:0` none."""
+    tags = []
+    for name in names:
+        plain, count = _counted(name)
+        if plain and (count is None or count.number):
+            tags.append(tag(plain, unsure=name.startswith("?"), count=count))
+    return tags
 
 
 def _plain(name: str) -> str:
-    return name.removeprefix("?").strip()
+    """The class that a tag names."""
+    return _counted(name)[0]
+
+
+def _counted(name: str) -> tuple[str, Count | None]:
+    plain = name.removeprefix("?").strip()
+    before, _, after = plain.rpartition(":")
+    count = parse_count(after)
+    return (plain, None) if count is None or not before.strip() else (before.strip(), count)
 
 
 def parse_tags(cells: Sequence[str], problems: Problems) -> list[list[Object]]:
@@ -36,8 +50,8 @@ def parse_tags(cells: Sequence[str], problems: Problems) -> list[list[Object]]:
 
     A cell is a list of Python or JSON, regions or choices of Label Studio, or names. Those are parted by semicolons or
     `|`; where no cell has one of these, by commas, if a name beside a comma occurs in another cell, too: else the comma
-    belongs to the name. A line break parts names, too. `?scratch` says that it is unknown whether there is a scratch.
-    `nan`, `-` and the like are no tag.
+    belongs to the name. A line break parts names, too. `?scratch` says that it is unknown whether there is a scratch,
+    `scratch:3` that there are three, and `scratch:2+` at least two. `nan`, `-` and the like are no tag.
     """
     lists = [_parse_list(cell) for cell in cells]
     plain = [cell for cell, found in zip(cells, lists, strict=True) if found is None]
@@ -57,6 +71,8 @@ def parse_tags(cells: Sequence[str], problems: Problems) -> list[list[Object]]:
             if not all(map(_plain, names)):
                 problems.add("question marks without a tag, left out", cell)
             parsed.append(_tags(names))
+    for item in (item for found in parsed for item in found if item.count):
+        problems.add("tags with a number of objects, such as `apple:3`", item.name)
     return parsed
 
 

@@ -41,10 +41,17 @@ def annotated(
     name: str, images: Mapping[str, Path], read: Mapping[str, Annotation | None], problems: Problems
 ) -> Dataset:
     """The dataset of these images and annotations, both by sample id; classes are the names in it, sorted."""
-    known = _to_exclusive({id_: one for id_, one in read.items() if one is not None}, problems)
-    classes = sorted({item.name for annotation in known.values() for item in annotation.objects})
-    found = [AnnotatedImage(id_, images[id_], one.objects, one.size) for id_, one in known.items()]
+    found = annotated_images(images, {id_: one for id_, one in read.items() if one is not None}, problems)
+    classes = sorted({item.name for image in found for item in image.objects})
     return loaded("PASCAL VOC", name, classes, boxed_samples(found, classes, problems), problems)
+
+
+def annotated_images(
+    images: Mapping[str, Path], read: Mapping[str, Annotation], problems: Problems
+) -> list[AnnotatedImage]:
+    """The images of these annotations, both by sample id; boxes are xyxy from 0, right and bottom exclusive."""
+    known = _to_exclusive(read, problems)
+    return [AnnotatedImage(id_, images[id_], one.objects, one.size) for id_, one in known.items()]
 
 
 def images_by_id(folder: Path, problems: Problems) -> dict[str, Path]:

@@ -4,7 +4,7 @@ Source: https://docs.ultralytics.com/datasets/detect/ and /segment/; https://git
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from boxless.image_files import scan_images
 from boxless.images import image_size
 from boxless.structures import Dataset, Sample
 
-_MISSING = "images that are listed but missing, left out"
+_MISSING = "images listed but missing, left out"
 
 
 def yolo(path: Path) -> Source | None:
@@ -154,16 +154,33 @@ def _sample(
     except BoxlessError:
         problems.add("label files that cannot be read, their images left out", str(labels))
         return None
+    objects, size = _objects(lines, image, data, id_, problems)
+    # Of an image without a size the boxes are gone, which was said.
+    return boxed_sample(id_, image, objects, classes, size, problems if size or not objects else Problems())
+
+
+def read_label_file(labels: Path, image: Path, data: YoloData, id_: str, problems: Problems) -> list[Object]:
+    """The objects of a label file, boxes in pixels of the image.
+
+    Raises:
+        BoxlessError: the file cannot be read.
+    """
+    return _objects(read_lines(labels), image, data, id_, problems)[0]
+
+
+def _objects(
+    lines: Sequence[str], image: Path, data: YoloData, id_: str, problems: Problems
+) -> tuple[list[Object], tuple[int, int] | None]:
+    """The objects of an image, and its size; None where it is not needed or cannot be read, and there are no boxes."""
     entries = [found for line in lines if (found := _parse(line, data, id_, problems)) is not None]
     if not entries:
-        return boxed_sample(id_, image, [], classes, None, problems)
+        return [], None
     try:
         size = image_size(image)
     except ImageError as error:
         problems.add("images whose size cannot be read, their boxes dropped (the tags stay)", str(error))
-        return boxed_sample(id_, image, [Object(name, None) for name, _ in entries], classes, None, Problems())
-    objects = [Object(name, _to_pixels(box, size)) for name, box in entries]
-    return boxed_sample(id_, image, objects, classes, size, problems)
+        return [Object(name, None) for name, _ in entries], None
+    return [Object(name, _to_pixels(box, size)) for name, box in entries], size
 
 
 def _parse(line: str, data: YoloData, id_: str, problems: Problems) -> tuple[str, Box | None] | None:

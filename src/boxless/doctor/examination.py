@@ -28,6 +28,7 @@ def examine(
     split: str | None = None,
     classes: Sequence[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
+    missing_tags: bool = False,
 ) -> dict[str, Any]:
     """Check for each class whether a detector can be trained on these tags, and report problems of tags and images.
 
@@ -41,12 +42,14 @@ def examine(
         split: check only this one.
         classes: report only these; co-occurrence with other classes is still counted.
         labels: what a person said of the images to train on, see `boxless.train`.
+        missing_tags: whether to name images whose tags likely lack a class, by feature maps, which training reuses.
 
     Returns:
         JSON-serialisable: `summary`, what was understood of each split, see `Dataset.summary`; `data` (its name);
         `splits` that the verdicts are based on, and the number of their `images`; `warnings` of the loader; `classes`,
         for each its `verdict` (fine, weak, hopeless) and `reasons` (names of faults), the numbers of `images` with it,
-        of `negatives` without it, of `unsure` ones, where it is unknown, and of those with `given` boxes of it,
+        of `negatives` without it, of `unsure` ones, where it is unknown, of those with `given` boxes of it, and of
+        those where its objects are `counted` or pointed at,
         `co_occurrence` (the `class` that most often occurs with it, and its `share` of the images; None if no other
         does) and `single_object` (share of its images with exactly one object of it; None without boxes); `findings`,
         the most severe first, with the fields of `Finding`.
@@ -71,8 +74,9 @@ def examine(
     if not distinct:
         raise BoxlessError(f"no image can be read; the first: {next(iter(broken.values()), 'none there')}")
     table = Table.of(distinct, names)
+    missing = _missing(distinct, names, wanted) if missing_tags else []
     findings = sorted(
-        [*unusable, *_findings(images, distinct, broken, table, wanted)],
+        [*unusable, *_findings(images, distinct, broken, table, wanted), *missing],
         key=lambda finding: ("hopeless", "weak", "note").index(finding.level),
     )
     return {
@@ -103,6 +107,13 @@ def _findings(
         *check_tagging(distinct),
         *check_objects(distinct, wanted),
     ]
+
+
+def _missing(images: Sequence[TaggedImage], names: Sequence[str], wanted: Sequence[str]) -> list[Finding]:
+    # Importing torch takes seconds, and nothing else here needs it.
+    from boxless.doctor.missing import check_missing
+
+    return check_missing(images, names, wanted)
 
 
 def _load(data: Dataset | str | os.PathLike[str], split: str | None) -> tuple[dict[str, Dataset], list[Finding]]:

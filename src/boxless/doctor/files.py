@@ -10,6 +10,7 @@ from boxless.doctor.images import TaggedImage
 from boxless.doctor.names import source_name
 from boxless.doctor.similarity import differ_in_detail
 from boxless.images import read_image
+from boxless.wording import counted
 
 TINY = 96
 """Pixels of the longest side below which an image has too little detail.
@@ -24,11 +25,12 @@ def check_files(images: Sequence[TaggedImage], broken: Mapping[Path, str]) -> li
     """Images that cannot be read, or are too small."""
     findings = []
     if broken:
-        what = f"{len(broken):,} image(s) cannot be used; the first: {next(iter(broken.values()))}"
+        what = f"{counted(len(broken), 'image')} cannot be used; the first: {next(iter(broken.values()))}"
         fix = "replace or remove them; training skips them"
         findings.append(Finding("broken", "weak", what, fix, images=[[str(path)] for path in broken]))
     if tiny := {image.path: image.file.longest_side for image in images if image.file.longest_side < TINY}:
-        what = f"{len(tiny):,} image(s) under {TINY} px on the longest side, the smallest {min(tiny.values())} px"
+        what = f"{counted(len(tiny), 'image')} under {TINY} px on the longest side, the smallest "
+        what += f"{min(tiny.values())} px"
         fix = "use the originals instead of thumbnails, or remove them: they have too little detail"
         findings.append(Finding("tiny", "weak", what, fix, images=[[str(path)] for path in tiny]))
     return findings
@@ -97,7 +99,7 @@ def _conflicts(groups: Sequence[Sequence[TaggedImage]]) -> list[Finding]:
     if not groups:
         return []
     tags = " against ".join(dict.fromkeys(", ".join(sorted(one.tags)) or "none" for one in groups[0]))
-    what = f"{len(groups):,} image(s) occur more than once with different tags, such as {tags}"
+    what = f"{counted(len(groups), 'image occurs', 'images occur')} more than once with different tags, such as {tags}"
     fix = "correct the tags, and keep one of each"
     if any(map(_is_turned, groups)):
         fix += "; some are turned or mirrored: right for a class that depends on it, such as an arrow"
@@ -113,7 +115,7 @@ def _leakage(
     if not shared:
         return []
     leaked = sum(image.split == small for group in shared for image in group)
-    what = f"{leaked:,} of {sizes[small]:,} images of {small} are also in {large}"
+    what = f"{leaked:,} of {counted(sizes[small], 'image')} of {small} {'is' if leaked == 1 else 'are'} also in {large}"
     if turned := sum(map(_is_turned, shared)):
         what += f", {turned:,} of them turned or mirrored"
     fix = f"remove them from {small} or {large}: scores on training images are too high"
@@ -133,7 +135,8 @@ def _siblings(images: Sequence[TaggedImage], groups: _Groups) -> list[Finding]:
     if not found:
         return []
     what = (
-        f"{sum(map(len, found)):,} images of several splits have names of augmented copies of {len(found):,} image(s)"
+        f"{sum(map(len, found)):,} images of several splits have names of augmented copies of "
+        f"{counted(len(found), 'image')}"
     )
     fix = "split the originals before augmenting them: scores on copies of training images are too high"
     return [Finding("augmented copies", "weak", what, fix, images=_files(found))]
@@ -145,7 +148,8 @@ def _repeated(groups: Iterable[Sequence[TaggedImage]]) -> list[Finding]:
         return []
     extra = sum(len(own) - 1 for own in repeated)
     what = (
-        f"{extra:,} image(s) are duplicates of another in their split: re-encoded, scaled, turned, mirrored or the same"
+        f"{counted(extra, 'image is a duplicate', 'images are duplicates')} of another in the same split: re-encoded, "
+        "scaled, turned, mirrored or the same"
     )
     fix = "keep one of each: duplicates add no information, and have twice the weight"
     return [Finding("duplicates", "note", what, fix, images=_files(repeated))]
@@ -156,8 +160,8 @@ def _details(groups: _Groups) -> list[Finding]:
         return []
     tags = " against ".join(dict.fromkeys(", ".join(sorted(one.tags)) or "none" for one in groups[0]))
     across = sum(len({image.split for image in group}) > 1 for group in groups)
-    what = f"{len(groups):,} image(s) differ in a detail from others with other tags, such as {tags}, "
-    what += f"{across:,} of them across splits"
+    what = f"{counted(len(groups), 'image differs', 'images differ')} in a detail from others with other tags, such as "
+    what += f"{tags}, {across:,} of them across splits"
     fix = "keep them: the same place with and without an object makes the best negatives; both belong in one split"
     return [Finding("details", "note", what, fix, images=_files(groups))]
 
@@ -168,7 +172,7 @@ def _scenes(groups: Iterable[Sequence[TaggedImage]], different: Collection[str])
     if not scenes:
         return []
     across = sum(len({image.split for image in scene}) > 1 for scene in scenes)
-    what = f"{sum(map(len, scenes)):,} images are nearly the same as others: they show {len(scenes):,} scene(s), "
-    what += f"{across:,} of them in more than one split"
+    what = f"{sum(map(len, scenes)):,} images are nearly the same as others: they show "
+    what += f"{counted(len(scenes), 'scene')}, {across:,} of them in more than one split"
     fix = "expected of a fixed camera; but images of one moment belong in one split, and add little information"
     return [Finding("near duplicates", "note", what, fix, images=_files(scenes))]

@@ -42,6 +42,7 @@ class TaggedImage:
         unsure: classes that may be in the image.
         objects: number of objects of each class; None without boxes.
         given: classes of which a person has given boxes for training.
+        counted: classes of which a person has counted the objects, or pointed at them.
     """
 
     split: str
@@ -51,6 +52,7 @@ class TaggedImage:
     unsure: frozenset[str]
     objects: Counter[str] | None
     given: frozenset[str] = frozenset()
+    counted: frozenset[str] = frozenset()
 
 
 def read_files(paths: Collection[Path]) -> tuple[dict[Path, ImageFile], dict[Path, str]]:
@@ -85,6 +87,7 @@ def tagged_images(splits: Mapping[str, Dataset], files: Mapping[Path, ImageFile]
             frozenset(dataset.classes[tag] for tag in sample.unsure),
             None if (boxes := sample.annotations) is None else Counter(dataset.classes[i] for i in boxes.labels),
             frozenset() if sample.given is None else frozenset(dataset.classes[i] for i in sample.given.labels),
+            frozenset(dataset.classes[i] for i in (*sample.counts, *(point.label for point in sample.points))),
         )
         for split, dataset in splits.items()
         for sample in dataset.samples

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from boxless.doctor.finding import Finding
 from boxless.doctor.images import TaggedImage
+from boxless.wording import counted
 
 _COPIES = (
     # Roboflow: photo_jpg.rf.<hash>.jpg
@@ -37,7 +38,8 @@ def check_names(images: Sequence[TaggedImage], names: Sequence[str], wanted: Seq
         if not similar or not set(pair) & set(wanted):
             continue
         what = (
-            f"{rare!r} ({counts[rare]} images) and {common!r} ({counts[common]}) look like two spellings of one class"
+            f"{rare!r} ({counted(counts[rare], 'image')}) and {common!r} ({counts[common]}) look like two spellings of "
+            "one class"
         )
         fix = f"if they are, rename {rare!r}: images of one are used as negatives of the other"
         findings.append(Finding("similar names", "weak", what, fix, [rare] if rarely else [rare, common]))

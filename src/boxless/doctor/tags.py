@@ -10,6 +10,7 @@ import numpy as np
 from boxless.doctor.finding import Finding, Level
 from boxless.doctor.images import TaggedImage
 from boxless.structures import BoolArray, IntArray
+from boxless.wording import counted
 
 HOPELESS = 5
 """With fewer images of a class, or fewer without it, a detector learns next to nothing.
@@ -101,7 +102,9 @@ def _always_together(table: Table, wanted: Sequence[str]) -> list[Finding]:
     findings = []
     for group in groups.values():
         if len(group) > 1 and set(group) & set(wanted):
-            what = f"{' and '.join(group)} are on the same {shown[group[0]]} images: nothing distinguishes them"
+            what = (
+                f"{' and '.join(group)} are on the same {counted(shown[group[0]], 'image')}: nothing distinguishes them"
+            )
             fix = f"add images that show one of them alone, {WEAK} of each, or merge them into one class"
             findings.append(Finding("always together", "hopeless", what, fix, group))
     return findings
@@ -175,6 +178,7 @@ def class_row(name: str, table: Table, images: Sequence[TaggedImage], findings: 
         "negatives": int(table.absent[:, index].sum()),
         "unsure": int((~table.present & ~table.absent)[:, index].sum()),
         "given": sum(name in image.given for image in images),
+        "counted": sum(name in image.counted for image in images),
         "co_occurrence": co_occurrence,
         "single_object": _single_object(name, images),
     }

@@ -19,6 +19,7 @@ from boxless.errors import BoxlessError
 from boxless.export.common import rows
 from boxless.files import write_whole
 from boxless.structures import Detections
+from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +80,9 @@ def write_label_studio(
         file.write(b"]\n")
     if outside:
         logger.warning(
-            "%d image(s) are not below %s, and Label Studio will not show them: set %s to a folder above all images, "
-            "here and for Label Studio",
-            outside,
+            "%s not below %s, and Label Studio will not show them: set %s to a folder above all images, here and for "
+            "Label Studio",
+            counted(outside, "image is", "images are"),
             root,
             _ROOT,
         )

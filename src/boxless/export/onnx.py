@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from boxless.backbones import fingerprint
 from boxless.detector import Detector
 from boxless.errors import BoxlessError, ImageError, in_one_line
+from boxless.export.int8 import MAX_LOSS, find_calibration_images, measure, quantised
 from boxless.files import check_writable, expand_user, write_whole
 from boxless.image_files import find_images
 from boxless.images import read_image
@@ -41,6 +42,10 @@ from boxless.run_folder import (
     versions,
 )
 from boxless.structures import SHOWN_IMAGE_SCORE, SHOWN_SHARE, FloatArray
+from boxless.wording import counted
+
+if TYPE_CHECKING:
+    from boxless.runtime import Runtime
 
 OPSET = 18
 """Of ONNX; ONNX Runtime reads it since 1.14, OpenVINO since 2023.1."""
@@ -55,6 +60,8 @@ def export_onnx(
     out: str | os.PathLike[str],
     images: Sequence[str | os.PathLike[str]] = (),
     *,
+    int8: str | os.PathLike[str] | None = None,
+    max_loss: float = MAX_LOSS,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Write a run as one ONNX file, for `boxless.runtime.Runtime` and for other programs.
@@ -63,14 +70,17 @@ def export_onnx(
         run: the run folder.
         out: the file.
         images: images and folders of images to compare the file and the run on; by default images of the training set.
+        int8: images, or a data set, to calibrate 8-bit integers on and to measure on what they lose, see `export.int8`;
+            None leaves the network in floating point.
+        max_loss: share of mAP that 8-bit integers may lose.
         progress: whether to show progress bars.
 
     Returns:
         The metadata of the file (`docs/deploying.md`).
 
     Raises:
-        BoxlessError: it is no run of a method that can be exported, there is no image to compare on, or the file
-            differs from the run; then nothing is written.
+        BoxlessError: it is no run of a method that can be exported, there is no image to compare on, the file differs
+            from the run, or loses more by 8-bit integers; then nothing is written.
     """
     folder, file = expand_user(run), expand_user(out)
     _check_installed()
@@ -85,11 +95,17 @@ def export_onnx(
         )
     manifest = read_manifest(folder)
     files = _images(folder, manifest, images)
+    calibrating = None if int8 is None else find_calibration_images(int8, detector.classes)
     network = load_network(folder, read_config(folder), manifest)
     metadata = _metadata(detector, manifest, network)
     with progress_bars(progress):
         model = _graph(network, detector)
-        metadata["parity"] = _compare(detector, _with_metadata(model, metadata), files, str(file))
+        exact = _runtime(_with_metadata(model, metadata), str(file))
+        metadata["parity"] = _compare(detector, exact, files, str(file))
+        if calibrating is not None:
+            model = quantised(model, exact, calibrating)
+            coarse = _runtime(_with_metadata(model, metadata), str(file))
+            metadata["int8"] = measure(exact, coarse, calibrating, max_loss, str(file))
     content = _with_metadata(model, metadata)
     with write_whole(file) as handle:
         handle.write(content)
@@ -123,7 +139,8 @@ def _metadata(detector: Detector, manifest: Mapping[str, Any], network: Network)
     """All but the measured parity."""
     from boxless.runtime_file import FORMAT
 
-    limits, backbone = detector.config.inference, detector.config.backbone
+    limits, backbone, calibration = detector.config.inference, detector.config.backbone, detector.calibration
+    certain = "image_score" if calibration is None else "score"
     return {
         "format": FORMAT,
         "name": detector.name,
@@ -131,9 +148,8 @@ def _metadata(detector: Detector, manifest: Mapping[str, Any], network: Network)
         "supervision": detector.supervision,
         "untrusted": dict(detector.untrusted),
         "classes": list(detector.classes),
-        "thresholds": {
-            name: {"image_score": SHOWN_IMAGE_SCORE, "share_of_best": SHOWN_SHARE} for name in detector.classes
-        },
+        "thresholds": {name: {certain: SHOWN_IMAGE_SCORE, "share_of_best": SHOWN_SHARE} for name in detector.classes},
+        "calibration": None if calibration is None else calibration.by_class(detector.classes),
         "views": [asdict(view) for view in detector.views],
         "input": "images: RGB, uint8, (batch, height, width, 3), resized so that the longest side is views.scale",
         "boxes": "x1, y1, x2, y2 in pixels of the input, right and bottom exclusive",
@@ -236,16 +252,19 @@ class Difference(NamedTuple):
     objectness: float = 0.0
 
 
-def _compare(detector: Detector, content: bytes, files: Sequence[Path], name: str) -> dict[str, Any]:
+def _runtime(content: bytes, name: str) -> "Runtime":
+    from boxless.runtime import Runtime
+    from boxless.runtime_file import describe
+
+    return Runtime.from_bytes(content, describe(content, name), name)
+
+
+def _compare(detector: Predictor, runtime: Predictor, files: Sequence[Path], name: str) -> dict[str, Any]:
     """By how much the outputs of the file differ from those of the run, at most.
 
     Raises:
         BoxlessError: by too much, or no image can be read.
     """
-    from boxless.runtime import Runtime
-    from boxless.runtime_file import describe
-
-    runtime = Runtime.from_bytes(content, describe(content, name), name)
     compared, largest = 0, Difference()
     for file in track(files, "Compare", len(files)):
         try:
@@ -257,13 +276,15 @@ def _compare(detector: Detector, content: bytes, files: Sequence[Path], name: st
         # Unlike Python's `max`, which may drop a NaN.
         largest = Difference(*np.maximum(largest, difference(detector, runtime, pixels, name)).tolist())
     if not compared:
-        raise BoxlessError(f"none of the {len(files)} images to compare on can be read; the first: {files[0]}")
+        raise BoxlessError(
+            f"none of the {counted(len(files), 'image')} to compare on can be read; the first: {files[0]}"
+        )
     if not (largest.boxes_px <= MAX_BOX_ERROR and all(share <= MAX_SCORE_ERROR for share in largest[1:])):
         raise BoxlessError(
             f"{name}: not written, as it differs from the run: boxes by {largest.boxes_px:.3g} px, scores by "
             f"{largest.scores:.3g}, heatmaps by {largest.heatmaps:.3g} and objectness by {largest.objectness:.3g} of "
-            f"their largest values on {compared} images (allowed: {MAX_BOX_ERROR} px, else {MAX_SCORE_ERROR}); "
-            "please report the backbone"
+            f"their largest values on {counted(compared, 'image')} (allowed: {MAX_BOX_ERROR} px, else "
+            f"{MAX_SCORE_ERROR}); please report the backbone"
         )
     return {"images": compared, **{key: round(value, 9) for key, value in largest._asdict().items()}}
 

@@ -16,7 +16,6 @@ from boxless.methods import CAM, FCOS, FastRCNN
 from boxless.methods.box_ops import DELTA_SCALE_WH, DELTA_SCALE_XY, MAX_LOG_RATIO
 from boxless.methods.box_supervised import IMAGE_SCORE_POWER, BoxSupervised
 from boxless.methods.fcos import MAX_LOG_DISTANCE
-from boxless.methods.layers import cell_rms, unit_rms
 from boxless.methods.pca import PCA
 from boxless.methods.roi_pooling import CONTEXT_RATIO
 from boxless.run_folder import Network
@@ -123,6 +122,12 @@ def _bins(outputs: int, inputs: int) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True)
 
 
+def cell_rms(maps: Tensor) -> Tensor:
+    """`layers.cell_rms` of maps (B, C, H, W), as a convolution, which is faster than a mean over channels."""
+    weights = torch.full((1, maps.shape[1], 1, 1), 1 / maps.shape[1])
+    return (nn.functional.conv2d(maps.square(), weights) + 1e-6).sqrt()
+
+
 class CAMOutputs(nn.Module):
     """Image-level scores, CAMs and objectness of hypercolumns, see `methods.cam.CAM`."""
 
@@ -135,13 +140,16 @@ class CAMOutputs(nn.Module):
         """(B, C, h, w) -> scores (B, classes), CAMs (B, classes, h, w) and log odds (B, h, w)."""
         planes = self.cam.head(maps[:, : self.cam.channels])
         levels = torch.split(maps[:, self.cam.levels], list(self.local.channels), dim=1)
-        local = nn.functional.conv2d(torch.cat([unit_rms(level) for level in levels], dim=1), self.local.cells.weight)
+        local = nn.functional.conv2d(
+            torch.cat([level / cell_rms(level) for level in levels], dim=1), self.local.cells.weight
+        )
         cells = local.flatten(2)
         number = torch.ones_like(cells[:, :1]).sum(dim=2)
         assert self.local.cells.bias is not None
         logits = cells.logsumexp(dim=2) - number.log() + self.local.cells.bias
         scores = ((planes.mean(dim=(2, 3)) + logits) / 2).sigmoid()
-        odds = self.objectness.cells(unit_rms(maps[:, self.cam.early]).permute(0, 2, 3, 1))[..., 0]
+        early = maps[:, self.cam.early]
+        odds = self.objectness.cells((early / cell_rms(early)).permute(0, 2, 3, 1))[..., 0]
         odds = nn.functional.avg_pool2d(odds[:, None], 3, stride=1, padding=1, count_include_pad=False)[:, 0]
         bias = self.cam.head[-1].bias
         assert isinstance(bias, Tensor)
@@ -201,7 +209,8 @@ class ExportedFCOS(ExportedNetwork):
         by row, are means over both mirrorings."""
         view, cam, factor = self.shared(images)
         size = view.shape[0]
-        features = self.head.reduce(torch.cat([view, view.flip(3)]))
+        reduced = self.head.reduce(view)
+        features = torch.cat([reduced, reduced.flip(3)])
         in_boxes = self.head.box_tower(features)
         logits, quality = self.head.classify(self.head.class_tower(features)), self.head.quality(in_boxes)
         ltrb = (self.head.ltrb(in_boxes) * self.head.scale).clamp(max=MAX_LOG_DISTANCE).exp() * self.stride
@@ -234,50 +243,102 @@ class ExportedFastRCNN(ExportedNetwork):
         self.head, self.side = network.model, network.model.config.pool
         shape = torch.Size((self.side, self.side, self.pca.out_channels))
         symmetric, antisymmetric = self.head.split_first_layer(shape)
-        self.register_buffer("symmetric", symmetric)
-        self.register_buffer("antisymmetric", antisymmetric)
+        # Pooled features come channel by channel; the last columns are those of the context.
+        even = symmetric[:, : -self.pca.out_channels]
+        self.register_buffer(
+            "symmetric", torch.cat([_by_channel(even, shape[2]), symmetric[:, even.shape[1] :]], dim=1)
+        )
+        self.register_buffer("antisymmetric", _by_channel(antisymmetric, shape[2]))
+        self.register_buffer("parts", mirror_parts(self.side))
         self.symmetric: Tensor
         self.antisymmetric: Tensor
+        self.parts: Tensor
 
     def forward(self, images: Tensor, proposals: Tensor) -> tuple[Tensor, ...]:
         """Images (B, H, W, 3) uint8 and proposals (B, R, 4), xyxy pixels of them -> `runtime.OUTPUTS`; scores
         (B, R, classes) and boxes (B, R, 4) are means over both mirrorings."""
         view, cam, factor = self.shared(images)
-        regions, context = self.pooled(view, proposals, images)
         width = images.shape[2]
         scores, boxes = [], []
-        for mirrored, hidden in enumerate(self.both_mirrorings(regions, context)):
+        for mirrored, hidden in enumerate(self.both_mirrorings(*self.pooled(view, proposals, images))):
             given = mirrored_boxes(proposals, width) if mirrored else proposals
             found = clipped(decoded(given, self.head.regress(hidden)), images)
             scores.append(self.head.classify(hidden).softmax(dim=-1)[..., : self.head.classes] * factor)
             boxes.append(mirrored_boxes(found, width) if mirrored else found)
         return *cam, (scores[0] + scores[1]) / 2, (boxes[0] + boxes[1]) / 2
 
-    def pooled(self, view: Tensor, proposals: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The means of `roi_average_pool`: regions (B, R, side, side, C) and context (B, R, C).
-
-        As a product with the share of every location in every cell: integral maps need places that depend on data.
-        """
+    def pooled(self, view: Tensor, proposals: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The means of `roi_average_pool`: the symmetric and the antisymmetric part of regions (B, R, ...), see
+        `FastRCNN._both_mirrorings`, channel by channel, and their context (B, R, C)."""
         centre, half = (proposals[..., :2] + proposals[..., 2:]) / 2, (proposals[..., 2:] - proposals[..., :2]) / 2
         grown = clipped(torch.cat([centre - half * CONTEXT_RATIO, centre + half * CONTEXT_RATIO], dim=-1), images)
-        inside = sums(view, proposals / self.stride, self.side)
-        whole = sums(view, grown / self.stride, 1).flatten(2)
         area, grown_area = (
             ((box[..., 2:] - box[..., :2]) / self.stride).prod(dim=-1, keepdim=True) for box in (proposals, grown)
         )
-        regions = inside / (area / self.side**2)[..., None, None]
-        return regions, (whole - inside.sum(dim=(2, 3))) / (grown_area - area).clamp(min=0.5)
+        integral = nn.functional.pad(view.cumsum(2).cumsum(3), (1, 0, 1, 0))
+        corners = integral_at(integral, proposals / self.stride, self.side)
+        outer = integral_at(integral, grown / self.stride, 1)
+        whole = outer[..., 3] - outer[..., 2] - outer[..., 1] + outer[..., 0]
+        number = self.side * (self.side // 2)
+        sums = corners @ self.parts
+        inside = sums[..., -1]
+        sums = sums / (area / self.side**2)[..., None]
+        context = (whole - inside) / (grown_area - area).clamp(min=0.5)
+        return sums[..., : -1 - number].flatten(2), sums[..., -1 - number : -1].flatten(2), context
 
-    def both_mirrorings(self, regions: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    def both_mirrorings(self, even: Tensor, odd: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """See `FastRCNN._both_mirrorings`: (B, R, hidden) each."""
-        half, whole = self.side // 2, (self.side + 1) // 2
-        left, middle, right = regions[..., :half, :], regions[..., half:whole, :], regions.flip(3)[..., :half, :]
-        even = torch.cat([(left + right).flatten(2), middle.flatten(2), context], dim=-1)
         first, rest = self.head.trunk[1], self.head.trunk[2:]
         assert isinstance(first, nn.Linear)
-        common = nn.functional.linear(even, self.symmetric, first.bias)
-        difference = nn.functional.linear((left - right).flatten(2), self.antisymmetric)
+        common = nn.functional.linear(torch.cat([even, context], dim=-1), self.symmetric, first.bias)
+        difference = nn.functional.linear(odd, self.antisymmetric)
         return rest(common + difference), rest(common - difference)
+
+
+def _by_channel(weights: Tensor, channels: int) -> Tensor:
+    """Weights (outputs, cells * C) of features that come cell by cell, for such that come channel by channel."""
+    by_cell = weights.reshape(len(weights), -1, channels)
+    return by_cell.transpose(1, 2).flatten(1).contiguous()
+
+
+def mirror_parts(side: int) -> Tensor:
+    """From the integral at the (side + 1)^2 corners of a grid to sums over its cells, as a matrix: first the sums of
+    each cell and its mirror image and the cells of a middle column, as `FastRCNN._both_mirrorings` orders them, then
+    the differences, and last the sum over the grid: ((side + 1)^2, side^2 + 1)."""
+    corners = torch.eye((side + 1) ** 2).reshape(side + 1, side + 1, -1)
+    cells = corners[1:, 1:] - corners[:-1, 1:] - corners[1:, :-1] + corners[:-1, :-1]
+    half, whole = side // 2, (side + 1) // 2
+    left, middle, right = cells[:, :half], cells[:, half:whole], cells.flip(1)[:, :half]
+    parts = [(left + right).flatten(0, 1), middle.flatten(0, 1), (left - right).flatten(0, 1)]
+    return torch.cat([*parts, cells.sum(dim=(0, 1))[None]]).T.contiguous()
+
+
+def integral_at(integral: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """An integral map (B, C, h + 1, w + 1) at the corners of grids on boxes (B, R, 4) in cells, between its places by
+    bilinear interpolation: (B, R, C, (side + 1)^2), row by row.
+
+    RoIAlign (He et al., ICCV 2017) does so in the middle of each of its bins.
+    """
+    batch, number = boxes.shape[:2]
+    half = (boxes[..., 2:] - boxes[..., :2]) / (2 * side)
+    # RoIAlign takes places for centres of pixels.
+    bins = torch.cat([boxes[..., :2] - half, boxes[..., 2:] + half], dim=-1) + 0.5
+    images = torch.arange(batch)[:, None].expand(batch, number).flatten()
+    found: Tensor = torch.onnx.ops.symbolic(
+        "RoiAlign",
+        (integral, bins.flatten(0, 1), images),
+        {
+            "mode": "avg",
+            "coordinate_transformation_mode": "half_pixel",
+            "output_height": side + 1,
+            "output_width": side + 1,
+            "sampling_ratio": 1,
+            "spatial_scale": 1.0,
+        },
+        dtype=integral.dtype,
+        shape=(batch * number, integral.shape[1], side + 1, side + 1),
+    )
+    return found.flatten(2).reshape(batch, number, found.shape[1], -1)
 
 
 def mirrored_boxes(boxes: Tensor, width: int) -> Tensor:
@@ -291,24 +352,6 @@ def decoded(boxes: Tensor, deltas: Tensor) -> Tensor:
     centres = (boxes[..., :2] + boxes[..., 2:]) / 2 + deltas[..., :2] * DELTA_SCALE_XY * sides
     halves = sides * (deltas[..., 2:] * DELTA_SCALE_WH).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() / 2
     return torch.cat([centres - halves, centres + halves], dim=-1)
-
-
-def sums(view: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """Sums of maps (B, C, h, w) within grids on boxes (B, R, 4) in cells: (B, R, side, side, C)."""
-    steps = torch.linspace(0, 1, side + 1)
-    near, far = boxes[..., :2, None], boxes[..., 2:, None]
-    x, y = torch.lerp(near, far, steps).unbind(dim=2)
-    across, down = _shares(x, view.shape[3]), _shares(y, view.shape[2])
-    weights = (down[:, :, :, None, :, None] * across[:, :, None, :, None, :]).flatten(4).flatten(1, 3)
-    found: Tensor = weights @ view.flatten(2).transpose(1, 2)
-    return found.reshape(found.shape[0], -1, side, side, found.shape[2])
-
-
-def _shares(edges: Tensor, cells: int) -> Tensor:
-    """How much of each cell of an axis lies between neighbouring edges (B, R, side + 1): (B, R, side, cells)."""
-    starts = torch.arange(cells)
-    low, high = edges[..., :-1, None], edges[..., 1:, None]
-    return (torch.minimum(high, starts + 1) - torch.maximum(low, starts)).clamp(min=0)
 
 
 def exported_network(network: Network) -> ExportedNetwork:

@@ -30,6 +30,12 @@ class Model(nn.Module):
         """Whether the averaged feature map of an image gives the same losses as the map itself."""
         return False
 
+    @property
+    def fixed_part(self) -> nn.Module | None:
+        """What reads the map of a view (C, h, w) first and is not trained, or None: its output is computed once for all
+        steps, and takes the place of the map in batches to train on."""
+        return None
+
     def forward(self, batch: Batch) -> "dict[str, Tensor] | list[ViewOutput]":
         """Losses in training mode, one `ViewOutput` a view in evaluation mode."""
         raise NotImplementedError

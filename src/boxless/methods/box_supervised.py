@@ -48,6 +48,11 @@ class BoxSupervised(Model):
         self.pca = HypercolumnPCA((backbone.channels, *backbone.level_channels), config.pca_dims)
 
     @property
+    def fixed_part(self) -> nn.Module:
+        """See `Model`."""
+        return self.pca
+
+    @property
     def threshold(self) -> Tensor:
         """The CAM's threshold, see `HeatmapModel`."""
         return self.cam.threshold

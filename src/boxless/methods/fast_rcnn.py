@@ -108,7 +108,7 @@ class FastRCNN(BoxSupervised):
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.boxes is not None and batch.targets is not None and batch.image_labels is not None
-        maps = [self.pca(view) for view in batch.own(batch.maps)]
+        maps = [view.float() for view in batch.own(batch.maps)]
         images = zip(maps, batch.boxes, batch.targets, batch.sizes, batch.image_labels, strict=True)
         rows = [self._training_rows(*image) for image in images]
         regions, labels, weights, deltas, absent, unknown = (torch.cat(parts) for parts in zip(*rows, strict=True))

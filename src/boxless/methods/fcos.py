@@ -74,9 +74,10 @@ class FCOS(BoxSupervised):
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
         """Losses in training mode, one `ViewOutput` a view in evaluation mode, whose rows are the cells of its map."""
-        maps = [self.pca(view) for view in batch.own(batch.maps)]
+        maps = batch.own(batch.maps)
         if self.training:
-            return self._losses(batch, maps)
+            return self._losses(batch, [view.float() for view in maps])
+        maps = [self.pca(view) for view in maps]
         return [self._output(*row) for row in zip(maps, batch.sizes, self.cam_outputs(batch), strict=True)]
 
     def _losses(self, batch: Batch, maps: Sequence[Tensor]) -> dict[str, Tensor]:

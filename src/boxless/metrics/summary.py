@@ -15,6 +15,7 @@ from boxless.metrics.pointing import TOLERANCE, pointing_ap
 from boxless.metrics.voc import Convention, voc_ap
 from boxless.registry import Registry
 from boxless.structures import Annotations, Dataset, Detections, FloatArray, Sample
+from boxless.wording import counted
 
 Metric = Callable[
     [Sequence[Detections], FloatArray | None, Sequence[Sample], Sequence[str]],
@@ -89,7 +90,7 @@ def evaluate_detections(
     for name, function in METRICS.items():
         values[name] = function(detections, points, samples, classes)
         if values[name].shape != (len(classes),):
-            raise BoxlessError(f"metric '{name}' gives shape {values[name].shape} for {len(classes)} classes")
+            raise BoxlessError(f"metric '{name}' gives shape {values[name].shape} for {counted(len(classes), 'class')}")
     images = [sum(label in sample.tags for sample in samples) for label in range(len(classes))]
     objects = _object_counts(samples, len(classes))
     by_class = {
@@ -120,7 +121,9 @@ def check_fit(
         BoxlessError: they do not.
     """
     if len(detections) != len(samples):
-        raise BoxlessError(f"{len(detections)} detections for {len(samples)} images: give one per image, in order")
+        raise BoxlessError(
+            f"{counted(len(detections), 'detection')} for {counted(len(samples), 'image')}: give one an image, in order"
+        )
     expected = (len(samples), len(classes), 2)
     if points is not None and points.shape != expected:
         raise BoxlessError(f"points have shape {points.shape}: (images, classes, 2) is {expected} here")

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 
 from boxless.cache import entry, find_arrays, load_array, open_store, save_array
+from boxless.cache_use import record_use
 from boxless.config import ProposalConfig
 from boxless.images import read_image
 from boxless.parallel import map_images
@@ -49,6 +50,7 @@ class ProposalStore:
         Returns:
             Images that could not be read -> reason.
         """
+        record_use([self._folder], images)
         whole = find_arrays([entry(self._folder, key) for key in images])
         missing = {path: key for key, path in images.items() if entry(self._folder, key) not in whole}
         skipped: dict[Path, str] = {}

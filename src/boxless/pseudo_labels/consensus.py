@@ -6,50 +6,83 @@ import numpy as np
 import torch
 
 from boxless.methods.box_ops import chance_iou, paired_iou
-from boxless.structures import Annotations, Dataset, FloatArray, IntArray
+from boxless.structures import Annotations, BoolArray, Dataset, FloatArray, IntArray
 
-MIN_KEPT_QUANTILE = 0.75
-"""Of every class the boxes above this quantile of the chance-corrected IoU are kept, however low it is."""
+MIN_AGREEING = 0.5
+"""Least share of the tags, the mean over classes, on which two predictions agree if agreement is to choose labels."""
+HELD_OUT_COPIES = 2
+"""Seeds that an out-of-fold prediction weighs as much as, where all are trained on (docs/lab_book)."""
 
 Sizes = Sequence[tuple[int, int]]
 """Width and height of every image in pixels."""
 
 
 def consensus(
-    seeds: Sequence[Annotations],
-    held_out: Sequence[Annotations],
-    sizes: Sizes,
-    min_iou: float,
-    boxed: Sequence[int] = (),
+    seeds: Sequence[Annotations], held_out: Sequence[Annotations], sizes: Sizes, min_iou: float
 ) -> list[Annotations]:
     """Merge two predictions of the box of every tag.
 
     Where their chance-corrected IoU is at least `min_iou` the mean of both is kept. Elsewhere the second one's box is
-    marked to be ignored: the class is there, but where it ends is unknown. Of a class whose boxes hardly ever reach
-    `min_iou` the first one's boxes of the highest IoU are kept: without them the class would not be trained at all.
+    marked to be ignored: the class is there, but where it ends is unknown.
 
     Args:
         seeds: for each image the boxes of its tags.
         held_out: boxes of the same tags in the same order, predicted by other means.
         sizes: of the images.
         min_iou: least chance-corrected IoU of two boxes that agree.
-        boxed: classes with enough given boxes to be trained in any case: only boxes that agree are kept.
 
     Returns:
         One an image, the same tags in the same order.
     """
-    labels, values = _agreement(seeds, held_out, sizes)
+    _, values = _agreement(seeds, held_out, sizes)
     ious = np.split(values, np.cumsum([len(one.labels) for one in seeds])[:-1])
-    limits = np.full(labels.max(initial=0) + 1, min_iou)
-    for label in np.setdiff1d(labels, boxed):
-        limits[label] = min(min_iou, np.quantile(values[labels == label], MIN_KEPT_QUANTILE))
     merged = []
     for one, other, iou in zip(seeds, held_out, ious, strict=True):
-        kept = iou >= limits[one.labels]
-        either = np.where(kept[:, None], one.boxes, other.boxes)
-        boxes = np.where((iou >= min_iou)[:, None], (one.boxes + other.boxes) / 2, either)
+        kept = iou >= min_iou
+        boxes = np.where(kept[:, None], (one.boxes + other.boxes) / 2, other.boxes)
         merged.append(Annotations(boxes.astype(np.float32), one.labels, ~kept))
     return merged
+
+
+def classes_without_consensus(merged: Sequence[Annotations], boxed: Sequence[int] = ()) -> list[int]:
+    """The classes for which agreement is not to choose labels: all if it is rare, see `MIN_AGREEING`, else none.
+
+    Args:
+        merged: what `consensus` returned.
+        boxed: classes with enough given boxes, which are none of them.
+    """
+    labels, kept = (np.concatenate(parts) for parts in zip(*((one.labels, ~one.ignore) for one in merged), strict=True))
+    classes: list[int] = np.setdiff1d(labels, boxed).tolist()
+    shares = [np.mean(kept[labels == label], dtype=float) for label in classes]
+    return classes if shares and np.mean(shares) < MIN_AGREEING else []
+
+
+def label_sets(
+    merged: Sequence[Annotations], predictions: Sequence[Sequence[Annotations]], classes: Sequence[int]
+) -> list[list[Annotations]]:
+    """What networks are trained on: sets of boxes, in each of which an image is seen as often as in the others.
+
+    Where predictions rarely agree, those that do are alike and not right. All of them are trained on instead: a
+    proposal is then an object in the share of the boxes that it overlaps.
+
+    Args:
+        merged: labels by `consensus`.
+        predictions: several boxes of the same tags; one that is to weigh more occurs more often.
+        classes: those without consensus; of all others each set has the labels in `merged`.
+    """
+    if not classes:
+        return [list(merged)]
+    sets = []
+    for boxes in predictions:
+        pairs = zip(merged, boxes, strict=True)
+        sets.append([_with_boxes(one, own, np.isin(one.labels, classes)) for one, own in pairs])
+    return sets
+
+
+def _with_boxes(labels: Annotations, others: Annotations, which: BoolArray) -> Annotations:
+    """These labels with the other boxes, not ignored, where `which` is set."""
+    boxes = np.where(which[:, None], others.boxes, labels.boxes)
+    return Annotations(boxes, labels.labels, labels.ignore & ~which)
 
 
 def kept_labels(dataset: Dataset) -> dict[str, dict[str, int]]:

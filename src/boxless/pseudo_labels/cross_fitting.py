@@ -14,13 +14,14 @@ from boxless.cached_dataset import CachedDataset
 from boxless.config import Config
 from boxless.detector import Detector
 from boxless.errors import BoxlessError
-from boxless.pseudo_labels.consensus import consensus
+from boxless.pseudo_labels.consensus import consensus, label_sets
 from boxless.pseudo_labels.given import needs_no_label, with_given, without_given
 from boxless.pseudo_labels.held_out import boxes_for_tags
 from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.snapping import snap_all
 from boxless.structures import Annotations, IntArray
 from boxless.training.fit import Run, fit_network
+from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,9 @@ def draw_folds(data: CachedDataset, number: int, seed: int) -> IntArray:
         BoxlessError: there are fewer images than folds.
     """
     if (images := len(set(data.keys))) < number:
-        raise BoxlessError(f"{data.dataset.name}: {images} image(s) are too few for {number} folds; take cam")
+        raise BoxlessError(
+            f"{data.dataset.name}: {counted(images, 'image is', 'images are')} too few for {number} folds; take cam"
+        )
     predicted = [not needs_no_label(sample) for sample in data.dataset.samples]
     # Copies of an image share a fold, or a network would predict an image that it was trained on.
     unique = list(dict.fromkeys(compress(data.keys, predicted)))
@@ -49,42 +52,46 @@ def draw_folds(data: CachedDataset, number: int, seed: int) -> IntArray:
 
 def cross_fit(
     data: CachedDataset,
-    seeds: Sequence[Annotations],
+    seeds: Sequence[Sequence[Annotations]],
     held_out: Sequence[Annotations] | None,
     folds: IntArray,
     config: Config,
     run: Run,
     round_: int,
     boxed: Sequence[int] = (),
+    no_consensus: Sequence[int] = (),
 ) -> tuple[list[Detector], list[Annotations]]:
     """Train a network for each fold on the images of the others, and predict the boxes of the fold's tags.
 
     Args:
         data: the training images, with tags and proposals.
-        seeds: the seed's boxes of the tags without a given box; given boxes are trained on too.
-        held_out: out-of-fold predictions of the round before; networks are trained on their consensus with the seed's
-            boxes. None in the first round, whose networks are trained on the seed's boxes.
+        seeds: of every seed the boxes of the tags without a given box; given boxes are trained on too.
+        held_out: out-of-fold predictions of the round before; networks are trained on their consensus with the first
+            seed. None in the first round, whose networks are trained on the first seed.
         folds: of every image.
         config: of these networks, see `fold_config`.
         run: of the final detector; the networks are runs within its folder and share what it shares.
         round_: from 1 on.
-        boxed: classes whose seeds come from given boxes, see `consensus` and `snap_all`.
+        boxed: classes whose seeds come from given boxes, see `snap_all`.
+        no_consensus: classes without it, which are trained on the boxes of all seeds, see `consensus.label_sets`.
 
     Returns:
         The networks, and for each image the boxes of its tags without a given box.
     """
-    detectors, predictions, tagged = [], list(seeds), without_given(data)
+    detectors, predictions, tagged = [], list(seeds[0]), without_given(data)
     for fold in range(int(folds.max()) + 1):
         rest, own = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(folds == fold).tolist()
         logger.info("Round %d, fold %d of %d: training on the other folds", round_, fold + 1, int(folds.max()) + 1)
-        training, labels = data.subset(rest), [seeds[row] for row in rest]
+        training, own_seeds = data.subset(rest), [[boxes[row] for row in rest] for boxes in seeds]
+        sets = own_seeds[:1]
         if held_out is not None:
-            # Within these folds alone: the quarter kept of a rare class must not lie in the fold left out.
             others, min_iou = [held_out[row] for row in rest], config.pseudo_labels.consensus_iou
-            labels = snap_all(consensus(labels, others, training.sizes, min_iou, boxed), training, boxed)
-        labels = with_given(labels, training)
+            merged = consensus(own_seeds[0], others, training.sizes, min_iou)
+            sets = label_sets(merged, own_seeds, no_consensus)
+            sets = [snap_all(labels, training, boxed) for labels in sets]
+        training = training.with_each([with_given(labels, training) for labels in sets])
         folder = run.folder / f"fold-{round_}-{fold + 1}"
-        detector = fit_network(folder, config, training.with_boxes(labels), run, with_mosaics)
+        detector = fit_network(folder, config, training, run, with_mosaics)
         predicted = boxes_for_tags(detector, tagged, own, "Out-of-fold predictions")
         for row, boxes in zip(own, predicted, strict=True):
             predictions[row] = boxes

@@ -11,7 +11,7 @@ import torch
 from torchvision.ops import box_iou
 
 from boxless.cached_dataset import CachedDataset
-from boxless.structures import Annotations, Dataset, Sample
+from boxless.structures import Annotations, BoolArray, Dataset, FloatArray, IntArray, Sample
 
 REJECTED_IOU = 0.5
 """A pseudo label of this IoU with a box of its class that a person rejected is not taken."""
@@ -33,11 +33,11 @@ def with_given(labels: Sequence[Annotations], data: CachedDataset) -> list[Annot
     """Pseudo labels and given boxes together.
 
     Args:
-        labels: pseudo labels of each image, none of a class that has a given box there (`without_given`); those at
-            rejected boxes are ignored.
+        labels: pseudo labels of each image, none of a class that has a given box there (`without_given`); those that
+            contradict a person are ignored (`without_contradicting`).
         data: the images.
     """
-    pairs = zip(without_rejected(labels, data), data.dataset.samples, strict=True)
+    pairs = zip(without_contradicting(labels, data), data.dataset.samples, strict=True)
     return [own if sample.given is None else _joined(sample.given.right, own) for own, sample in pairs]
 
 
@@ -49,16 +49,44 @@ def _joined(one: Annotations, other: Annotations) -> Annotations:
     )
 
 
-def without_rejected(labels: Sequence[Annotations], data: CachedDataset) -> list[Annotations]:
-    """Pseudo labels of which those are ignored that lie at a box of their class that a person rejected."""
+def without_contradicting(labels: Sequence[Annotations], data: CachedDataset) -> list[Annotations]:
+    """Pseudo labels of which those are ignored that contradict what a person said.
+
+    They lie at a box of their class that was rejected, or hold none of the points of their class, if there are points
+    and no more objects were counted.
+    """
     pairs = zip(labels, data.dataset.samples, strict=True)
-    return [own if sample.given is None else _ignoring(own, sample.given.wrong) for own, sample in pairs]
+    return [replace(own, ignore=own.ignore | _contradicts(own, sample)) for own, sample in pairs]
 
 
-def _ignoring(labels: Annotations, wrong: Annotations) -> Annotations:
-    overlaps = box_iou(torch.from_numpy(labels.boxes), torch.from_numpy(wrong.boxes)).numpy()
-    rejected = (overlaps >= REJECTED_IOU) & (labels.labels[:, None] == wrong.labels)
-    return replace(labels, ignore=labels.ignore | rejected.any(axis=1))
+def _contradicts(labels: Annotations, sample: Sample) -> BoolArray:
+    wrong = at_rejected(labels.boxes, labels.labels, sample)
+    for label in {point.label for point in sample.points}:
+        points = points_on(sample, label)
+        if label not in sample.counts or sample.counts[label].number <= len(points):
+            wrong |= (labels.labels == label) & ~holds(labels.boxes, points).any(axis=1)
+    return wrong
+
+
+def points_on(sample: Sample, label: int) -> FloatArray:
+    """The points on objects of a class: (P, 2), x and y in pixels."""
+    return np.array([point[1:] for point in sample.points if point.label == label], np.float32).reshape(-1, 2)
+
+
+def at_rejected(boxes: FloatArray, labels: IntArray, sample: Sample) -> BoolArray:
+    """Whether boxes (N, 4) of these classes lie at a box of their class that a person rejected: (N,) bool."""
+    if sample.given is None:
+        return np.zeros(len(boxes), np.bool_)
+    wrong = sample.given.wrong
+    overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(wrong.boxes)).numpy()
+    same = np.equal.outer(labels, wrong.labels)
+    return np.asarray(np.any((overlaps >= REJECTED_IOU) & same, axis=1), np.bool_)
+
+
+def holds(boxes: FloatArray, points: FloatArray) -> BoolArray:
+    """Whether boxes (N, 4) hold points (P, 2): (N, P) bool."""
+    inside = (points >= boxes[:, None, :2]) & (points < boxes[:, None, 2:])
+    return np.asarray(np.all(inside, axis=2), np.bool_)
 
 
 def needs_no_label(sample: Sample) -> bool:
@@ -66,10 +94,16 @@ def needs_no_label(sample: Sample) -> bool:
     return sample.given is not None and bool(sample.tags) and sample.tags <= sample.given.labels
 
 
+def is_negative(sample: Sample, dataset: Dataset) -> bool:
+    """Whether an image has no tag, and it is known of a class that it is not there."""
+    return not sample.tags and len(sample.unsure) < len(dataset.classes)
+
+
 def given_alone(data: CachedDataset) -> CachedDataset:
     """The images that can be trained on without pseudo labels, with their given boxes, and those without a class."""
     samples = data.dataset.samples
-    boxed = data.subset([row for row, one in enumerate(samples) if needs_no_label(one) or not (one.tags or one.unsure)])
+    rows = [row for row, one in enumerate(samples) if needs_no_label(one) or is_negative(one, data.dataset)]
+    boxed = data.subset(rows)
     none = Annotations(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
     return boxed.with_boxes(with_given([none] * len(boxed), boxed))
 

@@ -1,16 +1,21 @@
-"""Boxes of the tags of images, predicted by a network that was not trained on these images or whose boxes are seeds."""
+"""What networks predict for images that they were not trained on, or that gives seeds: the boxes of their tags, and the
+scores that are calibrated."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from boxless.cached_dataset import CachedDataset
+from boxless.calibration import Calibration, choose_images, fit_calibration
 from boxless.detector import Detector
 from boxless.devices import full_width, one_thread_per_image
 from boxless.distributed import in_shares
 from boxless.parallel import map_threads
-from boxless.structures import Annotations
+from boxless.structures import Annotations, FloatArray, IntArray
+
+T = TypeVar("T")
 
 
 def boxes_for_tags(detector: Detector, data: CachedDataset, rows: Sequence[int], description: str) -> list[Annotations]:
@@ -40,9 +45,33 @@ def best_boxes(detector: Detector, data: CachedDataset, row: int, maps: Sequence
     return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
 
 
-def map_rows(
-    predict: Callable[[int], Annotations], detector: Detector, rows: Sequence[int], description: str
-) -> list[Annotations]:
+def calibrated(detectors: Sequence[Detector], data: CachedDataset, folds: IntArray, seed: int) -> Calibration:
+    """The calibration of scores that fits out-of-fold predictions of some images to their tags; no box is read.
+
+    Args:
+        detectors: of each fold, trained on the others; one at least.
+        data: the training images.
+        folds: of every image, see `cross_fitting.draw_folds`; those of none are left out.
+        seed: of the choice of images.
+    """
+    image_labels, candidates = data.dataset.image_labels(), np.flatnonzero(folds >= 0)
+    rows = choose_images(image_labels, candidates, seed)
+
+    def predict(row: int) -> FloatArray:
+        detector = detectors[folds[row]]
+        proposals = data.boxes(row) if detector.proposals else None
+        scores: FloatArray = detector.class_scores(data.maps(row, detector.views), proposals, data.sizes[row])
+        return scores
+
+    with full_width(detectors[0].device):
+        found = map_rows(predict, detectors[0], rows.tolist(), "Calibration")
+    scores = np.array(found, np.float32).reshape(len(rows), image_labels.shape[1])
+    known = (~np.isnan(image_labels[candidates])).sum(axis=0)
+    shares = (image_labels[candidates] == 1).sum(axis=0) / np.maximum(known, 1)
+    return fit_calibration(scores, image_labels[rows], shares)
+
+
+def map_rows(predict: Callable[[int], T], detector: Detector, rows: Sequence[int], description: str) -> list[T]:
     """`predict` for each row, in threads; every process predicts a share of them, and all train on the same."""
     with one_thread_per_image(detector.device) as threads:
         return in_shares(lambda share: list(map_threads(predict, share, description, threads)), rows)

@@ -21,6 +21,7 @@ from boxless.errors import BoxlessError
 from boxless.files import write_whole
 from boxless.images import image_size, read_image
 from boxless.progress import track
+from boxless.pseudo_labels.given import is_negative
 from boxless.structures import Annotations, FloatArray, Sample
 from boxless.training.fit import Run
 from boxless.views import View, views_of
@@ -51,12 +52,14 @@ class Crop(NamedTuple):
         box: (4,), xyxy pixels of the image, of the object in it.
         window: left, top, right and bottom of the part.
         mirrored: whether it is mirrored left to right.
+        unsure: classes that the image may show.
     """
 
     path: Path
     box: FloatArray
     window: tuple[int, int, int, int]
     mirrored: bool
+    unsure: frozenset[int] = frozenset()
 
 
 def with_mosaics(data: CachedDataset, run: Run) -> CachedDataset:
@@ -80,7 +83,7 @@ def with_mosaics(data: CachedDataset, run: Run) -> CachedDataset:
 
 
 def trainable(data: CachedDataset) -> CachedDataset:
-    """Only the images with a box that is not ignored, and the negatives.
+    """Only the images with a box that is not ignored, and the negatives: without a tag, and some class is not there.
 
     Raises:
         BoxlessError: there is no such image.
@@ -88,7 +91,7 @@ def trainable(data: CachedDataset) -> CachedDataset:
     rows = []
     for row, sample in enumerate(data.dataset.samples):
         boxes = sample.annotations
-        if boxes is not None and (not boxes.ignore.all() or not (sample.tags or sample.unsure)):
+        if boxes is not None and (not boxes.ignore.all() or is_negative(sample, data.dataset)):
             rows.append(row)
     if not rows:
         raise BoxlessError(f"{data.dataset.name}: no image that can be read has a tag or box to train on")
@@ -99,14 +102,14 @@ def compose_mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int,
     """Compose images of two to sixteen crops, all of one class, the classes in turn.
 
     Args:
-        samples: crops are cut from those with one tag, none unsure, and one box, which is not ignored.
+        samples: crops are cut from those with one tag and one box, which is not ignored.
         most: largest number of mosaics; see also `IMAGES_PER_MOSAIC`.
         seed: of all random choices; the same seed gives the same images.
         scale: longest side of a mosaic in pixels.
         folder: takes the images, as JPEG.
 
     Returns:
-        With tags and boxes.
+        With tags and boxes; what is unsure of an image is unsure of a mosaic with a crop of it.
 
     Raises:
         BoxlessError: the folder cannot be written.
@@ -115,9 +118,7 @@ def compose_mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int,
     pools: dict[int, list[Sample]] = {}
     for sample in samples:
         boxes = sample.annotations
-        if boxes is None or sample.unsure:
-            continue
-        if len(boxes.labels) == len(sample.tags) == 1 and not boxes.ignore[0]:
+        if boxes is not None and len(boxes.labels) == len(sample.tags) == 1 and not boxes.ignore[0]:
             pools.setdefault(int(boxes.labels[0]), []).append(sample)
     number = min(most, sum(map(len, pools.values())) // IMAGES_PER_MOSAIC)
     composed = []
@@ -135,8 +136,11 @@ def compose_mosaics(samples: Sequence[Sample], most: int, seed: int, scale: int,
 
 def _compose(
     random: np.random.Generator, pool: Sequence[Sample], scale: int
-) -> tuple[NDArray[np.uint8], FloatArray] | None:
-    """A mosaic of crops, in the aspect ratio of one of the images, and its boxes; None where crops do not fit."""
+) -> tuple[NDArray[np.uint8], FloatArray, frozenset[int]] | None:
+    """A mosaic of crops, in the aspect ratio of one of the images, its boxes, and the classes that it may show.
+
+    None where crops do not fit.
+    """
     width, height = View(scale).size(*image_size(_choose(random, pool).path))
     cells = _cells(random, width, height)
     crops = []
@@ -150,7 +154,7 @@ def _compose(
     for (left, top, right, bottom), crop in zip(cells, crops, strict=True):
         canvas[top:bottom, left:right], box = _crop_pixels(read_image(crop.path), crop, (right - left, bottom - top))
         boxes.append(box + np.array([left, top, left, top]))
-    return canvas, np.array(boxes, np.float32)
+    return canvas, np.array(boxes, np.float32), frozenset[int]().union(*(crop.unsure for crop in crops))
 
 
 def _draw_crop(random: np.random.Generator, pool: Sequence[Sample], cell: tuple[int, int]) -> Crop | None:
@@ -161,7 +165,7 @@ def _draw_crop(random: np.random.Generator, pool: Sequence[Sample], cell: tuple[
         box = sample.annotations.boxes[0]
         window = _window(random, image_size(sample.path), box, cell)
         if window is not None:
-            return Crop(sample.path, box, window, bool(random.random() < 0.5))
+            return Crop(sample.path, box, window, bool(random.random() < 0.5), sample.unsure)
     return None
 
 
@@ -215,8 +219,8 @@ def _crop_pixels(image: NDArray[np.uint8], crop: Crop, cell: tuple[int, int]) ->
     return np.asarray(pixels, np.uint8), np.asarray(box, np.float32)
 
 
-def _saved(image: NDArray[np.uint8], boxes: FloatArray, label: int, path: Path) -> Sample:
+def _saved(image: NDArray[np.uint8], boxes: FloatArray, unsure: frozenset[int], label: int, path: Path) -> Sample:
     with write_whole(path) as file:
         file.write(cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
     found = Annotations(boxes, np.full(len(boxes), label, np.int64), np.zeros(len(boxes), np.bool_))
-    return Sample(f"mosaic {path.stem}", path, frozenset([label]), annotations=found)
+    return Sample(f"mosaic {path.stem}", path, frozenset([label]), unsure, annotations=found)

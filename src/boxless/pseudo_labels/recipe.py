@@ -2,15 +2,18 @@
 
     cam        1  A linear classifier of the tags gives class activation maps, another one local CAMs.
                2  Objectness and a threshold, fitted without boxes, tell where objects end: one CAM box a tag.
-    seeds      3  The boxes of the seed, `cam` or another, snapped to proposals; of classes with enough given boxes
-                  those that a network predicts which is trained on them.
+    seeds      3  A box of every seed for each tag, snapped to proposals; of classes with enough given boxes those that
+                  a network predicts which is trained on them.
     held_out   4  Cross-fitting, in rounds: networks trained on the labels of the other folds predict the box of every
-                  tag. The next round is trained on the consensus of seeds and out-of-fold predictions.
+                  tag. The first round is trained on the first seed, the next on its consensus with out-of-fold
+                  predictions or, if these rarely agree, on the boxes of all seeds.
     rescaled   5  Small objects: the same networks predict at a larger scale.
-    labels     6  The consensus of what was predicted by different means, snapped to proposals.
+    labels     6  The consensus of what was predicted by different means, or all of it if that rarely agrees, snapped to
+                  proposals.
 
 Boxes that a person has given are ground truth: wherever something is trained they take the place of the pseudo labels
-of their image and class, and no step predicts these anew.
+of their image and class, and no step predicts these anew. Where a person counted objects or pointed at them, the last
+networks of step 4 predict a box of each (`counted`).
 
 What the networks have in common, the frozen backbone, the CAM and the principal components, is `Shared`: computed once,
 stored once, and handed from step to step.
@@ -18,7 +21,7 @@ stored once, and handed from step to step.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -30,7 +33,15 @@ from boxless.cached_dataset import CachedDataset
 from boxless.config import Config, resolve
 from boxless.detector import Detector
 from boxless.methods import BoxSupervised, preset
-from boxless.pseudo_labels.consensus import class_agreement, kept_labels
+from boxless.pseudo_labels.consensus import (
+    HELD_OUT_COPIES,
+    class_agreement,
+    classes_without_consensus,
+    consensus,
+    kept_labels,
+    label_sets,
+)
+from boxless.pseudo_labels.counted import with_counted
 from boxless.pseudo_labels.cross_fitting import cross_fit, draw_folds, fold_config
 from boxless.pseudo_labels.given import (
     chosen,
@@ -38,18 +49,18 @@ from boxless.pseudo_labels.given import (
     seed_classes,
     with_given,
     without_given,
-    without_rejected,
 )
-from boxless.pseudo_labels.held_out import boxes_for_tags
+from boxless.pseudo_labels.held_out import boxes_for_tags, calibrated
 from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.seeds import SEEDS
-from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass
+from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass, with_rescaled
 from boxless.pseudo_labels.snapping import snap_all
 from boxless.run_folder import BACKBONE, WEIGHTS, Shared, read_manifest, save_weights
 from boxless.structures import Annotations
 from boxless.training.fit import Run, fit_network
 from boxless.trust import trust_warning, untrusted_classes
 from boxless.views import views_of
+from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +86,7 @@ def fit_shared(run: Run, data: CachedDataset) -> Detector:
     files = {"frozen": run.folder / BACKBONE}
     if run.accelerator.is_main_process and not files["frozen"].exists():
         save_weights(network.frozen, files["frozen"])
-    run.shared = Shared(network.backbone, network.frozen, files)
+    run.shared = Shared(run.folder, network.backbone, network.frozen, files)
     cam = fit_network(run.folder / CAM, method_config(config, "cam"), data.tags_only(), run)
     run.seconds["cam"] = read_manifest(run.folder / CAM)["seconds"]["training"]
     network.model.cam.load_state_dict(cam.model.state_dict())
@@ -91,47 +102,65 @@ def fit_shared(run: Run, data: CachedDataset) -> Detector:
 
 
 def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDataset:
-    """Steps 3 to 6: the training images with a box for every tag; those without consensus are to be ignored."""
+    """Steps 3 to 6: the training images with their pseudo labels, once for every set of them."""
     config = run.detector.config
     rules, networks = config.pseudo_labels, cross_fitting_config(config)
     tagged = without_given(data)
     with _timed(run, "pseudo labels"):
-        seeds = SEEDS.find(rules.seed)(tagged, cam)
         folds = draw_folds(data, rules.folds, config.seed)
-        seeds = snap_all(seeds, data)
+        seeds = [snap_all(SEEDS.find(name)(tagged, cam), data) for name in rules.seeds]
     boxed = seed_classes(data.dataset)
     if boxed:
-        seeds = chosen(seeds, _predicted_from_given(run, data, networks), boxed)
-    held_out = None
+        predicted = _predicted_from_given(run, data, networks)
+        seeds = [chosen(own, predicted, boxed) for own in seeds]
+    held_out, no_consensus = None, list[int]()
     for round_ in range(1, rules.rounds + 1):
         settings = fold_config(networks, round_)
-        detectors, held_out = cross_fit(data, seeds, held_out, folds, settings, run, round_, boxed)
-    # From the manifests, so that networks that were trained before an interruption count too.
-    fitted = [file.parent for file in run.folder.glob("fold-*/manifest.json")]
-    run.seconds["cross-fitting"] = sum(sum(read_manifest(fold)["seconds"].values()) for fold in fitted)
+        detectors, held_out = cross_fit(data, seeds, held_out, folds, settings, run, round_, boxed, no_consensus)
+        if round_ == 1:
+            merged = consensus(seeds[0], held_out, data.sizes, rules.consensus_iou)
+            no_consensus = classes_without_consensus(merged, boxed)
     with _timed(run, "pseudo labels"):
         assert held_out is not None
         rescaled = rescaled_pass(detectors, tagged, folds, held_out, boxed)
-        merged = consensus_with_small(seeds, held_out, rescaled, data.sizes, rules.consensus_iou, boxed)
-        labels = without_rejected(snap_all(merged, data, boxed), data)
-    agreement = class_agreement(seeds, held_out, data.sizes, len(data.dataset.classes))
-    counts = kept_labels(data.with_boxes(labels).dataset)
-    run.manifest["pseudo_labels"] = {
-        # Of classes with given boxes both predictions come from these, so their agreement tells nothing.
-        name: {**own, "agreement": None if label in boxed else agreement[label]}
-        for label, (name, own) in enumerate(counts.items())
-    }
+        merged = consensus_with_small(seeds[0], held_out, rescaled, data.sizes, rules.consensus_iou)
+        last = with_rescaled(held_out, rescaled)
+        sets = label_sets(merged, [*seeds, *[last] * HELD_OUT_COPIES], no_consensus)
+        sets = with_counted(sets, detectors, tagged, folds)
+        sets = [with_given(snap_all(labels, data, boxed), data) for labels in sets]
+    # The scores of other heads are unlike those of the networks that are cross-fitted.
+    if detectors and config.head.scores_proposals:
+        with _timed(run, "calibration"):
+            fitted_to = calibrated(detectors, data, folds, config.seed)
+        run.manifest["calibration"] = fitted_to.by_class(data.dataset.classes)
+    agreement = class_agreement(seeds[0], held_out, data.sizes, len(data.dataset.classes))
+    # Of classes with given boxes both predictions come from these, so their agreement tells nothing.
+    _record(run, data.with_boxes(merged), [None if label in boxed else one for label, one in enumerate(agreement)])
+    if no_consensus:
+        logger.info("After the first round they rarely did: trained on the boxes of all seeds and predictions")
+    return data.with_each(sets)
+
+
+def _record(run: Run, merged: CachedDataset, agreement: Sequence[float | None]) -> None:
+    """Put into the manifest on how many labels predictions agree, and how well for each class, and log both."""
+    # From the manifests, so that networks that were trained before an interruption count too.
+    fitted = [file.parent for file in run.folder.glob("fold-*/manifest.json")]
+    run.seconds["cross-fitting"] = sum(sum(read_manifest(fold)["seconds"].values()) for fold in fitted)
+    counts = kept_labels(merged.dataset)
+    pairs = zip(counts.items(), agreement, strict=True)
+    run.manifest["pseudo_labels"] = {name: {**own, "agreement": value} for (name, own), value in pairs}
     if untrusted := untrusted_classes(run.manifest):
         logger.warning(trust_warning(untrusted))
     kept, number = (sum(count[key] for count in counts.values()) for key in ("kept", "all"))
-    logger.info("Kept %d of %d pseudo labels (chance-corrected IoU >= %g)", kept, number, rules.consensus_iou)
-    return data.with_boxes(with_given(labels, data))
+    min_iou = run.detector.config.pseudo_labels.consensus_iou
+    logger.info("Predictions agree on %d of %d boxes (chance-corrected IoU >= %g)", kept, number, min_iou)
 
 
 def _predicted_from_given(run: Run, data: CachedDataset, networks: Config) -> list[Annotations]:
     """The boxes of all tags without a given box, by a network that is trained on the given ones alone."""
     boxed = given_alone(data)
-    logger.info("Training on the given boxes of %d images", sum(bool(sample.tags) for sample in boxed.dataset.samples))
+    images = sum(bool(sample.tags) for sample in boxed.dataset.samples)
+    logger.info("Training on the given boxes of %s", counted(images, "image"))
     detector = fit_network(run.folder / GIVEN, networks, boxed, run, with_mosaics)
     run.seconds["given boxes"] = sum(read_manifest(run.folder / GIVEN)["seconds"].values())
     return boxes_for_tags(detector, without_given(data), range(len(data)), "Boxes like the given ones")

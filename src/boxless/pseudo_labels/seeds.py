@@ -1,21 +1,23 @@
-"""Where the first box of each tag comes from."""
+"""Where the first boxes of each tag come from."""
 
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
-from boxless.heatmap_boxes import separating_proposal
+from boxless.features import Item, collate
+from boxless.heatmap_boxes import objectness_box, separating_proposal
 from boxless.methods import CAM
 from boxless.pseudo_labels.held_out import boxes_for_tags, map_rows
 from boxless.registry import Registry
-from boxless.structures import Annotations
+from boxless.structures import Annotations, FloatArray
 
 Seed = Callable[[CachedDataset, Detector], list[Annotations]]
 
-SEEDS: Registry[Seed] = Registry("pseudo_labels.seed")
+SEEDS: Registry[Seed] = Registry("pseudo_labels.seeds")
 """Seeds by name: from the training images and the trained CAM to one box for each tag of each image, the tags in the
 order of their class indices."""
 
@@ -26,19 +28,48 @@ def cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
     return boxes_for_tags(cam, data, range(len(data)), "CAM boxes")
 
 
-@SEEDS.register("local_cam")
-def local_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
-    """The proposal that separates the local CAM of the tag best (`heatmap_boxes.separating_proposal`)."""
-    model = cam.model
-    assert isinstance(model, CAM) and model.local is not None
-    local, levels = model.local, model.levels
+@SEEDS.register("mixed_cam")
+def mixed_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
+    """The CAM box of every tag, with the mean of CAM and local CAM, each over its maximum, in place of the CAM."""
+    view = cam.views[0]
 
     def find(row: int) -> Annotations:
         labels = np.array(sorted(data.dataset.samples[row].tags), np.int64)
+        width, height = view.size(*data.sizes[row])
         with torch.inference_mode():
-            heatmaps = local(data.map(row, cam.views[0])[levels].float().to(cam.device)).cpu().numpy()
+            (output,) = cam.model(collate([Item(data.map(row, view), (height, width))]).to(cam.device))
+        local, whole = _local_cams(data, cam, row), output.numpy()
+        assert whole.maps is not None and whole.objectness is not None
+        maps = [_over_maximum(whole.maps[label]) + _over_maximum(local[label]) for label in labels]
+        boxes = [objectness_box(own, whole.objectness, data.sizes[row], cam.cam_threshold) for own in maps]
+        return Annotations(np.array(boxes, np.float32).reshape(-1, 4), labels, np.zeros(len(labels), np.bool_))
+
+    return map_rows(find, cam, range(len(data)), "CAM boxes with local CAMs")
+
+
+@SEEDS.register("local_cam")
+def local_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
+    """The proposal that separates the local CAM of the tag best (`heatmap_boxes.separating_proposal`)."""
+
+    def find(row: int) -> Annotations:
+        labels = np.array(sorted(data.dataset.samples[row].tags), np.int64)
+        heatmaps = _local_cams(data, cam, row)
         proposals = data.boxes(row)
         rows = [separating_proposal(heatmaps[label], proposals, data.sizes[row]) for label in labels]
         return Annotations(proposals[rows], labels, np.zeros(len(labels), np.bool_))
 
     return map_rows(find, cam, range(len(data)), "Local CAM boxes")
+
+
+def _local_cams(data: CachedDataset, cam: Detector, row: int) -> FloatArray:
+    """Local CAMs of an image: (classes, h, w)."""
+    model = cam.model
+    assert isinstance(model, CAM) and model.local is not None
+    with torch.inference_mode():
+        heatmaps: Tensor = model.local(data.map(row, cam.views[0])[model.levels].float().to(cam.device))
+    found: FloatArray = heatmaps.cpu().numpy()
+    return found
+
+
+def _over_maximum(heatmap: FloatArray) -> FloatArray:
+    return np.asarray(heatmap / max(float(heatmap.max()), 1e-6), np.float32)

@@ -89,16 +89,20 @@ def consensus_with_small(
     rescaled: Sequence[RescaledBoxes],
     sizes: Sizes,
     min_iou: float,
-    boxed: Sequence[int] = (),
 ) -> list[Annotations]:
     """`consensus`, in which small boxes are compared with those of the rescaled pass, which are taken as they are."""
-    seeds, held_out = list(seeds), list(held_out)
+    seeds = list(seeds)
+    for row, small, _ in rescaled:
+        seeds[row] = _where(small, held_out[row], seeds[row])
+    return with_rescaled(consensus(seeds, with_rescaled(held_out, rescaled), sizes, min_iou), rescaled)
+
+
+def with_rescaled(labels: Sequence[Annotations], rescaled: Sequence[RescaledBoxes]) -> list[Annotations]:
+    """Boxes of every image, with those of the rescaled pass where they were small."""
+    replaced = list(labels)
     for row, small, found in rescaled:
-        seeds[row], held_out[row] = _where(small, held_out[row], seeds[row]), _where(small, found, held_out[row])
-    merged = consensus(seeds, held_out, sizes, min_iou, boxed)
-    for row, small, found in rescaled:
-        merged[row] = _where(small, found, merged[row])
-    return merged
+        replaced[row] = _where(small, found, replaced[row])
+    return replaced
 
 
 def _where(chosen: BoolArray, boxes: Annotations, others: Annotations) -> Annotations:

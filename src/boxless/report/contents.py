@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from boxless.calibration import best_scores, expected_calibration_error, reliability
 from boxless.datasets import load_dataset
 from boxless.detector import Detector
 from boxless.doctor import examine
@@ -116,11 +117,21 @@ def curve(hits: list[bool], positives: int) -> list[list[float]]:
     return np.stack([recall[rows], precision[rows]], axis=1).round(4).tolist()  # type: ignore[no-any-return]
 
 
+def saved_scores(run: Path) -> list[dict[str, Any]]:
+    """What `boxless evaluate` has left in a run folder.
+
+    Raises:
+        BoxlessError: a file of it is damaged.
+    """
+    return [_read(file, "CorLoc") for file in sorted(run.glob("metrics-*.json"))]
+
+
 def _saved(run: Path) -> dict[str, Any]:
     return {
-        "evaluations": [_read(file, "CorLoc") for file in sorted(run.glob("metrics-*.json"))],
+        "evaluations": saved_scores(run),
         "diagnoses": [_read(file, "outcomes") for file in sorted(run.glob("diagnosis-*.json"))],
         "curves": None,
+        "reliability": None,
         "doctor": None,
         "gallery": None,
         "skipped": [],
@@ -151,6 +162,7 @@ def _evaluated(run: Path, data: Path, split: str | None) -> dict[str, Any]:
         "evaluations": [predictions.scores()],
         "diagnoses": [predictions.diagnosis()] if predictions.dataset.has_boxes else [],
         "curves": _curves(predictions) if predictions.dataset.has_boxes else None,
+        "reliability": _reliability(predictions),
         "doctor": _examined(data, [name for name in detector.classes if name in dataset.classes]),
         "gallery": gallery(predictions, maps, data),
         "skipped": [_reason(data, path, reason) for path, reason in predictions.skipped.items()],
@@ -161,6 +173,26 @@ def _curves(predictions: DatasetPredictions) -> list[list[list[float]] | None]:
     known = with_boxes(predictions.detections, predictions.dataset.samples)
     rankings = [ranking(*known, label)[1:] for label in range(len(predictions.dataset.classes))]
     return [curve(hits.tolist(), positives) if positives else None for hits, positives in rankings]
+
+
+def _reliability(predictions: DatasetPredictions) -> dict[str, Any]:
+    """How often the class of a best box is in the image, by its score.
+
+    Returns:
+        `calibrated`: whether scores are; `rows`: diagrams (`calibration.reliability`) of all classes and of each;
+        `error`: the expected calibration error of each diagram; `raw_error`: of all classes before calibration.
+    """
+    image_labels, detections = predictions.dataset.image_labels(), predictions.detections
+    scores = best_scores(detections)
+    rows = [reliability(scores, image_labels)]
+    rows += [reliability(*pair) for pair in zip(scores.T, image_labels.T, strict=True)]
+    raw = reliability(best_scores(detections, raw=True), image_labels)
+    return {
+        "calibrated": detections[0].raw_scores is not None,
+        "rows": [[[round(score, 4), round(share, 4), number] for score, share, number in row] for row in rows],
+        "error": [expected_calibration_error(row) for row in rows],
+        "raw_error": expected_calibration_error(raw),
+    }
 
 
 def _examined(data: Path, classes: list[str]) -> dict[str, Any] | None:

@@ -163,6 +163,29 @@ function curvesSection() {
     make("div", { class: "panels" }, panels));
 }
 
+function reliabilitySection() {
+  const { calibrated, rows, error, raw_error: before } = data.reliability;
+  const counted = (count) => `${count.toLocaleString("en")} best box${count === 1 ? "" : "es"}`;
+  const panels = rows.map((row, i) => {
+    const name = i ? classes[i - 1].name : "all classes";
+    if (!row.length) return null;
+    const [x, y] = [(value) => 46 + 186 * value, (value) => 18 + 122 * (1 - value)];
+    const drawn = chart(row, `Share of images with the class against the score of its best box, ${name}`, ["score", "in the image"], { x0: 0, x1: 1, y0: 0, y1: 1 });
+    drawn.node.append(draw("path", { class: "axis diagonal", d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}` }),
+      ...row.map(([score, share, number]) => draw("circle", { class: "mark", r: 3, cx: x(score), cy: y(share) },
+        draw("title", {}, `score ${fixed(score, 2)}: ${percent(share)} of ${counted(number)}`))));
+    const count = row.reduce((sum, [, , number]) => sum + number, 0);
+    return make("figure", { class: "panel" }, make("h3", {}, name), drawn.node,
+      make("figcaption", {}, `${counted(count)}, mean difference ${fixed(error[i])}`));
+  });
+  const words = calibrated
+    ? `Scores are calibrated on tags: of the images whose best box of a class scores 0.8, about 80\u00a0% should have the class. Before calibration the mean difference was ${fixed(before)}.`
+    : "Scores of this run are not calibrated: they rank boxes of a class and are no probabilities.";
+  return section("reliability", "What a score means",
+    make("p", { class: "faint" }, `${words} Points on the dashed line are exact. Whether a box fits its object is another question.`),
+    make("div", { class: "panels" }, panels));
+}
+
 function trainingSection() {
   const parts = Object.entries(data.history).map(([name, rows]) => {
     const keys = [...new Set(rows.flatMap(Object.keys))].filter((key) => key !== "epoch" && key !== "seconds");
@@ -465,6 +488,7 @@ function build() {
     ...data.diagnoses.map((diagnosis, i) => [diagnosisSection(diagnosis, i ? `errors-${i}` : "errors"), data.diagnoses.length > 1 ? `Errors: ${diagnosis.data}` : "Errors"]),
     gallery ? [imagesSection(), "Images"] : null,
     data.curves ? [curvesSection(), "Curves"] : null,
+    data.reliability ? [reliabilitySection(), "Reliability"] : null,
     data.doctor ? [doctorSection(), "Data"] : null,
     [trainingSection(), "Training"],
     [manifestSection(), "Manifest"],

@@ -8,6 +8,8 @@ import re
 from importlib import resources
 from typing import Any
 
+from boxless.datasets.problems import printable
+
 
 def render_page(title: str, contents: dict[str, Any]) -> str:
     """Insert contents into the page.
@@ -26,10 +28,11 @@ def render_page(title: str, contents: dict[str, Any]) -> str:
         ValueError: the contents hold NaN or an infinity.
     """
     style, script = _asset("page.css"), _asset("page.js")
-    # JSON allows this escape for "<", which would let a string end the HTML element.
-    data = json.dumps(contents, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(contents, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # JSON allows these escapes: for "<", which would let a string end the HTML element, and for what is not UTF-8.
+    data = printable(data.replace("<", "\\u003c"))
     slots = {
-        "title": html.escape(title),
+        "title": html.escape(printable(title)),
         "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
         "style": style,
         "script": script,

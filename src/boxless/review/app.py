@@ -32,6 +32,7 @@ from boxless.server.uploads import kind
 from boxless.structures import Dataset, Sample
 from boxless.visualize.boxes import class_colour
 from boxless.visualize.colours import page_colours
+from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def open_review(
     items = _items(images, dataset, root, where)
     done = sum(own.done for own in labels.values())
     if done:
-        logger.info("%s: continues a review with %d image(s) done", out, done)
+        logger.info("%s: continues a review with %s done", out, counted(done, "image"))
     return Review(folder.resolve().name, classes, items, out, reviewer, labels)
 
 

@@ -231,6 +231,7 @@ def proposals(found: Detections, missing: Sequence[int], best: FloatArray) -> De
         boxes=boxes,
         scores=np.concatenate([confident.scores, np.array(scores, np.float32)]),
         labels=np.concatenate([confident.labels, np.array(missing, np.int64)]),
+        raw_scores=None,
     )
     return every[(boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1]
 
@@ -241,9 +242,11 @@ def _confident(found: Detections) -> Detections:
 
 def box_in_box(found: Detections, tags: Collection[int]) -> dict[str, float]:
     """Signal 1: 1 if a box of a tag contains another of the same, both scoring enough of the best (`PART_SCORE`)."""
+    # Calibrated ones tell how likely the class is, not which of its boxes are good.
+    scores = found.scores if found.raw_scores is None else found.raw_scores
     best = np.zeros(len(found.classes), np.float32)
-    np.maximum.at(best, found.labels, found.scores)
-    boxes = found[np.isin(found.labels, list(tags)) & (found.scores >= PART_SCORE * best[found.labels])]
+    np.maximum.at(best, found.labels, scores)
+    boxes = found[np.isin(found.labels, list(tags)) & (scores >= PART_SCORE * best[found.labels])]
     sides, inside = areas(boxes.boxes), coverage(boxes.boxes, boxes.boxes) >= CONTAINED_SHARE
     pairs = inside & (sides[:, None] * CONTAINER_AREA <= sides) & (boxes.labels[:, None] == boxes.labels)
     rows = np.flatnonzero(pairs.any(axis=1))

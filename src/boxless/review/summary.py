@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from boxless.datasets.common import counted
 from boxless.datasets.label_lines import LabeledBox, Labels, ProposedBox
 from boxless.metrics.boxes import iou
+from boxless.wording import counted
 
 HIT_IOU = 0.5
 """A proposed box that was moved is a hit if it has this IoU with what became of it."""
@@ -53,7 +53,7 @@ class Summary(NamedTuple):
         whose = "of the data, as the images are a random sample" if at_random else "on these images, the least certain"
         return [
             said,
-            f"Precision of the {self.boxes} proposed boxes at IoU {HIT_IOU}: {self.hits / self.boxes:.2f} "
+            f"Precision of the {counted(self.boxes, 'proposed box')} at IoU {HIT_IOU}: {self.hits / self.boxes:.2f} "
             f"({low:.2f} to {high:.2f} with 95% confidence), {whose}",
         ]
 

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 512
 """Connections at the same time, idle ones too; further ones are answered with status 503."""
+BACKLOG = 64
+"""Connections that wait to be taken. asyncio takes up to so many in one go before it goes on with any request, and
+uvicorn's 2,048 are many in a flood of connections."""
 
 
 def serve(run: Path, host: str, port: int) -> None:
@@ -76,6 +79,7 @@ def build_server(app: ASGIApp, limits: Limits | None = None) -> uvicorn.Server:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=MAX_CONNECTIONS,
+            backlog=BACKLOG,
             timeout_graceful_shutdown=5,
         )
     )

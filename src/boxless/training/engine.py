@@ -36,8 +36,10 @@ from boxless.progress import track
 from boxless.run_folder import read_checkpoint, read_history, save_checkpoint, write_history
 from boxless.structures import Dataset, IntArray, Sample
 from boxless.training.estimate import Estimate, estimate, trained_weights
+from boxless.training.fixed_maps import FixedMaps, compute_fixed_maps
 from boxless.training.tracking import log_images
 from boxless.views import View, views_of
+from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +84,7 @@ def train_model(
     model: Model,
     data: CachedDataset,
     detector: Detector,
+    fixed_maps: Path,
     monitored: Dataset | None = None,
     on_epoch_end: OnEpochEnd | None = None,
 ) -> None:
@@ -93,6 +96,7 @@ def train_model(
         model: is trained.
         data: the images, with boxes to train on where the head needs them.
         detector: the one that the model is part of.
+        fixed_maps: the folder for what `Model.fixed_part` makes of the maps.
         monitored: what to evaluate on after every epoch.
         on_epoch_end: called after every epoch, in the main process.
 
@@ -105,7 +109,10 @@ def train_model(
     order = _Order(epoch_rows(data.dataset), len(views), config.seed)
     plain_optimizer = optimizer_for(model, training)
     done = read_checkpoint(run, model, plain_optimizer)
-    items = TrainingViews(data, views, model.needs_averages_only)
+    fixed = None
+    if model.fixed_part is not None:
+        fixed = compute_fixed_maps(model.fixed_part, data, views, fixed_maps)
+    items = TrainingViews(data, views, model.needs_averages_only, fixed)
     plan = _plan(training, accelerator.num_processes, len(order), done)
     # accelerate keeps one number for the whole process, and networks within a run have their own.
     accelerator.gradient_accumulation_steps = plan.accumulate
@@ -261,11 +268,15 @@ class TrainingViews(TorchDataset[Item]):
         views: of each.
         averages_only: whether averages of the maps are enough: they are kept in memory, a few kilobytes an image, and
             each map is read once.
+        fixed: what takes the place of the maps, where a part of the model is fixed.
     """
 
-    def __init__(self, data: CachedDataset, views: Sequence[View], averages_only: bool) -> None:
+    def __init__(
+        self, data: CachedDataset, views: Sequence[View], averages_only: bool, fixed: FixedMaps | None = None
+    ) -> None:
         self.data = data
         self.views = views
+        self.fixed = fixed
         # One tensor for all, (views, images, channels), NaN where a map was not yet read: many small ones, allocated
         # between maps, would fragment the heap, and memory would grow by gigabytes.
         self.averages: Tensor | None = None
@@ -281,7 +292,8 @@ class TrainingViews(TorchDataset[Item]):
         width, height = view.size(*size)
         targets = None if sample.annotations is None else _targets(sample, view, size, len(self.image_labels[row]))
         if not self.averages_only:
-            return Item(self.data.map(row, view), (height, width), boxes, self.image_labels[row], targets)
+            own = self.data.map(row, view) if self.fixed is None else self.fixed.load(self.data.keys[row], view)
+            return Item(own, (height, width), boxes, self.image_labels[row], targets)
         return Item(self._average(index)[:, None, None], (1, 1), boxes, self.image_labels[row])
 
     def _average(self, index: tuple[int, int]) -> Tensor:
@@ -299,10 +311,10 @@ def _targets(sample: Sample, view: View, size: tuple[int, int], classes: int) ->
     assert sample.annotations is not None
     boxes = view.boxes(sample.annotations.boxes, *size)
     targets = Targets(*map(torch.from_numpy, (boxes, sample.annotations.labels, sample.annotations.ignore)))
-    if sample.given is None or not sample.given.complete:
+    if not sample.complete:
         return targets
     complete = torch.zeros(classes, dtype=torch.bool)
-    complete[list(sample.given.complete)] = True
+    complete[list(sample.complete)] = True
     return targets._replace(complete=complete)
 
 
@@ -372,14 +384,14 @@ def _log_plan(accelerator: Accelerator, plan: _Plan, model: Model, need: Estimat
         return
     processes, epochs = accelerator.num_processes, plan.epochs - plan.first
     images = plan.batch_size * processes
-    each = f"{images} image{'s' if images > 1 else ''}"
+    each = counted(images, "image")
     if processes > 1:
         each += f", {plan.batch_size} in each of {processes} processes"
     logger.info(
-        "Training %s weights: %d epochs of %d steps of %s; about %.1f min and %.1f GB of memory",
+        "Training %s weights: %s of %s of %s; about %.1f min and %.1f GB of memory",
         f"{trained_weights(model):,}",
-        epochs,
-        plan.steps,
+        counted(epochs, "epoch"),
+        counted(plan.steps, "step"),
         each,
         need.seconds * epochs * plan.steps / 60,
         need.memory / 1e9,

@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,8 +40,12 @@ from boxless.structures import Dataset
 from boxless.training.cam_boxes import fit_cam_boxes
 from boxless.training.engine import OnEpochEnd, train_model
 from boxless.training.tracking import start_trackers
+from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
+
+FIXED_MAPS = "fixed-maps"
+"""Where a run folder has the maps behind the fixed part of its networks, until it is finished."""
 
 
 @dataclass
@@ -130,9 +135,11 @@ def fit(run: Run, data: CachedDataset, monitored: Dataset | None = None) -> Dete
     if run.finished:
         return Detector.load(run.folder, accelerator.device)
     settings = detector.config.model_dump()
+    # All networks of a run read the same; the last one leaves nothing behind.
+    fixed_maps = (run.folder if run.shared is None else run.shared.folder) / FIXED_MAPS
     start_trackers(accelerator, run.folder, settings, digest(run.manifest["data"] | settings))
     try:
-        train_model(accelerator, run.folder, model, data, detector, monitored, run.on_epoch_end)
+        train_model(accelerator, run.folder, model, data, detector, fixed_maps, monitored, run.on_epoch_end)
     except BaseException:
         if accelerator.trackers:
             accelerator.end_training()
@@ -142,6 +149,8 @@ def fit(run: Run, data: CachedDataset, monitored: Dataset | None = None) -> Dete
         if isinstance(model, HeatmapModel):
             run.seconds["training"] += fit_cam_boxes(model, data, detector)
         files = save_network(run.folder, run.network, run.shared)
+        if fixed_maps.parent == run.folder:
+            shutil.rmtree(fixed_maps, ignore_errors=True)
         seconds = {stage: round(spent, 1) for stage, spent in run.seconds.items()}
         finish_run(run.folder, run.manifest | {"files": files, "seconds": seconds})
     accelerator.wait_for_everyone()
@@ -196,11 +205,18 @@ def _accelerator(training: TrainingConfig, run: Path, trackers: Sequence[str]) -
 
 
 def _supervision(dataset: Dataset, config: Config) -> str:
-    """What is trained on, in words: the setting, unless boxes are given beside tags."""
-    boxed = sum(sample.given is not None and len(sample.given.right.boxes) > 0 for sample in dataset.samples)
-    if config.supervision == "boxes" or not boxed:
+    """What is trained on, in words: the setting, unless a person said more than tags."""
+    given = [sample.given for sample in dataset.samples if sample.given is not None]
+    said = {
+        "boxes": sum(len(own.right.boxes) > 0 for own in given),
+        "rejected boxes": sum(len(own.wrong.boxes) > 0 for own in given),
+        "counts": sum(len(sample.counts) > 0 for sample in dataset.samples),
+        "points": sum(len(sample.points) > 0 for sample in dataset.samples),
+    }
+    if config.supervision == "boxes" or not any(said.values()):
         return config.supervision
-    return f"tags on {len(dataset):,} images, boxes on {boxed:,} of them"
+    parts = [f"{what} on {images:,} of them" for what, images in said.items() if images]
+    return ", ".join([f"tags on {counted(len(dataset), 'image')}", *parts])
 
 
 def _program(file: Path) -> str:
@@ -209,7 +225,10 @@ def _program(file: Path) -> str:
 
 
 def _manifest(data: CachedDataset, config: Config, network: Network) -> dict[str, Any]:
-    dataset = data.dataset
+    # With several sets of labels an image occurs several times.
+    rows = {sample.path: row for row, sample in reversed(list(enumerate(data.dataset.samples)))}
+    images = data.subset(sorted(rows.values()))
+    dataset = images.dataset
     # Pseudo labels follow from the rest, to the last bit on one machine only.
     given = dataset if config.supervision == "boxes" else dataset.without_annotations()
     return {
@@ -218,7 +237,12 @@ def _manifest(data: CachedDataset, config: Config, network: Network) -> dict[str
         "supervision": _supervision(given, config),
         "seed": config.seed,
         "classes": list(dataset.classes),
-        "data": {"name": dataset.name, "images": len(dataset), "digest": dataset_digest(given, data.keys)},
+        "data": {
+            "name": dataset.name,
+            "images": len(dataset),
+            "tags": dict(zip(dataset.classes, (dataset.image_labels() == 1).sum(axis=0).tolist(), strict=True)),
+            "digest": dataset_digest(given, images.keys),
+        },
         # Of these `boxless export` needs pixels.
         "sample_images": [
             str(sample.path.absolute()) for sample in dataset.samples[:: -(-len(dataset) // MAX_SAMPLE_IMAGES)]

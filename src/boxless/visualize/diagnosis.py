@@ -13,6 +13,7 @@ from boxless.metrics.errors import Outcome
 from boxless.metrics.summary import supervision_note
 from boxless.visualize.colours import OKABE_ITO, Colour, ink_on
 from boxless.visualize.text import drawable, families
+from boxless.wording import counted
 
 LEGEND: dict[Outcome, tuple[Colour, str]] = {
     "correct": (OKABE_ITO["green"], "correct"),
@@ -55,7 +56,8 @@ def plot_diagnosis(diagnosis: dict[str, Any]) -> NDArray[np.uint8]:
     height = 1.5 + max(bars + legend, recalls)
     figure = Figure((_WIDTH, height), dpi=_DPI)
     figure.text(0.3 / _WIDTH, 1 - 0.4 / height, headline(diagnosis), fontsize=15, weight="bold")
-    beside = drawable(f"{diagnosis['data']}, {diagnosis['images']} images with boxes{supervision_note(diagnosis)}")
+    images = counted(diagnosis["images"], "image")
+    beside = drawable(f"{diagnosis['data']}, {images} with boxes{supervision_note(diagnosis)}")
     place, fonts = (0.3 / _WIDTH, 1 - 0.65 / height), families(beside)
     figure.text(*place, beside, fontsize=11, color="0.4", parse_math=False, fontfamily=fonts)
 
@@ -80,7 +82,8 @@ def headline(diagnosis: dict[str, Any]) -> str:
     count, outcomes = diagnosis["detections"], diagnosis["outcomes"]
     if not count:
         return "Nothing detected"
-    text = f"{_percent(diagnosis['correct_rate'])} of the {count} top-scored detections are correct"
+    said = counted(count, "top-scored detection is", "top-scored detections are")
+    text = f"{_percent(diagnosis['correct_rate'])} of the {said} correct"
     worst = max((name for name in outcomes if name != "correct"), key=lambda name: outcomes[name])
     if not outcomes[worst]:
         return text

@@ -1,0 +1,260 @@
+"""An exported network in 8-bit integers, and what that costs: `boxless export --int8`.
+
+Static post-training quantisation (Nagel et al., "A White Paper on Neural Network Quantization", 2021, section 3) of the
+backbone by ONNX Runtime: weights by output channel, activations by tensor, with ranges from real images. The heads stay
+in floating point, as a box of 500 pixels needs more than 256 steps.
+"""
+
+import copy
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxless.datasets import LAYOUTS, load_dataset
+from boxless.errors import BoxlessError, ImageError
+from boxless.files import expand_user
+from boxless.image_files import find_images
+from boxless.images import read_image
+from boxless.logs import log_warnings
+from boxless.metrics.boxes import iou
+from boxless.metrics.voc import voc_ap
+from boxless.predictor import Predictor
+from boxless.progress import track
+from boxless.structures import Annotations, Detections
+from boxless.wording import counted
+
+if TYPE_CHECKING:
+    from boxless.runtime import Runtime
+
+MAX_LOSS = 0.02
+"""Share of mAP that may be lost, unless told."""
+MIN_IMAGES, MAX_IMAGES = 6, 300
+"""Fewer images are refused; of more so many are taken, evenly. Ranges hardly change after some hundred images."""
+MEASURED = 3
+"""Of so many images one is left out of the calibration, to measure on."""
+OPERATORS = ("Conv", "Clip", "Relu", "Add", "MaxPool")
+"""What has a kernel for 8-bit integers and is exact between them."""
+MATCH_IOU = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+class Images(NamedTuple):
+    """What to quantise with.
+
+    Args:
+        files: image files.
+        annotations: of each the ground truth, or None where it is unknown; empty if it is unknown of all.
+    """
+
+    files: list[Path]
+    annotations: list[Annotations | None]
+
+
+def find_calibration_images(source: str | os.PathLike[str], classes: Sequence[str]) -> Images:
+    """The images of a folder, or of a data set with their boxes where it has any.
+
+    Args:
+        source: images, or a data set of any layout.
+        classes: of the detector.
+
+    Raises:
+        BoxlessError: there are too few, or it is a data set that cannot be loaded.
+    """
+    path = expand_user(source)
+    # Class folders have no boxes, and nearly any folder of images looks like them.
+    layouts = [layout for name, layout in LAYOUTS.items() if name != "folders"]
+    if path.exists() and any(layout(path) is not None for layout in layouts):
+        samples = log_warnings(load_dataset(path)).with_classes(classes, strict=False).samples
+    else:
+        samples = ()
+    files = [sample.path for sample in samples] or find_images(path)
+    if len(files) < MIN_IMAGES:
+        raise BoxlessError(
+            f"{source}: {counted(len(files), 'image')} to calibrate 8-bit integers on; give at least {MIN_IMAGES}, "
+            "better some hundred, like those that the detector will see"
+        )
+    rows = np.linspace(0, len(files) - 1, min(len(files), MAX_IMAGES)).astype(int).tolist()
+    annotations = [samples[row].annotations for row in rows] if samples else []
+    known = any(one is not None and len(one.boxes) for one in annotations)
+    return Images([files[row] for row in rows], annotations if known else [])
+
+
+def quantised(model: Any, predictor: "Runtime", images: Images) -> Any:
+    """The network with its backbone in 8-bit integers, as an `onnx.ModelProto`.
+
+    Args:
+        model: the network in floating point, an `onnx.ModelProto`; it is not changed.
+        predictor: it, which prepares images.
+        images: their ranges are taken, except for those that `measure` takes.
+
+    Raises:
+        BoxlessError: its backbone has no convolutions, or no image can be read.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    given = copy.deepcopy(model)
+    # The quantiser else advises, on the root logger, to fold what is folded already.
+    note = given.metadata_props.add()
+    note.key, note.value = "onnx.quant.pre_process", "onnxruntime.quant"
+    files = [file for row, file in enumerate(images.files) if row % MEASURED]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "int8.onnx"
+        quantize_static(
+            given,
+            out,
+            # Of a reader of calibration data it calls this alone.
+            SimpleNamespace(get_next=partial(next, _inputs(files, predictor), None)),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            # Without VNNI the products of 8 x 8 bits overflow where they are added up in 16.
+            reduce_range=True,
+            op_types_to_quantize=list(OPERATORS),
+            nodes_to_quantize=_backbone_nodes(given),
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        found = onnx.load(out)
+    # Of the vendor's operators it uses none.
+    own = [each for each in found.opset_import if not each.domain]
+    del found.opset_import[:], found.graph.value_info[:]
+    found.opset_import.extend(own)
+    return found
+
+
+def _backbone_nodes(model: Any) -> list[str]:
+    """The names of the nodes of `OPERATORS` before the maps are rounded as the cache of feature maps rounds them."""
+    import onnx
+
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    left = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Cast" and any(each.i == onnx.TensorProto.FLOAT16 for each in node.attribute)
+    ]
+    before: dict[str, Any] = {}
+    while left:
+        for name in left.pop().input:
+            node = made_by.get(name)
+            if node is not None and node.name not in before:
+                before[node.name] = node
+                left.append(node)
+    if not any(node.op_type == "Conv" for node in before.values()):
+        raise BoxlessError("the backbone has no convolutions; export without --int8")
+    return [name for name, node in before.items() if node.op_type in OPERATORS]
+
+
+def _inputs(files: Sequence[Path], predictor: "Runtime") -> Iterator[dict[str, NDArray[Any]]]:
+    """What the network is given for each image and view.
+
+    Raises:
+        BoxlessError: no image can be read.
+    """
+    read = 0
+    for file in track(files, "Calibrate", len(files)):
+        try:
+            pixels = read_image(file)
+        except ImageError as error:
+            logger.warning("Left out of the calibration: %s", error)
+            continue
+        read += 1
+        for view in predictor.views:
+            given: dict[str, NDArray[Any]] = {"images": view.resize(pixels)[None]}
+            if predictor.proposals is not None:
+                # The heads are not quantised, so one proposal does.
+                given["proposals"] = np.array([[[0, 0, *given["images"].shape[2:0:-1]]]], np.float32)
+            yield given
+    if not read:
+        raise BoxlessError(
+            f"none of the {counted(len(files), 'image')} to calibrate on can be read; the first: {files[0]}"
+        )
+
+
+def measure(exact: Predictor, coarse: Predictor, images: Images, most: float, name: str) -> dict[str, Any]:
+    """What the network loses by 8-bit integers, on those images that `quantised` leaves out.
+
+    Args:
+        exact: the file in floating point.
+        coarse: the file in 8-bit integers.
+        images: where the boxes of none are known, the confident ones of `exact` stand for them.
+        most: share of mAP that may be lost.
+        name: what error messages call the file.
+
+    Returns:
+        `calibrated`, `measured`: numbers of images; `against`: `boxes of the data` or `boxes in floating point`;
+        `map_float`, `map_int8`: mAP (area, IoU 0.5) against them; `loss`: the share of it that is lost; `matched`: the
+        share of the confident boxes in floating point that has a box of its class at IoU 0.5 or more, and of these
+        the mean `iou` and the mean difference of `scores`.
+
+    Raises:
+        BoxlessError: more is lost, or the images show no object to measure on.
+    """
+    rows = range(0, len(images.files), MEASURED)
+    found: list[tuple[Detections, Detections, Annotations]] = []
+    for row in track(rows, "Measure", len(rows)):
+        known = images.annotations[row] if images.annotations else None
+        if images.annotations and known is None:
+            continue
+        try:
+            pixels = read_image(images.files[row])
+        except ImageError as error:
+            logger.warning("Left out of the measurement: %s", error)
+            continue
+        one, two = exact.predict(pixels, 0), coarse.predict(pixels, 0)
+        found.append((one, two, known or _as_annotations(one.confident())))
+    ones, twos, truth = [one for one, _, _ in found], [two for _, two, _ in found], [own for _, _, own in found]
+    before, after = _mean_ap(ones, truth, len(exact.classes)), _mean_ap(twos, truth, len(exact.classes))
+    against = "boxes of the data" if images.annotations else "boxes in floating point"
+    if not before > 0:
+        raise BoxlessError(
+            f"{name}: not written, as what 8-bit integers lose cannot be measured: on {counted(len(found), 'image')} "
+            f"nothing is found of the {against}; give --int8 more images that show the classes"
+        )
+    loss = max(0.0, 1 - after / before)
+    if loss > most:
+        raise BoxlessError(
+            f"{name}: not written, as 8-bit integers lose {loss:.1%} of mAP, {before:.3f} to {after:.3f} against the "
+            f"{against} of {counted(len(found), 'image')}, and {most:.1%} is allowed. Give --int8 more images like "
+            f"those the detector will see, or --max-loss {math.ceil(loss * 100) / 100} to allow it, or leave out --int8"
+        )
+    calibrated = len(images.files) - len(rows)
+    numbers = {"map_float": before, "map_int8": after, "loss": loss, **_agreement(ones, twos)}
+    rounded = {key: round(value, 6) for key, value in numbers.items()}
+    return {"calibrated": calibrated, "measured": len(found), "against": against, **rounded}
+
+
+def _as_annotations(found: Detections) -> Annotations:
+    return Annotations(found.boxes, found.labels, np.zeros(len(found), np.bool_))
+
+
+def _mean_ap(found: Sequence[Detections], truth: Sequence[Annotations], classes: int) -> float:
+    """VOC's mAP by area over the classes that have boxes; 0 where none has."""
+    values = [voc_ap(found, truth, label)["area"] for label in range(classes)]
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else 0.0
+
+
+def _agreement(ones: Sequence[Detections], twos: Sequence[Detections]) -> dict[str, float]:
+    """See `measure`."""
+    pairs = []
+    for one, two in zip(ones, twos, strict=True):
+        for box, score, label, _ in one.confident():
+            same = two[two.labels == label]
+            overlaps = iou(np.array([box]), same.boxes)[0]
+            best = int(overlaps.argmax()) if len(same) else -1
+            held = best >= 0 and overlaps[best] >= MATCH_IOU
+            pairs.append((overlaps[best], abs(score - float(same.scores[best]))) if held else None)
+    matched = np.array([pair for pair in pairs if pair is not None]).reshape(-1, 2)
+    overlap, score = matched.mean(axis=0) if len(matched) else (0.0, 0.0)
+    return {"matched": len(matched) / max(1, len(pairs)), "iou": float(overlap), "scores": float(score)}

@@ -1,0 +1,165 @@
+"""Runs on the Hugging Face Hub: pushed with a model card, and loaded by name.
+
+Only safetensors, YAML and JSON are downloaded and read; nothing is unpickled.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import yaml
+
+from boxless.config import Config
+from boxless.errors import BoxlessError, in_one_line
+from boxless.files import expand_user
+from boxless.run_folder import CONFIG, MANIFEST, load_network, read_config, read_manifest
+
+LOADED = (MANIFEST, CONFIG, "*.safetensors")
+"""What is downloaded of a model: all that loading reads."""
+OF_THIS_MACHINE = ("command", "sample_images", "skipped")
+"""Of a manifest, what names files of the machine that trained; it is not uploaded."""
+
+
+class HubModel(NamedTuple):
+    """A model on the Hub.
+
+    Args:
+        repo: `OWNER/NAME`.
+        revision: branch, tag or commit; None is the newest.
+    """
+
+    repo: str
+    revision: str | None = None
+
+
+def on_hub(path: str | os.PathLike[str]) -> HubModel | None:
+    """The model that `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` names; None for any other path.
+
+    Raises:
+        BoxlessError: it begins so and goes on otherwise.
+    """
+    # `Path` makes one slash of two, and on Windows a backslash.
+    text = path.as_posix() if isinstance(path, PurePath) else str(path)
+    begun = re.match(r"hf:/{1,2}", text)
+    return None if begun is None else _named(text[begun.end() :])
+
+
+def fetch(model: HubModel) -> Path:
+    """The run folder of a model on the Hub, downloaded unless it is in the Hub's cache.
+
+    Raises:
+        BoxlessError: huggingface_hub is not installed, there is no such model, it is none of Boxless, or the Hub cannot
+            be reached.
+    """
+    hub = _library()
+    with _explained(f"hf://{model.repo}"):
+        folder = Path(hub.snapshot_download(model.repo, revision=model.revision, allow_patterns=list(LOADED)))
+    if not (folder / MANIFEST).is_file():
+        raise BoxlessError(f"hf://{model.repo}: not a model of Boxless: it has no {MANIFEST}; boxless push makes one")
+    return folder
+
+
+def push(run: str | os.PathLike[str], repo: str, *, private: bool = False) -> str:
+    """Upload a finished run to the Hub: what loading needs, and a model card. Files of this machine are not named.
+
+    Args:
+        run: the run folder.
+        repo: `OWNER/NAME`; is made if there is none.
+        private: whether a repository that is made is private.
+
+    Returns:
+        The address of the model.
+
+    Raises:
+        BoxlessError: huggingface_hub is not installed, the run cannot be loaded or is a part of another one, nobody is
+            logged in, or the Hub refuses or cannot be reached.
+    """
+    hub, model = _library(), _named(repo)
+    if model.revision is not None:
+        raise BoxlessError(f"{repo}: a run is pushed to the newest revision; write OWNER/NAME")
+    folder = expand_user(run)
+    contents = uploaded(folder, model.repo)
+    operations = [hub.CommitOperationAdd(name, content) for name, content in contents.items()]
+    with _explained(model.repo):
+        api = hub.HfApi()
+        address = api.create_repo(model.repo, private=private or None, exist_ok=True)
+        api.create_commit(model.repo, operations, commit_message=f"Boxless: {folder.resolve().name}")
+    return str(address)
+
+
+def uploaded(run: Path, repo: str) -> dict[str, bytes | str]:
+    """The files that `push` uploads, by name: their content, or the path of a file.
+
+    Raises:
+        BoxlessError: the run cannot be loaded, or is a part of another one.
+    """
+    # The card is of the metrics too, whose code takes a while to import.
+    from boxless.card import model_card
+
+    manifest, config = read_manifest(run), read_config(run)
+    load_network(run, config, manifest)
+    if any(name.startswith("..") for name in manifest["files"].values()):
+        raise BoxlessError(f"{run}: a part of another run, whose weights it shares; push that run")
+    return {
+        "README.md": model_card(run, repo).encode(),
+        MANIFEST: json.dumps(_public(manifest), indent=1, ensure_ascii=False).encode(),
+        CONFIG: yaml.safe_dump(_public_config(config), sort_keys=False).encode(),
+        **{name: str(run / name) for name in manifest["files"].values()},
+    }
+
+
+def _public(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in manifest.items() if key not in OF_THIS_MACHINE}
+
+
+def _public_config(config: Config) -> dict[str, Any]:
+    # Weights of a file are in the run; of its path only the name is of use.
+    weights = Path(config.backbone.weights).name
+    backbone = config.backbone.model_copy(update={"weights": weights})
+    return config.model_copy(update={"backbone": backbone}).model_dump(mode="json")
+
+
+def _named(text: str) -> HubModel:
+    repo, at, revision = text.partition("@")
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo, re.ASCII) or (at and not revision):
+        raise BoxlessError(f"'{text}' names no model on the Hub: write OWNER/NAME, as in hf://OWNER/NAME")
+    return HubModel(repo, revision or None)
+
+
+def _library() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise BoxlessError("huggingface_hub is not installed: in the checkout pip install -e '.[hub]'") from None
+    return huggingface_hub
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """The library's errors, which share no class, as one line with the fix."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.RevisionNotFoundError:
+        raise BoxlessError(f"{name}: has no such revision") from None
+    except errors.RepositoryNotFoundError:
+        raise BoxlessError(
+            f"{name}: there is no such model, or it is private or gated: check the name; hf auth login, or HF_TOKEN, "
+            "gives access to your own"
+        ) from None
+    except errors.LocalTokenNotFoundError:
+        raise BoxlessError(f"{name}: not logged in: hf auth login, or set HF_TOKEN") from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status == 401:
+            raise BoxlessError(f"{name}: not logged in: hf auth login, or set HF_TOKEN") from None
+        if status == 403:
+            raise BoxlessError(f"{name}: this account may not do that; take a token with write access") from None
+        raise BoxlessError(f"{name}: the Hub refused ({in_one_line(error)})") from None
+    except Exception as error:  # Of the network, of the disk and of names.
+        raise BoxlessError(f"{name}: the Hub cannot be reached ({in_one_line(error)}); try again") from None
