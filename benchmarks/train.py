@@ -27,8 +27,8 @@ from boxless.features import Batch, FeatureStore, collate
 from boxless.methods.presets import preset
 from boxless.run_folder import build_network
 from boxless.structures import Dataset
-from boxless.training.engine import TrainingViews, optimizer_for
-from boxless.training.fixed_maps import compute_fixed_maps
+from boxless.training.engine import optimizer_for
+from boxless.training.training_views import training_views
 from boxless.views import views_of
 
 VGG16 = Path(__file__).parent.parent / "configs" / "voc2007" / "wsddn_vgg16.yaml"
@@ -72,9 +72,8 @@ def train_passes(dataset: Dataset, config: Config, folder: Path) -> Iterator[flo
     network = build_network(config, len(dataset.classes))
     features = FeatureStore(network.backbone, network.frozen, config.backbone, torch.device("cpu"))
     views = views_of(config.views)
-    data, part = cache_dataset(dataset, features, views, config.proposals), network.model.fixed_part
-    fixed = None if part is None else compute_fixed_maps(part, data, views, folder)
-    items = TrainingViews(data, views, averages_only=False, fixed=fixed)
+    data = cache_dataset(dataset, features, views, config.proposals)
+    items = training_views(network.model, data, views, folder)
     rows = [(row, row % len(views)) for row in range(len(dataset))]
     size = config.training.batch_size
     steps = [rows[first : first + size] for first in range(0, len(rows), size)]

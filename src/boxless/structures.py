@@ -53,6 +53,10 @@ class Annotations:
     def __post_init__(self) -> None:
         _check_shapes("Annotations", self.boxes, labels=self.labels, ignore=self.ignore)
 
+    def with_boxes(self, boxes: FloatArray, which: BoolArray) -> "Annotations":
+        """The same with those of other boxes (N, 4) where `which` (N,) is set."""
+        return replace(self, boxes=np.where(which[:, None], boxes, self.boxes))
+
 
 @dataclass(frozen=True)
 class GivenBoxes:

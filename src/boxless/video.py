@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxless.errors import BoxlessError
+from boxless.export.coco import coco_annotation
 from boxless.export.common import rows
 from boxless.files import expand_user, unwritable, write_whole
 from boxless.predictor import Predictor
@@ -200,11 +201,9 @@ def _write_coco(out: Path, video: Path, found: Found, classes: Sequence[str], mo
         for frame, detections in found:
             times.append(frame.seconds)
             size = detections.size
-            for label, score, (x1, y1, x2, y2) in rows(detections):
+            for label, score, box in rows(detections):
                 count += 1
-                w, h = round(x2 - x1, 2), round(y2 - y1, 2)
-                annotation = {"id": count, "image_id": len(times), "category_id": label + 1, "bbox": [x1, y1, w, h]}
-                annotation |= {"area": round(w * h, 2), "segmentation": [], "iscrowd": 0, "score": score}
+                annotation = coco_annotation(count, len(times), label, score, box)
                 file.write((b",\n" if count > 1 else b"\n") + json.dumps(annotation).encode())
         file.write(b'],\n"images": [')
         for number, seconds in enumerate(times):

@@ -15,7 +15,7 @@ from boxless.pseudo_labels.given import (
     without_given,
 )
 from boxless.structures import Annotations, Count, Dataset, GivenBoxes, Point, Sample
-from boxless.training.engine import epoch_rows
+from boxless.training.training_views import epoch_rows
 
 Rows = list[tuple[int, list[float]]]
 

@@ -142,10 +142,10 @@ def test_the_backbone_is_in_integers_by_channel_and_the_heads_are_not(exported: 
 
 @pytest.mark.slow
 def test_every_third_image_is_not_calibrated_on(student: Exported, images: list[Path], monkeypatch: pytest.MonkeyPatch):
-    from boxless.export import int8
+    from boxless.export import common
 
     read: list[Path] = []
-    monkeypatch.setattr(int8, "read_image", lambda path, real=int8.read_image: read.append(path) or real(path))
+    monkeypatch.setattr(common, "read_image", lambda path, real=common.read_image: read.append(path) or real(path))
     quantised(onnx.load(student.file), student.runtime, Images(images, []))
     assert read == [images[row] for row in (1, 2, 4, 5)]
     gone = [path.with_name("gone.jpg") for path in images]

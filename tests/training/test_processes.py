@@ -37,7 +37,7 @@ import pytest
 from running import shorten_training
 
 from boxless.cli import main
-from boxless.training.engine import TrainingViews
+from boxless.training.training_views import TrainingViews
 
 rank, create = os.environ["RANK"], TrainingViews.__init__
 

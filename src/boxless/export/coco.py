@@ -43,19 +43,27 @@ def write_coco(out: Path, predictions: Iterable[tuple[Path, Detections]], classe
         for image_id, (source, detections) in enumerate(predictions, 1):
             width, height = detections.size
             images.append({"id": image_id, "file_name": source.as_posix(), "width": width, "height": height})
-            for label, score, (x1, y1, x2, y2) in rows(detections):
+            for label, score, box in rows(detections):
                 count += 1
-                w, h = round(x2 - x1, 2), round(y2 - y1, 2)
-                annotation = {
-                    "id": count,
-                    "image_id": image_id,
-                    "category_id": label + 1,
-                    "bbox": [x1, y1, w, h],
-                    "area": round(w * h, 2),
-                    "segmentation": [],
-                    "iscrowd": 0,
-                    "score": score,
-                }
+                annotation = coco_annotation(count, image_id, label, score, box)
                 file.write((b",\n" if count > 1 else b"\n") + json.dumps(annotation).encode())
         file.write(b'],\n"images": ' + json.dumps(images).encode() + b"}\n")
     return path
+
+
+def coco_annotation(
+    number: int, image_id: int, label: int, score: float, box: tuple[float, float, float, float]
+) -> dict[str, Any]:
+    """One entry of `annotations`: its id, that of its image, the index of its class, and what `common.rows` gives."""
+    x1, y1, x2, y2 = box
+    w, h = round(x2 - x1, 2), round(y2 - y1, 2)
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": label + 1,
+        "bbox": [x1, y1, w, h],
+        "area": round(w * h, 2),
+        "segmentation": [],
+        "iscrowd": 0,
+        "score": score,
+    }

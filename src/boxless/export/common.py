@@ -1,9 +1,18 @@
-"""Shared by the writers: rounded numbers and unique file names."""
+"""Shared by the writers: rounded numbers, unique file names, and the images that a file is tried on."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from boxless.errors import ImageError
+from boxless.images import read_image
+from boxless.progress import track
 from boxless.structures import Detections
+
+logger = logging.getLogger(__name__)
 
 
 def rows(detections: Detections) -> Iterator[tuple[int, float, tuple[float, float, float, float]]]:
@@ -35,3 +44,20 @@ class Names:
             name = f"{base}-{number}"
         self._taken.add(name.casefold())
         return name
+
+
+def readable_images(files: Sequence[Path], description: str, use: str) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
+    """The files that can be read and their pixels (h, w, 3) uint8, RGB, behind a progress bar; others are reported.
+
+    Args:
+        files: the images.
+        description: of the bar.
+        use: what an image that cannot be read is left out of.
+    """
+    for file in track(files, description, len(files)):
+        try:
+            pixels = read_image(file)
+        except ImageError as error:
+            logger.warning("Left out of the %s: %s", use, error)
+            continue
+        yield file, pixels

@@ -6,7 +6,6 @@ in floating point, as a box of 500 pixels needs more than 256 steps.
 """
 
 import copy
-import logging
 import math
 import os
 import tempfile
@@ -20,15 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxless.datasets import LAYOUTS, load_dataset
-from boxless.errors import BoxlessError, ImageError
+from boxless.errors import BoxlessError
+from boxless.export.common import readable_images
 from boxless.files import expand_user
 from boxless.image_files import find_images
-from boxless.images import read_image
 from boxless.logs import log_warnings
 from boxless.metrics.boxes import iou
 from boxless.metrics.voc import voc_ap
 from boxless.predictor import Predictor
-from boxless.progress import track
 from boxless.structures import Annotations, Detections
 from boxless.wording import counted
 
@@ -44,8 +42,6 @@ MEASURED = 3
 OPERATORS = ("Conv", "Clip", "Relu", "Add", "MaxPool")
 """What has a kernel for 8-bit integers and is exact between them."""
 MATCH_IOU = 0.5
-
-logger = logging.getLogger(__name__)
 
 
 class Images(NamedTuple):
@@ -162,12 +158,7 @@ def _inputs(files: Sequence[Path], predictor: "Runtime") -> Iterator[dict[str, N
         BoxlessError: no image can be read.
     """
     read = 0
-    for file in track(files, "Calibrate", len(files)):
-        try:
-            pixels = read_image(file)
-        except ImageError as error:
-            logger.warning("Left out of the calibration: %s", error)
-            continue
+    for _, pixels in readable_images(files, "Calibrate", "calibration"):
         read += 1
         for view in predictor.views:
             given: dict[str, NDArray[Any]] = {"images": view.resize(pixels)[None]}
@@ -201,18 +192,12 @@ def measure(exact: Predictor, coarse: Predictor, images: Images, most: float, na
         BoxlessError: more is lost, or the images show no object to measure on.
     """
     rows = range(0, len(images.files), MEASURED)
+    known = {images.files[row]: images.annotations[row] if images.annotations else None for row in rows}
+    files = [file for file, boxes in known.items() if boxes is not None or not images.annotations]
     found: list[tuple[Detections, Detections, Annotations]] = []
-    for row in track(rows, "Measure", len(rows)):
-        known = images.annotations[row] if images.annotations else None
-        if images.annotations and known is None:
-            continue
-        try:
-            pixels = read_image(images.files[row])
-        except ImageError as error:
-            logger.warning("Left out of the measurement: %s", error)
-            continue
+    for file, pixels in readable_images(files, "Measure", "measurement"):
         one, two = exact.predict(pixels, 0), coarse.predict(pixels, 0)
-        found.append((one, two, known or _as_annotations(one.confident())))
+        found.append((one, two, known[file] or _as_annotations(one.confident())))
     ones, twos, truth = [one for one, _, _ in found], [two for _, two, _ in found], [own for _, _, own in found]
     before, after = _mean_ap(ones, truth, len(exact.classes)), _mean_ap(twos, truth, len(exact.classes))
     against = "boxes of the data" if images.annotations else "boxes in floating point"

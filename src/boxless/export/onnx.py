@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 
 from boxless.backbones import fingerprint
 from boxless.detector import Detector
-from boxless.errors import BoxlessError, ImageError, in_one_line
+from boxless.errors import BoxlessError, in_one_line
+from boxless.export.common import readable_images
 from boxless.export.int8 import MAX_LOSS, find_calibration_images, measure, quantised
 from boxless.files import check_writable, expand_user, write_whole
 from boxless.image_files import find_images
-from boxless.images import read_image
 from boxless.loading import SUFFIX
 from boxless.methods import FCOS, FastRCNN
 from boxless.postprocess import ViewArrays
 from boxless.predictor import Predictor
-from boxless.progress import progress_bars, track
+from boxless.progress import progress_bars
 from boxless.proposals import propose
 from boxless.run_folder import (
     MANIFEST,
@@ -51,8 +51,6 @@ OPSET = 18
 """Of ONNX; ONNX Runtime reads it since 1.14, OpenVINO since 2023.1."""
 MAX_BOX_ERROR, MAX_SCORE_ERROR = 0.5, 1e-3
 """By which a file may differ from its run: pixels of the image; scores, and shares of the largest value of a map."""
-
-logger = logging.getLogger(__name__)
 
 
 def export_onnx(
@@ -266,12 +264,7 @@ def _compare(detector: Predictor, runtime: Predictor, files: Sequence[Path], nam
         BoxlessError: by too much, or no image can be read.
     """
     compared, largest = 0, Difference()
-    for file in track(files, "Compare", len(files)):
-        try:
-            pixels = read_image(file)
-        except ImageError as error:
-            logger.warning("Left out of the comparison: %s", error)
-            continue
+    for _, pixels in readable_images(files, "Compare", "comparison"):
         compared += 1
         # Unlike Python's `max`, which may drop a NaN.
         largest = Difference(*np.maximum(largest, difference(detector, runtime, pixels, name)).tolist())

@@ -1,6 +1,7 @@
 """Consensus of two predictions: the pseudo labels to keep, without ground truth to tell which are right."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -75,14 +76,13 @@ def label_sets(
     sets = []
     for boxes in predictions:
         pairs = zip(merged, boxes, strict=True)
-        sets.append([_with_boxes(one, own, np.isin(one.labels, classes)) for one, own in pairs])
+        sets.append([_all_trained(one, own, np.isin(one.labels, classes)) for one, own in pairs])
     return sets
 
 
-def _with_boxes(labels: Annotations, others: Annotations, which: BoolArray) -> Annotations:
+def _all_trained(labels: Annotations, others: Annotations, which: BoolArray) -> Annotations:
     """These labels with the other boxes, not ignored, where `which` is set."""
-    boxes = np.where(which[:, None], others.boxes, labels.boxes)
-    return Annotations(boxes, labels.labels, labels.ignore & ~which)
+    return replace(labels.with_boxes(others.boxes, which), ignore=labels.ignore & ~which)
 
 
 def kept_labels(dataset: Dataset) -> dict[str, dict[str, int]]:

@@ -118,7 +118,4 @@ def seed_classes(dataset: Dataset) -> list[int]:
 def chosen(seeds: Sequence[Annotations], others: Sequence[Annotations], classes: Sequence[int]) -> list[Annotations]:
     """Boxes of the same tags, for tags of these classes those of `others`."""
     pairs = zip(seeds, others, strict=True)
-    return [
-        replace(one, boxes=np.where(np.isin(one.labels, classes)[:, None], other.boxes, one.boxes))
-        for one, other in pairs
-    ]
+    return [one.with_boxes(other.boxes, np.isin(one.labels, classes)) for one, other in pairs]

@@ -2,8 +2,8 @@
 
     cam        1  A linear classifier of the tags gives class activation maps, another one local CAMs.
                2  Objectness and a threshold, fitted without boxes, tell where objects end: one CAM box a tag.
-    seeds      3  A box of every seed for each tag, snapped to proposals; of classes with enough given boxes those that
-                  a network predicts which is trained on them.
+    seeds      3  A box of the first seed for each tag, snapped to proposals, and of the others where they are needed;
+                  of classes with enough given boxes those that a network predicts which is trained on them.
     held_out   4  Cross-fitting, in rounds: networks trained on the labels of the other folds predict the box of every
                   tag. The first round is trained on the first seed, the next on its consensus with out-of-fold
                   predictions or, if these rarely agree, on the boxes of all seeds.
@@ -105,21 +105,24 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
     """Steps 3 to 6: the training images with their pseudo labels, once for every set of them."""
     config = run.detector.config
     rules, networks = config.pseudo_labels, cross_fitting_config(config)
-    tagged = without_given(data)
-    with _timed(run, "pseudo labels"):
-        folds = draw_folds(data, rules.folds, config.seed)
-        seeds = [snap_all(SEEDS.find(name)(tagged, cam), data) for name in rules.seeds]
-    boxed = seed_classes(data.dataset)
-    if boxed:
-        predicted = _predicted_from_given(run, data, networks)
-        seeds = [chosen(own, predicted, boxed) for own in seeds]
+    tagged, boxed = without_given(data), seed_classes(data.dataset)
+    folds = draw_folds(data, rules.folds, config.seed)
+    predicted = _predicted_from_given(run, data, networks) if boxed else None
+
+    def seed_boxes(name: str) -> list[Annotations]:
+        with _timed(run, "pseudo labels"):
+            own = snap_all(SEEDS.find(name)(tagged, cam), data)
+        return own if predicted is None else chosen(own, predicted, boxed)
+
+    seeds = [seed_boxes(rules.seeds[0])]
     held_out, no_consensus = None, list[int]()
     for round_ in range(1, rules.rounds + 1):
         settings = fold_config(networks, round_)
         detectors, held_out = cross_fit(data, seeds, held_out, folds, settings, run, round_, boxed, no_consensus)
         if round_ == 1:
             merged = consensus(seeds[0], held_out, data.sizes, rules.consensus_iou)
-            no_consensus = classes_without_consensus(merged, boxed)
+            if no_consensus := classes_without_consensus(merged, boxed):
+                seeds += [seed_boxes(name) for name in rules.seeds[1:]]
     with _timed(run, "pseudo labels"):
         assert held_out is not None
         rescaled = rescaled_pass(detectors, tagged, folds, held_out, boxed)

@@ -93,7 +93,7 @@ def consensus_with_small(
     """`consensus`, in which small boxes are compared with those of the rescaled pass, which are taken as they are."""
     seeds = list(seeds)
     for row, small, _ in rescaled:
-        seeds[row] = _where(small, held_out[row], seeds[row])
+        seeds[row] = seeds[row].with_boxes(held_out[row].boxes, small)
     return with_rescaled(consensus(seeds, with_rescaled(held_out, rescaled), sizes, min_iou), rescaled)
 
 
@@ -101,10 +101,5 @@ def with_rescaled(labels: Sequence[Annotations], rescaled: Sequence[RescaledBoxe
     """Boxes of every image, with those of the rescaled pass where they were small."""
     replaced = list(labels)
     for row, small, found in rescaled:
-        replaced[row] = _where(small, found, replaced[row])
+        replaced[row] = replaced[row].with_boxes(found.boxes, small)
     return replaced
-
-
-def _where(chosen: BoolArray, boxes: Annotations, others: Annotations) -> Annotations:
-    """The first boxes where they are chosen, the others elsewhere."""
-    return replace(others, boxes=np.where(chosen[:, None], boxes.boxes, others.boxes))

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
-from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import DataLoader
 
 from boxless.cached_dataset import CachedDataset
 from boxless.config import TrainingConfig
@@ -28,17 +27,17 @@ from boxless.devices import full_width
 from boxless.distributed import batch_share
 from boxless.errors import BoxlessError, CancelledError, ImageError
 from boxless.evaluation import evaluate
-from boxless.features import Item, Targets, collate
+from boxless.features import collate
 from boxless.images import read_image
 from boxless.methods import Model
 from boxless.metrics.summary import CONVENTIONS
 from boxless.progress import track
 from boxless.run_folder import read_checkpoint, read_history, save_checkpoint, write_history
-from boxless.structures import Dataset, IntArray, Sample
+from boxless.structures import Dataset
 from boxless.training.estimate import Estimate, estimate, trained_weights
-from boxless.training.fixed_maps import FixedMaps, compute_fixed_maps
 from boxless.training.tracking import log_images
-from boxless.views import View, views_of
+from boxless.training.training_views import TrainingOrder, TrainingViews, epoch_rows, training_views
+from boxless.views import views_of
 from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -47,8 +46,6 @@ TRACKED_IMAGES = 6
 """Images that the trackers get after every epoch."""
 MAX_EPOCHS = 100
 """Most passes over a small set to reach the number of steps: more would only overfit."""
-GIVEN_SHARE = 0.25
-"""Least share of images with given boxes in an epoch: they are few and right, pseudo labels many and partly wrong."""
 MAX_EPOCH_LINES = 20
 """Most epochs that are logged; the history has them all."""
 MAX_WORKERS = 8
@@ -106,13 +103,10 @@ def train_model(
     """
     config, training = detector.config, detector.config.training
     views = views_of(config.views)
-    order = _Order(epoch_rows(data.dataset), len(views), config.seed)
+    order = TrainingOrder(epoch_rows(data.dataset), len(views), config.seed)
     plain_optimizer = optimizer_for(model, training)
     done = read_checkpoint(run, model, plain_optimizer)
-    fixed = None
-    if model.fixed_part is not None:
-        fixed = compute_fixed_maps(model.fixed_part, data, views, fixed_maps)
-    items = TrainingViews(data, views, model.needs_averages_only, fixed)
+    items = training_views(model, data, views, fixed_maps)
     plan = _plan(training, accelerator.num_processes, len(order), done)
     # accelerate keeps one number for the whole process, and networks within a run have their own.
     accelerator.gradient_accumulation_steps = plan.accumulate
@@ -161,7 +155,7 @@ def _plan(training: TrainingConfig, processes: int, images: int, done: int) -> _
 
 
 def _loader(
-    items: "TrainingViews", order: "_Order", batch_size: int, workers: int | None, device: torch.device
+    items: TrainingViews, order: TrainingOrder, batch_size: int, workers: int | None, device: torch.device
 ) -> DataLoader[Any]:
     """Batches of one process, read ahead of the step by so many workers; by none where averages are kept in memory."""
     on_gpu = device.type == "cuda"
@@ -258,95 +252,6 @@ def optimizer_for(model: torch.nn.Module, training: TrainingConfig) -> torch.opt
     if training.optimizer == "adamw":
         return torch.optim.AdamW(groups, training.lr, weight_decay=training.weight_decay)
     return torch.optim.SGD(groups, training.lr, momentum=0.9, weight_decay=training.weight_decay)
-
-
-class TrainingViews(TorchDataset[Item]):
-    """Views of the training images, by (row, view), with boxes to train on where the dataset has any.
-
-    Args:
-        data: the images.
-        views: of each.
-        averages_only: whether averages of the maps are enough: they are kept in memory, a few kilobytes an image, and
-            each map is read once.
-        fixed: what takes the place of the maps, where a part of the model is fixed.
-    """
-
-    def __init__(
-        self, data: CachedDataset, views: Sequence[View], averages_only: bool, fixed: FixedMaps | None = None
-    ) -> None:
-        self.data = data
-        self.views = views
-        self.fixed = fixed
-        # One tensor for all, (views, images, channels), NaN where a map was not yet read: many small ones, allocated
-        # between maps, would fragment the heap, and memory would grow by gigabytes.
-        self.averages: Tensor | None = None
-        self.averages_only = averages_only
-        self.image_labels = torch.from_numpy(data.dataset.image_labels())
-
-    def __getitem__(self, index: tuple[int, int]) -> Item:
-        row, view = index[0], self.views[index[1]]
-        sample, size = self.data.dataset.samples[row], self.data.sizes[row]
-        boxes = None
-        if self.data.proposals is not None:
-            boxes = torch.from_numpy(view.boxes(self.data.boxes(row), *size))
-        width, height = view.size(*size)
-        targets = None if sample.annotations is None else _targets(sample, view, size, len(self.image_labels[row]))
-        if not self.averages_only:
-            own = self.data.map(row, view) if self.fixed is None else self.fixed.load(self.data.keys[row], view)
-            return Item(own, (height, width), boxes, self.image_labels[row], targets)
-        return Item(self._average(index)[:, None, None], (1, 1), boxes, self.image_labels[row])
-
-    def _average(self, index: tuple[int, int]) -> Tensor:
-        """The mean over a view's map, (C,)."""
-        row, view = index
-        if self.averages is None or self.averages[view, row, 0].isnan():
-            features = self.data.map(row, self.views[view])
-            if self.averages is None:
-                self.averages = torch.full((len(self.views), len(self.data), len(features)), torch.nan)
-            self.averages[view, row] = features.float().mean(dim=(1, 2))
-        return self.averages[view, row]
-
-
-def _targets(sample: Sample, view: View, size: tuple[int, int], classes: int) -> Targets:
-    assert sample.annotations is not None
-    boxes = view.boxes(sample.annotations.boxes, *size)
-    targets = Targets(*map(torch.from_numpy, (boxes, sample.annotations.labels, sample.annotations.ignore)))
-    if not sample.complete:
-        return targets
-    complete = torch.zeros(classes, dtype=torch.bool)
-    complete[list(sample.complete)] = True
-    return targets._replace(complete=complete)
-
-
-def epoch_rows(dataset: Dataset) -> IntArray:
-    """Rows of the images of one epoch: all, and those with given boxes again until they are `GIVEN_SHARE` of it."""
-    given = [row for row, sample in enumerate(dataset.samples) if sample.given is not None and sample.given.labels]
-    others = len(dataset) - len(given)
-    wanted = math.ceil(others * GIVEN_SHARE / (1 - GIVEN_SHARE))
-    again = np.resize(np.array(given, np.int64), max(wanted - len(given), 0)) if given else np.zeros(0, np.int64)
-    return np.concatenate([np.arange(len(dataset)), again])
-
-
-class _Order(Sampler[tuple[int, int]]):
-    """The order of images and their views, drawn from seed and epoch alone, so that a resumed run continues the same.
-
-    Args:
-        rows: of the images, see `epoch_rows`.
-        views: number of them.
-        seed: of the run.
-    """
-
-    def __init__(self, rows: IntArray, views: int, seed: int) -> None:
-        self.rows, self.views, self.seed = rows, views, seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        random = np.random.default_rng((self.seed, self.epoch))
-        rows, views = random.permutation(self.rows), random.integers(self.views, size=len(self.rows))
-        return zip(rows.tolist(), views.tolist(), strict=True)
 
 
 def _evaluate_epoch(

@@ -17,7 +17,7 @@ from boxless.methods import Model
 from boxless.views import View
 
 Views = TorchDataset[Item]
-"""Items by (row, view), such as `engine.TrainingViews`."""
+"""Items by (row, view), such as `training_views.TrainingViews`."""
 
 
 class Estimate(NamedTuple):
