@@ -12,7 +12,7 @@ demo: .venv/installed
 	$(BIN)/boxless demo --out runs/demo
 
 test: .venv/installed
-	$(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --durations=10
+	$(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --max-worker-restart 0 --durations=10
 
 # Kills, failing disks, damaged files and hostile requests by the thousand, which takes hours: BOXLESS_CAMPAIGN=0.05 is a
 # twentieth of it.
