@@ -5,6 +5,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from boxless.errors import BoxlessError, ImageError
 from boxless.export import FORMATS
 from boxless.images import read_image
 from boxless.runtime import Runtime
-from boxless.shards import export_parts, predict_manifest, read_parts, storage, write_manifest
+from boxless.shards import export_parts, local, predict_manifest, read_parts, storage, write_manifest
 from boxless.shards.job import Job, begin_job, parse_share, part_name, plan
 from boxless.shards.manifest import read_rows
 from boxless.shards.ray_data import ShardActor
@@ -381,6 +384,34 @@ def test_results_go_to_folders_and_object_stores_only(detector: str, manifest: s
 
 
 # Processes that are killed.
+
+
+class Pool:
+    """Works in this process; a process of the first pool ends after one shard, before another is submitted."""
+
+    accepted = 1
+
+    def submit(self, work: Callable[..., Outcome], *words: object) -> Future[Outcome]:
+        if not Pool.accepted:
+            Pool.accepted = 99
+            raise BrokenProcessPool
+        Pool.accepted -= 1
+        future: Future[Outcome] = Future()
+        future.set_result(work(*words))
+        return future
+
+    def shutdown(self, cancel_futures: bool) -> None:
+        pass
+
+
+def test_a_shard_that_a_broken_pool_does_not_accept_is_done_by_the_next(
+    parts: Path, detector: str, manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(local, "_pool", lambda _: Pool())
+    job = begin_job(detector, manifest, str(tmp_path), 5, None)
+    assert sorted({outcome.shard for outcome in local.run_local(job, range(5), 1)}) == [0, 1, 2, 3, 4]
+    assert contents(tmp_path) == contents(parts)
+
 
 PREDICT = """
 import sys, time

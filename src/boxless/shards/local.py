@@ -45,8 +45,9 @@ def run_local(job: Job, shards: Sequence[int], workers: int | None = None) -> Ge
         try:
             while todo or running:
                 while todo and len(running) < 2 * number:
-                    shard = todo.pop()
-                    running[pool.submit(_work, job, shard, None if on_gpu else 1)] = shard
+                    # Taken off the list only then: a pool whose process has just ended accepts nothing.
+                    running[pool.submit(_work, job, todo[-1], None if on_gpu else 1)] = todo[-1]
+                    del todo[-1]
                 done = wait(running, return_when=FIRST_COMPLETED).done
                 # When a process ends, others may just have succeeded.
                 for future in sorted(done, key=lambda future: future.exception() is not None):
