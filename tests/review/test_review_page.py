@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from reviewing import CAT, DOG, INNER_OWL, LEFT_DOG, OWL, box, last, lines, opened_review, served
 
 from boxless import load_dataset
@@ -332,7 +332,13 @@ def test_an_image_that_is_gone_is_named_and_passed_over(visit: Visit, folder: Pa
     (folder / "data" / "b.png").write_bytes(b"")
     page = visit()
     shows(page, "a.png", "cat, proposed", "dog, proposed")
+    held: list[Route] = []
+    page.route("**/images/0", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
     page.keyboard.press("Enter")
+    expect(page.locator("#error")).to_contain_text("b.png: the file is empty")
+    # That the image before is saved only now says nothing of this one.
+    held[0].continue_()
+    saved(page)
     expect(page.locator("#error")).to_contain_text("b.png: the file is empty")
     page.keyboard.press("Enter")
     page.keyboard.press("ArrowRight")

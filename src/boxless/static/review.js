@@ -55,6 +55,10 @@ function load(number) {
   return images.get(number);
 }
 
+let [refused, unread] = ["", ""]; // Why labels were not saved, and why the image is not shown.
+
+function drawError() { $("error").textContent = [refused, unread].filter(Boolean).join(" "); }
+
 const unsaved = new Map(); // Number -> the newest state that the server does not have.
 let sending = false;
 
@@ -71,15 +75,17 @@ async function send() {
       queue.summary = summary;
       if (unsaved.get(number) === body) unsaved.delete(number);
       refusals.delete(number);
-      $("error").textContent = [...refusals.values()].pop() ?? "";
+      refused = [...refusals.values()].pop() ?? "";
+      drawError();
       drawProgress();
     } catch (error) {
-      const refused = [404, 409, 413, 415, 422].includes(error.status);
-      if (refused) await reopen(number, body);
-      const reason = error.status ? `Not saved: ${error.message}` : "Not saved: the server does not answer; is it still running?";
-      [$("saved").textContent, $("error").textContent] = ["not saved", reason];
-      if (refused) {
-        refusals.set(number, reason);
+      const final = [404, 409, 413, 415, 422].includes(error.status);
+      if (final) await reopen(number, body);
+      refused = error.status ? `Not saved: ${error.message}` : "Not saved: the server does not answer; is it still running?";
+      $("saved").textContent = "not saved";
+      drawError();
+      if (final) {
+        refusals.set(number, refused);
         continue;
       }
       await new Promise((resolve) => { setTimeout(resolve, RETRY); });
@@ -259,7 +265,9 @@ function complete(name) {
 async function open(number) {
   [current, shown, selected] = [number, -1, -1];
   drawMode(false);
-  if (!unsaved.size) $("error").textContent = "";
+  unread = "";
+  if (!unsaved.size) refused = "";
+  drawError();
   try {
     const image = await load(number);
     if (number !== current) return;
@@ -283,7 +291,8 @@ function fail(error) {
   $("image").removeAttribute("src");
   $("list").replaceChildren();
   $("name").textContent = queue.images[current].name;
-  $("error").textContent = error.status ? error.message : "The server does not answer; is it still running?";
+  unread = error.status ? error.message : "The server does not answer; is it still running?";
+  drawError();
   enable();
 }
 
