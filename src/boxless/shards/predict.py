@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 from boxless.errors import BoxlessError
 from boxless.progress import shard_bar
-from boxless.shards.job import begin_job, parse_share, part_name, plan
+from boxless.shards.job import Job, begin_job, parse_share, part_name, plan
 from boxless.shards.local import run_local
 from boxless.shards.storage import names
 from boxless.shards.work import LISTED, Outcome
@@ -53,7 +53,7 @@ def predict_manifest(
     threshold: float | None = None,
     workers: int | None = None,
 ) -> Summary:
-    """Detect objects in all images of a manifest; write a Parquet part for each shard of it, and what is there skip.
+    """Detect objects in all images of a manifest; write a Parquet part for each shard of it that has none yet.
 
     The bytes of the parts depend on manifest, detector, `shard_size` and `threshold` (and on processor and releases, as
     floating-point numbers do), and not on engine, machines, interruptions and repetitions. In a script of your own call
@@ -90,18 +90,7 @@ def predict_manifest(
     engine_of = run_local if engine == "local" else run_ray
     with closing(engine_of(job, todo, workers)) as outcomes:
         done = _collect(outcomes, len(todo))
-    failures = [outcome.failure for outcome in done if outcome.failure is not None]
-    if failures:
-        written = counted(len(done) - len(failures), "part")
-        raise BoxlessError(
-            f"{counted(len(failures), 'shard')} failed, {written} of {len(todo)} written; the same command does the "
-            f"rest. The first: {failures[0]}"
-        )
-    found = names(job.out)
-    if lost := [part_name(shard) for shard in todo if part_name(shard) not in found]:
-        raise BoxlessError(
-            f"{job.out}: {lost[0]} was written elsewhere; --out must be a folder that all machines share"
-        )
+    _check(job, todo, done)
     return Summary(
         shards=len(todo),
         images=sum(outcome.images for outcome in done),
@@ -125,6 +114,26 @@ def _collect(outcomes: Iterable[Outcome], total: int) -> list[Outcome]:
             if failed == MAX_FAILURES:
                 break
     return done
+
+
+def _check(job: Job, todo: Sequence[int], done: Sequence[Outcome]) -> None:
+    """Check that all shards that were to be done have a part.
+
+    Raises:
+        BoxlessError: some failed, or their parts are elsewhere.
+    """
+    failures = [outcome.failure for outcome in done if outcome.failure is not None]
+    if failures:
+        written = counted(len(done) - len(failures), "part")
+        raise BoxlessError(
+            f"{counted(len(failures), 'shard')} failed, {written} of {len(todo)} written; the same command does the "
+            f"rest. The first: {failures[0]}"
+        )
+    found = names(job.out)
+    if lost := [part_name(shard) for shard in todo if part_name(shard) not in found]:
+        raise BoxlessError(
+            f"{job.out}: {lost[0]} was written elsewhere; --out must be a folder that all machines share"
+        )
 
 
 def log_summary(summary: Summary, out: str) -> None:
