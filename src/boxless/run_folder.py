@@ -237,6 +237,7 @@ def begin_run(run: Path, config: Config, manifest: dict[str, Any]) -> bool:
             if not fits:
                 raise BoxlessError(f"{run}: begun on other {what}; choose another --out, or delete it")
         if begun["finished"]:
+            _delete_checkpoint(run)
             return True
     write_text(run / CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     write_json(run / MANIFEST, manifest)
@@ -246,6 +247,11 @@ def begin_run(run: Path, config: Config, manifest: dict[str, Any]) -> bool:
 def finish_run(run: Path, manifest: dict[str, Any]) -> None:
     """Mark a run, whose weights are saved, as finished, and delete its checkpoint."""
     write_json(run / MANIFEST, manifest | {"finished": True})
+    # Where the process is killed here, `begin_run` does it.
+    _delete_checkpoint(run)
+
+
+def _delete_checkpoint(run: Path) -> None:
     (run / CHECKPOINT).unlink(missing_ok=True)
 
 

@@ -286,6 +286,15 @@ def test_a_finished_run_is_loaded_and_not_trained_again(demo: Path, finished: Pa
     assert len(detector.predict(image, 0)) > 0
 
 
+def test_a_run_that_was_killed_once_it_was_finished_loses_its_checkpoint(demo: Path, finished: Path, tmp_path: Path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "checkpoint.pt").write_bytes(b"")
+    train(demo, run, split="train", options=QUICK, seed=1)
+    assert {file.name: file.read_bytes() for file in run.iterdir()} == {
+        file.name: file.read_bytes() for file in finished.iterdir()
+    }
+
+
 def test_a_run_folder_of_other_settings_or_data_is_refused(demo: Path, finished: Path):
     with pytest.raises(BoxlessError, match=r"begun with other settings: training\.epochs \(3 there, 4 now\)"):
         train(demo, finished, split="train", options=[*QUICK, "training.epochs=4"], seed=1)
