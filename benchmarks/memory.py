@@ -5,7 +5,7 @@
 The default method is trained from JPEG files with empty caches, a process of its own for each number of images. Every
 image is written under a new name with a comment in the file that makes its content new too, so that nothing is
 computed once for two; where there are too few, they come again. Images, caches and run lie in a folder in `--out`
-while they are needed: about 2.5 MB an image.
+while they are needed: about 1 MB an image.
 
 `resident` is the kernel's high-water mark; it counts pages of memory-mapped feature maps, which the kernel takes back
 when it needs them. `anonymous` is what cannot be taken back, sampled ten times a second. Elsewhere than on Linux the

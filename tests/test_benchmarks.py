@@ -15,6 +15,7 @@ from PIL import Image
 from running import QUICK, SEEDED, SMALL
 
 import boxless
+from boxless.cache import entry, open_store, save_array
 from boxless.datasets.labels import with_labels
 from boxless.images import content_key, read_image
 
@@ -50,6 +51,19 @@ def test_train(demo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     rows = table(capsys.readouterr().out, "")
     assert [row[0] for row in rows] == ["`seeded`", "`contextlocnet`", "`wsddn`", train.END_TO_END]
     assert rows[-1][3] == "1" and all(float(row[2]) > 0 for row in rows)
+
+
+def test_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    store, maps = open_store("features", {}), np.zeros((2, 64, 50, 20), np.float16)
+    maps[:, ::4] = np.random.default_rng(0).normal(size=(2, 16, 50, 20))
+    for number, one in enumerate(maps):
+        save_array(entry(store, f"ab{number}"), one)
+    benchmark("cache", monkeypatch).main(maps=9)
+    text = capsys.readouterr().out
+    assert text.startswith("2 maps, 0.75 of their numbers are 0")
+    sizes = {row[0]: float(row[1]) for row in table(text, "Zstandard")}
+    assert len(sizes) == 6 and sizes["none"] == pytest.approx(64 * 50 * 20 * 2 / 1e6, abs=0.006)
+    assert sizes["level -3, ours"] < sizes["none"] / 3
 
 
 def test_predict(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -124,11 +124,11 @@ def test_an_empty_set_is_an_error(demo: Path):
 
 def test_caches_do_not_depend_on_boxes(demo: Path, cache: Path):
     first = cache_dataset(few(demo), make_store(), VIEWS, PROPOSALS)
-    files = {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy")}
+    files = {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy.zst")}
     assert len(files) == 9
     second = cache_dataset(few(demo).tags_only(), make_store(), VIEWS, PROPOSALS)
     assert (first.keys, first.sizes) == (second.keys, second.sizes)
-    assert {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy")} == files
+    assert {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy.zst")} == files
 
 
 def test_subsets_boxes_and_joined_sets_read_the_same_caches(demo: Path):

@@ -1,11 +1,9 @@
-"""Cached arrays on disk, in folders named by the settings that made them; each ends with a checksum."""
+"""Cached arrays on disk, compressed without loss, with a checksum, in folders named by the settings that made them."""
 
 import hashlib
 import json
 import logging
-import math
 import os
-import zlib
 from collections.abc import Collection, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import platformdirs
+import zstandard
 from numpy.typing import NDArray
 
 from boxless.errors import BoxlessError
@@ -21,8 +20,10 @@ from boxless.parallel import map_threads
 
 logger = logging.getLogger(__name__)
 
-MAX_HEADER = 2**16
-"""No `.npy` of version 1.0 has a longer header, in bytes."""
+SUFFIX = ".npy.zst"
+LEVEL = -3
+"""Of Zstandard. Feature maps are mostly zeros: a quarter is left of them. Higher levels leave little less and are
+slower to read (`benchmarks/cache.py`)."""
 
 
 def cache_root() -> Path:
@@ -50,20 +51,20 @@ def open_store(kind: str, settings: Mapping[str, Any]) -> Path:
 
 def entry(store: Path, key: str) -> Path:
     """The path of the array with a content key, in one of 256 subfolders, as large folders are slow to list."""
-    return store / key[:2] / f"{key}.npy"
+    return store / key[:2] / f"{key}{SUFFIX}"
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array atomically, as `.npy` with the CRC-32 of all that precedes behind it, in 4 bytes.
+    """Write an array atomically, as `.npy` in a frame of Zstandard that has a checksum.
 
     Raises:
         BoxlessError: the disk is full or not writable.
     """
     content = BytesIO()
     np.lib.format.write_array(content, np.ascontiguousarray(array), allow_pickle=False)
+    frame = zstandard.ZstdCompressor(LEVEL, write_checksum=True).compress(content.getbuffer())
     with write_whole(path) as file:
-        file.write(content.getbuffer())
-        file.write(checksum(content.getbuffer()))
+        file.write(frame)
 
 
 def find_arrays(paths: Collection[Path]) -> set[Path]:
@@ -73,8 +74,8 @@ def find_arrays(paths: Collection[Path]) -> set[Path]:
         if not path.exists():
             return False
         try:
-            _read(path, checked=True)
-        except Exception as error:  # Damaged bytes can raise any error in numpy's parser, such as TokenError.
+            _read(path)
+        except Exception as error:  # Of the disk, of Zstandard, or for an array of objects.
             logger.warning("%s: damaged cache entry (%s); it is computed anew", path, error)
             return False
         return True
@@ -84,37 +85,20 @@ def find_arrays(paths: Collection[Path]) -> set[Path]:
 
 
 def load_array(path: Path) -> NDArray[Any]:
-    """Read an array that `find_arrays` has found or `save_array` saved; its checksum is not compared again.
+    """Read an array that `find_arrays` has found or `save_array` saved.
 
     Raises:
-        BoxlessError: the file is missing or cut off.
+        BoxlessError: the file is missing or damaged.
     """
     try:
-        return _read(path, checked=False)
+        return _read(path)
     except Exception as error:  # As above.
         raise BoxlessError(
             f"{path}: lost or damaged cache entry ({error}); run the same command again to compute it anew"
         ) from None
 
 
-def _read(path: Path, checked: bool) -> NDArray[Any]:
-    # Not memory-mapped: a disk that fails would end the process where the pages are read.
-    content = bytearray(path.stat().st_size)
-    with path.open("rb") as file:
-        size = file.readinto(content)
-    header = BytesIO(content[:MAX_HEADER])
-    np.lib.format.read_magic(header)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(header)
-    array = np.frombuffer(content, dtype, math.prod(shape), header.tell()).reshape(shape)
-    end = header.tell() + array.nbytes
-    if size != len(content):
-        raise ValueError("cut off")
-    # Entries written before there were checksums have none.
-    if checked and content[end:] not in (b"", checksum(memoryview(content)[:end])):
-        raise ValueError("wrong checksum")
+def _read(path: Path) -> NDArray[Any]:
+    content = zstandard.ZstdDecompressor().decompress(path.read_bytes(), allow_extra_data=False)
+    array: NDArray[Any] = np.lib.format.read_array(BytesIO(content), allow_pickle=False)
     return array
-
-
-def checksum(content: memoryview) -> bytes:
-    """The CRC-32 of some bytes, as 4 bytes, the lowest first."""
-    return zlib.crc32(content).to_bytes(4, "little")

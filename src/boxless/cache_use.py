@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from boxless.cache import cache_root, digest
+from boxless.cache import SUFFIX, cache_root, digest, entry
 from boxless.errors import BoxlessError
 from boxless.files import unwritable, write_json
 
@@ -190,10 +190,10 @@ def _arrays(root: Path) -> list[_Array]:
         for name in record.folders:
             of_folder[name].append(record)
     arrays = []
-    for path in (path for kind in KINDS for path in root.glob(f"{kind}/*/??/*.npy")):
+    for path in (path for kind in KINDS for path in root.glob(f"{kind}/*/??/*{SUFFIX}")):
         folder = path.parents[1].relative_to(root).as_posix()
         status = path.stat()
-        using = [record for record in of_folder[folder] if path.stem in record.keys]
+        using = [record for record in of_folder[folder] if path.name.removesuffix(SUFFIX) in record.keys]
         last = max(using, key=lambda record: record.time, default=None)
         when = status.st_mtime if last is None else max(status.st_mtime, last.time)
         used = any(record.in_use for record in using)
@@ -245,7 +245,7 @@ def _remove_empty(root: Path) -> None:
             (store / "settings.json").unlink()
             store.rmdir()
     for record in _records(root):
-        files = (root / folder / key[:2] / f"{key}.npy" for folder in record.folders for key in record.keys)
+        files = (entry(root / folder, key) for folder in record.folders for key in record.keys)
         if not record.in_use and not any(file.exists() for file in files):
             record.file.unlink()
 

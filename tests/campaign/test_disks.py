@@ -14,6 +14,7 @@ from bench import Bench, assert_told, contents
 from counting import Tally, cases
 from running import boxless
 
+from boxless.cache import SUFFIX
 from boxless.cli import main
 
 
@@ -170,7 +171,7 @@ def test_flipped_bits_in_the_cache_are_computed_anew(
     for _ in range(number):
         place = bench.place("train cam")
         for path, content in undisturbed.contents.items():
-            if path.endswith(".npy"):
+            if path.endswith(SUFFIX):
                 damaged = bytearray(content)
                 damaged[int(random.integers(len(damaged)))] ^= 1 << int(random.integers(8))
                 (place / path).parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from torn_writes import torn
 
 from boxless.config import ProposalConfig
 from boxless.datasets import load_dataset
@@ -60,10 +61,10 @@ def test_cached_proposals_equal_those_of_propose(images: dict[str, Path], cache:
 def test_a_second_call_computes_nothing(images: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]]):
     ProposalStore(CONFIG).compute(images)
     assert len(work) == 4
-    written = {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy")}
+    written = {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy.zst")}
     ProposalStore(CONFIG).compute(images)
     assert len(work) == 4
-    assert {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy")} == written
+    assert {file: file.stat().st_mtime_ns for file in cache.rglob("*.npy.zst")} == written
 
 
 def test_an_interrupted_call_is_resumed(
@@ -81,7 +82,7 @@ def test_an_interrupted_call_is_resumed(
     monkeypatch.setattr(store, "generate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ProposalStore(CONFIG).compute(images)
-    assert len(list(cache.rglob("*.npy"))) == 2
+    assert len(list(cache.rglob("*.npy.zst"))) == 2
     monkeypatch.setattr(store, "generate", original)
     ProposalStore(CONFIG).compute(images)
     assert len(work) == 4
@@ -90,12 +91,8 @@ def test_an_interrupted_call_is_resumed(
 
 
 def test_partly_written_entries_are_not_used(images: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch):
-    def torn(content: memoryview) -> bytes:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        # It is computed between the array and the end of the file.
-        patch.setattr("boxless.cache.checksum", torn)
+        patch.setattr("boxless.cache.write_whole", torn)
         with pytest.raises(KeyboardInterrupt):
             ProposalStore(CONFIG).compute(images)
     found = {file.name for file in cache.rglob("*") if file.is_file() and file.parent.name != "used"}
@@ -109,12 +106,12 @@ def test_partly_written_entries_are_not_used(images: dict[str, Path], cache: Pat
 
 def test_damaged_entries_are_computed_anew(images: dict[str, Path], cache: Path, work: list[NDArray[np.uint8]]):
     ProposalStore(CONFIG).compute(images)
-    whole = {file: file.read_bytes() for file in cache.rglob("*.npy")}
+    whole = {file: file.read_bytes() for file in cache.rglob("*.npy.zst")}
     damaged = next(iter(whole))
     damaged.write_bytes(whole[damaged][:-20] + b"\0" + whole[damaged][-19:])
     ProposalStore(CONFIG).compute(images)
     assert len(work) == 4 + 1
-    assert {file: file.read_bytes() for file in cache.rglob("*.npy")} == whole
+    assert {file: file.read_bytes() for file in cache.rglob("*.npy.zst")} == whole
 
 
 def test_broken_images_are_reported_and_the_others_computed(images: dict[str, Path], cache: Path, tmp_path: Path):

@@ -327,9 +327,9 @@ def test_a_call_that_failed_does_not_block_the_folder(demo: Path, tmp_path: Path
 
 def test_a_loaded_detector_reads_the_maps_that_training_stored(demo: Path, finished: Path):
     cache = Path(os.environ["BOXLESS_CACHE"])
-    before = set(cache.rglob("*.npy"))
+    before = set(cache.rglob("*.npy.zst"))
     boxless.evaluate(boxless.Detector.load(finished, device="cpu"), demo, "train")
-    assert set(cache.rglob("*.npy")) == before
+    assert set(cache.rglob("*.npy.zst")) == before
 
 
 def test_loading_keeps_the_callers_random_state(finished: Path):
