@@ -66,6 +66,24 @@ def test_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert sizes["level -3, ours"] < sizes["none"] / 3
 
 
+def test_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    busy, runs = benchmark("busy", monkeypatch), list[str]()
+    monkeypatch.setattr(busy, "make_demo", lambda folder, seed: folder / "data")
+
+    def trained(data: Path, run: Path, policy: str, options: list[str]) -> float:
+        assert options == ["training.epochs=2"]
+        runs.append(run.name)
+        return {"asleep, ours": (2, 3), "spinning": (2, 8)}[policy][not run.name.endswith("0")]
+
+    monkeypatch.setattr(busy, "trained", trained)
+    busy.main(["training.epochs=2"], busy=1, repeats=2)
+    asleep, spinning = table(capsys.readouterr().out, "threads wait")
+    assert asleep == ["asleep, ours", "2.0 (2.0-2.0)", "3.0 (3.0-3.0)", "1.50 (1.50-1.50)"]
+    assert spinning[3] == "4.00 (4.00-4.00)"
+    # The first one, which fills the cache, is not counted.
+    assert len(runs) == len(set(runs)) == 1 + 2 * 4
+
+
 def test_predict(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     predict = benchmark("predict", monkeypatch)
     boxless.train(demo, tmp_path / "run", method="wsddn", split="train", options=[*QUICK, "training.epochs=1"])
