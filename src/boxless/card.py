@@ -11,6 +11,7 @@ import yaml
 
 from boxless.config import Config
 from boxless.files import expand_user
+from boxless.metrics.summary import mean_name
 from boxless.report.contents import saved_scores
 from boxless.run_folder import read_config, read_manifest
 from boxless.structures import SHOWN_IMAGE_SCORE, SHOWN_SHARE
@@ -136,9 +137,8 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"On {_text(one['data'])}, {counted(one['images'], 'image')}:"
         shown = [key for key in METRICS if one.get(key) is not None]
         rows = [[name, *(_number(row.get(key)) for key in shown)] for name, row in one["classes"].items()]
-        yield _table(
-            ["class", *(METRICS[key] for key in shown)], [*rows, ["mean", *(_number(one[key]) for key in shown)]]
-        )
+        rows.append([mean_name(one), *(_number(one[key]) for key in shown)])
+        yield _table(["class", *(METRICS[key] for key in shown)], rows)
 
 
 def _thresholds(manifest: Mapping[str, Any], config: Config) -> Iterator[str]:

@@ -26,14 +26,14 @@ def print_proposals(report: dict[str, Any]) -> None:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """What `evaluate` gives, class by class, and how each number is measured."""
-    from boxless.metrics.summary import CONVENTIONS, supervision_note
+    from boxless.metrics.summary import CONVENTIONS, mean_name, supervision_note
 
     title = f"{scores['data']}: {counted(scores['images'], 'image')}{supervision_note(scores)}"
     # Text, as names of classes and data may look like markup.
     table = Table("class", "images", "objects", title=Text(title), padding=0)
     for key in CONVENTIONS:
         table.add_column(key.replace("_", "\n"), overflow="fold")
-    for name, row in {**scores["classes"], "mean": scores}.items():
+    for name, row in {**scores["classes"], mean_name(scores): scores}.items():
         cells = ["" if row[key] is None else f"{row[key]:.3f}" for key in CONVENTIONS]
         counts = ["" if row is scores or row[key] is None else str(row[key]) for key in ("images", "objects")]
         table.add_row(Text(name), *counts, *cells, style="bold" if row is scores else None)

@@ -9,7 +9,7 @@ import pytest
 
 from boxless.errors import BoxlessError
 from boxless.metrics import METRICS, evaluate_detections, metric, with_boxes
-from boxless.metrics.summary import CONVENTIONS, supervision_note
+from boxless.metrics.summary import CONVENTIONS, mean_name, supervision_note
 from boxless.structures import Annotations, Detections, Sample
 
 CLASSES = ("cat", "dog", "owl")
@@ -119,6 +119,18 @@ def test_images_whose_boxes_are_unknown_do_not_change_metrics_of_boxes():
     known = evaluate_detections(FOUND, POINTS, SAMPLES, CLASSES)
     for name in BUILT_IN:
         assert (result[name] == known[name]) == (name != "classification_mAP"), name
+
+
+def test_the_mean_says_over_how_many_classes_it_is():
+    # No image shows an owl.
+    assert mean_name(evaluate_detections(FOUND, POINTS, SAMPLES, CLASSES)) == "mean (2 of 3 classes)"
+    # Tags tell of one, whose boxes are unknown.
+    owl = replace(SAMPLES[3], tags=frozenset({2}), annotations=None)
+    scores = evaluate_detections(FOUND, POINTS, [*SAMPLES[:3], owl], CLASSES)
+    assert mean_name(scores) == "mean (2 to 3 of 3 classes)"
+    bare = [replace(one, annotations=None) for one in [*SAMPLES[:3], owl]]
+    assert mean_name(evaluate_detections(FOUND, POINTS, bare, CLASSES)) == "mean"
+    assert mean_name(evaluate_detections([], None, [], CLASSES)) == "mean"
 
 
 def test_without_images_every_score_is_undefined():

@@ -1,7 +1,7 @@
 """The scores of `evaluate`: a registry of metrics, and all of them in one dictionary that can be written as JSON."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,20 @@ def supervision_note(result: dict[str, Any]) -> str:
     """
     notes = {"tags": "", "boxes": " (fully supervised upper bound)"}
     return notes.get(result["supervision"], f" ({result['supervision']})")
+
+
+def mean_name(scores: Mapping[str, Any]) -> str:
+    """What to call the means: `mean`, with the number of classes that they are over where it is not all of them.
+
+    Args:
+        scores: what `evaluate` gives, or has left in a run folder.
+    """
+    rows = scores["classes"].values()
+    defined = {sum(row.get(key) is not None for row in rows) for key in CONVENTIONS} - {0}
+    if defined <= {len(rows)}:
+        return "mean"
+    numbers = " to ".join(f"{number:,}" for number in dict.fromkeys((min(defined), max(defined))))
+    return f"mean ({numbers} of {counted(len(rows), 'class')})"
 
 
 def check_fit(

@@ -75,8 +75,10 @@ function scoresSection(scores, id) {
     gallery ? make("button", { class: "link", onclick: () => showImages({ label: String(classes.findIndex((c) => c.name === name)) }) }, name) : name,
     bar(row[main], fixed(row[main])), ...others.map((key) => fixed(row[key])), row.images, row.objects ?? "–",
   ]);
+  const averaged = rows.filter(([, row]) => row[main] !== null).length;
+  const means = averaged < rows.length ? `, here ${averaged} of ${rows.length}` : "";
   return section(id, `Scores on ${scores.data}`,
-    make("p", { class: "faint" }, `${plural(scores.images, "image")}${scores.skipped ? `; ${scores.skipped} more could not be read` : ""}. Each score lies between 0 and 1, higher is better; means are over the classes.`,
+    make("p", { class: "faint" }, `${plural(scores.images, "image")}${scores.skipped ? `; ${scores.skipped} more could not be read` : ""}. Each score lies between 0 and 1, higher is better; means are over the classes that have a score${means}.`,
       scores.mAP_area === null ? " This data has tags only: boxes were not evaluated." : ""),
     make("div", { class: "tiles" }, tiles),
     scroller("Scores of every class", table(
