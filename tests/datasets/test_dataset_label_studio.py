@@ -87,6 +87,35 @@ def test_the_last_annotation_counts_else_the_prediction(tmp_path, image):
     assert dataset.warnings == (warning, "image files that no task has, not used: 1 (d.jpg)")
 
 
+def test_an_image_whose_regions_have_no_class_is_no_negative(tmp_path, image):
+    taxonomy = {"type": "taxonomy", "value": {"taxonomy": [["animals", "cat"]]}}
+    bare = {"type": "rectangle", "value": {"x": 1, "y": 1, "width": 9, "height": 9, "rotation": 0}, **SIZE}
+    unlabelled = rectangle(1, 1, 9, 9, rectanglelabels=[])
+    remark = {"type": "textarea", "value": {"text": ["blurred"]}}
+    labels = {"type": "labels", "value": {**bare["value"], "labels": ["cat"]}, **SIZE}
+    file = write(
+        tmp_path / "tasks.json",
+        task("a.jpg", [taxonomy]),
+        task("b.jpg", [bare]),
+        task("c.jpg", [unlabelled, remark]),
+        # Two entries of one region, one of which names its class.
+        task("d.jpg", [bare | {"id": "r1"}, labels | {"id": "r1"}]),
+        task("e.jpg", [rectangle(10, 25, 20, 37.5), unlabelled]),
+        task("f.jpg", [remark]),
+        task("g.jpg", [{"type": "choices", "value": {"choices": []}}]),
+    )
+    for name in "abcdefg":
+        image(tmp_path / f"{name}.jpg")
+    dataset = load_dataset(file)
+    assert [sample.id for sample in dataset.samples] == ["d.jpg", "e.jpg", "f.jpg", "g.jpg"]
+    assert [sample.tags for sample in dataset.samples] == [{0}, {0}, set(), set()]
+    assert dataset.warnings == (
+        "tasks whose regions have no class that is read, left out as their tags are unknown: 3 (a.jpg, b.jpg, c.jpg)",
+        "images with regions that have no class that is read; those regions are not used: 1 (e.jpg)",
+        "images without a tag, kept as negatives: 2 (f.jpg, g.jpg)",
+    )
+
+
 def test_missing_images_are_counted_and_most_are_an_error(tmp_path, image):
     image(tmp_path / "a.jpg")
     result = [rectangle(10, 25, 20, 37.5)]

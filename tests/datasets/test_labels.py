@@ -269,6 +269,7 @@ def test_of_label_studio_only_what_a_person_annotated_is_taken(root: Path):
         task("photos/a.jpg", rectangle("cat", 10, 20, 30, 40), choice),
         task("photos/b.jpg", rectangle("cat", 0, 0, 50, 50), key="predictions"),
         task("more/c.jpg", rectangle("owl", 0, 0, 50, 50), was_cancelled=True),
+        task("more/d.jpg", {"type": "taxonomy", "value": {"taxonomy": [["birds", "owl"]]}}),
     ]
     (root / "tasks.json").write_text(json.dumps(tasks))
     found = labelled(root, "tasks.json")
@@ -277,6 +278,10 @@ def test_of_label_studio_only_what_a_person_annotated_is_taken(root: Path):
     assert names(found, own.tags) == {"cat", "dog"} and names(found, own.given.complete) == {"cat"}
     assert all(sample.given is None for sample in found.samples if sample.id != "photos/a.jpg")
     assert "tasks without an annotation, left out as their tags are unknown: 2 (task 2, task 3)" in found.warnings
+    # Nobody has said what is in it: it is not reviewed.
+    assert found.summary.endswith("labels of 1 image with 1 right and 0 wrong boxes")
+    unread = "tasks whose regions have no class that is read, left out as their tags are unknown: 1"
+    assert any(line.startswith(unread) for line in found.warnings)
 
 
 def keypoint(name: str, x: float, y: float) -> dict[str, Any]:

@@ -20,6 +20,10 @@ from boxless.image_files import suffixes
 from boxless.structures import Count, Dataset
 
 _MISSING = "tasks whose image is missing, left out"
+_UNKNOWN = "tasks whose regions have no class that is read, left out as their tags are unknown"
+_UNNAMED = "images with regions that have no class that is read; those regions are not used"
+_REMARKS = frozenset({"choices", "datetime", "number", "rating", "text"})
+"""What a region may hold that has no class: it is a remark, or nothing was chosen."""
 _FIX = "put the images beside the file, or into a folder images beside it"
 
 
@@ -49,9 +53,9 @@ def holds_tasks(file: Path) -> bool:
 def load_label_studio(file: Path, split: str | None) -> Dataset:
     """Read the tasks of a file.
 
-    Of a task the last annotation that was not cancelled counts, else its prediction; a task without any is left out.
-    Rectangles, ellipses and polygons are objects with boxes, choices are tags. Classes are sorted. Sample ids are the
-    paths of the images.
+    Of a task the last annotation that was not cancelled counts, else its prediction; left out are a task without any,
+    and one with regions of which none has a class that is read, as it may be any. Rectangles, ellipses and polygons are
+    objects with boxes, choices are tags. Classes are sorted. Sample ids are the paths of the images.
 
     Raises:
         BoxlessError: the file is not JSON, a split is given, or more than half of the images are missing.
@@ -60,7 +64,8 @@ def load_label_studio(file: Path, split: str | None) -> Dataset:
     tasks, problems = read_tasks(file), Problems()
     found = read_label_studio(tasks, file, FileFinder((file.parent, file.parent / "images")), problems, _MISSING)
     problems.refuse_most(_MISSING, len(tasks), file, _FIX)
-    addresses = (name for task in tasks if _result(task) is None for name in _addresses(task))
+    unknown = (task for task in tasks if (result := _result(task)) is None or _is_unknown(result))
+    addresses = (name for task in unknown for name in _addresses(task))
     for path in unnamed_images((image.path for image in found), lambda: addresses):
         problems.add_unmatched("image files that no task has, not used", path.name)
     classes = sorted({item.name for image in found for item in image.objects})
@@ -98,6 +103,9 @@ def read_label_studio(
         if (result := _result(task, predictions=predictions)) is None:
             problems.add("tasks without an annotation, left out as their tags are unknown", f"task {number}")
             continue
+        if _is_unknown(result):
+            problems.add(_UNKNOWN, next(_addresses(task), f"task {number}"))
+            continue
         path = next((path for name in _addresses(task) if (path := finder.find(name, Problems()))), None)
         if path is None:
             problems.add_unmatched(missing, next(_addresses(task), f"task {number}"))
@@ -106,8 +114,9 @@ def read_label_studio(
         else:
             name = path.relative_to(file.parent) if path.is_relative_to(file.parent) else path
             size = next((size for one in result if (size := _size(one))), None)
-            objects = [item for one in result for item in region_objects(one)]
-            found[path] = AnnotatedImage(name.as_posix(), path, objects, size)
+            if _unnamed(result):
+                problems.add(_UNNAMED, name.as_posix())
+            found[path] = AnnotatedImage(name.as_posix(), path, _objects(result), size)
     return list(found.values())
 
 
@@ -119,6 +128,28 @@ def _result(task: Any, *, predictions: bool = True) -> list[dict[str, Any]] | No
         made = made or _objects_in(task.get("predictions"))
     result = made[-1].get("result") if made else None
     return _objects_in(result) if isinstance(result, list) else None
+
+
+def _is_unknown(result: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an annotation says that there is something, but not what."""
+    return bool(_unnamed(result)) and not _objects(result)
+
+
+def _objects(result: Iterable[Mapping[str, Any]]) -> list[Object]:
+    return [item for region in result for item in region_objects(region)]
+
+
+def _unnamed(result: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The regions without an object, such as a rectangle without a label or a taxonomy."""
+    # Of a region there is an entry for each control, such as its rectangle and its label.
+    named = {region.get("id", number) for number, region in enumerate(result) if region_objects(region)}
+    return [
+        region
+        for number, region in enumerate(result)
+        if region.get("id", number) not in named
+        and isinstance(value := region.get("value"), dict)
+        and not value.keys() & _REMARKS
+    ]
 
 
 def _objects_in(value: Any) -> list[dict[str, Any]]:
