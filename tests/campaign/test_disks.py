@@ -184,7 +184,7 @@ def test_flipped_bits_in_the_cache_are_computed_anew(
 
 
 def unpacked(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The same with what compressed arrays hold: some bits of their files mean nothing, so that they may stay flipped."""
+    """The same with what compressed arrays hold: bits of their files that mean nothing may stay flipped."""
     return {path: zstandard.decompress(file) if path.endswith(SUFFIX) else file for path, file in files.items()}
 
 
