@@ -377,6 +377,43 @@ def test_annotation_files_of_voc_name_the_images_of_the_data(root: Path):
         assert "left out: 1 (" in next(line for line in found.warnings if line.startswith("images of the labels"))
 
 
+def outside(root: Path, form: str) -> Path:
+    """One box that reaches outside of photos/a.jpg, and one beyond photos/b.jpg; no file states a size."""
+    if form == "table":
+        file = root / "said.csv"
+        sides = "image,class,xmin,ymin,xmax,ymax"
+        file.write_text(f"{sides}\nphotos/a.jpg,cat,60,10,120,30\nphotos/b.jpg,dog,500,500,900,900\n")
+    elif form == "COCO":
+        file = coco(root, (1, "cat", [60, 10, 60, 20]), (2, "dog", [500, 500, 400, 400]))
+        content = json.loads(file.read_text())
+        images = [{key: image[key] for key in ("id", "file_name")} for image in content["images"]]
+        file.write_text(json.dumps({**content, "images": images}))
+    else:
+        file = root / "yolo"
+        (file / "photos").mkdir(parents=True)
+        (file / "classes.txt").write_text("cat\ndog\n")
+        (file / "photos" / "a.txt").write_text("0 0.9 0.4 0.6 0.4\n")
+        (file / "photos" / "b.txt").write_text("1 50 50 20 20\n")
+    return file
+
+
+@pytest.mark.parametrize("form", ["table", "COCO", "YOLO"])
+def test_boxes_of_other_tools_outside_of_the_image_are_clipped_or_dropped(root: Path, form: str):
+    found = labelled(root, outside(root, form))
+    first, second = (by_id(found)[name] for name in ("photos/a.jpg", "photos/b.jpg"))
+    assert first.given is not None and second.given is None
+    assert rows(first.given.right) == [("cat", [60, 10, 100, 30])]
+    # Whose box is dropped has its tag, but not all of its boxes.
+    assert names(found, second.tags) == {"cat", "dog"}
+    for kind in (
+        "boxes that reach outside the image, clipped: 1 (",
+        "boxes without area inside the image, dropped (their tags stay): 1 (",
+        "images of no stated size with boxes beyond the file, so the other boxes may refer to another size, too: 1 (",
+    ):
+        assert [line for line in found.warnings if line.startswith(kind)]
+    assert "labels of 2 images with 1 right and 0 wrong boxes" in found.summary
+
+
 def test_a_folder_of_coco_is_read_as_cvat_exports_it(root: Path):
     file = coco(root, (1, "owl", [2, 4, 20, 40]), (2, "cat", [0, 0, 200, 100]))
     (root / "export" / "annotations").mkdir(parents=True)

@@ -165,14 +165,109 @@ def test_a_size_of_another_shape_leaves_the_boxes_out_and_names_the_images(tmp_p
     assert dataset.warnings == (f"{OTHER}: 2 (0, 2)",)
 
 
+BEYOND = "images of no stated size with boxes beyond the file, so the other boxes may refer to another size, too"
+CLIPPED = "boxes that reach outside the image, clipped"
+DROPPED = "boxes without area inside the image, dropped (their tags stay)"
+
+
+def write_table(root: Path, rows: list[Row]) -> Path:
+    root.mkdir()
+    lines = ["image,class,xmin,ymin,xmax,ymax"]
+    for number, (size, orientation, _, box) in enumerate(rows):
+        draw(root / f"{number}.png", size, orientation)
+        lines.append(f"{number}.png,dog,{','.join(map(str, box))}")
+    (root / "boxes.csv").write_text("\n".join(lines))
+    return root
+
+
+unstated = pytest.mark.parametrize("write", [write_voc, write_coco, write_table])
+NONE = (0, 0)
+"""The size that some tools write if they do not know it."""
+
+
+@unstated
+def test_without_a_stated_size_boxes_outside_of_the_file_are_clipped_or_dropped(tmp_path, write):
+    rows = [((100, 80), 1, NONE, box) for box in ((50, 60, 110, 90), (120, 10, 150, 30), *([BOX] * 30))]
+    dataset = load_dataset(write(tmp_path / "set", rows))
+    assert boxes(dataset) == [[50, 60, 100, 80], None, *([list(BOX)] * 30)]
+    clipped, dropped = (one.split(": ")[1] for one in dataset.warnings)
+    assert dataset.warnings == (f"{CLIPPED}: {clipped}", f"{DROPPED}: {dropped}")
+    assert clipped[:4] == "1 (0" and dropped[:4] == "1 (1"
+
+
+@unstated
+def test_many_boxes_beyond_files_of_no_stated_size_are_named(tmp_path, write):
+    rows = [((100, 80), 1, NONE, box) for box in (BOX, (120, 10, 150, 30), (60, 70, 90, 130))]
+    dataset = load_dataset(write(tmp_path / "set", rows))
+    assert boxes(dataset) == [list(BOX), None, [60, 70, 90, 80]]
+    assert [line for line in dataset.warnings if line.startswith(f"{BEYOND}: 2 (1")]
+    # Boxes drawn carelessly at the edge are no sign of another size.
+    careless = load_dataset(write(tmp_path / "careless", [((100, 80), 1, NONE, (10, 20, 130, 90))]))
+    assert [line.partition(":")[0] for line in careless.warnings] == [CLIPPED]
+
+
+@unstated
+def test_boxes_of_no_stated_size_from_before_the_rotation_in_exif_are_turned(tmp_path, write):
+    before = (82, 20, 98, 50)
+    dataset = load_dataset(write(tmp_path / "set", [((100, 80), 6, NONE, before), ((100, 80), 6, NONE, BOX)]))
+    assert boxes(dataset) == [[30, 82, 60, 98], [30, 10, 60, 30]]
+    assert [line.partition(":")[0] for line in dataset.warnings] == [TURNED]
+    # Nothing shows it if all boxes fit the image as displayed.
+    fitting = load_dataset(write(tmp_path / "fitting", [((100, 80), 6, NONE, BOX)]))
+    assert (boxes(fitting), fitting.warnings) == ([list(BOX)], ())
+
+
+def test_an_image_of_no_stated_size_is_turned_where_stated_sizes_show_that_exif_was_ignored(tmp_path):
+    rows = [((100, 80), orientation, size, BOX) for orientation, size in ((6, (100, 80)), (6, NONE), (3, NONE))]
+    dataset = load_dataset(write_voc(tmp_path / "set", rows))
+    assert boxes(dataset) == [[30, 10, 60, 30], [30, 10, 60, 30], [70, 30, 90, 60]]
+    assert dataset.warnings == (f"{TURNED}: 3 (0, 1, 2)",)
+
+
+@unstated
+@pytest.mark.parametrize("size", [NONE, (100, 80)])
+def test_one_image_in_fractions_among_others_in_pixels(tmp_path, write, size):
+    rows = [((100, 80), 1, size, BOX), ((100, 80), 1, size, (0.1, 0.25, 0.3, 0.625)), ((100, 80), 1, size, BOX)]
+    root = write(tmp_path / "set", rows)
+    if write is write_voc:  # Whose pixels are counted from 1, but not its fractions.
+        file = root / "annotations" / "1.xml"
+        file.write_text(file.read_text().replace("1.1<", "0.1<").replace("1.25<", "0.25<"))
+    dataset = load_dataset(root)
+    np.testing.assert_allclose(boxes(dataset), [BOX, (10, 20, 30, 50), BOX], rtol=1e-6)
+    (warning,) = dataset.warnings
+    assert warning.startswith("images whose boxes are fractions of the image, scaled to pixels: 1 (1")
+
+
+def test_fractions_that_reach_outside_of_their_image_are_clipped(tmp_path):
+    rows = [((100, 80), 1, NONE, box) for box in ((0.1, 0.25, 0.3, 0.625), (0.5, 0.5, 1.2, 1), (-0.1, 0, 0.5, 1.001))]
+    dataset = load_dataset(write_coco(tmp_path / "set", rows))
+    np.testing.assert_allclose(boxes(dataset), [(10, 20, 30, 50), (50, 40, 100, 80), (0, 0, 50, 80)], rtol=1e-6)
+    assert f"{CLIPPED}: 2 (1, 2)" in dataset.warnings
+
+
+def test_a_file_that_cannot_be_read_leaves_its_boxes_as_they_are(tmp_path):
+    root = write_table(tmp_path / "set", [((100, 80), 1, NONE, (120, 10, 150, 30)), ((100, 80), 1, NONE, BOX)])
+    (root / "0.png").write_bytes(b"damaged")
+    dataset = load_dataset(root)
+    assert (boxes(dataset), dataset.warnings) == ([[120, 10, 150, 30], list(BOX)], ())
+
+
 @both
 def test_headers_are_read_once_and_only_where_they_matter(tmp_path, write, monkeypatch):
     read = []
-    rows = [((100, 80), 1, (100, 80), BOX), ((100, 80), 1, (0, 0), BOX), ((100, 80), 1, (100, 80), BOX)]
-    root = write(tmp_path / "set", rows)
+    root = write(tmp_path / "set", [((100, 80), 1, (100, 80), BOX), ((100, 80), 1, NONE, BOX)])
+    # An image without a box.
+    if write is write_voc:
+        (root / "annotations" / "2.xml").write_text("<annotation/>")
+    else:
+        file = root / "annotations" / "all.json"
+        content = json.loads(file.read_text())
+        content["images"].append({"id": 2, "file_name": "2.png"})
+        file.write_text(json.dumps(content))
+    draw(root / "images" / "2.png", (100, 80), 1)
     from boxless.datasets import sizes
 
     original = sizes.image_header
     monkeypatch.setattr(sizes, "image_header", lambda path: read.append(path.name) or original(path))
-    assert boxes(load_dataset(root)) == [list(BOX)] * 3
-    assert read == ["0.png", "2.png"]
+    assert [len(one.annotations.boxes) for one in load_dataset(root).samples] == [1, 1, 0]
+    assert read == ["0.png", "1.png"]

@@ -1,11 +1,13 @@
 """Boxes that refer to another size of their image than that of its file, brought to the file's.
 
 An image is shrunk after it was annotated, a tool ignores the rotation in EXIF, a converter swaps width and height: the
-numbers of the boxes then belong elsewhere. The size that the annotations state tells.
+numbers of the boxes then belong elsewhere. The size that the annotations state tells; where they state none, boxes that
+lie outside of the file do.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +15,8 @@ from typing import NamedTuple
 from boxless.datasets.common import Box, Object, boxed_sample
 from boxless.datasets.problems import Problems
 from boxless.errors import ImageError
-from boxless.images import Header, image_header, image_size
+from boxless.images import Header, image_header
+from boxless.progress import track
 from boxless.structures import Sample
 
 Size = tuple[int, int]
@@ -27,6 +30,15 @@ MOST_OUTSIDE = 0.05
 
 _LARGEST_FRACTION = 1.001
 """Rounded fractions may exceed 1."""
+_WRONG_FRACTIONS = (-1, 2)
+"""Where the sides of boxes lie that reach outside of their image, in a set that has boxes in fractions."""
+
+_THREADS = 8
+"""Readers of headers, which wait for the disk."""
+_PART = 100
+"""Headers between two steps of the progress bar."""
+_START = 2**14
+"""Bytes of a file that hold most headers."""
 
 _FRACTIONS = "images whose boxes are fractions of the image, scaled to pixels"
 _SCALED = "images whose annotations state another size than the file has, their boxes scaled to the file"
@@ -34,6 +46,7 @@ _TURNED = "images annotated without the rotation in their EXIF, their boxes turn
 _MISSTATED = "images whose annotations state a wrong size, their boxes fit the file and are taken as they are"
 _SWAPPED = "images whose annotations swap width and height, for no reason in EXIF, boxes left out (the tags stay)"
 _OTHER = "images whose annotations state a size of another shape than the file's, boxes left out (the tags stay)"
+_BEYOND = "images of no stated size with boxes beyond the file, so the other boxes may refer to another size, too"
 
 
 class AnnotatedImage(NamedTuple):
@@ -55,64 +68,138 @@ class AnnotatedImage(NamedTuple):
 def boxed_samples(images: Sequence[AnnotatedImage], classes: Sequence[str], problems: Problems) -> list[Sample]:
     """Turn annotated images into samples, with their boxes in pixels of the displayed files.
 
-    Boxes that all lie between 0 and 1 are fractions of the images, and become pixels. Else headers are read of the
-    images that have a box and state a size. Where both sizes differ and have one aspect, boxes
-    are scaled; where the file's is that of the turned image and EXIF says how it is turned, they are turned; else they
-    are left out. If all images with a quarter turn in EXIF were annotated without it, those with a half turn or a
-    mirroring were, too, though their sizes are the same. Boxes that fit the files better than the stated sizes are
-    taken as they are.
+    Headers are read of the images that have a box. Boxes of an image that all lie between 0 and 1 are fractions of it,
+    and become pixels. Else, where the stated size and the file's differ and have one aspect, boxes are scaled; where
+    the file's is that of the turned image and EXIF says how it is turned, they are turned; else they are left out. If
+    all images with a quarter turn in EXIF were annotated without it, those with a half turn or a mirroring were, too,
+    though their sizes are the same. Boxes that fit the files better than the stated sizes are taken as they are.
+
+    Where no size is stated, boxes refer to the file as displayed, or, if they lie beyond it but not beyond the image
+    before a quarter turn in EXIF, to the latter. Many boxes beyond the files are reported.
 
     Args:
         images: the images.
         classes: the class names; every object has one of them.
         problems: receives what was done.
     """
-    if _has_fractions(images):
-        images = [_to_pixels(image, problems) for image in images]
-    headers = [_header(image) for image in images]
+    headers = _headers(images)
+    images = _in_pixels(images, headers, problems)
+    images = _before_rotation(images, headers)
+    _report_beyond(images, headers, problems)
     relations = [_relation(image.size, header) for image, header in zip(images, headers, strict=True)]
     trusted = _trusted(images, headers, relations)
     if _TURNED not in trusted:
-        relations = _with_half_turns(relations, headers)
+        relations = _with_half_turns(images, headers, relations)
     return [
         _sample(image, header, _MISSTATED if relation in trusted else relation, classes, problems)
         for image, header, relation in zip(images, headers, relations, strict=True)
     ]
 
 
-def _has_fractions(images: Iterable[AnnotatedImage]) -> bool:
-    """Whether all boxes lie between 0 and 1, and not all of their numbers are integers."""
-    sides = [side for image in images for item in image.objects if item.box is not None for side in item.box]
-    return all(0 <= side <= _LARGEST_FRACTION for side in sides) and any(not side.is_integer() for side in sides)
+def are_fractions(objects: Iterable[Object]) -> bool:
+    """Whether all boxes of an image lie between 0 and 1, and not all of their numbers are integers."""
+    sides = _sides(objects)
+    return _are_within(sides, 0, _LARGEST_FRACTION) and any(not side.is_integer() for side in sides)
 
 
-def _to_pixels(image: AnnotatedImage, problems: Problems) -> AnnotatedImage:
-    """An image with boxes in fractions as one with boxes in pixels."""
-    if all(item.box is None for item in image.objects):
-        return image
+def _sides(objects: Iterable[Object]) -> list[float]:
+    return [side for item in objects if item.box is not None for side in item.box]
+
+
+def _are_within(sides: Sequence[float], least: float, most: float) -> bool:
+    return bool(sides) and all(least <= side <= most for side in sides)
+
+
+def _headers(images: Sequence[AnnotatedImage]) -> list[Header | None]:
+    """The headers of the images that have a box; None of the others, and where they cannot be read."""
+    boxed = [image.path for image in images if _sides(image.objects)]
+    parts = [boxed[start : start + _PART] for start in range(0, len(boxed), _PART)]
+    pool = ThreadPoolExecutor(_THREADS)
     try:
-        width, height = image_size(image.path)
-    except ImageError as error:
-        problems.add("images whose size cannot be read, their boxes dropped (the tags stay)", str(error))
+        read = track(pool.map(_read_headers, parts), "Image sizes, hundreds", len(parts), transient=True)
+        found = iter([header for part in read for header in part])
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [next(found) if _sides(image.objects) else None for image in images]
+
+
+def _read_headers(paths: Iterable[Path]) -> list[Header | None]:
+    return [_header(path) for path in paths]
+
+
+def _header(path: Path) -> Header | None:
+    try:
+        # Pillow opens one file at a time; so that threads wait for a slow disk together, it finds this in memory.
+        with path.open("rb", buffering=0) as file:
+            file.read(_START)
+        return image_header(path)
+    except (OSError, ImageError):  # Whoever decodes the image reports it.
+        return None
+
+
+def _in_pixels(
+    images: Sequence[AnnotatedImage], headers: Sequence[Header | None], problems: Problems
+) -> list[AnnotatedImage]:
+    """The images, boxes in fractions as pixels: those between 0 and 1, and if there are some, those hardly outside."""
+    least, most = _WRONG_FRACTIONS if any(are_fractions(image.objects) for image in images) else (0, -1)
+    return [
+        _to_pixels(image, header, problems) if _are_within(_sides(image.objects), least, most) else image
+        for image, header in zip(images, headers, strict=True)
+    ]
+
+
+def _to_pixels(image: AnnotatedImage, header: Header | None, problems: Problems) -> AnnotatedImage:
+    if header is None:
+        problems.add("images whose size cannot be read, their boxes dropped (the tags stay)", image.id)
         return image._replace(objects=[replace(item, box=None, has_box=False) for item in image.objects], size=None)
     problems.add(_FRACTIONS, image.id)
+    width, height = header.size
 
     def scaled(box: Box | None) -> Box | None:
         if box is None:
             return None
-        x1, y1, x2, y2 = (min(side, 1) for side in box)
+        x1, y1, x2, y2 = (1 if 1 < side <= _LARGEST_FRACTION else side for side in box)
         return (x1 * width, y1 * height, x2 * width, y2 * height)
 
-    return image._replace(objects=[replace(item, box=scaled(item.box)) for item in image.objects], size=None)
+    return image._replace(objects=[replace(item, box=scaled(item.box)) for item in image.objects], size=header.size)
 
 
-def _header(image: AnnotatedImage) -> Header | None:
-    if image.size is None or all(item.box is None for item in image.objects):
-        return None
-    try:
-        return image_header(image.path)
-    except ImageError:  # Whoever decodes the image reports it.
-        return None
+def _before_rotation(images: Sequence[AnnotatedImage], headers: Sequence[Header | None]) -> list[AnnotatedImage]:
+    """The images; those of no stated size with the size before a quarter turn in EXIF, if the boxes show it."""
+    turned = {
+        number: header
+        for number, (image, header) in enumerate(zip(images, headers, strict=True))
+        if header is not None and image.size is None and _is_quarter_turn(header)
+    }
+    boxes = [(item.box, header) for number, header in turned.items() for item in images[number].objects]
+    surplus = sum(_is_beyond(box, header.size) - _is_beyond(box, _stored(header)) for box, header in boxes)
+    if surplus <= MOST_OUTSIDE * len(boxes):
+        return list(images)
+    return [
+        image._replace(size=_stored(turned[number])) if number in turned else image
+        for number, image in enumerate(images)
+    ]
+
+
+def _report_beyond(images: Sequence[AnnotatedImage], headers: Sequence[Header | None], problems: Problems) -> None:
+    """Name the images of no stated size with boxes beyond the file, if these are more than a few mistakes."""
+    boxes = [
+        (image.id, _is_beyond(item.box, header.size))
+        for image, header in zip(images, headers, strict=True)
+        if header is not None and image.size is None
+        for item in image.objects
+    ]
+    beyond = [id_ for id_, is_beyond in boxes if is_beyond]
+    if len(beyond) > MOST_OUTSIDE * len(boxes):
+        for id_ in dict.fromkeys(beyond):
+            problems.add(_BEYOND, id_)
+
+
+def _is_beyond(box: Box | None, size: Size) -> bool:
+    """Whether the centre of a box lies outside of a frame, unlike that of a box drawn carelessly at its edge."""
+    return box is not None and any(
+        not -OUTSIDE <= (box[axis] + box[axis + 2]) / 2 <= size[axis] + OUTSIDE for axis in (0, 1)
+    )
 
 
 def _relation(stated: Size | None, header: Header | None) -> str:
@@ -136,12 +223,19 @@ def _is_quarter_turn(header: Header) -> bool:
     return header.orientation >= 5
 
 
-def _with_half_turns(relations: Sequence[str], headers: Sequence[Header | None]) -> list[str]:
+def _stored(header: Header) -> Size:
+    """The size before the rotation in EXIF."""
+    return header.size[::-1] if _is_quarter_turn(header) else header.size
+
+
+def _with_half_turns(
+    images: Sequence[AnnotatedImage], headers: Sequence[Header | None], relations: Sequence[str]
+) -> list[str]:
     """Add the images whose rotation leaves the size as it is, if EXIF was ignored wherever the size shows it."""
     quarter = [
         relation
-        for relation, header in zip(relations, headers, strict=True)
-        if header is not None and _is_quarter_turn(header) and header.size[0] != header.size[1]
+        for image, header, relation in zip(images, headers, relations, strict=True)
+        if image.size and header and _is_quarter_turn(header) and header.size[0] != header.size[1]
     ]
     ignored = _TURNED in quarter and all(relation in (_TURNED, _OTHER) for relation in quarter)
     return [
@@ -177,9 +271,10 @@ def _sample(
         unboxed = [replace(item, box=None) for item in image.objects]
         return boxed_sample(image.id, image.path, unboxed, classes, size, Problems())
     objects: Iterable[Object] = image.objects
-    if image.size is not None and header is not None and relation in (_SCALED, _TURNED):
+    if header is not None and relation in (_SCALED, _TURNED):
+        stated = image.size or _stored(header)
         orientation = header.orientation if relation == _TURNED else 1
-        objects = (replace(item, box=_moved(item.box, image.size, header.size, orientation)) for item in objects)
+        objects = (replace(item, box=_moved(item.box, stated, header.size, orientation)) for item in objects)
     return boxed_sample(image.id, image.path, list(objects), classes, size, problems)
 
 

@@ -15,7 +15,7 @@ from defusedxml import ElementTree
 
 from boxless.datasets.common import Box, Object, loaded, to_floats, to_size
 from boxless.datasets.problems import Problems
-from boxless.datasets.sizes import AnnotatedImage, boxed_samples
+from boxless.datasets.sizes import AnnotatedImage, are_fractions, boxed_samples
 from boxless.image_files import scan_images, walk_files
 from boxless.structures import Dataset
 
@@ -50,7 +50,9 @@ def annotated_images(
     images: Mapping[str, Path], read: Mapping[str, Annotation], problems: Problems
 ) -> list[AnnotatedImage]:
     """The images of these annotations, both by sample id; boxes are xyxy from 0, right and bottom exclusive."""
-    known = _to_exclusive(read, problems)
+    # Those of images in fractions have no pixels to count.
+    counted = {id_: one for id_, one in read.items() if not are_fractions(one.objects)}
+    known = {**read, **_to_exclusive(counted, problems)}
     return [AnnotatedImage(id_, images[id_], one.objects, one.size) for id_, one in known.items()]
 
 
