@@ -349,6 +349,27 @@ def test_images_of_a_fixed_camera_are_no_duplicates(healthy: TagTable):
     assert diagnose(healthy)[1] == [("near duplicates", "note", [])]
 
 
+def test_many_copies_of_one_image_are_leakage_and_conflict(healthy: TagTable):
+    image = read_image(healthy.root / "001.jpg")
+    for number in range(16):
+        turned = np.rot90(image[:, ::-1] if number % 2 else image, number)
+        tags = {"gear"} if number == 9 else {"bolt"}
+        copy = healthy.add(f"copy{number}.jpg", "val" if number % 4 else "train", tags, np.ascontiguousarray(turned))
+        Image.fromarray(turned).save(copy, quality=60 + 2 * number)
+    report, faults = diagnose(healthy)
+    assert faults == [("conflicting tags", "weak", []), ("leakage", "weak", [])]
+    conflict, leakage = report["findings"]
+    assert "bolt against gear" in conflict["what"]
+    assert "12 of 32 images of val are also in train, 1 of them turned or mirrored" in leakage["what"]
+    assert files(leakage) == [
+        [
+            "001.jpg",
+            *(f"copy{number}.jpg" for number in (0, 4, 8, 12)),
+            *(f"copy{number}.jpg" for number in range(16) if number % 4),
+        ]
+    ]
+
+
 def test_many_images_without_a_tag(healthy: TagTable):
     for number in range(60):
         healthy.add(f"bare{number}.jpg", "train", set())

@@ -1,9 +1,10 @@
 """Checks of the image files: unreadable, tiny, duplicate."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import combinations, islice, product
 from pathlib import Path
+from typing import Any
 
 from boxless.doctor.finding import Finding
 from boxless.doctor.images import TaggedImage
@@ -19,6 +20,10 @@ Images are scaled to 512 px for a network whose feature map has one cell per 16 
 `cam` detector on 150 images of the animals benchmark's `train` that were scaled down to 256, 128, 96, 64, 32 px: 0.69,
 0.57, 0.53, 0.36, 0.22.
 """
+
+
+MAX_COMPARED = 45
+"""Pairs of images of a group that are compared in detail, as many as ten images have: each is decoded for it."""
 
 
 def check_files(images: Sequence[TaggedImage], broken: Mapping[Path, str]) -> list[Finding]:
@@ -70,13 +75,21 @@ def _contradictions(groups: _Groups) -> tuple[_Groups, _Groups]:
     conflicts: _Groups = []
     details: _Groups = []
     for group in groups:
-        # One of each, as the same file may be there very often.
-        distinct = {(image.file.key, image.tags, image.unsure): image for image in group}.values()
-        pairs = [pair for pair in combinations(distinct, 2) if _contradict(*pair)]
-        same = [pair for pair in pairs if not _differ(*pair)]
+        pairs = list(islice(_contradicting(group), MAX_COMPARED))
         if pairs:
-            (conflicts if same else details).append(group)
+            (details if all(_differ(*pair) for pair in pairs) else conflicts).append(group)
     return conflicts, details
+
+
+def _contradicting(group: Sequence[TaggedImage]) -> Iterator[tuple[TaggedImage, TaggedImage]]:
+    """Pairs of images with contradicting tags."""
+    by_tags: defaultdict[Any, dict[str, TaggedImage]] = defaultdict(dict)
+    for image in group:
+        # One of each, as the same file may be there very often.
+        by_tags[image.tags, image.unsure].setdefault(image.file.key, image)
+    for some, others in combinations(by_tags.values(), 2):
+        if _contradict(next(iter(some.values())), next(iter(others.values()))):
+            yield from product(some.values(), others.values())
 
 
 def _contradict(one: TaggedImage, other: TaggedImage) -> bool:
