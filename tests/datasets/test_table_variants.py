@@ -42,6 +42,12 @@ def tags(file: Path) -> list[set[str]]:
         ["scratch;dent", "dent", "-"],
         ["scratch;dent", "dent", "nan"],
         ["scratch;dent", "dent", "None"],
+        ["scratch;dent;nan", "dent;-", "nan;nan"],
+        ['"[""dent"", ""scratch"", null]"', '"[""dent"", ""None""]"', "[nan]"],
+        ["\"array(['dent', 'scratch'], dtype=object)\"", "array(['dent'])", '"array([], dtype=object)"'],
+        ['"[[""dent""], [""scratch""]]"', '"[[""dent""]]"', "[]"],
+        ["\"{'choices': ['dent', 'scratch']}\"", "dent", "{}"],
+        ["scratch;dent", '"{""choices"": [""dent""]}"', '"{""choices"": []}"'],
     ],
     ids=str,
 )
@@ -283,3 +289,134 @@ def test_a_folder_with_a_table_that_names_its_images(tmp_path):
 def test_class_folders_beside_another_table_stay_class_folders(tmp_path):
     write(tmp_path / "costs.csv", "item,price\nx,1\n", "dent/a.jpg", "scratch/b.jpg")
     assert load_dataset(tmp_path).classes == ("dent", "scratch")
+
+
+def test_empty_parts_of_cells_and_lists_in_lists_are_counted(tmp_path):
+    text = 'image,tags\na.jpg,dent;nan\nb.jpg,"[[""dent""], [""scratch""]]"\n'
+    assert load_dataset(write(tmp_path / "t.csv", text, "a.jpg", "b.jpg")).warnings == (
+        'cells with lists in a list, all their names taken as tags: 1 ([["dent"], ["scratch"]])',
+        "cells `nan`, `none` or the like, taken as no tag: 1 (dent;nan)",
+    )
+
+
+@pytest.mark.parametrize("cell", ['"[{""name"": ""dent""}]"', '"{""dent"": 1}"', "{'dent': 0}", "[{'name': 'dent'}]"])
+def test_an_image_with_tags_that_cannot_be_read_is_no_negative(tmp_path, cell):
+    text = f"image,tags\na.jpg,{cell}\na.jpg,dent\nb.jpg,dent\nc.jpg,scratch\n"
+    dataset = load_dataset(write(tmp_path / "t.csv", text, "a.jpg", "b.jpg", "c.jpg"))
+    assert [sample.id for sample in dataset.samples] == ["b.jpg", "c.jpg"]
+    shown = cell.strip('"').replace('""', '"')
+    assert dataset.warnings == (f"rows whose tags cannot be read, their images left out: 1 ({shown})",)
+    write(tmp_path / "t.csv", f"image,tags\na.jpg,{cell}\nb.jpg,{cell}\nc.jpg,dent\n")
+    with pytest.raises(BoxlessError, match=r"t\.csv: 2 of 3 rows whose tags cannot be read .*; write the names"):
+        load_dataset(tmp_path / "t.csv")
+
+
+def test_an_object_without_a_class_beside_others_is_counted(tmp_path):
+    text = 'image,tags\na.jpg,"[{""choices"": [""dent""]}, {""x"": 1}]"\n'
+    dataset = load_dataset(write(tmp_path / "t.csv", text, "a.jpg"))
+    assert dataset.samples[0].tags == {0}
+    assert dataset.warnings[0].startswith("cells with an object that has no class that is read; it is not used: 1 (")
+
+
+@pytest.mark.parametrize("cells", [['"[0, 1, 0]"', '"[1, 0, 0]"'], ["[0 1 0]", "[1. 0. 1.]"], ["1;1", "0;1"]])
+def test_tags_of_0_and_1_without_names_are_refused(tmp_path, cells):
+    file = write(tmp_path / "t.csv", f"image,tags\na.jpg,{cells[0]}\nb.jpg,{cells[1]}\n", "a.jpg", "b.jpg")
+    with pytest.raises(BoxlessError, match=r"t\.csv: the tags are 0 and 1 without the names of their classes; write"):
+        load_dataset(file)
+
+
+def test_tags_may_be_numbers(tmp_path):
+    text = 'image,tags\na.jpg,"[0, 1]"\nb.jpg,[1]\nc.jpg,"[0, 0, 1]"\n'
+    assert tags(write(tmp_path / "t.csv", text, "a.jpg", "b.jpg", "c.jpg")) == [{"0", "1"}, {"1"}, {"0", "1"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "image,tags,,\na.jpg,dent,scratch,\n",
+            "columns without a name beside 'tags' hold 'scratch'; if these",
+        ),
+        ("image,tags,Unnamed: 2\na.jpg,dent,scratch\n", "columns without a name beside 'tags' hold 'scratch'"),
+        ("image,class,,\n,dent,scratch,rust\na.jpg,1,0,0\n", "beside 'class' hold 'scratch', 'rust', '0'"),
+        ("image,dent,,\na.jpg,1,,0\nb.jpg,0,,1\n", "a column of 0 and 1 has no name; name its class in the first row"),
+    ],
+)
+def test_tags_in_columns_without_a_name_are_refused(tmp_path, text, message):
+    with pytest.raises(BoxlessError, match=f"t.csv: {message}|t.csv: columns without a name {message}"):
+        load_dataset(write(tmp_path / "t.csv", text, "a.jpg", "b.jpg"))
+
+
+@pytest.mark.parametrize("text", [",,image,tags,,\n0,5,a.jpg,dent,,\n1,6,b.jpg,,,\n", ",image,dent,\n0,a.jpg,1,\n"])
+def test_other_columns_without_a_name_are_left_out(tmp_path, text):
+    dataset = load_dataset(write(tmp_path / "t.csv", text, "a.jpg", "b.jpg"))
+    assert (dataset.classes, dataset.samples[0].tags) == (("dent",), {0})
+
+
+@pytest.mark.parametrize("rows", ['a.jpg,"dent\nb.jpg,scratch\n', 'a.jpg,"dent\nb.jpg,scratch\nc.jpg,"dent"\n'])
+def test_a_quotation_mark_that_is_not_closed_is_an_error(tmp_path, rows):
+    with pytest.raises(BoxlessError, match=r"t\.csv: .*\(a quotation mark is not closed, perhaps in row 2\)"):
+        load_dataset(write(tmp_path / "t.csv", f"image,tags\n{rows}", "a.jpg", "b.jpg", "c.jpg"))
+
+
+def test_lines_may_end_as_on_the_old_macintosh(tmp_path):
+    file = write(tmp_path / "t.csv", "image,tags\ra.jpg,dent\rb.jpg,scratch\r", "a.jpg", "b.jpg")
+    assert tags(file) == [{"dent"}, {"scratch"}]
+
+
+def test_a_confidence_may_have_a_decimal_comma_or_be_a_percentage(tmp_path):
+    text = "image;tags;score\na.jpg;dent;0,0\nb.jpg;dent;0 %\nc.jpg;dent;97,5%\nd.jpg;dent;1,0\ne.jpg;dent;high\n"
+    names = [f"{name}.jpg" for name in "abcde"]
+    file = write(tmp_path / "t.csv", text, *names)
+    assert tags(file) == [set(), set(), {"dent"}, {"dent"}, {"dent"}]
+    assert load_dataset(file).warnings[:3] == (
+        "rows whose score is 0, their tags taken as absent: 2 (a.jpg, b.jpg)",
+        "rows whose score is below 1, their tags taken as present: 1 (c.jpg)",
+        "rows whose score is no number, their tags taken as present: 1 (e.jpg)",
+    )
+
+
+@pytest.mark.parametrize("cell", ["nan", "-", "None"])
+def test_an_empty_split_of_a_data_frame_is_none(tmp_path, cell):
+    text = f"image,tags,split\na.jpg,dent,train\nb.jpg,dent,{cell}\n"
+    file = write(tmp_path / "t.csv", text, "a.jpg", "b.jpg")
+    assert split_names(file) == ("train",)
+    assert load_dataset(file).warnings == ("rows without a split, left out: 1 (b.jpg)",)
+
+
+def test_columns_of_folds_and_splits_are_no_classes(tmp_path):
+    text = "image,dent,is_valid,fold\na.jpg,1,True,0\nb.jpg,0,False,1\nc.jpg,1,False,2\n"
+    dataset = load_dataset(write(tmp_path / "t.csv", text, "a.jpg", "b.jpg", "c.jpg"))
+    assert dataset.classes == ("dent",)
+    assert dataset.warnings[0] == (
+        "columns that may say the split, not used; a column `split` would be: 2 (is_valid, fold)"
+    )
+    # A fold is also a defect of cloth.
+    write(tmp_path / "t.csv", "image,dent,fold\na.jpg,1,0\nb.jpg,0,1\n")
+    assert load_dataset(tmp_path / "t.csv").classes == ("dent", "fold")
+
+
+def test_minus_1_beside_1_alone_is_named_as_it_may_mean_absent(tmp_path):
+    """As CelebA writes its attributes."""
+    text = "image_id,Male,Young,Bald\na.jpg,1,-1,0\nb.jpg,-1,1,-1\n"
+    dataset = load_dataset(write(tmp_path / "t.csv", text, "a.jpg", "b.jpg"))
+    assert [sample.unsure for sample in dataset.samples] == [{1}, {0, 2}]
+    hint = "columns of 1 and -1 without 0: -1 is read as unknown, write 0 if it means absent: 2 (Male, Young)"
+    assert dataset.warnings[0] == hint
+
+
+def test_an_image_with_a_box_without_a_class_is_no_negative(tmp_path, image):
+    rows = ["a.jpg,dent,1,2,3,4", "b.jpg,,1,2,3,4", "c.jpg,,0,0,0,0"]
+    file = write(tmp_path / "t.csv", "\n".join(["image,class,xmin,ymin,xmax,ymax", *rows]))
+    for name in "abc":
+        image(tmp_path / f"{name}.jpg")
+    dataset = load_dataset(file)
+    assert [sample.id for sample in dataset.samples] == ["a.jpg", "c.jpg"]
+    assert "boxes without a class, their images left out: 1 (b.jpg)" in dataset.warnings
+
+
+@pytest.mark.parametrize("names", [("1", "2"), ("1.0", "2.0")])
+def test_names_that_were_read_as_numbers_are_an_error_with_a_hint(tmp_path, names):
+    text = "id,dent\n" + "".join(f"{name},1\n" for name in names)
+    with pytest.raises(BoxlessError, match=r"2 of 2 rows whose image is .*0001, or \.0 added: write them as text"):
+        load_dataset(write(tmp_path / "t.csv", text, "0001.jpg", "0002.jpg"))

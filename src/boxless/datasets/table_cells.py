@@ -1,12 +1,13 @@
 """Cells of a table that hold tags, in one of the ways in which tools write them."""
 
+import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from boxless.datasets.common import Object, parse_count
+from boxless.datasets.common import Object, parse_count, to_floats
 from boxless.datasets.label_studio import region_objects
 from boxless.datasets.problems import Problems
 from boxless.structures import Count
@@ -15,7 +16,17 @@ _EMPTY = {"nan", "null", "none", "n/a", "<na>", "-", "--", "#n/a", "#null!", "#n
 _PRESENT = {"1", "1.0", "true"}
 _ABSENT = {"", "0", "0.0", "false"}
 _UNSURE = {"-1", "-1.0"}
+_REMARKS = frozenset({"choices", "datetime", "number", "rating", "text"})
+"""What an object of Label Studio may hold that names no class: a remark, or nothing was chosen."""
 _QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
+_SHOWN = re.compile(r"[\w.]+\((\[.*\]|\{.*\})(, *dtype=.*)?\)", re.DOTALL)
+"""A list as Python shows an array or a set: `array(['dent'], dtype=object)`."""
+_NO_TAG = "cells `nan`, `none` or the like, taken as no tag"
+
+
+def is_empty(cell: str) -> bool:
+    """Whether a cell says that there is nothing, as data frames and spreadsheets do."""
+    return cell.lower() in _EMPTY
 
 
 def tag(name: str, unsure: bool = False, count: Count | None = None) -> Object:
@@ -45,55 +56,86 @@ def _counted(name: str) -> tuple[str, Count | None]:
     return (plain, None) if count is None or not before.strip() else (before.strip(), count)
 
 
-def parse_tags(cells: Sequence[str], problems: Problems) -> list[list[Object]]:
-    """The tags of each cell of a column.
+def parse_tags(cells: Sequence[str], problems: Problems) -> list[list[Object] | None]:
+    """The tags of each cell of a column; None where they cannot be read.
 
     A cell is a list of Python or JSON, regions or choices of Label Studio, or names. Those are parted by semicolons or
     `|`; where no cell has one of these, by commas, if a name beside a comma occurs in another cell, too: else the comma
     belongs to the name. A line break parts names, too. `?scratch` says that it is unknown whether there is a scratch,
     `scratch:3` that there are three, and `scratch:2+` at least two. `nan`, `-` and the like are no tag.
     """
-    lists = [_parse_list(cell) for cell in cells]
+    lists = [_parse_list(cell, problems) for cell in cells]
     plain = [cell for cell, found in zip(cells, lists, strict=True) if found is None]
     separator = _separator(plain)
     if "," not in separator:
         for cell in dict.fromkeys(cell for cell in plain if "," in cell):
             problems.add("tags with a comma, taken as one name each, as no part of them is in another cell", cell)
-    parsed: list[list[Object]] = []
+    parsed = []
     for cell, found in zip(cells, lists, strict=True):
-        if cell.lower() in _EMPTY:
-            problems.add("cells `nan`, `none` or the like, taken as no tag", cell)
-            parsed.append([])
-        elif found is not None:
-            parsed.append(found)
-        else:
-            names = _split(cell, separator)
-            if not all(map(_plain, names)):
-                problems.add("question marks without a tag, left out", cell)
-            parsed.append(_tags(names))
-    for item in (item for found in parsed for item in found if item.count):
+        items = _split(cell, separator) if found is None else found
+        parsed.append(_objects(items, cell, problems))
+    for item in (item for objects in parsed for item in objects or () if item.count):
         problems.add("tags with a number of objects, such as `apple:3`", item.name)
     return parsed
 
 
-def _parse_list(cell: str) -> list[Object] | None:
-    """The objects of a cell that is a list or an object of Label Studio; None if it is not."""
-    if not cell or cell[0] + cell[-1] not in ("[]", "{}", "()"):
+def _objects(items: Sequence[str | dict[str, Any]], cell: str, problems: Problems) -> list[Object] | None:
+    """The objects of a cell; None if it holds something, but nothing that is read."""
+    names = [item for item in items if isinstance(item, str)]
+    if any(map(is_empty, names)):
+        problems.add(_NO_TAG, cell)
+    if not all(map(_plain, names)):
+        problems.add("question marks without a tag, left out", cell)
+    objects: list[Object] = []
+    is_unread = False
+    for item in items:
+        found = region_objects(item) if isinstance(item, dict) else [] if is_empty(item) else _tags([item])
+        is_unread |= isinstance(item, dict) and not found and item.keys().isdisjoint(_REMARKS)
+        objects += found
+    if is_unread and objects:
+        problems.add("cells with an object that has no class that is read; it is not used", cell)
+    return None if is_unread and not objects else objects
+
+
+def _parse_list(cell: str, problems: Problems) -> list[str | dict[str, Any]] | None:
+    """The names, and the objects of Label Studio, of a cell that is a list or such an object; None if it is not."""
+    shown = _SHOWN.fullmatch(cell)
+    text = shown[1] if shown else cell
+    if not text or text[0] + text[-1] not in ("[]", "{}", "()"):
         return None
+    if re.match(r"[\[(]\s*[\[(]", text):
+        problems.add("cells with lists in a list, all their names taken as tags", cell)
     try:
-        content = json.loads(cell)
-    except (ValueError, RecursionError):
-        inner = cell[1:-1]
+        return list(_flat(_parsed(text)))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        inner = text[1:-1]
         quoted = [one or other for one, other in _QUOTED.findall(inner)]
-        return _tags(name.strip() for name in quoted or inner.split(","))
-    items = content if isinstance(content, list) else [content]
-    return [found for item in items for found in _from_json(item)]
+        return [part for name in quoted or inner.split(",") if (part := name.strip())]
 
 
-def _from_json(item: Any) -> list[Object]:
-    if isinstance(item, dict):
-        return region_objects(item)
-    return [] if item is None else _tags([str(item).strip()])
+def _parsed(text: str) -> Any:
+    """What a text of JSON or Python says.
+
+    Raises:
+        ValueError, SyntaxError, TypeError, MemoryError, RecursionError: it is neither.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        # Of Python only objects: it joins the names of a list without commas, as NumPy writes it.
+        if not re.search(r"""['"]\s*:""", text):
+            raise
+        return ast.literal_eval(text)
+
+
+def _flat(content: Any) -> Iterator[str | dict[str, Any]]:
+    if isinstance(content, list | tuple | set):
+        for item in content:
+            yield from _flat(item)
+    elif isinstance(content, dict):
+        yield from [content] if content else []
+    elif content is not None and (name := str(content).strip()):
+        yield name
 
 
 def _split(cell: str, separator: str) -> list[str]:
@@ -110,10 +152,33 @@ def _separator(cells: Sequence[str]) -> str:
     return r"[,\n]" if shared else r"\n"
 
 
+def are_vectors(parsed: Iterable[Sequence[Object] | None]) -> bool:
+    """Whether the tags of a column are of 0 and 1 for each class: as many in each cell, and some more than once."""
+    rows = [[word.lower() for item in items for word in item.name.split()] for items in parsed if items]
+    numbers = {*_PRESENT, *_ABSENT, "0.", "1."}
+    return (
+        len({len(row) for row in rows}) == 1
+        and all(word in numbers for row in rows for word in row)
+        and any(len(set(row)) < len(row) for row in rows)
+    )
+
+
 def is_class(cells: Sequence[str]) -> bool:
     """Whether a column is a class: its cells are mostly 1, 0, -1 or empty."""
     filled = [cell.lower() for cell in cells if cell]
     return 2 * sum(cell in _PRESENT | _ABSENT | _UNSURE for cell in filled) >= len(filled)
+
+
+def has_no_zero(cells: Sequence[str]) -> bool:
+    """Whether the cells are 1 and -1 only, as in lists of attributes whose -1 means that a class is absent."""
+    kinds = [[cell.lower() in kind for cell in cells] for kind in (_PRESENT, _UNSURE)]
+    return all(map(any, kinds)) and all(map(any, zip(*kinds, strict=True)))
+
+
+def parse_number(cell: str) -> float | None:
+    """The number of a cell, also with a decimal comma or in percent; None if it is none."""
+    numbers = to_floats([cell.rstrip("% ").replace(",", ".")])
+    return None if numbers is None else numbers[0] / (100 if cell.endswith("%") else 1)
 
 
 def parse_classes(row: dict[str, str], classes: Sequence[str], image: str, problems: Problems) -> list[Object]:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from boxless.datasets.common import first_path
+from boxless.datasets.common import SPLIT_NAMES, first_path
 from boxless.datasets.problems import Problems
+from boxless.datasets.table_cells import is_empty
 from boxless.errors import BoxlessError, in_one_line
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -21,6 +22,7 @@ _ID = ("image_id", "imageid")
 _TAGS = ("tags", "labels", "tag", "label", "label_name", "labelname", "class", "classes", "class_name", "category")
 _CHOICES = ("choice", "choices")
 _SPLIT = ("split",)
+_FOLDS = ("fold", "kfold", "k_fold")
 _CONFIDENCE = ("confidence", "score")
 _CORNERS = (
     ("xmin", "ymin", "xmax", "ymax"),
@@ -32,6 +34,8 @@ _SIZED = (("bbox_x", "bbox_y", "bbox_width", "bbox_height"), ("bbox_left", "bbox
 _SIZES = (("width", "height"), ("image_width", "image_height"))
 _LABEL_STUDIO = frozenset({"annotation_id", "annotator", "created_at", "updated_at", "lead_time"})
 _NO_CLASS = _LABEL_STUDIO | {"", "id", "index", "idx", "score", "confidence"}
+_NO_NAME = re.compile(r"(unnamed: \d+)?", re.IGNORECASE)
+"""What a data frame calls a column without a name."""
 
 
 class Table(NamedTuple):
@@ -73,15 +77,14 @@ def read_table(file: Path, problems: Problems) -> Table:
     """
     try:
         text = _text(file)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, file))
-        lines = [line for line in reader if any(line)]
+        lines = _lines(text, _delimiter(text, file))
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise BoxlessError(
             f"{file}: cannot be read as a table ({in_one_line(error)}); save it as CSV in UTF-8"
         ) from error
     if len(lines) < 2:
         raise BoxlessError(f"{file}: a table needs a row of column names and a row for each image")
-    header = [cell.strip() for cell in lines[0]]
+    header = _header(lines)
     twice = {name for name in header if name and header.count(name) > 1}
     if twice:
         raise BoxlessError(f"{file}: two columns are called {', '.join(sorted(twice))}; rename one")
@@ -93,6 +96,7 @@ def read_table(file: Path, problems: Problems) -> Table:
             problems.add("rows with more cells than columns, the extra cells ignored", f"row {number}")
         cells = [cell.strip() for cell in line] + [""] * len(header)
         rows.append(dict(zip(header, cells, strict=False)))
+    header = [column for column in header if not is_unnamed(column) or any(row[column] for row in rows)]
     _check_encoding(file, header, rows)
     _merge_splits(header, rows, problems)
     return Table(file, header, rows)
@@ -104,7 +108,34 @@ def _text(file: Path) -> str:
     text = content.decode("utf-16") if is_utf16 else content.decode("utf-8-sig", "surrogateescape")
     if "\0" in text:
         raise ValueError("it contains NUL")
+    if "\n" not in text:  # As on the old Macintosh.
+        text = text.replace("\r", "\n")
     return re.sub(r'\A"?sep=."?\r?\n', "", text, flags=re.IGNORECASE)
+
+
+def _lines(text: str, delimiter: str) -> list[list[str]]:
+    """The cells of the rows that are not empty.
+
+    Raises:
+        ValueError: a quotation mark that is not closed takes in the rows up to the next one.
+    """
+    lines = [
+        line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(map(str.strip, line))
+    ]
+    long = [number for number, line in enumerate(lines, 1) if any("\n" in cell for cell in line)]
+    if long:
+        try:
+            for _ in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+                pass
+        except csv.Error as error:
+            raise ValueError(f"a quotation mark is not closed, perhaps in row {long[0]}") from error
+    return lines
+
+
+def _header(lines: Sequence[Sequence[str]]) -> list[str]:
+    """The names of the columns; one without a name, but not the first, is called as data frames do."""
+    names = [cell.strip() for cell in lines[0]]
+    return [name or f"Unnamed: {number}" * (number > 0) for number, name in enumerate(names)]
 
 
 def _delimiter(text: str, file: Path) -> str:
@@ -130,6 +161,8 @@ def _merge_splits(header: Sequence[str], rows: Sequence[dict[str, str]], problem
         return
     spellings: dict[str, str] = {}
     for row in rows:
+        if is_empty(row[column]):
+            row[column] = ""
         first = spellings.setdefault(row[column].casefold(), row[column])
         if row[column] != first:
             problems.add(f"names of splits that differ from {first!r} in case only, taken as it", row[column])
@@ -142,8 +175,7 @@ def _find_column(header: Sequence[str], names: Iterable[str]) -> str | None:
 
 def image_column(header: Sequence[str]) -> str:
     """The column that names the images; the first one if none is called so, but not the index of a data frame."""
-    index = r"(unnamed: \d+)?"
-    first = next((column for column in header if not re.fullmatch(index, column.lower())), header[0])
+    first = next((column for column in header if not is_unnamed(column)), header[0])
     return _find_column(header, _IMAGE) or _find_column(header, _ID) or first
 
 
@@ -181,4 +213,16 @@ def box_columns(header: Sequence[str]) -> Boxes | None:
 def may_be_class(column: str) -> bool:
     """Whether a column may be a class by its name, unlike those that data frames and tools add."""
     name = column.lower()
-    return name not in _NO_CLASS and not name.endswith("_id") and not re.fullmatch(r"unnamed: \d+", name)
+    return name not in _NO_CLASS and not name.endswith("_id") and not is_unnamed(name)
+
+
+def is_unnamed(column: str) -> bool:
+    """Whether a column has no name, or that which a data frame gives it then."""
+    return _NO_NAME.fullmatch(column) is not None
+
+
+def may_be_split(column: str, cells: Iterable[str]) -> bool:
+    """Whether a column says of each row if it is of a split, as fastai's `is_valid`, or of which fold it is."""
+    name = column.lower()
+    is_fold = name in _FOLDS and any(cell.isdecimal() and int(cell) > 1 for cell in cells)
+    return is_fold or (name.startswith("is_") and name[3:] in SPLIT_NAMES)
