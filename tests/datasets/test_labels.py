@@ -91,6 +91,17 @@ def test_a_later_line_replaces_an_earlier_one_whole(root: Path):
     assert names(found, own.tags) == {"cat", "dog"} and own.given is None
 
 
+def test_of_names_of_one_image_that_are_spelt_differently_the_last_line_counts(root: Path):
+    lines = [("photos/a.jpg", "owl"), ("Photos/A.JPG", "dog"), ("photos/a.jpg", "owl")]
+    found = labelled(root, "labels.jsonl", *({"image": name, "tags": {tag: True}} for name, tag in lines[:2]))
+    assert names(found, by_id(found)["photos/a.jpg"].tags) == {"cat", "dog"}
+    warning = "images whose name is spelt in several ways, of which the last line is taken: 1"
+    assert f"{warning} (Photos/A.JPG)" in found.warnings
+    found = labelled(root, "labels.jsonl", *({"image": name, "tags": {tag: True}} for name, tag in lines))
+    assert names(found, by_id(found)["photos/a.jpg"].tags) == {"cat", "owl"}
+    assert f"{warning} (photos/a.jpg)" in found.warnings
+
+
 def test_boxes_beyond_the_image_are_clipped_and_those_outside_leave_their_class_incomplete(root: Path):
     boxes = [box("cat", 80, 40, 130, 60), box("dog", 10, 10, 20, 20), box("dog", 200, 10, 220, 20)]
     found = labelled(root, "labels.jsonl", {"image": "photos/b.jpg", "boxes": boxes, "complete": ["cat", "dog"]})

@@ -55,9 +55,16 @@ def test_a_later_line_replaces_the_earlier_one_also_of_another_person(tmp_path: 
     both.write_bytes(ann.read_bytes() + bob.read_bytes())  # cat ann.jsonl bob.jsonl
     found = read_labels(both)
     assert [(name, own.reviewer, own.tags) for name, own in found.items()] == [
-        ("a.png", "bob", {}),
         ("b.png", "ann", {}),
+        ("a.png", "bob", {}),
     ]
+
+
+def test_keys_that_are_not_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bare = {"image": "c.png"}
+    file = write(tmp_path / "labels.jsonl", *({"image": name, "label": "cat"} for name in "ab"), bare, LINE)
+    assert read_labels(file)["a"] == labels(image="a")
+    assert [record.message for record in caplog.records] == [f"{file}: the key 'label' is not read: it is in 2 lines"]
 
 
 @pytest.mark.parametrize("rest", ["{", '{"image": "b.png", "tags": {"ca', '{"image": "b.p'])
@@ -94,6 +101,8 @@ RIGHT = {"class": "cat", "xyxy": [1, 2, 3, 4], "state": "right"}
         ({"image": "a", "boxes": [RIGHT | {"xyxy": [3, 2, 1, 4]}]}, "a box needs x1 < x2 and y1 < y2"),
         ({"image": "a", "boxes": [RIGHT | {"xyxy": [-1, 2, 1, 4]}]}, "greater than or equal to 0"),
         ({"image": "a", "counts": {"cat": "many"}}, "counts.cat"),
+        ({"image": "a", "Tags": {"cat": True}}, "'Tags' is not read, write 'tags'"),
+        ({"image": "a", "boxes": [RIGHT | {"Proposed": None}]}, "boxes.0: .*'Proposed' is not read, write 'proposed'"),
         ({"image": "a", "boxes": [RIGHT], "tags": {"cat": False}}, "'cat' is absent, yet has a box"),
         ({"image": "a", "tags": {"cat": True}, "complete": ["cat"]}, "'cat' is present and complete, yet has no box"),
     ],

@@ -7,14 +7,17 @@ A later line for an image replaces the earlier one. Files of several people are 
 import json
 import logging
 import os
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from boxless.datasets.problems import printable
 from boxless.errors import BoxlessError
 from boxless.files import unwritable
 from boxless.image_files import below
+from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,20 @@ Coordinate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 class _Line(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt_as_known(cls, data: Any) -> Any:
+        known = cls.known_keys()
+        for key in data if isinstance(data, dict) else ():
+            if key not in known and (name := str(key).strip().casefold()) in known:
+                raise ValueError(f"'{key}' is not read, write '{name}'")
+        return data
+
+    @classmethod
+    def known_keys(cls) -> set[str]:
+        """The keys that are read."""
+        return {key for name, field in cls.model_fields.items() for key in (name, field.alias) if key}
 
 
 class ProposedBox(_Line):
@@ -115,7 +132,9 @@ def image_name(data: Path, file: Path) -> str:
 
 
 def read_labels(path: Path) -> dict[str, ImageLabels]:
-    """The last line of every image; half a line at the end, which a kill leaves, is left out with a warning.
+    """The last line of every image, in the order of these lines.
+
+    Half a line at the end, which a kill leaves, is left out with a warning; so are keys that are not known.
 
     Raises:
         BoxlessError: the file cannot be read, or a line is not what reviews write.
@@ -126,6 +145,7 @@ def read_labels(path: Path) -> dict[str, ImageLabels]:
         raise BoxlessError(f"{path}: cannot be read ({error.strerror}); boxless review writes such a file") from None
     lines = content.split(b"\n")
     labels: dict[str, ImageLabels] = {}
+    unknown: Counter[str] = Counter()
     for number, line in enumerate(lines, 1):
         try:
             own = ImageLabels.model_validate_json(line) if line.strip() else None
@@ -135,7 +155,11 @@ def read_labels(path: Path) -> dict[str, ImageLabels]:
                 break
             raise BoxlessError(f"{path}, line {number}: {what_is_wrong(error)}; fix or delete the line") from None
         if own is not None:
+            unknown.update(set(json.loads(line)) - ImageLabels.known_keys())
+            labels.pop(own.image, None)
             labels[own.image] = own
+    for key, times in unknown.items():
+        logger.warning("%s: the key '%s' is not read: it is in %s", path, printable(key), counted(times, "line"))
     return labels
 
 

@@ -127,12 +127,14 @@ def _read(file: Path, dataset: Dataset, index: ImageIndex, problems: Problems) -
 def _of_lines(
     lines: Mapping[str, ImageLabels], classes: Sequence[str], index: ImageIndex, problems: Problems
 ) -> dict[Path, Said]:
-    said = {}
+    said: dict[Path, Said] = {}
     for name, own in lines.items():
         path = index.find(name, problems)
         if path is None:
             problems.add_unmatched(_MISSING, name)
             continue
+        if path in said:
+            problems.add("images whose name is spelt in several ways, of which the last line is taken", name)
         _report_classes(own.classes(), classes, problems)
         right, wrong = (
             [Object(box.name, box.xyxy) for box in own.boxes if box.state == state and box.name in classes]
