@@ -156,6 +156,42 @@ def test_two_categories_with_the_same_name_are_one_class(tmp_path):
     assert dataset.samples[0].annotations.labels.tolist() == [0, 0]
 
 
+def test_a_category_id_of_two_names_is_an_error(tmp_path):
+    touch(tmp_path / "a.jpg")
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "ant"}, {"id": 1, "name": "dog"}]
+    file = write_coco(tmp_path / "a.json", ["a.jpg"], [box(1, 1, [1, 1, 2, 2])], categories)
+    with pytest.raises(BoxlessError, match=r"a.json: category 1 is both 'cat' and 'dog'; give each category its own"):
+        load_dataset(file)
+    # The same category twice is one.
+    write_coco(file, ["a.jpg"], [box(1, 1, [1, 1, 2, 2])], [*categories[:2], {"id": 1.0, "name": "cat"}])
+    assert load_dataset(file).classes == ("cat", "ant")
+
+
+@pytest.mark.parametrize(
+    ("ids", "annotated"), [((1.0, 2.0), (1, 2)), ((1, 2), (1.0, "2")), (("1", "2.0"), (1, 2)), (("01", "02"), (1, 2))]
+)
+def test_ids_of_images_may_be_numbers_or_text(tmp_path, ids, annotated):
+    annotations = [box(annotated[0], 7, [1, 1, 2, 2]), box(annotated[1], 2.0, [1, 1, 2, 2], iscrowd="1")]
+    file = write_coco(tmp_path / "a.json", ["a.jpg", "b.jpg"], annotations)
+    content = json.loads(file.read_text())
+    for image, id_ in zip(content["images"], ids, strict=True):
+        image["id"] = id_
+    file.write_text(json.dumps(content))
+    touch(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    first, second = load_dataset(file).samples
+    assert (first.tags, second.tags, second.unsure) == ({1}, set(), {0})
+    assert second.annotations.ignore.tolist() == [True]
+
+
+def test_an_image_id_that_could_be_two_is_not_matched(tmp_path):
+    file = write_coco(tmp_path / "a.json", ["a.jpg", "b.jpg"], [box("1", 7, [1, 1, 2, 2]), box("001", 2, [1, 1, 2, 2])])
+    file.write_text(file.read_text().replace('"id": 2, "file', '"id": "01", "file'))
+    touch(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    dataset = load_dataset(file)
+    assert [sample.tags for sample in dataset.samples] == [{1}, set()]
+    assert "annotations of an image that is not listed, left out: 1 (image 001)" in dataset.warnings
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

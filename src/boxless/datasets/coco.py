@@ -4,7 +4,9 @@ Source: https://cocodataset.org/#format-data
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,10 +103,17 @@ def _read_json(file: Path) -> dict[str, list[Any]]:
 
 
 def _categories(items: list[Any], file: Path) -> dict[int, str]:
+    names: dict[int, str] = {}
     try:
-        return {int(item["id"]): printable(str(item["name"])).strip() for item in items}
+        for item in items:
+            number, name = int(item["id"]), printable(str(item["name"])).strip()
+            if names.setdefault(number, name) != name:
+                raise BoxlessError(
+                    f"{file}: category {number} is both {names[number]!r} and {name!r}; give each category its own `id`"
+                )
     except (TypeError, KeyError, ValueError, OverflowError):
         raise BoxlessError(f"{file}: each category needs an integer `id` and a `name`") from None
+    return names
 
 
 def _without_root(names: dict[int, str], content: Mapping[str, list[Any]], problems: Problems) -> dict[int, str]:
@@ -157,8 +166,11 @@ def _objects(
     items: list[Any], images: Mapping[str, _Image], names: Mapping[int, str], problems: Problems
 ) -> dict[str, list[Object]]:
     objects: dict[str, list[Object]] = {id_: [] for id_ in images}
+    by_number = _by_number(images)
     for item in items:
         image = str(item.get("image_id")) if isinstance(item, dict) else "?"
+        if image not in objects:
+            image = by_number.get(_integer(image), image)
         number = to_floats((item.get("category_id"),)) if isinstance(item, dict) else None
         if image not in objects:
             problems.add("annotations of an image that is not listed, left out", f"image {image}")
@@ -166,8 +178,19 @@ def _objects(
             problems.add("annotations of a category that is not listed, left out", f"image {image}")
         else:
             box = _box(item.get("bbox"))
-            objects[image].append(Object(names[int(number[0])], box, item.get("iscrowd") == 1))
+            objects[image].append(Object(names[int(number[0])], box, to_floats((item.get("iscrowd"),)) == [1]))
     return objects
+
+
+def _by_number(ids: Collection[str]) -> dict[int | None, str]:
+    """The ids by what they are as integers; data frames write 1 as 1.0. Not those that would be the same."""
+    numbers = Counter(map(_integer, ids))
+    return {number: id_ for id_ in ids if (number := _integer(id_)) is not None and numbers[number] == 1}
+
+
+def _integer(id_: str) -> int | None:
+    digits = id_.removesuffix(".0")
+    return int(digits) if re.fullmatch("[0-9]{1,30}", digits) else None
 
 
 def _box(value: Any) -> Box | None:
