@@ -463,6 +463,8 @@ def test_selected_classes_are_checked_against_all_classes(healthy: TagTable):
     assert diagnose(healthy, classes=["gear"])[1] == []
     with pytest.raises(BoxlessError, match="no class 'nail'; there are: bolt, gear, spring, washer"):
         diagnose(healthy, classes=["nail"])
+    with pytest.raises(BoxlessError, match="no class is chosen; there are: bolt, gear, spring, washer"):
+        diagnose(healthy, classes=[])
 
 
 def test_one_split_can_be_checked_alone(healthy: TagTable):

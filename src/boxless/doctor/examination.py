@@ -55,7 +55,7 @@ def examine(
         the most severe first, with the fields of `Finding`.
 
     Raises:
-        BoxlessError: the data cannot be loaded, no image can be read, or a class does not exist.
+        BoxlessError: the data cannot be loaded, no image can be read, or a class does not exist or none is chosen.
     """
     splits, unusable = _load(data, split)
     if labels is not None:
@@ -65,6 +65,8 @@ def examine(
     wanted = names if classes is None else tuple(dict.fromkeys(classes))
     if unknown := [name for name in wanted if name not in names]:
         raise BoxlessError(f"there is no class {', '.join(map(repr, unknown))}; there are: {', '.join(names)}")
+    if not wanted:
+        raise BoxlessError(f"no class is chosen; there are: {', '.join(names)}")
     warnings = [f"{name}: {line}" for name in parts for line in log_warnings(splits[name]).warnings]
     files, broken = read_files(dict.fromkeys(sample.path for dataset in splits.values() for sample in dataset.samples))
     images = tagged_images(parts, files)
