@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from boxless.datasets import LAYOUTS, Source, load_dataset, split_names
+from boxless.datasets.class_names import report_names
 from boxless.datasets.problems import Problems
 from boxless.errors import BoxlessError
 from boxless.structures import Dataset, Sample
@@ -34,6 +35,43 @@ def test_classes_that_look_like_mistakes_in_tags_are_named(tmp_path, image):
         "classes whose names differ in case or punctuation only: 1 (Ant and ant)",
         "classes that join the names of others; in a table `;` parts tags: 2 (ant and bee, bee, ant)",
     )
+
+
+def remarks(*classes: str) -> tuple[str, ...]:
+    problems = Problems()
+    report_names(classes, problems)
+    return problems.lines()
+
+
+def test_names_that_differ_in_their_encoding_or_as_numbers_are_named():
+    accents = ("cafe\u0301", "caf\u00e9", "cafe")
+    assert remarks(*accents) == (
+        "classes whose names differ in the encoding of accents only (NFC and NFD): 1 (cafe\u0301 and caf\u00e9)",
+    )
+    assert remarks("1", "1.0", "10") == ("classes whose names are the same number: 1 (1 and 1.0)",)
+    # Two words of Hindi that differ in their vowels, which are signs.
+    assert remarks("v1.0", "v10", "A+", "A", "\u0915\u093f", "\u0915\u093e") == ()
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("cat/dog", "cat+bird", "dog & bird"),
+        ("haze primary", "haze road", "primary road", "clear haze", "haze primary road"),
+    ],
+)
+def test_combinations_of_the_same_words_are_named(classes):
+    (line,) = remarks(*classes)
+    assert line.startswith("classes that combine the same few words, as joined tags do; in a table `;` parts tags: ")
+    assert "(" + ", ".join(classes) + ")" in line
+
+
+def test_names_of_several_words_are_not_named():
+    suits, ranks = ("spades", "hearts"), ("ace", "two", "ten")
+    assert remarks(*(f"{rank} of {suit}" for rank in ranks for suit in suits)) == ()
+    assert remarks("traffic light", "AC/DC", "stop sign", "black & white", "baseball bat", "baseball glove") == ()
+    assert remarks("red apple", "green apple", "red pepper", "green pepper", "apple", "pepper") == ()
+    assert remarks("apple leaf", "apple rust leaf", "tomato leaf", "tomato leaf mosaic virus", "leaf spot") == ()
 
 
 def test_home_and_plain_strings_are_accepted(folders, monkeypatch):

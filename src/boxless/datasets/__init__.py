@@ -3,11 +3,11 @@
 Add a layout with `@LAYOUTS.register(name)`; `docs/examples/layout.py` is an example.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 
+from boxless.datasets.class_names import report_names
 from boxless.datasets.coco import coco
 from boxless.datasets.folders import folders
 from boxless.datasets.label_studio import label_studio
@@ -93,11 +93,5 @@ def _remarks(dataset: Dataset) -> tuple[str, ...]:
     for label, name in enumerate(dataset.classes):
         if label not in present:
             problems.add("classes that no image is tagged with", name)
-    spelt: dict[str, str] = {}
-    for name in dataset.classes:
-        parts = re.split(r"\s+(?:and|und|et|y|e)\s+|\W+", name)
-        if len(parts) > 1 and set(parts) <= set(dataset.classes):
-            problems.add("classes that join the names of others; in a table `;` parts tags", name)
-        if (first := spelt.setdefault(re.sub(r"[\W_]", "", name.casefold()) or name, name)) != name:
-            problems.add("classes whose names differ in case or punctuation only", f"{first} and {name}")
+    report_names(dataset.classes, problems)
     return problems.lines()
