@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from boxless.image_files import Found, find_images, scan_images
 
@@ -34,8 +35,23 @@ def test_images_are_found_at_any_depth_sorted_without_hidden_ones(tmp_path):
 
 
 def test_other_suffixes_of_jpeg_are_read(tmp_path):
-    touch(tmp_path, "a.jpe", "b.JFIF", "c.jpg")
-    assert [file.name for file in find_images(tmp_path)] == ["a.jpe", "b.JFIF", "c.jpg"]
+    names = ["a.jpe", "b.JFIF", "c.jpg", "d.jfi", "e.jif", "f.pjpeg", "g.pjp", "h.mpo", "i.apng", "j.dib"]
+    touch(tmp_path, *names)
+    assert [file.name for file in find_images(tmp_path)] == names
+
+
+@pytest.mark.parametrize(("format_", "is_image"), [("JPEG", True), ("PNG", True), ("WEBP", True), (None, False)])
+def test_images_without_a_suffix_are_given_with_the_reason(tmp_path, format_, is_image):
+    (tmp_path / "0").write_bytes(b"RIFF, a text\n")
+    if format_:
+        Image.new("RGB", (8, 8)).save(tmp_path / "0", format_)
+    reason = "files without a suffix; name them as what they are, such as .jpg"
+    assert scan_images(tmp_path) == Found([], {tmp_path / "0": reason} if is_image else {})
+
+
+def test_folders_of_disks_and_systems_are_hidden(tmp_path):
+    touch(tmp_path, "@eaDir/a.jpg", "$RECYCLE.BIN/b.jpg", "__MACOSX/c.jpg", "System Volume Information/d.jpg", "e.jpg")
+    assert find_images(tmp_path) == [tmp_path / "e.jpg"]
 
 
 def test_images_in_formats_that_are_not_read_are_given_with_the_reason(tmp_path, without_heif):

@@ -8,16 +8,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-READ = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+READ = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}) | {
+    *(".jif", ".jfi", ".pjpeg", ".pjp", ".mpo", ".apng", ".dib")
+}
 """Suffixes of image files that are read with Pillow alone."""
 HEIF, AVIF = frozenset({".heic", ".heif", ".hif"}), frozenset({".avif"})
 VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 """Suffixes of files that are taken for videos, see `boxless.video`."""
-_RAW = "3fr arw cr2 cr3 crw dcr dng erf kdc mos mrw nef nrw orf pef raf raw rw2 sr2 srf srw x3f"
-_OTHER = "dcm dds emf eps exr fits hdr ico j2c j2k jp2 jpf jpx jxl jxr nii pbm pcx pgm pnm ppm psd sgi svg tga wmf xcf"
+_RAW = "3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq kdc mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
+_OTHER = (
+    "avifs btf dcm dds emf eps exr fits hdr heics ico j2c j2k jp2 jpf jpx jxl jxr nii pbm pcx pgm pnm ppm psd qoi sgi "
+    "svg tga wmf xcf"
+)
 _UNREAD = {f".{suffix}": "a raw file of a camera" for suffix in _RAW.split()} | {
     f".{suffix}": f"the format {suffix.upper()}" for suffix in _OTHER.split()
 }
+
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
+"""How files of images begin (JPEG, PNG, GIF, TIFF, WebP)."""
+_UNNAMED = "files without a suffix; name them as what they are, such as .jpg"
+_SYSTEM = ("@", "$RECYCLE.BIN", "System Volume Information", "__MACOSX")
+"""Folders in which network disks, Windows and macOS keep small copies, deleted files and the like."""
 
 
 class Found(NamedTuple):
@@ -47,7 +58,11 @@ def scan_images(path: Path) -> Found:
         return Found([path], {})
     images: list[Path] = []
     unread: dict[Path, str] = {}
-    for file, error in _walk(path, suffixes() | unread_formats().keys(), frozenset()):
+    for file, error in _walk(path, suffixes() | unread_formats().keys() | {""}, frozenset()):
+        if error is None and not file.suffix:
+            if _is_image(file):
+                unread[file] = _UNNAMED
+            continue
         reason = error or _why_unread(file)
         if reason:
             unread[file] = reason
@@ -75,14 +90,29 @@ def _walk(
     if here in above:
         return
     for entry in entries:
-        # macOS writes `._a.jpg` beside `a.jpg`, and Jupyter copies files to `.ipynb_checkpoints`.
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             continue
         path = folder / entry.name
         if _is_folder(entry):
             yield from _walk(path, wanted, above | {here})
         elif path.suffix.lower() in wanted:
             yield path, None
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's by its name."""
+    # macOS writes `._a.jpg` beside `a.jpg`, Jupyter copies files to `.ipynb_checkpoints`, Synology has `@eaDir`.
+    return name.startswith((".", *_SYSTEM))
+
+
+def _is_image(file: Path) -> bool:
+    """Whether a file without a suffix begins as an image does."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(12)
+    except OSError:
+        return False
+    return start.startswith(_STARTS) and (start[:4] != b"RIFF" or start[8:] == b"WEBP")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
