@@ -18,7 +18,7 @@ def test_folders_are_classes(tmp_path, image):
     ]
     assert dataset.samples[0].path == tmp_path / "dog" / "a b.PNG"
     assert not dataset.has_boxes
-    assert dataset.warnings == ()
+    assert dataset.warnings == ("folders without an image that is read, no classes: 1 (empty)",)
     with pytest.raises(BoxlessError, match="has no splits, so 'train' cannot be chosen"):
         load_dataset(tmp_path, "train")
 
@@ -41,10 +41,72 @@ def test_splits_may_have_any_name_if_no_image_is_directly_in_them(tmp_path, imag
     assert [sample.id for sample in load_dataset(tmp_path, "2024").samples] == ["2024/dog/1.jpg"]
 
 
-def test_a_class_may_be_called_train(tmp_path, image):
-    for name in ("train/1.jpg", "bus/1.jpg"):
+@pytest.mark.parametrize(
+    "classes", [("bus", "train"), ("bullet_train", "drug_test"), ("control", "test"), ("invalid", "valid")]
+)
+def test_a_class_may_be_called_like_a_split(tmp_path, image, classes):
+    for name in classes:
+        image(tmp_path / name / "1.jpg")
+    assert load_dataset(tmp_path).classes == classes
+
+
+@pytest.mark.parametrize(
+    ("train", "others", "warning"),
+    [
+        ("training", ["testing/1.jpg"], ()),
+        ("Train", ["Validation/cat/1.jpg", "Test/cat/1.jpg"], ()),
+        ("train2017", ["train2017/0.jpg", "val2017/cat/1.jpg"], ["train2017/0.jpg"]),
+        ("train", ["train/0.jpg", "val/cat/1.jpg", "train_aug/cat/1.jpg"], ["train/0.jpg"]),
+        ("train", ["val/cat/1.jpg", "unlabeled/1.jpg"], ()),
+        ("Training", ["Test/cat/1.jpg", "several_fruits/1.jpg"], ["several_fruits/1.jpg"]),
+        ("training_set/training_set", ["test_set/test_set/cat/1.jpg"], ()),
+    ],
+)
+def test_names_of_splits_in_their_usual_spellings_are_no_classes(tmp_path, image, train, others, warning):
+    for name in (f"{train}/cat/1.jpg", f"{train}/dog/1.jpg", *others):
         image(tmp_path / name)
-    assert load_dataset(tmp_path).classes == ("bus", "train")
+    dataset = load_dataset(tmp_path, "train")
+    assert dataset.samples == load_dataset(tmp_path).samples
+    assert dataset.classes == ("cat", "dog")
+    assert [sample.id for sample in dataset.samples] == [f"{train}/cat/1.jpg", f"{train}/dog/1.jpg"]
+    left_out = f"images outside the class folders, left out: 1 ({''.join(warning)})"
+    assert dataset.warnings == ((left_out,) if warning else ())
+
+
+def test_a_folder_that_repeats_its_split_is_no_class(tmp_path, image):
+    for name in ("seg_train/seg_train/sea/1.jpg", "seg_test/seg_test/sea/1.jpg", "seg_pred/seg_pred/1.jpg"):
+        image(tmp_path / name)
+    assert load_dataset(tmp_path, "seg_train").classes == load_dataset(tmp_path / "seg_train").classes == ("sea",)
+    with pytest.raises(BoxlessError, match="choose a split; it has: seg_pred, seg_test, seg_train"):
+        load_dataset(tmp_path)
+
+
+def test_class_folders_that_may_be_none_are_named(tmp_path, image):
+    for number in range(3):
+        for folder in ("images of cats", "cat_masks", "thermal", "videos/one", "videos/two"):
+            image(tmp_path / folder / f"{number}{folder[:2] if folder.startswith('videos') else ''}.png")
+    for folder in ("@eaDir", "$RECYCLE.BIN", "__MACOSX"):
+        image(tmp_path / folder / "1.jpg")
+    dataset = load_dataset(tmp_path)
+    assert dataset.classes == ("cat_masks", "images of cats", "thermal", "videos")
+    assert dataset.warnings == (
+        "class folders that hold only folders, all of which are taken as the class: 1 (videos)",
+        "class folders whose images have the same names, as masks and images of another camera have: 1 (cat_masks and "
+        "images of cats and thermal)",
+    )
+
+
+def test_class_folders_without_an_image_that_is_read_are_named(tmp_path, image):
+    image(tmp_path / "cat" / "1.jpg")
+    image(tmp_path / "dog" / "1.jpg").rename(tmp_path / "dog" / "1")
+    (tmp_path / "dog" / "README").write_text("dogs")
+    image(tmp_path / "cow" / "1.jpg").rename(tmp_path / "cow" / "1.pjpeg")
+    dataset = load_dataset(tmp_path)
+    assert dataset.classes == ("cat", "cow")
+    assert dataset.warnings == (
+        "image files left out, files without a suffix; name them as what they are, such as .jpg: 1 (dog/1)",
+        "folders without an image that is read, no classes: 1 (dog)",
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,6 +124,9 @@ def test_a_class_may_be_called_train(tmp_path, image):
         ["image/1.jpg", "mask/1.png"],
         ["imgs/1.jpg", "ground_truth/1.png"],
         ["overlays/1.jpg", "heatmaps/1.png"],
+        ["image_2/1.png", "image_3/1.png"],
+        ["train/img1/1.jpg"],
+        ["photos/1.jpg", "testing/1.jpg"],
     ],
 )
 def test_folders_that_cannot_be_classes_are_not_recognised(tmp_path, image, names):
@@ -121,6 +186,102 @@ def test_annotations_that_are_not_read_are_an_error_with_the_way_out(tmp_path, i
     (tmp_path / file).write_text(text)
     with pytest.raises(BoxlessError, match=message):
         load_dataset(tmp_path)
+
+
+BOX = "[1, 2, 3, 4]"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("tags.csv", "image,tags\n01.jpg,scratch\n12.jpg,dent\n"),
+        ("meta.csv", "id,what\nIMG_01,nv\nIMG_12,mel\n"),
+        ("tags.txt", "image,tags\na/01.jpg,scratch\n"),
+        ("list_attr.txt", "2\nOld Young\n01.jpg  1 -1\n12.jpg -1  1\n02.jpg -1  1\n"),
+        ("a/_annotations.csv", "filename,width,class,xmin\n01.jpg,640,cat,10\n"),
+        ("a/metadata.jsonl", '{"file_name": "01.jpg", "label": "cat"}\n'),
+        ("Annotations/train.json", '{"images": [{"width": 9, "height": 8, "file_name": "a/01.jpg"}]}'),
+        ("labels.JSON", f'{{"annotations": [{{"bbox": {BOX}, "name": "01"}}]}}'),
+        ("instances.json", '{"images": [{"id": 1, "file_name": "a/01.jp", "x": 1}, {"file_name": "01.jpg", "wid'),
+        ("export.ndjson", '{"data_row": {"external_id": "01.jpg"}, "labels": [{"name": "cat"}]}\n'),
+        ("via.json", '{"01.jpg9": {"filename": "01.jpg", "file_attributes": {"class": "cat"}}}'),
+        ("a/x-asset.json", '{"asset": {"name": "01.jpg", "format": "jpg"}, "regions": []}'),
+        ("a/01.json", f'{{"annotations": [{{"name": "cat", "bounding_box": {{"x": {BOX}}}}}]}}'),
+        ("xml/a.xml", '<sequence name="a"><frame><box left="1" top="2"/></frame></sequence>'),
+        ("a/01.xml", "<Annotation><object><name>cat</name></object></Annotation>"),
+        ("a/01.txt", "cat 0.5 0.5 0.2 0.2\n"),
+        ("a/01.txt", "0,0.5,0.5,0.2,0.2\n"),
+        ("a/01.txt", "0 0.5 0.5 0.2 0.2 traffic light\n"),
+        ("label_2/01.txt", "Car 0.00 0 -1.58 587 173 614 200 1.65 1.67 3.64 -0.65 1.71 46.7 -1.59\n"),
+        ("a/gt/gt.txt", "1,1,912,484,97,109,0,7,1\n"),
+        ("a/groundtruth.txt", "347,443,429,272\n"),
+    ],
+)
+def test_folders_are_no_classes_if_a_file_says_something_else_of_their_images(tmp_path, image, file, text):
+    for name in ("a/01.jpg", "a/02.jpg", "b/12.jpg", "a/IMG_01.jpg", "b/IMG_12.jpg"):
+        image(tmp_path / name)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(BoxlessError, match=rf"{file} says something of the images that the names of their folders do"):
+        load_dataset(tmp_path)
+
+
+def test_a_few_files_that_say_nothing_do_not_hide_others(tmp_path, image):
+    for number in range(5):
+        image(tmp_path / "a" / f"{number}.jpg")
+        (tmp_path / "a" / f"{number}.txt").write_text("" if number < 4 else "0 0.5 0.5 0.2 0.2")
+        (tmp_path / "a" / f"{number}.json").write_text("{}" if number < 4 else LABELME)
+    with pytest.raises(BoxlessError, match=r"annotations of LabelMe such as a/4.json"):
+        load_dataset(tmp_path)
+    (tmp_path / "a" / "4.json").unlink()
+    with pytest.raises(BoxlessError, match=r"label files of YOLO such as a/4.txt"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("tags.csv", "image;tags\nhall/01.jpg;L\udcfccke\n", r"tags.csv: cannot be read as a table \(not UTF-8"),
+        ("tags.csv", "image,tags,tags\nhall/01.jpg,dent,old\n", r"tags.csv: two columns are called tags"),
+        ("my.yaml", "train: images\nnames: [cat, dog\n", r"my.yaml: cannot be read as YAML"),
+        ("my.yaml", "train: images\nclasses: [cat, dog]\n", r"my.yaml: a YOLO data file needs `names`"),
+    ],
+)
+def test_what_is_wrong_with_a_damaged_file_beside_the_folders_is_said(tmp_path, image, file, text, message):
+    for name in ("hall/01.jpg", "yard/01.jpg"):
+        image(tmp_path / name)
+    (tmp_path / file).write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(BoxlessError, match=message):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("train.txt", "cat/0001.jpg\ndog/0002.jpg\n"),
+        ("train.txt", "cat/0001.jpg 0\ndog/0002.jpg 1\ndog/0003.jpg 1\n"),
+        ("md5.txt", "d41d8cd98f00b204e9800998ecf8427e  ./cat/0001.jpg\n"),
+        ("meta/train.json", '{"cat": ["cat/0001"], "dog": ["dog/0002"]}'),
+        ("index.json", '{"0": ["n01", "cat"], "1": ["n02", "dog"]}'),
+        ("labels.csv", "id,label,age\n0001,Cat,3\n0002,Dog,4\n"),
+        ("metadata.jsonl", '{"file_name": "0001.jpg", "label": 0}\n{"file_name": "0002.jpg", "label": 1}\n'),
+        ("cat/0001.txt", "a photo of 1 cat, 4 k, 8 bit, 3 times\n"),
+        ("cat/0001.jpg.json", '{"title": "0001.jpg", "imageViews": "3", "geoData": {"latitude": 1.0}}'),
+        ("cat/0001.jpg.aux.xml", "<PAMDataset><MDI>1 2 3 4 5</MDI></PAMDataset>"),
+        ("README.txt", "A set of cats.\nOf these cat/0001.jpg is one.\nMade in 2020.\n"),
+        ("results.txt", "precision recall f1 support\ncat 0.9 0.8 0.85 100\n"),
+        ("mean.txt", "0.485 0.456 0.406 0.229 0.224 0.225\n"),
+        ("config.yaml", "train:\n  lr: 0.1\nclasses: 2\n"),
+    ],
+)
+def test_files_that_agree_with_the_folders_or_are_no_annotations_leave_them_classes(tmp_path, image, file, text):
+    for name in ("cat/0001.jpg", "dog/0002.jpg", "dog/0003.jpg"):
+        image(tmp_path / name)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    dataset = load_dataset(tmp_path)
+    assert (dataset.classes, len(dataset)) == (("cat", "dog"), 3)
+    assert dataset.summary.startswith("class folders")
 
 
 def test_other_files_beside_the_images_are_no_annotations(tmp_path, image):

@@ -19,7 +19,12 @@ Box = tuple[float, float, float, float]
 
 SPLIT_NAMES = frozenset({"train", "trainval", "val", "valid", "validation", "dev", "test"})
 """Names of folders that are taken as splits."""
-_VALIDATION = ("val", "valid", "validation")
+_SPLIT = re.compile(
+    r"(?P<prefix>([^\W_]+[ _-])*)(?P<name>train|training|trainval|val|valid|validation|dev|test|testing|eval|evaluation"
+    r"|unlabell?ed)([ _-]?(data|images?|imgs?|sets?|dataset|split|folder|aug|[0-9]+))*",
+    re.IGNORECASE,
+)
+_ALIASES = {"training": "train", "valid": "val", "validation": "val", "testing": "test", "evaluation": "eval"}
 """Names of one split, which tools call differently."""
 
 MOST_JSON = 20
@@ -169,10 +174,35 @@ def to_size(values: Iterable[Any]) -> tuple[int, int] | None:
     return width, height
 
 
+def find_splits(names: Collection[str]) -> set[str]:
+    """Those of the names of folders that are splits, such as `train`, `test1`, `training_set` or `seg_val`.
+
+    All are called so, or at least two of them differently: a single one beside others may be a class. What stands
+    before the name of a split must be the same for two splits, as in `seg_train` and `seg_val`.
+    """
+    kinds: dict[str, dict[str, str]] = {}
+    for name in names:
+        if found := _SPLIT.fullmatch(name):
+            kinds.setdefault(found["prefix"].casefold(), {})[name] = _split_word(found["name"])
+    several = {prefix for prefix, found in kinds.items() if len(set(found.values())) > 1}
+    splits = {name for prefix in {"", "image_", "images_", *several} for name in kinds.get(prefix, ())}
+    return splits if several or len(splits) == len(names) else set()
+
+
+def _split_word(name: str) -> str:
+    return _ALIASES.get(name.lower(), name.lower())
+
+
+def _spells(name: str, split: str) -> bool:
+    """Whether a name is another spelling of that of a split, as `Validation` and `val2017` of `val`."""
+    found = _SPLIT.fullmatch(name)
+    return found is not None and not found["prefix"] and _split_word(found["name"]) == _split_word(split)
+
+
 def choose_split(split: str | None, found: Collection[str], where: Path) -> str:
     """The split to load: `split` if given; else `trainval`, else `train`, else the only one.
 
-    `val`, `valid` and `validation` are one name where only one of them is found.
+    Where only one of them is found, spellings of one split are one name, as `val`, `valid`, `Validation` and `val2017`.
 
     Raises:
         BoxlessError: there is no such split, or `split` is None and the choice is ambiguous.
@@ -180,16 +210,14 @@ def choose_split(split: str | None, found: Collection[str], where: Path) -> str:
     names = ", ".join(sorted(found))
     if not found:
         raise BoxlessError(f"{where} lists no split")
-    if split is not None:
-        others = [name for name in _VALIDATION if name in found] if split in _VALIDATION else []
-        if split not in found and len(others) == 1:
+    for wanted in ("trainval", "train") if split is None else (split,):
+        if wanted in found:
+            return wanted
+        others = [name for name in found if _spells(name, wanted)]
+        if len(others) == 1:
             return others[0]
-        if split not in found:
-            raise BoxlessError(f"{where} has no split {split!r}; it has: {names}")
-        return split
-    for default in ("trainval", "train"):
-        if default in found:
-            return default
+    if split is not None:
+        raise BoxlessError(f"{where} has no split {split!r}; it has: {names}")
     if len(found) != 1:
         raise BoxlessError(f"{where}: choose a split; it has: {names}")
     return next(iter(found))

@@ -1,25 +1,32 @@
 """Class folders: <class>/*.jpg, or <split>/<class>/*.jpg; each image has one tag."""
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from boxless.datasets.common import SPLIT_NAMES, as_text, choose_split, dataset_name, loaded, refuse_split
+from boxless.datasets.common import as_text, choose_split, dataset_name, find_splits, loaded, refuse_split
+from boxless.datasets.image_records import ClassImages
 from boxless.datasets.layouts import Source
 from boxless.datasets.problems import Problems
-from boxless.datasets.unread import refuse_unread
-from boxless.image_files import Found, scan_images, suffixes
+from boxless.datasets.unread import refuse_disagreeing, refuse_unread
+from boxless.image_files import Found, is_hidden, scan_images, suffixes
 from boxless.structures import Dataset, Sample
 
 _OTHER_LAYOUTS = {"images", "labels", "annotations"}
 """Not taken as classes: these folders belong to another layout, whose list or data file is then missing."""
 _NO_CLASS = re.compile(
-    r"(images?|imgs?|photos?|pictures?|pics|frames|raw|data|dataset|jpegimages|obj_train_data"
+    r"(images?|imgs?[0-9]*|photos?|pictures?|pics|frames|raw|data|dataset|jpegimages|obj_train_data"
     r"|masks?|labels?|ground_?truths?|gts?|segmentations?|overlays|heatmaps"
-    r"|((images?|imgs?)_?)?(train|trainval|val|valid|validation|test|dev)_?(data|images?|imgs?|set|[0-9]+)?)"
+    r"|images?_[0-9]+|thumbs|thumbnails)",
+    re.IGNORECASE,
 )
 """Folders called so hold images, masks or results of all classes; they are classes only beside others."""
+_NO_IMAGES = re.compile("mask|mas[ck]ara|thumb|segment|truth|depth|thermal|overlay|heatmap", re.IGNORECASE)
+"""What folders are called that hold something else of the images of another folder."""
+_SAME = 3
+"""Images from which on it is no chance that those of two folders have the same names."""
 
 
 def folders(path: Path) -> Source | None:
@@ -30,6 +37,7 @@ def folders(path: Path) -> Source | None:
     found = find_in_folders(path)
     if not found.images:
         return None
+    refuse_disagreeing(path, ClassImages(_with_class(found.images)))
     return Source(partial(folder_splits, found.images), partial(load_folders, path, found))
 
 
@@ -37,24 +45,51 @@ def find_in_folders(root: Path) -> Found:
     """The images below the folders of `root`, relative to it; none if those folders cannot be classes."""
     found = scan_images(root)
     images = [image.relative_to(root) for image in found.images if image.parent != root]
-    depth = 1 if _has_splits(images) else 0
     tops = {image.parts[0].lower() for image in images}
-    classes = {image.parts[depth].lower() for image in images if len(image.parts) > depth + 1}
-    if (tops | classes) & _OTHER_LAYOUTS or all(map(_NO_CLASS.fullmatch, classes)):
+    classes = {name for _, name in _with_class(images)}
+    if (tops | {name.lower() for name in classes}) & _OTHER_LAYOUTS:
+        return Found([], {})
+    if all(_NO_CLASS.fullmatch(name) or find_splits({name}) for name in classes):
         return Found([], {})
     return Found(images, found.unread)
 
 
 def folder_splits(images: Sequence[Path]) -> set[str]:
     """The splits of the images of `find_in_folders`; none if the first folders of their paths are the classes."""
-    return {image.parts[0] for image in images} if _has_splits(images) else set()
+    tops = {image.parts[0] for image in images}
+    # If no image lies directly in the first folders, these may have any name.
+    return tops if all(len(image.parts) > 2 for image in images) else find_splits(tops)
+
+
+def _with_class(images: Sequence[Path]) -> list[tuple[Path, str]]:
+    """The images that lie in a class folder, each with the name of that."""
+    splits = folder_splits(images)
+    if not splits:
+        return [(path, path.parts[0]) for path in images]
+    by_top = defaultdict[str, list[Path]](list)
+    for path in images:
+        by_top[path.parts[0]].append(path)
+    depths = {split: _depth(by_top[split]) for split in splits}
+    found = ((path, depths[path.parts[0]]) for path in images if path.parts[0] in splits)
+    return [(path, path.parts[depth]) for path, depth in found if len(path.parts) > depth + 1]
+
+
+def _depth(images: Sequence[Path]) -> int:
+    """Where in the paths of a split's images the class is: archives repeat the split, as in `train/train/cat/1.jpg`."""
+    depth = 1
+    while all(len(path.parts) > depth + 1 for path in images):
+        inner = {path.parts[depth] for path in images}
+        if inner != {images[0].parts[depth - 1]} and not (len(inner) == 1 and find_splits(inner)):
+            break
+        depth += 1
+    return depth
 
 
 def load_folders(root: Path, found: Found, split: str | None) -> Dataset:
     """Read images in class folders; sample ids are their paths relative to `root`.
 
-    The first level is taken as splits if all its folders are called train, val, test or the like, or if none contains
-    an image directly. Class folders may have subfolders.
+    The first level is taken as splits if its folders are called train, val, test or the like, see `find_splits`, or if
+    none contains an image directly. Class folders may have subfolders.
 
     Args:
         root: the folder.
@@ -64,31 +99,48 @@ def load_folders(root: Path, found: Found, split: str | None) -> Dataset:
     Raises:
         BoxlessError: there is no such split.
     """
-    depth, images = 0, found.images
-    if splits := folder_splits(images):
-        depth = 1
+    splits = folder_splits(found.images)
+    if splits:
         split = choose_split(split, splits, root)
-        images = [image for image in images if image.parts[0] == split]
     else:
         refuse_split(split, root)
+    folder = root if split is None else root / split
+    in_class = {path: name for path, name in _with_class(found.images) if split is None or path.parts[0] == split}
     problems = Problems()
-    problems.add_unread(
-        {path: why for path, why in found.unread.items() if not depth or path.is_relative_to(root / str(split))}, root
-    )
+    problems.add_unread({path: why for path, why in found.unread.items() if path.is_relative_to(folder)}, root)
     beside = [Path(file.name) for file in root.glob("*") if file.suffix.lower() in suffixes() and file.is_file()]
-    in_class = [image for image in images if len(image.parts) > depth + 1]
-    for image in sorted({*images, *beside} - set(in_class)):
+    others = [path for path in found.images if path not in in_class and path.parts[0] not in splits - {split}]
+    for image in sorted({*others, *beside}):
         problems.add("images outside the class folders, left out", image.as_posix())
-    folders = sorted({image.parts[depth] for image in in_class})
-    for folder in folders:
-        if folder != as_text(folder):
-            problems.add("class folders whose names are not UTF-8, read as Latin-1", as_text(folder))
+    folders = sorted(set(in_class.values()))
+    _name_folders(folder, in_class, problems)
     classes = list(dict.fromkeys(map(as_text, folders)))
-    index = {folder: classes.index(as_text(folder)) for folder in folders}
-    samples = [Sample(image.as_posix(), root / image, frozenset([index[image.parts[depth]]])) for image in in_class]
+    index = {name: classes.index(as_text(name)) for name in folders}
+    samples = [Sample(image.as_posix(), root / image, frozenset([index[name]])) for image, name in in_class.items()]
     return loaded("class folders", dataset_name(root, split), classes, samples, problems)
 
 
-def _has_splits(images: Sequence[Path]) -> bool:
-    by_name = all(image.parts[0].lower() in SPLIT_NAMES for image in images)
-    return by_name or all(len(image.parts) > 2 for image in images)
+def _name_folders(folder: Path, in_class: Mapping[Path, str], problems: Problems) -> None:
+    """Name folders that may not be what they are taken for."""
+    names, direct = set(in_class.values()), {path.parts[-2] for path in in_class}
+    for name in sorted(names):
+        if name != as_text(name):
+            problems.add("class folders whose names are not UTF-8, read as Latin-1", as_text(name))
+        if name not in direct:
+            problems.add("class folders that hold only folders, all of which are taken as the class", as_text(name))
+    used = {part for path in in_class for part in path.parts}
+    for one in sorted(folder.iterdir()):
+        if one.is_dir() and not is_hidden(one.name) and one.name not in used:
+            problems.add("folders without an image that is read, no classes", as_text(one.name))
+    stems = defaultdict[str, set[str]](set)
+    for path, name in in_class.items():
+        stems[name].add(path.stem)
+    alike = defaultdict[frozenset[str], list[str]](list)
+    for name in sorted(stems):
+        alike[frozenset(stems[name])].append(as_text(name))
+    for same, several in alike.items():
+        # Images that are merely numbered have the same names in all classes.
+        is_numbered = all(stem.isdecimal() for stem in same) and not _NO_IMAGES.search(" ".join(several))
+        if len(several) > 1 and len(same) >= _SAME and not is_numbered:
+            kind = "class folders whose images have the same names, as masks and images of another camera have"
+            problems.add(kind, " and ".join(several))

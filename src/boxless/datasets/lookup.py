@@ -197,6 +197,11 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFC", text.casefold())
 
 
+def possible_stems(name: str) -> Iterator[str]:
+    """What spellings of the image that a name may mean have in common, whatever its folder."""
+    yield from dict.fromkeys(_stem_key(parts[-1]) for parts in _spellings(name))
+
+
 def _stem_key(name: str) -> str:
     path = PurePath(name)
     return name_key(name.removesuffix(path.suffix) if path.suffix.lower() in suffixes() else name)

@@ -1,11 +1,16 @@
-"""Layouts that are recognised, but not read: an error says what to do, before they are taken for class folders."""
+"""What is not read: an error says what to do, before folders with annotations are taken for class folders."""
 
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from boxless.datasets.common import MOST_JSON
+from boxless.datasets.image_records import TEXTS, ClassImages, disagrees, names_images, read_text
+from boxless.datasets.problems import Problems
+from boxless.datasets.table_files import DELIMITERS, read_table
 from boxless.datasets.voc_xml import is_annotation
-from boxless.datasets.yolo_files import is_label_file
+from boxless.datasets.yolo_files import is_label_file, read_yolo
 from boxless.errors import BoxlessError
 from boxless.image_files import walk_files
 
@@ -17,8 +22,14 @@ _FORMATS = {
     "Supervisely": (b'"objects"', b'"exterior"'),
 }
 """Formats of annotations by the keys in their JSON files."""
-_EACH = 3
-"""Files of a folder that are opened: its others are of the same kind."""
+_YOLO = tuple(
+    re.compile(rf"^({keys})[ \t]*:{value}", re.MULTILINE | re.IGNORECASE)
+    for keys, value in (
+        ("names|classes|nc", ""),
+        ("train|val|test", r"[ \t]*(?!true|false|null)[\w\[\"'./~]*[a-z/\\]"),
+    )
+)
+"""Lines of a description of a YOLO set, which may be damaged: of the classes, and of a path."""
 
 
 def refuse_unread(root: Path) -> None:
@@ -27,7 +38,7 @@ def refuse_unread(root: Path) -> None:
     Raises:
         BoxlessError: it has some; the message names the format, a file, and what to do.
     """
-    for file in _some(root):
+    for file in _some(root, {".txt", ".xml", ".json"}):
         if file.suffix.lower() == ".txt" and is_label_file(file):
             raise BoxlessError(
                 f"{root}: label files of YOLO such as {file.relative_to(root)}, but nothing names their classes; write "
@@ -47,6 +58,36 @@ def refuse_unread(root: Path) -> None:
                     raise _unread(root, file, name)
 
 
+def refuse_disagreeing(root: Path, images: ClassImages) -> None:
+    """Refuse class folders with a file that says something else of their images than the names of the folders.
+
+    Args:
+        root: the folder of the class folders.
+        images: in these.
+
+    Raises:
+        BoxlessError: there is such a file, which the message names with what to do; or a table that names images, or a
+            description of a YOLO set, cannot be read.
+    """
+    for file in _some(root, {".yaml", ".yml"}):
+        if file.parent == root and all(line.search(read_text(file)) for line in _YOLO):
+            read_yolo(file)
+    for file in _some(root, TEXTS):
+        is_table, at_top = file.suffix.lower() in DELIMITERS, file.parent == root
+        if is_table and at_top and names_images(file, images):
+            read_table(file, Problems())
+        if disagrees(file, images, at_top=at_top):
+            fix = (
+                "write paths from there into it and give its path"
+                if is_table
+                else "convert it to a format that is read"
+            )
+            raise BoxlessError(
+                f"{root}: {file.relative_to(root)} says something of the images that the names of their folders do "
+                f"not, so these may be no classes; {fix}, or if they are the classes move it elsewhere"
+            )
+
+
 def _unread(root: Path, file: Path, name: str) -> BoxlessError:
     return BoxlessError(
         f"{root}: annotations of {name} such as {file.relative_to(root)}, which are not read; export or convert them "
@@ -54,13 +95,13 @@ def _unread(root: Path, file: Path, name: str) -> BoxlessError:
     )
 
 
-def _some(root: Path) -> Iterator[Path]:
-    """The first files of each folder."""
+def _some(root: Path, kinds: Collection[str]) -> Iterator[Path]:
+    """The first files of each folder that are not empty: its others are of the same kind."""
     counts = Counter[tuple[Path, str]]()
-    for file in walk_files(root, {".txt", ".xml", ".json"}):
+    for file in walk_files(root, kinds):
         kind = (file.parent, file.suffix.lower())
-        counts[kind] += 1
-        if counts[kind] <= _EACH:
+        if counts[kind] < MOST_JSON and file.stat().st_size:
+            counts[kind] += 1
             yield file
 
 

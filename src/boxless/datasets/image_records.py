@@ -1,0 +1,207 @@
+"""What files beside class folders say of the images in them: such folders are the classes only if no file disagrees."""
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from boxless.datasets.common import to_floats
+from boxless.datasets.lookup import possible_stems
+from boxless.image_files import suffixes
+
+TEXTS = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".xml"})
+"""Suffixes of files that may hold annotations."""
+_TABLES = {".csv", ".tsv"}
+_ROWS = 10_000
+"""Rows of a file that are read: the others are of the same kind."""
+_BOXES = {
+    ".xml": re.compile(r"<(annotations?|objects?|bndbox|bbox|box|polygon|target_list)[\s>]", re.IGNORECASE),
+    ".json": re.compile(r'"[^"]*(box|polygon|points|shapes|regions|[a-z]labels)[^"]*"\s*:\s*[\[{]', re.IGNORECASE),
+}
+
+
+class ClassImages:
+    """The images in class folders, by the names that a file may give them.
+
+    Args:
+        classes: path of each image, relative to the folder of the set -> its class folder.
+    """
+
+    def __init__(self, classes: Iterable[tuple[Path, str]]) -> None:
+        self.folders: dict[str, set[str]] = {}
+        self._parents: set[str] = set()
+        for path, folder in classes:
+            for stem in possible_stems(path.name):
+                self.folders.setdefault(stem, set()).add(folder)
+            self._parents |= {part.casefold() for part in path.parts[:-1]}
+
+    def find(self, cell: str) -> set[str]:
+        """The class folders of the image that a cell names, with its suffix or by a name that is more than a number."""
+        name = PurePath(cell.replace("\\", "/").partition("?")[0])
+        is_file = name.suffix.lower() in suffixes()
+        if not is_file and (len(name.name) < 5 or not any(char.isdigit() for char in name.name)):
+            return set()
+        return next((self.folders[stem] for stem in possible_stems(cell) if stem in self.folders), set())
+
+    def is_named_by(self, file: Path) -> bool:
+        """Whether a file is called as an image, as `1.json` and `1.jpg.json` of `1.jpg` are."""
+        parts = file.name.split(".")
+        starts = (".".join(parts[:end]) for end in range(1, len(parts)))
+        return any(stem in self.folders for start in starts for stem in possible_stems(start))
+
+    def is_part(self, file: Path) -> bool:
+        """Whether a file is called as a folder of images, as those of a video are."""
+        return file.stem.casefold() in self._parents
+
+
+class Record(NamedTuple):
+    """What a file says of one image: the folders that the image may be of, and the other cells."""
+
+    folders: set[str]
+    cells: list[str]
+
+
+def disagrees(file: Path, images: ClassImages, *, at_top: bool) -> bool:
+    """Whether a file says something of images that their class folders do not.
+
+    That is boxes, in a file that is called as an image or names one; or cells beside the name of an image that are
+    not its class folder's name. A mere list of images says nothing, nor does a number that is that of the folder.
+
+    Args:
+        file: one of `TEXTS`.
+        images: of the class folders.
+        at_top: whether the file lies beside the class folders, not in one of them.
+    """
+    suffix, text = file.suffix.lower(), read_text(file)
+    is_named = images.is_named_by(file)
+    if suffix == ".txt" and _has_numbers(text, is_named=is_named, at_top=at_top):
+        return True
+    keys = None if suffix in {".txt", *_TABLES} else _BOXES[".xml" if suffix == ".xml" else ".json"]
+    if keys and keys.search(text) and (is_named or images.is_part(file) or _names_any(text, images)):
+        return True
+    return suffix != ".xml" and not is_named and _says_more(_records(suffix, text, images))
+
+
+def names_images(file: Path, images: ClassImages) -> bool:
+    """Whether a row of a table names an image."""
+    return any(True for _ in _records(file.suffix.lower(), read_text(file), images))
+
+
+def read_text(file: Path) -> str:
+    """The text of a file, whatever its encoding; empty if it cannot be read."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return ""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _has_numbers(text: str, *, is_named: bool, at_top: bool) -> bool:
+    """Whether most lines are numbers of boxes: of one image, also with a class; of a video, in its folder."""
+    lines = [re.split(r"[\s,;]+", line.strip(" \t\r,;")) for line in text.splitlines()[:100] if line.strip()]
+    numbers = [sum(to_floats([cell]) is not None for cell in line) for line in lines]
+    words = 3 if is_named else 0
+    boxes = sum(number >= 4 and len(line) - number <= words for line, number in zip(lines, numbers, strict=True))
+    return 2 * boxes > len(lines) and (is_named or not at_top)
+
+
+def _names_any(text: str, images: ClassImages) -> bool:
+    """Whether a string of a file is the name of an image, with its suffix or without."""
+    strings = re.finditer(r'"([^"\n]{1,500})"', text)
+    return any(stem in images.folders for found in strings for stem in possible_stems(found[1]))
+
+
+def _says_more(records: Iterable[Record]) -> bool:
+    numbers: dict[str, set[str]] = {}
+    for folders, cells in islice(records, _ROWS):
+        said = [cell for cell in cells if not re.fullmatch("([0-9a-f]{32,128})?", cell.casefold())]
+        if not said or any(_is_named(folder, cell) for folder in folders for cell in said):
+            continue
+        if len(said) > 1 or not said[0].isdecimal() or len(folders) > 1:
+            return True
+        numbers.setdefault(next(iter(folders)), set()).add(said[0])
+    return any(len(found) > 1 for found in numbers.values())
+
+
+def _is_named(folder: str, cell: str) -> bool:
+    """Whether a cell is the name of a folder, which may have more words, such as an id."""
+    name, text = (re.findall(r"[^\W_]+", one.casefold()) for one in (folder, cell))
+    return text == name or (any(len(word) > 2 and word.isalpha() for word in text) and set(text) <= set(name))
+
+
+def _records(suffix: str, text: str, images: ClassImages) -> Iterator[Record]:
+    if suffix in _TABLES:
+        yield from (record for line in text.splitlines() if (record := _record(_cells(line), images)))
+    elif suffix == ".txt":
+        lines = [_cells(line) for line in text.splitlines() if line.strip()]
+        found = [record for line in lines if (record := _record(line, images))]
+        listed = sum(any(PurePath(cell).suffix.lower() in suffixes() for cell in line) for line in lines)
+        # A text may mention an image, as in an example.
+        if 2 * max(len(found), listed) >= len(lines):
+            yield from found
+    else:
+        yield from _of_json(suffix, text, images)
+
+
+def _cells(line: str) -> list[str]:
+    delimiter = next((one for one in (",", ";", "\t", "|") if one in line), None)
+    return [cell.strip(" \"'") for cell in line.split(delimiter)]
+
+
+def _record(cells: Sequence[str], images: ClassImages) -> Record | None:
+    """The record of a row that names an image; None if it names none."""
+    found = [images.find(cell) for cell in cells]
+    folders = next(filter(None, found), None)
+    rest = [cell for cell, own in zip(cells, found, strict=True) if not own and cell]
+    return None if folders is None else Record(folders, rest)
+
+
+def _of_json(suffix: str, text: str, images: ClassImages) -> Iterator[Record]:
+    lines = text.splitlines() if suffix in (".jsonl", ".ndjson") else [text]
+    for line in filter(str.strip, lines):
+        try:
+            records = list(_of_value(json.loads(line), images))
+        except (ValueError, RecursionError):
+            # A file that is cut off says what it does in its beginning.
+            strings = re.findall(r'"([^"\n]{1,500})"', line)
+            folders = next(filter(None, map(images.find, strings)), None)
+            if folders is not None:
+                yield Record(folders, ["cut", "off"])
+        else:
+            yield from records
+
+
+def _of_value(value: Any, images: ClassImages, outer: Any = None) -> Iterator[Record]:
+    """The records of JSON objects that have an image as a value, or as a key; `outer` is the object around."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _of_value(item, images)
+    if not isinstance(value, dict):
+        return
+    if any(isinstance(item, str) and images.find(item) for item in value.values()):
+        own = _record([*_scalars(value)], images)
+        if own and not own.cells and outer is not None:
+            own = _record([*_scalars(outer)], images)
+        yield from [own] if own else []
+        return
+    for key, item in value.items():
+        if folders := images.find(key):
+            yield Record(folders, [cell for cell in _scalars(item) if not images.find(cell)])
+        else:
+            yield from _of_value(item, images, value)
+
+
+def _scalars(value: Any) -> Iterator[str]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _scalars(item)
+    elif value is not None:
+        yield str(value)
