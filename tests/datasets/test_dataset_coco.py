@@ -273,6 +273,50 @@ def test_file_names_of_other_systems_are_matched_and_counted(tmp_path, name, pat
     assert dataset.warnings[0].startswith("names spelt otherwise than their files (case, accents, %20, suffix, folder)")
 
 
+@pytest.mark.parametrize(
+    ("names", "path", "kept"),
+    [
+        # Which image the file is cannot be told.
+        (("/a/train/x.jpg", "/a/val/x.jpg"), "x.jpg", ""),
+        (("A.JPG", "a.JPG"), "a.jpg", ""),
+        # It is that of one of them.
+        (("/a/train/x.jpg", "/a/val/x.jpg"), "val/x.jpg", "2"),
+        (("A.JPG", "a.jpg"), "a.jpg", "2"),
+        (("x.jpg", "/a/train/x.jpg", "/a/val/x.jpg"), "x.jpg", "1"),
+        (("a.jpg", "a.png"), "a.jpg", "1"),
+        # All mean the same.
+        (("x.jpg", "/a/train/x.jpg", r".\x.jpg"), "x.jpg", "123"),
+    ],
+)
+def test_images_of_several_names_are_not_joined_in_one_file(tmp_path, names, path, kept):
+    root = tmp_path / "set"
+    file = write_coco(root / "val.json", ["y.jpg", "z.jpg", "w.jpg"], [])
+    content = json.loads(file.read_text())
+    content["images"] += [{"id": f"n{number}", "file_name": name} for number, name in enumerate(names, 1)]
+    content["categories"] = [{"id": number, "name": str(number)} for number in range(1, 5)]
+    content["annotations"] = [box(f"n{number}", number, [1, 1, 2, 2]) for number in range(1, len(names) + 1)]
+    content["annotations"].append(box(1, 4, [1, 1, 2, 2]))
+    file.write_text(json.dumps(content))
+    touch(*(root / name for name in ("y.jpg", "z.jpg", "w.jpg", path)))
+    dataset = load_dataset(file)
+    tags = [dataset.classes[tag] for sample in dataset.samples for tag in sorted(sample.tags) if sample.id[0] == "n"]
+    assert "".join(tags) == kept
+    left = [name for number, name in enumerate(names, 1) if str(number) not in kept]
+    missing = [line for line in dataset.warnings if line.startswith("images whose file is missing, left out: ")]
+    assert missing == ([f"images whose file is missing, left out: {len(left)} ({', '.join(left)})"] if left else [])
+
+
+def test_an_image_listed_again_with_another_size_is_left_out_the_second_time(tmp_path):
+    file = write_coco(tmp_path / "a.json", ["a.jpg", "a.jpg"], [box(1, 7, [1, 1, 2, 2]), box(2, 2, [1, 1, 2, 2])])
+    touch(tmp_path / "a.jpg")
+    content = json.loads(file.read_text())
+    content["images"][1]["width"] = 200
+    file.write_text(json.dumps(content))
+    dataset = load_dataset(file)
+    assert [sample.tags for sample in dataset.samples] == [{1}]
+    assert "images listed again with another size, their annotations left out: 1 (2)" in dataset.warnings
+
+
 def test_a_relative_name_is_not_taken_from_another_folder(tmp_path):
     file = write_coco(tmp_path / "all.json", ["a.jpg", "val/b.jpg", "c.jpg"], [box(1, 7, [1, 1, 2, 2])])
     touch(tmp_path / "a.jpg", tmp_path / "b.jpg", tmp_path / "c.jpg")
@@ -316,3 +360,18 @@ def test_categories_and_numbers_of_odd_kinds_are_no_traceback(tmp_path, odd):
     dataset = load_dataset(file)
     assert dataset.classes == ("zebra", "dog") and dataset.samples[0].tags == {1}
     assert "annotations of a category that is not listed, left out: 1 (image 1)" in dataset.warnings
+
+
+def test_coco_files_that_are_not_read_are_named(tmp_path):
+    for folder in (".", "train", "valid"):
+        write_coco(tmp_path / folder / "_annotations.coco.json", ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])
+        touch(tmp_path / folder / "a.jpg")
+    dataset = load_dataset(tmp_path)
+    warning = "COCO files of other folders, not read; give their path to read them: 2"
+    assert f"{warning} (train/_annotations.coco.json, valid/_annotations.coco.json)" in dataset.warnings
+    assert dataset.summary == "COCO, 1 image, 2 classes, 2 COCO files of other folders"
+    # The file in the folder itself is not one of the splits.
+    (tmp_path / "_annotations.coco.json").rename(tmp_path / "train.json")
+    assert not [line for line in load_dataset(tmp_path, "valid").warnings if line.startswith("COCO files")]
+    write_coco(tmp_path / "annotations" / "instances_val.json", ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])
+    assert f"{warning} (train" in "".join(load_dataset(tmp_path).warnings)

@@ -5,20 +5,34 @@ Source: https://cocodataset.org/#format-data
 
 import json
 import re
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from boxless.datasets.coco_files import (
     coco_in,
     dataset_folder,
+    files_beside,
     find_coco,
     folders_without,
     image_folders,
 )
-from boxless.datasets.common import Box, Object, choose_split, dataset_name, loaded, merge_names, to_floats, to_size
+from boxless.datasets.common import (
+    Box,
+    Object,
+    as_text,
+    choose_split,
+    dataset_name,
+    loaded,
+    merge_names,
+    to_floats,
+    to_size,
+)
 from boxless.datasets.layouts import Source
 from boxless.datasets.lookup import FileFinder, Finder, unnamed_images
 from boxless.datasets.problems import Problems, printable
@@ -59,6 +73,8 @@ def load_coco(files: Mapping[str, Path], root: Path, split: str | None) -> Datas
         problems.add_unmatched("image files that no COCO file lists, not used", path.name)
     for folder in folders_without(files.values(), root):
         problems.add_unmatched("folders of images without a COCO file, not read; give their path to read them", folder)
+    for name in files_beside(files.values(), root):
+        problems.add_unmatched("COCO files of other folders, not read; give their path to read them", name)
     samples = boxed_samples(found, classes, problems)
     return loaded("COCO", dataset_name(dataset_folder(file), split), classes, samples, problems)
 
@@ -83,9 +99,12 @@ def read_coco(
     objects = _objects(content["annotations"], images, names, problems)
     found: dict[Path, AnnotatedImage] = {}
     for id_, (path, size) in images.items():
-        if path in found:
+        if path in found and size and (found[path].size or size) != size:
+            problems.add("images listed again with another size, their annotations left out", id_)
+        elif path in found:
             problems.add("images listed under several ids, their annotations joined", id_)
-            found[path] = found[path]._replace(objects=[*found[path].objects, *objects[id_]])
+            joined = [*found[path].objects, *objects[id_]]
+            found[path] = found[path]._replace(objects=joined, size=found[path].size or size)
         elif path is not None:
             found[path] = AnnotatedImage(id_, path, objects[id_], size)
     return list(found.values()), merge_names(names), len(images)
@@ -137,6 +156,7 @@ _Image = tuple[Path | None, tuple[int, int] | None]
 
 def _images(items: list[Any], finder: Finder, problems: Problems, missing: str) -> dict[str, _Image]:
     images: dict[str, _Image] = {}
+    names: dict[Path, dict[str, str]] = defaultdict(dict)
     for item in items:
         if not isinstance(item, dict) or "id" not in item or not isinstance(item.get("file_name"), str):
             problems.add("images without `id` or `file_name`, left out", str(item)[:40])
@@ -148,8 +168,37 @@ def _images(items: list[Any], finder: Finder, problems: Problems, missing: str) 
         path = finder.find(name, problems)
         if path is None:
             problems.add_unmatched(missing, name)
+        else:
+            names[path][id_] = name
         images[id_] = (path, to_size((item.get("width"), item.get("height"))))
+    for file, by_id in names.items():
+        own = _of_one_image(by_id, file) if len(by_id) > 1 else by_id
+        for id_ in (one for one in by_id if one not in own):
+            problems.add_unmatched(missing, by_id[id_])
+            images[id_] = (None, None)
     return images
+
+
+def _of_one_image(names: Mapping[str, str], file: Path) -> Collection[str]:
+    """Those of the ids for which one file is found whose names can be its.
+
+    Names of which none is the end of another, such as `/a/train/0.jpg` and `/a/val/0.jpg`, are those of several images:
+    the file is that of the name which has more of its path than the others, if one has.
+    """
+    parts = {id_: _last_parts(name) for id_, name in names.items()}
+    if all(one == other for two in combinations(set(parts.values()), 2) for one, other in zip(*two, strict=False)):
+        return names.keys()
+    path = _last_parts(str(file.absolute()))
+    shared = {id_: sum(own[:end] == path[:end] for end in range(1, len(own) + 1)) for id_, own in parts.items()}
+    ranks = {id_: (number, number == len(parts[id_])) for id_, number in shared.items()}
+    best = [id_ for id_, rank in ranks.items() if rank == max(ranks.values())]
+    return best if len({parts[id_] for id_ in best}) == 1 else []
+
+
+def _last_parts(name: str) -> tuple[str, ...]:
+    """The parts of a path from the last to the first, as all systems write them."""
+    path = as_text(unquote(name, errors="surrogateescape")).replace("\\", "/")
+    return tuple(part for part in reversed(unicodedata.normalize("NFC", path).split("/")) if part not in ("", "."))
 
 
 def _names_of_others(file: Path) -> Iterator[str]:
