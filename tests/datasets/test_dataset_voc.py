@@ -60,6 +60,22 @@ def test_boxes_tags_and_unsure_of_a_year(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "is_difficult"), [("1", True), ("True", True), ("0", False), ("false", False), ("Unspecified", False)]
+)
+def test_difficult_may_be_a_word(tmp_path, text, is_difficult):
+    inside = object_xml("dog").replace("<difficult>0<", f"<difficult>{text}<")
+    (sample,) = load_dataset(write_year(tmp_path / "y", {"a": inside})).samples
+    assert (sample.annotations.ignore.tolist(), sample.unsure) == ([is_difficult], {0} if is_difficult else set())
+
+
+def test_deleted_objects_are_left_out(tmp_path):
+    deleted, kept = (object_xml("cat").replace("<difficult>", f"<deleted>{n}</deleted><difficult>") for n in (1, 0))
+    dataset = load_dataset(write_year(tmp_path / "y", {"a": object_xml("dog") + deleted, "b": kept}))
+    assert [sample.tags for sample in dataset.samples] == [{1}, {0}]
+    assert dataset.warnings == ("objects marked as deleted, left out: 1 (a.xml)",)
+
+
 def test_parts_of_an_object_are_not_objects(tmp_path):
     part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
     inside = object_xml("person", (1, 1, 9, 9)).replace("<name>", f"{part}<name>")

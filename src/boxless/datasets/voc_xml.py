@@ -96,8 +96,10 @@ def read_annotation(file: Path, problems: Problems) -> Annotation | None:
     objects = []
     for node in root.findall("object"):
         name = _text(node, "name")
-        if name:
-            objects.append(Object(name, _box(node.find("bndbox")), _text(node, "difficult") == "1"))
+        if _is_set(node, "deleted"):
+            problems.add("objects marked as deleted, left out", file.name)
+        elif name:
+            objects.append(Object(name, _box(node.find("bndbox")), _is_set(node, "difficult")))
         else:
             problems.add("objects without a name, left out", file.name)
     names = (name for name in (_text(root, tag) for tag in ("path", "filename")) if name)
@@ -127,6 +129,10 @@ def _text(node: Element, tag: str) -> str:
     if child is not None and child.get("encoding") == "percent":
         return unquote_to_bytes(text).decode("utf-8", "surrogateescape")
     return text
+
+
+def _is_set(node: Element, tag: str) -> bool:
+    return _text(node, tag).lower() in ("1", "true", "yes")
 
 
 def _box(node: Element | None) -> Box | None:
