@@ -245,6 +245,13 @@ def test_boxes_of_an_image_of_another_size_are_scaled(tmp_path, image):
     assert boxes(write(tmp_path / "t.csv", text)) == {"a.jpg": [("dent", [10, 20, 30, 50])]}
 
 
+def test_the_size_of_an_image_may_stand_in_any_of_its_rows(tmp_path, image):
+    image(tmp_path / "a.jpg")
+    text = "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,,,dent,20,40,60,100\na.jpg,200,160,dent,0,0,10,10\n"
+    expected = {"a.jpg": [("dent", [10, 20, 30, 50]), ("dent", [0, 0, 5, 5])]}
+    assert boxes(write(tmp_path / "t.csv", text)) == expected
+
+
 LABEL_STUDIO = "annotation_id,annotator,choice,created_at,id,image,lead_time,updated_at"
 
 

@@ -1,0 +1,157 @@
+"""What the rows of a table say: objects with classes, of a column of tags or of columns of 0 and 1."""
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+
+from boxless.datasets.common import Object
+from boxless.datasets.problems import Problems
+from boxless.datasets.table_boxes import read_box
+from boxless.datasets.table_cells import (
+    are_vectors,
+    has_no_zero,
+    is_class,
+    parse_classes,
+    parse_number,
+    parse_tags,
+    tag,
+)
+from boxless.datasets.table_files import (
+    Boxes,
+    Table,
+    box_columns,
+    confidence_column,
+    image_column,
+    is_unnamed,
+    may_be_class,
+    may_be_split,
+    split_column,
+    tags_columns,
+)
+from boxless.errors import BoxlessError
+
+_UNREAD = "rows whose tags cannot be read, their images left out"
+
+
+def read_objects(found: Table, problems: Problems) -> tuple[Table, list[str], list[list[Object]]]:
+    """The rows of which it is known what they say, the classes, and the objects of each row.
+
+    Args:
+        found: the table.
+        problems: receives what is wrong with it.
+
+    Raises:
+        BoxlessError: its tags are not written in a way that is read.
+    """
+    image, boxes = image_column(found.header), box_columns(found.header)
+    columns = [column for column in tags_columns(found.header) if column != image]
+    if columns:
+        found, objects = _of_tags(found, columns, problems)
+        return found, sorted({item.name for items in objects for item in items}), objects
+    if boxes is not None:
+        raise BoxlessError(f"{found.file} has boxes, but no column `class`: add one")
+    if "region_shape_attributes" in found.header:
+        raise BoxlessError(f"{found.file}: VGG Image Annotator's own CSV is not read; export COCO there")
+    classes = _classes(found, problems)
+    return found, classes, [parse_classes(row, classes, row[image], problems) for row in found.rows]
+
+
+def _of_tags(found: Table, columns: Sequence[str], problems: Problems) -> tuple[Table, list[list[Object]]]:
+    """The rows with tags that can be read, and the objects of each.
+
+    Raises:
+        BoxlessError: there are tags in other columns, or no names in these, or most cannot be read.
+    """
+    _refuse_more_tags(found, columns)
+    parsed = [parse_tags([row[column] for row in found.rows], problems) for column in columns]
+    if any(map(are_vectors, parsed)):
+        raise BoxlessError(
+            f"{found.file}: the tags are 0 and 1 without the names of their classes; write the names, or a column of 0 "
+            "and 1 for each class"
+        )
+    image, boxes = image_column(found.header), box_columns(found.header)
+    objects, unread = [], set()
+    for row, cells in zip(found.rows, zip(*parsed, strict=True), strict=True):
+        items = [item for cell in cells for item in cell or ()]
+        if not items and None in cells:
+            problems.add(_UNREAD, next(row[column] for column in columns if row[column]))
+            unread.add(row[image])
+        elif not items and boxes is not None and _has_box(row, boxes):
+            problems.add("boxes without a class, their images left out", row[image])
+            unread.add(row[image])
+        objects.append(items if boxes is None else read_box(row, items, boxes))
+    problems.refuse_most(_UNREAD, len(found.rows), found.file, "write the names of classes, parted by `;`")
+    _name_unused(found, columns, problems)
+    objects = _without_absent(found, objects, problems)
+    kept = [number for number, row in enumerate(found.rows) if row[image] not in unread]
+    return found._replace(rows=[found.rows[number] for number in kept]), [objects[number] for number in kept]
+
+
+def _has_box(row: Mapping[str, str], boxes: Boxes) -> bool:
+    """Whether the box of a row has an area; where an image has no object, some tools write zeros."""
+    box = read_box(row, [tag("")], boxes)[0].box
+    return box is not None and box[0] < box[2] and box[1] < box[3]
+
+
+def _refuse_more_tags(found: Table, columns: Sequence[str]) -> None:
+    """Raise BoxlessError if there are cells to the right of the tags in columns without a name, which may be tags."""
+    for column in columns:
+        beside = list(takewhile(is_unnamed, found.header[found.header.index(column) + 1 :]))
+        cells = dict.fromkeys(row[one] for row in found.rows for one in beside if row[one])
+        if cells:
+            raise BoxlessError(
+                f"{found.file}: columns without a name beside {column!r} hold {', '.join(map(repr, list(cells)[:3]))}; "
+                f"if these are tags, write all of an image into {column!r}, parted by `;`, else name the columns"
+            )
+
+
+def _classes(found: Table, problems: Problems) -> list[str]:
+    """The columns of 0 and 1.
+
+    Raises:
+        BoxlessError: one of them has no name.
+    """
+    image = image_column(found.header)
+    others = [column for column in found.header if column not in (image, split_column(found.header))]
+    classes = []
+    for column in others:
+        cells = [row[column] for row in found.rows]
+        if is_unnamed(column) and found.header.index(column) > found.header.index(image) and is_class(cells):
+            raise BoxlessError(f"{found.file}: a column of 0 and 1 has no name; name its class in the first row")
+        if may_be_split(column, cells):
+            problems.add("columns that may say the split, not used; a column `split` would be", column)
+        elif may_be_class(column) and is_class(cells):
+            classes.append(column)
+        elif column:
+            problems.add("columns that are not mostly 0 and 1, not taken as classes", column)
+    for column in classes:
+        if has_no_zero([row[column] for row in found.rows]):
+            problems.add("columns of 1 and -1 without 0: -1 is read as unknown, write 0 if it means absent", column)
+    return classes
+
+
+def _name_unused(found: Table, tags: Sequence[str], problems: Problems) -> None:
+    """Name the columns that are not used; boxes may be in them, in a way that is not read."""
+    boxes = box_columns(found.header)
+    used = {image_column(found.header), split_column(found.header), confidence_column(found.header), *tags}
+    used |= {*boxes.sides, *(boxes.size or ())} if boxes else set()
+    for column in found.header:
+        if column not in used and may_be_class(column):
+            problems.add("columns that are not used", column)
+
+
+def _without_absent(found: Table, objects: list[list[Object]], problems: Problems) -> list[list[Object]]:
+    """The objects of each row; none of those of confidence 0, with which Open Images says that a class is absent."""
+    column, image = confidence_column(found.header), image_column(found.header)
+    if column is None:
+        return objects
+    kept = []
+    for row, items in zip(found.rows, objects, strict=True):
+        confidence = parse_number(row[column]) if row[column] else 1.0
+        if items and confidence is None:
+            problems.add(f"rows whose {column} is no number, their tags taken as present", row[image])
+        elif items and confidence == 0:
+            problems.add(f"rows whose {column} is 0, their tags taken as absent", row[image])
+        elif items and confidence is not None and confidence < 1:
+            problems.add(f"rows whose {column} is below 1, their tags taken as present", row[image])
+        kept.append([] if confidence == 0 else items)
+    return kept
