@@ -53,6 +53,25 @@ def test_folders_called_like_splits_are_splits(tmp_path, images, annotations):
     assert [sample.path for sample in load_dataset(tmp_path, "val").samples] == [tmp_path / images / "valid" / "1.jpg"]
 
 
+@pytest.mark.parametrize(("images", "annotations"), [("", ""), ("images/", "annotations/")])
+@pytest.mark.parametrize("splits", [("train", "val", "test1"), ("train2017", "val2017"), ("training", "testing")])
+def test_usual_spellings_of_splits_are_splits_whatever_lies_beside_them(tmp_path, images, annotations, splits):
+    for split in (*splits, "extra"):
+        write(tmp_path, f"{images}{split}/{split}.jpg", f"{annotations}{split}/{split}.xml")
+    assert split_names(tmp_path) == tuple(sorted(splits))
+    dataset = load_dataset(tmp_path)
+    assert [sample.id for sample in dataset.samples] == [f"{splits[0]}/{splits[0]}"]
+    assert dataset.warnings == ("images beside the folders of the splits, left out: 1 (extra/extra)",)
+
+
+@pytest.mark.parametrize(("images", "annotations"), [("", ""), ("images/", "annotations/")])
+def test_images_of_a_folder_without_annotations_are_counted(tmp_path, images, annotations):
+    write(tmp_path, f"{images}b1/a.jpg", f"{annotations}b1/a.xml", f"{images}b2/b.jpg", f"{images}b2/c.jpg")
+    assert load_dataset(tmp_path).warnings == (
+        "images of folders without annotations, left out as their tags are unknown: 2 (b2/b, b2/c)",
+    )
+
+
 def test_what_has_no_counterpart_is_counted_both_ways(tmp_path):
     write(tmp_path, "a.jpg", "b.jpg", "c.jpg", "a.xml", "b.xml", "d.xml")
     dataset = load_dataset(tmp_path)
@@ -74,6 +93,20 @@ def test_the_image_that_an_annotation_names_is_taken_if_none_has_its_name(tmp_pa
     dataset = load_dataset(tmp_path)
     assert [(sample.id, sample.path.name) for sample in dataset.samples] == [("1", "x.jpg"), ("2", "y z.jpg")]
     assert dataset.warnings[1] == "annotation files of an image that has another, left out: 1 (3.xml)"
+
+
+def test_suffixes_of_annotations_may_be_in_capitals(tmp_path):
+    write(tmp_path, "cam/a.jpg", "cam/a.xml")
+    (tmp_path / "cam" / "a.xml").rename(tmp_path / "cam" / "a.XML")
+    dataset = load_dataset(tmp_path)
+    assert [(sample.id, sample.tags) for sample in dataset.samples] == [("cam/a", {0})]
+
+
+def test_of_annotations_that_are_too_deep_the_folder_to_give_holds_images_too(tmp_path):
+    write(tmp_path, "train/images/a.jpg", "train/annotations/a.xml")
+    with pytest.raises(BoxlessError, match=rf"too deep below it.*nearer to them, such as {tmp_path}/train$"):
+        load_dataset(tmp_path)
+    assert len(load_dataset(tmp_path / "train")) == 1
 
 
 def test_linked_folders_are_followed(tmp_path):

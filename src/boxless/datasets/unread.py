@@ -12,7 +12,7 @@ from boxless.datasets.table_files import DELIMITERS, read_table
 from boxless.datasets.voc_xml import is_annotation
 from boxless.datasets.yolo_files import is_label_file, read_yolo
 from boxless.errors import BoxlessError
-from boxless.image_files import walk_files
+from boxless.image_files import find_images, walk_files
 
 _FORMATS = {
     "LabelMe": (b'"shapes"', b'"imagePath"'),
@@ -47,9 +47,11 @@ def refuse_unread(root: Path) -> None:
         if file.suffix.lower() == ".xml" and b"<annotations" in _content(file):
             raise _unread(root, file, "CVAT")
         if file.suffix.lower() == ".xml" and is_annotation(file):
+            below = (folder for folder in file.parents if folder.is_relative_to(root))
+            nearer = next(filter(find_images, below), file.parent)
             raise BoxlessError(
                 f"{root}: annotations of PASCAL VOC such as {file.relative_to(root)}, but too deep below it; give the "
-                f"path of a folder nearer to them, such as {file.parent}"
+                f"path of a folder nearer to them, such as {nearer}"
             )
         if file.suffix.lower() == ".json":
             content = _content(file)

@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from boxless.datasets.common import SPLIT_NAMES, choose_split, dataset_name, refuse_split
+from boxless.datasets.common import choose_split, dataset_name, find_splits, refuse_split
 from boxless.datasets.lookup import FileFinder, NameIndex
 from boxless.datasets.problems import Problems
 from boxless.datasets.voc_xml import (
@@ -23,6 +23,7 @@ from boxless.structures import Dataset
 
 _IMAGES = {"images", "image", "imgs", "img", "photos", "pictures"}
 _ANNOTATIONS = {"annotations", "annotation", "xmls", "xml", "labels", "label"}
+_NO_ANNOTATIONS = "images of folders without annotations, left out as their tags are unknown"
 
 
 class Pairs(NamedTuple):
@@ -48,16 +49,18 @@ def find_pairs(path: Path) -> Pairs | None:
     for folder in folders:
         if folder.name.lower() in _ANNOTATIONS and _any_annotation(walk_files(folder, {".xml"})):
             return pair(path, images[0] if len(images) == 1 else path, folder)
-    beside = any(_any_annotation(folder.glob("*.xml")) for folder in [path, *folders])
+    beside = any(
+        _any_annotation(file for file in folder.glob("*") if file.suffix.lower() == ".xml")
+        for folder in [path, *folders]
+    )
     return pair(path, path, path) if beside else None
 
 
 def pair(root: Path, images: Path, annotations: Path) -> Pairs:
-    """The set of these folders; its splits are the first folders of the annotations if all are called so."""
+    """The set of these folders; its splits are the first folders of the annotations that are called so."""
     parts = [file.relative_to(annotations).parts for file in annotation_files(annotations)]
-    firsts = sorted({part[0] for part in parts if len(part) > 1})
-    is_split = all(len(part) > 1 for part in parts) and SPLIT_NAMES.issuperset(map(str.lower, firsts))
-    return Pairs(root, images, annotations, tuple(firsts) if is_split else ())
+    firsts = {part[0] if len(part) > 1 else "" for part in parts}
+    return Pairs(root, images, annotations, tuple(sorted(find_splits(firsts))))
 
 
 def _any_annotation(files: Iterator[Path]) -> bool:
@@ -84,13 +87,17 @@ def load_pairs(pairs: Pairs, split: str | None) -> Dataset:
     else:
         refuse_split(split, pairs.root)
     prefix = "" if split is None else f"{split}/"
-    images = {id_: file for id_, file in images_by_id(pairs.images, problems).items() if id_.startswith(prefix)}
+    every = images_by_id(pairs.images, problems)
+    images = {id_: file for id_, file in every.items() if id_.startswith(prefix)}
+    for id_ in every if pairs.splits else ():
+        if id_.partition("/")[0] not in pairs.splits:
+            problems.add_unmatched("images beside the folders of the splits, left out", id_)
     found, read = _matched(pairs, prefix, images, problems)
     used = set(found.values())
     folders = {file.parent for file in used}
     for id_, file in images.items():
-        if file not in used and file.parent in folders:
-            problems.add_unmatched(NO_ANNOTATION, id_)
+        if file not in used:
+            problems.add_unmatched(NO_ANNOTATION if file.parent in folders else _NO_ANNOTATIONS, id_)
     return annotated(dataset_name(pairs.root, split), found, read, problems)
 
 
