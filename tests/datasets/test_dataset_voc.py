@@ -69,6 +69,23 @@ def test_difficult_may_be_a_word(tmp_path, text, is_difficult):
     assert (sample.annotations.ignore.tolist(), sample.unsure) == ([is_difficult], {0} if is_difficult else set())
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_tags_may_be_in_capitals_and_files_in_utf_16(tmp_path, encoding):
+    year = write_year(tmp_path / "y", {"a": object_xml("Dog"), "b": object_xml("Cat")})
+    text = f'<?xml version="1.0" encoding="{encoding}"?><annotation>{object_xml("Dog")}</annotation>'
+    for word in ("object", "name", "bndbox"):
+        text = text.replace(f"<{word}>", f"<{word.title()}>").replace(f"</{word}>", f"</{word.title()}>")
+    (year / "Annotations" / "a.xml").write_text(text, encoding=encoding)
+    for root in (year, year / "Annotations"):
+        for file in ("a.jpg", "b.jpg"):
+            (root / file).touch()
+        first, second = load_dataset(root).samples
+        assert (first.tags, second.tags) == ({1}, {0}) and first.annotations.boxes.tolist() == [[10, 20, 30, 40]]
+    (year / "Annotations" / "b.xml").unlink()
+    (year / "Annotations" / "b.jpg").unlink()
+    assert load_dataset(year / "Annotations").classes == ("Dog",)
+
+
 def test_deleted_objects_are_left_out(tmp_path):
     deleted, kept = (object_xml("cat").replace("<difficult>", f"<deleted>{n}</deleted><difficult>") for n in (1, 0))
     dataset = load_dataset(write_year(tmp_path / "y", {"a": object_xml("dog") + deleted, "b": kept}))

@@ -76,7 +76,8 @@ def annotation_files(folder: Path) -> list[Path]:
 def is_annotation(file: Path) -> bool:
     """Whether a file has the first tag of an annotation, unlike `<annotations>` of CVAT."""
     try:
-        return re.search(rb"<annotation[\s>]", file.read_bytes()) is not None
+        # In UTF-16 every other byte of these letters is 0.
+        return re.search(rb"<annotation[\s>]", file.read_bytes().replace(b"\0", b"")) is not None
     except OSError:
         return False
 
@@ -119,6 +120,8 @@ def _parse(file: Path, problems: Problems) -> Element:
             problems.add("annotation files that are not UTF-8, read as Latin-1", file.name)
         else:
             raise
+    for node in root.iter():
+        node.tag = node.tag.lower()
     return root
 
 
