@@ -1,5 +1,6 @@
 """Scores and kinds of errors of a detector on a dataset with tags or boxes."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ import numpy as np
 
 from boxless.cached_dataset import cache_dataset
 from boxless.datasets import load_dataset
+from boxless.datasets.class_names import spelling
+from boxless.datasets.problems import Problems
 from boxless.detector import CachedImage, Detector
 from boxless.devices import full_width, images_at_once, one_thread_per_image
 from boxless.errors import BoxlessError
@@ -22,6 +25,13 @@ from boxless.parallel import map_threads
 from boxless.postprocess import points_of
 from boxless.structures import Dataset, Detections, FloatArray, Heatmaps, Sample
 
+logger = logging.getLogger(__name__)
+
+_SPELT = (
+    "classes that the detector and the data spell differently, in case, punctuation or Unicode form only, and which do "
+    "not match therefore; give them one name"
+)
+
 
 def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
     """Score a detector; `conventions` explains each number.
@@ -29,7 +39,8 @@ def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
     Args:
         detector: the detector.
         data: a dataset, or a path that `load_dataset` takes. Tags are enough for image classification; the other
-            metrics need boxes. Its classes are matched to the detector's by name.
+            metrics need boxes. Its classes are matched to the detector's by name; those that only one of them has are
+            logged.
         split: of the data at a path.
 
     Returns:
@@ -110,8 +121,39 @@ def matched(detector: Detector, data: Dataset | str | os.PathLike[str], split: s
     Raises:
         BoxlessError: it cannot be loaded, or has none of the detector's classes.
     """
-    dataset = data if isinstance(data, Dataset) else log_warnings(load_dataset(data, split))
-    return dataset.with_classes(detector.classes, strict=False)
+    loaded = data if isinstance(data, Dataset) else log_warnings(load_dataset(data, split))
+    dataset = loaded.with_classes(detector.classes, strict=False)
+    _report_differences(detector.classes, loaded, chosen=isinstance(data, Dataset))
+    return dataset
+
+
+def _report_differences(classes: Sequence[str], data: Dataset, *, chosen: bool) -> None:
+    """Log the classes that only the detector has, and those that only the data has.
+
+    Args:
+        classes: of the detector.
+        data: before its classes are matched to them.
+        chosen: whether the data may hold some of its classes on purpose (`load_dataset` with `classes`): that it has
+            only some of the detector's is no remark then.
+    """
+    lacking = [name for name in classes if name not in data.classes]
+    others = [name for name in data.classes if name not in classes]
+    spellings = {name: spelling(name) for name in (*lacking, *others)}
+    pairs = [(one, other) for one in lacking for other in others if spellings[one] == spellings[other]]
+    paired = {name for pair in pairs for name in pair}
+    problems = Problems()
+    for one, other in pairs:
+        problems.add(_SPELT, f"{one} and {other}")
+    for name in lacking if others or not chosen else ():
+        if name not in paired:
+            problems.add("classes of the detector that the data lacks", name)
+    for name in others:
+        if name not in paired:
+            problems.add("classes of the data that the detector lacks, left out", name)
+    # Without a class of the detector the mean is over fewer; other classes of the data change no score.
+    level = logging.WARNING if lacking else logging.INFO
+    for line in problems.lines():
+        logger.log(level, "%s: %s", data.name, line)
 
 
 def predict_dataset(
