@@ -162,6 +162,24 @@ def test_names_of_other_systems_are_matched(tmp_path, name, path):
     assert [warning.partition(":")[0] for warning in dataset.warnings] == ([RESPELLED] if name != path else [])
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["/x/train/a.jpg", "/x/val/a.jpg"], []),
+        ([r"C:\x\photos\a.jpg", r"C:\x\others\a.jpg"], [{"1"}]),
+        (["a", "photos/a.jpg", r"C:\x\Photos\a.JPG", "./photos/a.jpeg", "/photos/a.jpg"], [{"1", "2", "3", "4", "5"}]),
+    ],
+)
+def test_names_in_several_folders_are_not_one_image(tmp_path, names, expected):
+    rows = "".join(f"{name},{number}\n" for number, name in enumerate(names, 1))
+    others = [f"photos/{name}.jpg" for name in "bcd"]
+    rows += "".join(f"{name},x\n" for name in others)
+    file = write(tmp_path / "t.csv", "image,tags\n" + rows, "photos/a.jpg", *others)
+    assert tags(file) == [*expected, {"x"}, {"x"}, {"x"}]
+    missing = [warning for warning in load_dataset(file).warnings if "missing" in warning]
+    assert bool(missing) == (len(names) == 2)
+
+
 def test_images_that_no_row_of_any_split_names_are_counted(tmp_path):
     text = "image,tags,split\nsub/a,dent,train\nsub/b.jpg,dent,val\n"
     file = write(tmp_path / "t.csv", text, "sub/a.jpg", "sub/b.jpg", "sub/c.jpg", "other/d.jpg")

@@ -5,14 +5,11 @@ Source: https://cocodataset.org/#format-data
 
 import json
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from boxless.datasets.coco_files import (
     coco_in,
@@ -25,7 +22,6 @@ from boxless.datasets.coco_files import (
 from boxless.datasets.common import (
     Box,
     Object,
-    as_text,
     choose_split,
     dataset_name,
     loaded,
@@ -34,7 +30,7 @@ from boxless.datasets.common import (
     to_size,
 )
 from boxless.datasets.layouts import Source
-from boxless.datasets.lookup import FileFinder, Finder, unnamed_images
+from boxless.datasets.lookup import FileFinder, Finder, names_of_one_image, unnamed_images
 from boxless.datasets.problems import Problems, printable
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.errors import BoxlessError
@@ -172,33 +168,11 @@ def _images(items: list[Any], finder: Finder, problems: Problems, missing: str) 
             names[path][id_] = name
         images[id_] = (path, to_size((item.get("width"), item.get("height"))))
     for file, by_id in names.items():
-        own = _of_one_image(by_id, file) if len(by_id) > 1 else by_id
+        own = names_of_one_image(by_id, file) if len(by_id) > 1 else by_id
         for id_ in (one for one in by_id if one not in own):
             problems.add_unmatched(missing, by_id[id_])
             images[id_] = (None, None)
     return images
-
-
-def _of_one_image(names: Mapping[str, str], file: Path) -> Collection[str]:
-    """Those of the ids for which one file is found whose names can be its.
-
-    Names of which none is the end of another, such as `/a/train/0.jpg` and `/a/val/0.jpg`, are those of several images:
-    the file is that of the name which has more of its path than the others, if one has.
-    """
-    parts = {id_: _last_parts(name) for id_, name in names.items()}
-    if all(one == other for two in combinations(set(parts.values()), 2) for one, other in zip(*two, strict=False)):
-        return names.keys()
-    path = _last_parts(str(file.absolute()))
-    shared = {id_: sum(own[:end] == path[:end] for end in range(1, len(own) + 1)) for id_, own in parts.items()}
-    ranks = {id_: (number, number == len(parts[id_])) for id_, number in shared.items()}
-    best = [id_ for id_, rank in ranks.items() if rank == max(ranks.values())]
-    return best if len({parts[id_] for id_ in best}) == 1 else []
-
-
-def _last_parts(name: str) -> tuple[str, ...]:
-    """The parts of a path from the last to the first, as all systems write them."""
-    path = as_text(unquote(name, errors="surrogateescape")).replace("\\", "/")
-    return tuple(part for part in reversed(unicodedata.normalize("NFC", path).split("/")) if part not in ("", "."))
 
 
 def _names_of_others(file: Path) -> Iterator[str]:

@@ -4,7 +4,8 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path, PurePath
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote
@@ -189,6 +190,28 @@ def unnamed_images(found: Iterable[Path], names: Callable[[], Iterable[str]]) ->
     left = sorted(file for file in beside - paths if file.suffix.lower() in suffixes())
     keys = {_stem_key(PurePath(name.replace("\\", "/")).name) for name in names()} if left else set()
     return [file for file in left if _stem_key(file.name) not in keys]
+
+
+def names_of_one_image(names: Mapping[str, str], file: Path) -> Collection[str]:
+    """Those of the names for which one file is found that can be its, by their keys.
+
+    Names of which none is the end of another, such as `/a/train/0.jpg` and `/a/val/0.jpg`, are those of several images:
+    the file is that of the name which has more of its path than the others, if one has.
+    """
+    parts = {id_: _last_parts(name) for id_, name in names.items()}
+    if all(one == other for two in combinations(set(parts.values()), 2) for one, other in zip(*two, strict=False)):
+        return names.keys()
+    path = _last_parts(str(file.absolute()))
+    shared = {id_: sum(own[:end] == path[:end] for end in range(1, len(own) + 1)) for id_, own in parts.items()}
+    ranks = {id_: (number, number == len(parts[id_])) for id_, number in shared.items()}
+    best = [id_ for id_, rank in ranks.items() if rank == max(ranks.values())]
+    return best if len({parts[id_] for id_ in best}) == 1 else []
+
+
+def _last_parts(name: str) -> tuple[str, ...]:
+    """The parts of a path from the last to the first, as all systems write them."""
+    path = as_text(unquote(name, errors="surrogateescape")).replace("\\", "/")
+    return tuple(part for part in reversed(unicodedata.normalize("NFC", path).split("/")) if part not in ("", "."))
 
 
 def name_key(name: str) -> str:

@@ -1,6 +1,7 @@
 """Tables: a .csv or .tsv file with a row per image, tag or box."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
@@ -8,7 +9,7 @@ from pathlib import Path, PurePath
 
 from boxless.datasets.common import Object, choose_split, dataset_name, loaded, refuse_split, to_size
 from boxless.datasets.layouts import Source
-from boxless.datasets.lookup import FileFinder, Finder, unnamed_images
+from boxless.datasets.lookup import FileFinder, Finder, name_key, names_of_one_image, unnamed_images
 from boxless.datasets.problems import Problems
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.datasets.table_files import (
@@ -149,14 +150,14 @@ def _merge(
     """The images of all rows, each with the objects of its rows."""
     column, boxes = image_column(found.header), box_columns(found.header)
     merged: dict[Path, AnnotatedImage] = {}
-    for row, items in zip(found.rows, objects, strict=True):
+    paths = _paths([row[column] for row in found.rows], finder, problems)
+    for row, items, path in zip(found.rows, objects, paths, strict=True):
         name = row[column]
         if not name:
             problems.add(
                 "rows that name no image, left out", ";".join(sorted(item.name for item in items)) or "no tags"
             )
             continue
-        path = finder.find(name, problems)
         size = None if boxes is None or boxes.size is None else to_size(row[side] for side in boxes.size)
         if path is None:
             problems.add_unmatched(missing, PurePath(name).as_posix())
@@ -169,3 +170,19 @@ def _merge(
             id_ = path.relative_to(found.file.parent) if path.is_relative_to(found.file.parent) else path
             merged[path] = AnnotatedImage(id_.as_posix(), path, items, size)
     return list(merged.values())
+
+
+def _paths(names: Sequence[str], finder: Finder, problems: Problems) -> list[Path | None]:
+    """The image of each name; None if it is missing, or if its name is that of an image in another folder."""
+    paths = [finder.find(name, problems) if name else None for name in names]
+    by_path: dict[Path | None, dict[str, str]] = defaultdict(dict)
+    for name, path in zip(names, paths, strict=True):
+        if path is not None:
+            # Of the image in a folder the name may differ, as without suffix.
+            by_path[path][name] = name_key(PurePath(name.replace("\\", "/")).with_name(path.name).as_posix())
+    own = {
+        path: names_of_one_image(keys, Path(name_key(str(path.absolute()))))
+        for path, keys in by_path.items()
+        if path is not None and len(keys) > 1
+    }
+    return [path if path not in own or name in own[path] else None for name, path in zip(names, paths, strict=True)]
