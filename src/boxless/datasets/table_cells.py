@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from boxless.datasets.common import Object, parse_count, to_floats
-from boxless.datasets.label_studio import region_objects
+from boxless.datasets.label_studio import REMARKS, region_objects
 from boxless.datasets.problems import Problems
 from boxless.structures import Count
 
@@ -16,8 +16,6 @@ _EMPTY = {"nan", "null", "none", "n/a", "<na>", "-", "--", "#n/a", "#null!", "#n
 _PRESENT = {"1", "1.0", "true"}
 _ABSENT = {"", "0", "0.0", "false"}
 _UNSURE = {"-1", "-1.0"}
-_REMARKS = frozenset({"choices", "datetime", "number", "rating", "text"})
-"""What an object of Label Studio may hold that names no class: a remark, or nothing was chosen."""
 _QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 _SHOWN = re.compile(r"[\w.]+\((\[.*\]|\{.*\})(, *dtype=.*)?\)", re.DOTALL)
 """A list as Python shows an array or a set: `array(['dent'], dtype=object)`."""
@@ -90,7 +88,7 @@ def _objects(items: Sequence[str | dict[str, Any]], cell: str, problems: Problem
     is_unread = False
     for item in items:
         found = region_objects(item) if isinstance(item, dict) else [] if is_empty(item) else _tags([item])
-        is_unread |= isinstance(item, dict) and not found and item.keys().isdisjoint(_REMARKS)
+        is_unread |= isinstance(item, dict) and not found and item.keys().isdisjoint(REMARKS)
         objects += found
     if is_unread and objects:
         problems.add("cells with an object that has no class that is read; it is not used", cell)
