@@ -121,21 +121,24 @@ def matched(detector: Detector, data: Dataset | str | os.PathLike[str], split: s
     Raises:
         BoxlessError: it cannot be loaded, or has none of the detector's classes.
     """
-    loaded = data if isinstance(data, Dataset) else log_warnings(load_dataset(data, split))
-    dataset = loaded.with_classes(detector.classes, strict=False)
-    _report_differences(detector.classes, loaded, chosen=isinstance(data, Dataset))
-    return dataset
+    if isinstance(data, Dataset):
+        return in_classes(detector.classes, data, chosen=True)
+    return in_classes(detector.classes, log_warnings(load_dataset(data, split)))
 
 
-def _report_differences(classes: Sequence[str], data: Dataset, *, chosen: bool) -> None:
-    """Log the classes that only the detector has, and those that only the data has.
+def in_classes(classes: Sequence[str], data: Dataset, *, chosen: bool = False) -> Dataset:
+    """The data in the classes of a detector; those that only one of both has are logged.
 
     Args:
         classes: of the detector.
-        data: before its classes are matched to them.
+        data: images with classes of their own.
         chosen: whether the data may hold some of its classes on purpose (`load_dataset` with `classes`): that it has
             only some of the detector's is no remark then.
+
+    Raises:
+        BoxlessError: the data has none of the classes.
     """
+    dataset = data.with_classes(classes, strict=False)
     lacking = [name for name in classes if name not in data.classes]
     others = [name for name in data.classes if name not in classes]
     spellings = {name: spelling(name) for name in (*lacking, *others)}
@@ -154,6 +157,7 @@ def _report_differences(classes: Sequence[str], data: Dataset, *, chosen: bool) 
     level = logging.WARNING if lacking else logging.INFO
     for line in problems.lines():
         logger.log(level, "%s: %s", data.name, line)
+    return dataset
 
 
 def predict_dataset(

@@ -51,6 +51,22 @@ def test_data_without_a_usable_training_split_is_reported_without_the_doctor(
     assert contents_of(tmp_path / "report.html")["doctor"] is None
 
 
+def test_a_class_that_the_data_lacks_is_named(
+    run: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    file = tmp_path / "data" / "annotations" / "val.json"
+    content = json.loads(file.read_text())
+    name = content["categories"][-1]["name"]
+    content["annotations"] = [
+        row for row in content["annotations"] if row["category_id"] != content["categories"][-1]["id"]
+    ]
+    file.write_text(json.dumps(content | {"categories": content["categories"][:-1]}))
+    contents = write_report(run, tmp_path / "report.html", tmp_path / "data", "val")
+    assert f"data val: classes of the detector that the data lacks: 1 ({name})" in caplog.text
+    assert contents["evaluations"][0]["classes"][name]["CorLoc"] is None
+
+
 def test_curves_lead_to_the_average_precision(report: Path) -> None:
     contents = contents_of(report)
     rows = zip(contents["curves"], contents["evaluations"][0]["classes"].values(), strict=True)

@@ -14,7 +14,7 @@ from boxless.detector import Detector
 from boxless.doctor import examine
 from boxless.doctor.finding import name_files
 from boxless.errors import BoxlessError
-from boxless.evaluation import DatasetPredictions, matched, predict_dataset
+from boxless.evaluation import DatasetPredictions, in_classes, predict_dataset
 from boxless.files import check_writable, expand_user, write_text
 from boxless.image_files import below
 from boxless.logs import log_warnings
@@ -154,7 +154,7 @@ def _evaluated(run: Path, data: Path, split: str | None) -> dict[str, Any]:
     maps: list[Maps] = []
     predictions = predict_dataset(
         detector,
-        matched(detector, dataset, None),
+        in_classes(detector.classes, dataset),
         "Evaluate",
         lambda *image: maps.append(small_maps(*image)),
     )
