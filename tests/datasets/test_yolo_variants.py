@@ -1,12 +1,11 @@
 """YOLO sets as tools export them: without data.yaml, with paths of other machines, with labels that do not match."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from boxless.datasets import load_dataset, split_names
+from boxless.datasets import load_dataset, split_names, yolo_images
 from boxless.datasets.lookup import RESPELLED
 from boxless.errors import BoxlessError
 
@@ -40,6 +39,74 @@ def test_keypoints_behind_a_box_are_no_polygon(tmp_path, image):
     photo = image(tmp_path / "images" / "a.jpg")
     text = "names: [cat, dog]\ntrain: images\nkpt_shape: [4, 2]"
     write(tmp_path, {"labels/a.txt": f"{LABEL.strip()} 0.1 0.1 0.9 0.1 0.9 0.9 0 0\n", "data.yaml": text})
+    assert_one_cat(tmp_path, photo)
+
+
+def test_keypoints_are_known_by_their_visibility(tmp_path, image):
+    photo = image(tmp_path / "images" / "a.jpg")
+    write(tmp_path, {"labels/a.txt": f"{LABEL.strip()} 0.1 0.1 2 0.9 0.9 0\n", "classes.txt": "cat\ndog\n"})
+    assert_one_cat(tmp_path, photo)
+    assert load_dataset(tmp_path).warnings[0] == (
+        "labels with keypoints (a third of the numbers behind the box are 0, 1 or 2), not used: 1 (images/a.jpg)"
+    )
+
+
+@pytest.mark.parametrize("label", ["cat 0.5 0.5 0.2 0.4", "0,0.5,0.5,0.2,0.4", "0, 0.5, 0.5, 0.2, 0.4"])
+def test_names_of_classes_and_commas_are_read(tmp_path, image, label):
+    photo = image(tmp_path / "images" / "a.jpg")
+    write(tmp_path, {"labels/a.txt": f"{label}\n", "data.yaml": "names: [cat, dog]\ntrain: images"})
+    assert_one_cat(tmp_path, photo)
+    named = "labels that begin with the name of a class, not with its number, read: 1 (images/a.jpg)"
+    assert (named in load_dataset(tmp_path).warnings) == label.startswith("cat")
+
+
+def test_an_image_with_the_label_file_of_another_is_left_out(tmp_path, image):
+    photo = image(tmp_path / "images" / "0.jpg")
+    image(tmp_path / "images" / "0.png")
+    write(tmp_path, {"labels/0.txt": LABEL, "data.yaml": "names: [cat, dog]\ntrain: images"})
+    assert_one_cat(tmp_path, photo)
+    assert load_dataset(tmp_path).warnings[0] == "images with the label file of another, left out: 1 (images/0.png)"
+
+
+@pytest.mark.parametrize(
+    ("text", "unlisted"),
+    [
+        ("train: images/train\nval: images/val", "images/extra/a.jpg"),
+        ("train: train.txt\nval: images/val\ntest: nowhere", "images/extra/a.jpg, images/train/b.jpg"),
+        ("train: images", ""),
+    ],
+)
+def test_images_that_no_split_has_are_counted(tmp_path, image, text, unlisted):
+    for name in ("train/a", "train/b", "val/a", "extra/a"):
+        image(tmp_path / "images" / f"{name}.jpg")
+        write(tmp_path, {f"labels/{name}.txt": LABEL})
+    write(tmp_path, {"train.txt": "images/train/a.jpg\n", "data.yaml": f"names: [cat]\n{text}"})
+    number = len(unlisted.split(", "))
+    expected = (f"image files that no split has, not used: {number} ({unlisted})",) if unlisted else ()
+    assert load_dataset(tmp_path).warnings == expected
+
+
+def test_links_to_images_of_a_split_are_no_other_images(tmp_path, image):
+    image(tmp_path / "images" / "real" / "a.jpg")
+    write(tmp_path, {"labels/real/a.txt": LABEL, "data.yaml": "names: [cat]\ntrain: images/link"})
+    for name in ("images", "labels"):
+        (tmp_path / name / "link").symlink_to(tmp_path / name / "real", target_is_directory=True)
+    assert load_dataset(tmp_path).warnings == ()
+
+
+def test_keys_may_be_in_capitals(tmp_path, image):
+    for split in ("train", "val"):
+        photo = image(tmp_path / "images" / split / "a.jpg")
+        write(tmp_path, {f"labels/{split}/a.txt": LABEL})
+    write(tmp_path, {"data.yaml": "Names: [cat, dog]\ntrain: images/train\nVal: images/val"})
+    assert split_names(tmp_path) == ("train", "val")
+    assert_one_cat(tmp_path, photo, "val")
+
+
+def test_a_list_of_images_may_have_any_suffix(tmp_path, image):
+    photo = image(tmp_path / "images" / "a.jpg")
+    files = {"labels/a.txt": LABEL, "train.lst": "images/a.jpg\n"}
+    write(tmp_path, files | {"data.yaml": "names: [cat, dog]\ntrain: train.lst"})
     assert_one_cat(tmp_path, photo)
 
 
@@ -110,6 +177,17 @@ def test_splits_beside_a_list_of_classes(tmp_path, image, pattern):
     assert_one_cat(tmp_path, photo, "val")
 
 
+@pytest.mark.parametrize("splits", [("train", "val", "test1"), ("train2017", "val2017"), ("train",)])
+def test_usual_spellings_of_splits_beside_a_list_of_classes_are_splits(tmp_path, image, splits):
+    for split in (*splits, "extra"):
+        image(tmp_path / "images" / split / f"{split}.jpg")
+        write(tmp_path, {f"labels/{split}/{split}.txt": LABEL, "classes.txt": "cat\n"})
+    assert split_names(tmp_path) == tuple(sorted(splits))
+    dataset = load_dataset(tmp_path, "train")
+    assert [sample.id for sample in dataset.samples] == [f"images/{splits[0]}/{splits[0]}.jpg"]
+    assert dataset.warnings == ("image files that no split has, not used: 1 (images/extra/extra.jpg)",)
+
+
 def test_a_list_of_classes_without_labels_is_no_yolo(tmp_path, image):
     image(tmp_path / "cat" / "a.jpg")
     write(tmp_path, {"classes.txt": "cat\ndog\n", "notes.txt": "12 cats"})
@@ -149,10 +227,7 @@ def test_a_split_that_is_a_folder_far_above_is_not_searched(tmp_path, image, mon
         file.write_text(f"names: [cat]\ntrain: {path}\n")
         if refused:
             with monkeypatch.context() as patch, pytest.raises(BoxlessError, match="is far above it; give the folder"):
-                # The package has a function of the module's name.
-                patch.setattr(
-                    sys.modules["boxless.datasets.yolo"], "scan_images", lambda *_: pytest.fail("it is searched")
-                )
+                patch.setattr(yolo_images, "scan_images", lambda *_: pytest.fail("it is searched"))
                 load_dataset(file)
         else:
             with pytest.raises(BoxlessError, match="none of the 1 usable image"):

@@ -3,8 +3,7 @@
 Source: https://docs.ultralytics.com/datasets/detect/ and /segment/; https://github.com/AlexeyAB/darknet for obj.data
 """
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,13 +24,11 @@ from boxless.datasets.layouts import Source
 from boxless.datasets.lookup import FileFinder
 from boxless.datasets.problems import Problems
 from boxless.datasets.yolo_files import YoloData, find_yolo, read_yolo
+from boxless.datasets.yolo_images import MISSING, add_unlisted, name_of_image, split_images
 from boxless.datasets.yolo_labels import LabelFinder
 from boxless.errors import BoxlessError, ImageError
-from boxless.image_files import scan_images
 from boxless.images import image_size
 from boxless.structures import Dataset, Sample
-
-_MISSING = "images listed but missing, left out"
 
 
 def yolo(path: Path) -> Source | None:
@@ -55,8 +52,8 @@ def load_yolo(file: Path, split: str | None) -> Dataset:
     Classes are in the order of their numbers; sample ids are paths relative to the folder of `file`. The label file of
     an image is at its path with the last folder `images` replaced by `labels`, or beside it. Its lines are
     `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...`, in fractions of the displayed image; polygons become their
-    bounding boxes. A sixth number is a score and not used, as are keypoints where `kpt_shape` says that there are. An
-    image without labels has no tags.
+    bounding boxes. A sixth number is a score and not used, as are keypoints where `kpt_shape` says that there are, or
+    where they are marked as visible. An image without labels has no tags.
 
     Args:
         file: from `find_yolo`.
@@ -75,8 +72,10 @@ def load_yolo(file: Path, split: str | None) -> Dataset:
     classes = merge_names(data.names)
     if data.labels is None:
         labels = LabelFinder(file.parent, problems)
-        found = {image: labels.find(image) for image in _images(data, split or "", problems)}
+        found = {image: labels.find(image) for image in split_images(data, split or "", problems)}
         labels.check(found)
+        add_unlisted(data, split or "", found, problems)
+        found = _without_sharing(found, file.parent, problems)
     else:
         found = _exported(data, data.labels, split or "", problems)
     samples = (_sample(image, label, data, classes, problems) for image, label in found.items())
@@ -84,26 +83,16 @@ def load_yolo(file: Path, split: str | None) -> Dataset:
     return loaded("YOLO", dataset_name(file.parent, split), classes, kept, problems)
 
 
-def _images(data: YoloData, split: str, problems: Problems) -> Collection[Path]:
-    images: list[Path] = []
-    for entry in data.splits[split]:
-        source = _existing(entry, data, problems)
-        if source is None:
-            places = f"neither at {data.base / entry} nor at {data.file.parent / entry}"
-            raise BoxlessError(f"{data.file}: `{split}: {entry}` is {places}")
-        if source.resolve() in data.file.resolve().parents[2:]:
-            raise BoxlessError(f"{data.file}: `{split}: {entry}` is far above it; give the folder of its images")
-        if source.suffix.lower() == ".txt":
-            images += _listed(source, data.base, problems)
+def _without_sharing(found: Mapping[Path, Path | None], root: Path, problems: Problems) -> dict[Path, Path | None]:
+    """The images of which no other has the label file, as `0.jpg` and `0.png` have; the first of several stays."""
+    first: dict[Path, Path] = {}
+    kept: dict[Path, Path | None] = {}
+    for image, labels in found.items():
+        if labels is None or first.setdefault(labels, image) == image:
+            kept[image] = labels
         else:
-            found = scan_images(source)
-            problems.add_unread(found.unread, data.file.parent)
-            images += found.images
-    counts = Counter(images)
-    for image, count in counts.items():
-        if count > 1:
-            problems.add("images listed more than once, taken once", str(image))
-    return counts
+            problems.add("images with the label file of another, left out", name_of_image(image, root))
+    return kept
 
 
 def _exported(data: YoloData, labels: Path, split: str, problems: Problems) -> dict[Path, Path | None]:
@@ -116,39 +105,16 @@ def _exported(data: YoloData, labels: Path, split: str, problems: Problems) -> d
         if image := finder.find(line, problems):
             found[image] = first_path([root / label])
         else:
-            problems.add_unmatched(_MISSING, line)
-    problems.refuse_most(_MISSING, len(images), data.file, "put them where they were")
+            problems.add_unmatched(MISSING, line)
+    problems.refuse_most(MISSING, len(images), data.file, "put them where they were")
     return found
-
-
-def _existing(entry: str, data: YoloData, problems: Problems) -> Path | None:
-    bases = (data.base, data.file.parent)
-    # Roboflow writes `../train/images` for a folder beside its data.yaml.
-    usual = first_path((base / one for one in (entry, entry.removeprefix("../")) for base in bases), Path.exists)
-    return usual or FileFinder(bases).find(entry, problems, Path.exists)
-
-
-def _listed(file: Path, base: Path, problems: Problems) -> list[Path]:
-    finder = FileFinder((file.parent, base))
-    lines = read_lines(file)
-    images = []
-    for line in lines:
-        # Darknet's paths start in a folder above, which is called data.
-        image = finder.find(line, problems) or finder.find(line.removeprefix("data/"), problems)
-        if image is None:
-            problems.add_unmatched(_MISSING, line)
-        else:
-            images.append(image)
-    problems.refuse_most(_MISSING, len(lines), file, "give paths that start in its folder")
-    return images
 
 
 def _sample(
     image: Path, labels: Path | None, data: YoloData, classes: tuple[str, ...], problems: Problems
 ) -> Sample | None:
     """None if the tags are unknown, which is not the same as no tags."""
-    root = data.file.parent
-    id_ = image.relative_to(root).as_posix() if image.is_relative_to(root) else image.as_posix()
+    id_ = name_of_image(image, data.file.parent)
     try:
         lines = [] if labels is None else read_lines(labels)
     except BoxlessError:
@@ -185,17 +151,30 @@ def _objects(
 
 def _parse(line: str, data: YoloData, id_: str, problems: Problems) -> tuple[str, Box | None] | None:
     """The class, and the box in fractions of the image."""
-    number, *rest = line.split()
-    key = to_floats([number])
-    if key is None or key[0] not in data.names:
+    number, *rest = [cell.rstrip(",") for cell in line.split()] if len(line.split()) > 1 else line.split(",")
+    key, numbers = to_floats([number]), to_floats(rest)
+    if key is not None and key[0] in data.names:
+        name = data.names[int(key[0])]
+    elif number in data.names.values() and _box(numbers):
+        problems.add("labels that begin with the name of a class, not with its number, read", id_)
+        name = number
+    else:
         problems.add("labels whose class number data.yaml does not name, left out", id_)
         return None
-    numbers = to_floats(rest)
     if numbers is not None and len(numbers) == 5:
         problems.add("labels with a sixth number, taken as a score and not used", id_)
+    if numbers is not None and not data.keypoints and _has_visibilities(numbers):
+        problems.add("labels with keypoints (a third of the numbers behind the box are 0, 1 or 2), not used", id_)
+        numbers = numbers[:4]
     if numbers is not None and (data.keypoints or len(numbers) == 5):
         numbers = numbers[:4]
-    return data.names[int(key[0])], _box(numbers)
+    return name, _box(numbers)
+
+
+def _has_visibilities(numbers: Sequence[float]) -> bool:
+    """Whether keypoints follow the box, each with its visibility: no polygon leaves the image to exactly 2."""
+    seen = set(numbers[6::3])
+    return len(numbers) % 3 == 1 and 2 in seen and seen <= {0, 1, 2}
 
 
 def _box(numbers: list[float] | None) -> Box | None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from boxless.datasets.common import SPLIT_NAMES, as_text, first_path, read_lines, to_floats
+from boxless.datasets.common import SPLIT_NAMES, as_text, find_splits, first_path, read_lines, to_floats
 from boxless.errors import BoxlessError, in_one_line
 from boxless.image_files import walk_files
 from boxless.yaml_keys import TextLoader
@@ -100,6 +100,9 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=TextLoader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise BoxlessError(f"{file}: cannot be read as YAML ({in_one_line(error)})") from error
+    if isinstance(content, dict):
+        # `Val` is a spelling of `val`, unless that is there, too.
+        content = {key.lower() if str(key).lower() not in content else key: value for key, value in content.items()}
     if not isinstance(content, dict) or "names" not in content:
         raise BoxlessError(f"{file}: a YOLO data file needs `names` (the classes) and `train`, `val` or `test`")
     return {key: value for key, value in content.items() if value not in _NULL}
@@ -154,13 +157,18 @@ def _listed_names(file: Path) -> dict[int, str]:
 
 def _folders(root: Path) -> dict[str, list[str]]:
     """The splits of a set without a list of them: folders in `images`, or beside it, that are called so."""
-    folders = [folder.name for folder in sorted(root.glob("*")) if folder.is_dir()]
+    folders = _names_of_folders(root)
     images = next((name for name in folders if name.lower() == "images"), None)
-    inner = sorted((root / images).glob("*")) if images else []
-    splits = {folder.name: [f"{images}/{folder.name}"] for folder in inner if _is_split(folder)}
-    splits = splits or {name: [name] for name in folders if _is_split(root / name)}
+    splits = {name: [f"{images}/{name}"] for name in _split_folders(_names_of_folders(root / images) if images else [])}
+    splits = splits or {name: [name] for name in _split_folders(folders)}
     return splits or {"": [images or "."]}
 
 
-def _is_split(folder: Path) -> bool:
-    return folder.is_dir() and folder.name.lower() in SPLIT_NAMES
+def _names_of_folders(folder: Path) -> list[str]:
+    return [entry.name for entry in sorted(folder.glob("*")) if entry.is_dir()]
+
+
+def _split_folders(names: Sequence[str]) -> list[str]:
+    """Those that are called like splits; here also a single one beside others, which cannot be a class."""
+    splits = find_splits(names) or {name for name in names if name.lower() in SPLIT_NAMES}
+    return [name for name in names if name in splits]
