@@ -92,6 +92,7 @@ def test_an_image_whose_regions_have_no_class_is_no_negative(tmp_path, image):
     bare = {"type": "rectangle", "value": {"x": 1, "y": 1, "width": 9, "height": 9, "rotation": 0}, **SIZE}
     unlabelled = rectangle(1, 1, 9, 9, rectanglelabels=[])
     remark = {"type": "textarea", "value": {"text": ["blurred"]}}
+    relation = {"type": "relation", "from_id": "r1", "to_id": "r1", "labels": ["next to"]}
     labels = {"type": "labels", "value": {**bare["value"], "labels": ["cat"]}, **SIZE}
     file = write(
         tmp_path / "tasks.json",
@@ -99,7 +100,7 @@ def test_an_image_whose_regions_have_no_class_is_no_negative(tmp_path, image):
         task("b.jpg", [bare]),
         task("c.jpg", [unlabelled, remark]),
         # Two entries of one region, one of which names its class.
-        task("d.jpg", [bare | {"id": "r1"}, labels | {"id": "r1"}]),
+        task("d.jpg", [bare | {"id": "r1"}, labels | {"id": "r1"}, relation]),
         task("e.jpg", [rectangle(10, 25, 20, 37.5), unlabelled]),
         task("f.jpg", [remark]),
         task("g.jpg", [{"type": "choices", "value": {"choices": []}}]),
@@ -107,6 +108,7 @@ def test_an_image_whose_regions_have_no_class_is_no_negative(tmp_path, image):
     for name in "abcdefg":
         image(tmp_path / f"{name}.jpg")
     dataset = load_dataset(file)
+    assert dataset.classes == ("cat",)
     assert [sample.id for sample in dataset.samples] == ["d.jpg", "e.jpg", "f.jpg", "g.jpg"]
     assert [sample.tags for sample in dataset.samples] == [{0}, {0}, set(), set()]
     assert dataset.warnings == (

@@ -178,7 +178,8 @@ def region_objects(region: Mapping[str, Any]) -> list[Object]:
     objects of the class.
     """
     value = region.get("value", region)
-    if not isinstance(value, dict):
+    # The labels of a relation say how two regions lie.
+    if not isinstance(value, dict) or region.get("type") == "relation":
         return []
     size = _size(region)
     box = None if size is None else _box(value, size)
