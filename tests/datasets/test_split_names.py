@@ -1,8 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from boxless.datasets import load_dataset, split_names
+from boxless.datasets.common import choose_split, find_splits
 from boxless.errors import BoxlessError
 
 
@@ -64,6 +66,47 @@ def test_every_layout_lists_the_splits_it_loads(tmp_path, image, make):
         assert load_dataset(data, split).name.endswith(split)
     with pytest.raises(BoxlessError, match="has no split 'test'; it has: train, val"):
         load_dataset(data, "test")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["train", "val", "test1", "extra"], {"train", "val", "test1"}),
+        (["Training", "Test", "test-multiple_fruits"], {"Training", "Test"}),
+        (["seg_train", "seg_test", "seg_pred"], {"seg_train", "seg_test"}),
+        (["images_train", "images_val"], {"images_train", "images_val"}),
+        (["train2017"], {"train2017"}),
+        (["train", "bus"], set()),
+        (["bullet_train", "drug_test"], set()),
+        (["bullet_train", "steam_train"], set()),
+        (["test_tube", "train_station", "validator"], set()),
+        ([], set()),
+    ],
+)
+def test_names_of_folders_that_are_splits(names, expected):
+    assert find_splits(names) == expected
+
+
+@pytest.mark.parametrize(
+    ("split", "found", "chosen"),
+    [
+        (None, ["Train", "Val"], "Train"),
+        (None, ["training_set", "test_set"], "training_set"),
+        ("val", ["train2017", "val2017"], "val2017"),
+        ("validation", ["train", "dev", "valid"], "valid"),
+        ("val", ["val", "val2017"], "val"),
+        ("val", ["val1", "val2"], None),
+        ("train2017", ["train2014"], None),
+        ("train", ["cat_train", "val"], None),
+        (None, ["cat_train", "dog_train"], None),
+    ],
+)
+def test_another_spelling_of_a_split_is_chosen_if_it_is_the_only_one(split, found, chosen):
+    if chosen is None:
+        with pytest.raises(BoxlessError, match=r"has no split|choose a split"):
+            choose_split(split, found, Path("set"))
+    else:
+        assert choose_split(split, found, Path("set")) == chosen
 
 
 def test_unsplit_data_has_no_split_names(tmp_path, image):

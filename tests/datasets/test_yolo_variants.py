@@ -51,7 +51,9 @@ def test_keypoints_are_known_by_their_visibility(tmp_path, image):
     )
 
 
-@pytest.mark.parametrize("label", ["cat 0.5 0.5 0.2 0.4", "0,0.5,0.5,0.2,0.4", "0, 0.5, 0.5, 0.2, 0.4"])
+@pytest.mark.parametrize(
+    "label", ["cat 0.5 0.5 0.2 0.4", "0,0.5,0.5,0.2,0.4", "0;0.5;0.5;0.2;0.4", "0, 0.5, 0.5, 0.2, 0.4"]
+)
 def test_names_of_classes_and_commas_are_read(tmp_path, image, label):
     photo = image(tmp_path / "images" / "a.jpg")
     write(tmp_path, {"labels/a.txt": f"{label}\n", "data.yaml": "names: [cat, dog]\ntrain: images"})

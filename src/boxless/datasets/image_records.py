@@ -3,7 +3,9 @@
 import codecs
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -30,13 +32,17 @@ class ClassImages:
         classes: path of each image, relative to the folder of the set -> its class folder.
     """
 
-    def __init__(self, classes: Iterable[tuple[Path, str]]) -> None:
-        self.folders: dict[str, set[str]] = {}
-        self._parents: set[str] = set()
-        for path, folder in classes:
+    def __init__(self, classes: Sequence[tuple[Path, str]]) -> None:
+        self._classes = classes
+
+    @cached_property
+    def folders(self) -> dict[str, set[str]]:
+        """The class folders of the images of each name, see `possible_stems`."""
+        found = defaultdict[str, set[str]](set)
+        for path, folder in self._classes:
             for stem in possible_stems(path.name):
-                self.folders.setdefault(stem, set()).add(folder)
-            self._parents |= {part.casefold() for part in path.parts[:-1]}
+                found[stem].add(folder)
+        return dict(found)
 
     def find(self, cell: str) -> set[str]:
         """The class folders of the image that a cell names, with its suffix or by a name that is more than a number."""
@@ -54,7 +60,7 @@ class ClassImages:
 
     def is_part(self, file: Path) -> bool:
         """Whether a file is called as a folder of images, as those of a video are."""
-        return file.stem.casefold() in self._parents
+        return any(file.stem in path.parts for path, _ in self._classes)
 
 
 class Record(NamedTuple):

@@ -3,6 +3,7 @@
 Source: https://docs.ultralytics.com/datasets/detect/ and /segment/; https://github.com/AlexeyAB/darknet for obj.data
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -151,7 +152,8 @@ def _objects(
 
 def _parse(line: str, data: YoloData, id_: str, problems: Problems) -> tuple[str, Box | None] | None:
     """The class, and the box in fractions of the image."""
-    number, *rest = [cell.rstrip(",") for cell in line.split()] if len(line.split()) > 1 else line.split(",")
+    cells = line.split()
+    number, *rest = [cell.rstrip(",;") for cell in cells] if len(cells) > 1 else re.split("[,;]", line)
     key, numbers = to_floats([number]), to_floats(rest)
     if key is not None and key[0] in data.names:
         name = data.names[int(key[0])]
