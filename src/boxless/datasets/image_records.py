@@ -17,6 +17,8 @@ from boxless.image_files import suffixes
 TEXTS = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".xml"})
 """Suffixes of files that may hold annotations."""
 _TABLES = {".csv", ".tsv"}
+_NOTES = re.compile("(readme|licen[cs]e|copyright|credits|attribution)[^/]*[.]txt", re.IGNORECASE)
+"""Files that may name all images, but say who made them."""
 _ROWS = 10_000
 """Rows of a file that are read: the others are of the same kind."""
 _BOXES = {
@@ -81,6 +83,8 @@ def disagrees(file: Path, images: ClassImages, *, at_top: bool) -> bool:
         images: of the class folders.
         at_top: whether the file lies beside the class folders, not in one of them.
     """
+    if _NOTES.match(file.name):
+        return False
     suffix, text = file.suffix.lower(), read_text(file)
     is_named = images.is_named_by(file)
     if suffix == ".txt" and _has_numbers(text, is_named=is_named, at_top=at_top):
@@ -89,11 +93,6 @@ def disagrees(file: Path, images: ClassImages, *, at_top: bool) -> bool:
     if keys and keys.search(text) and (is_named or images.is_part(file) or _names_any(text, images)):
         return True
     return suffix != ".xml" and not is_named and _says_more(_records(suffix, text, images))
-
-
-def names_images(file: Path, images: ClassImages) -> bool:
-    """Whether a row of a table names an image."""
-    return any(True for _ in _records(file.suffix.lower(), read_text(file), images))
 
 
 def read_text(file: Path) -> str:
@@ -147,7 +146,8 @@ def _records(suffix: str, text: str, images: ClassImages) -> Iterator[Record]:
     if suffix in _TABLES:
         yield from (record for line in text.splitlines() if (record := _record(_cells(line), images)))
     elif suffix == ".txt":
-        lines = [_cells(line) for line in text.splitlines() if line.strip()]
+        # Lines with an address say where an image is from, as licences do.
+        lines = [_cells(line) for line in text.splitlines() if line.strip() and "://" not in line]
         found = [record for line in lines if (record := _record(line, images))]
         listed = sum(any(PurePath(cell).suffix.lower() in suffixes() for cell in line) for line in lines)
         # A text may mention an image, as in an example.

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from boxless.datasets.common import MOST_JSON
-from boxless.datasets.image_records import TEXTS, ClassImages, disagrees, names_images, read_text
+from boxless.datasets.image_records import TEXTS, ClassImages, disagrees, read_text
 from boxless.datasets.problems import Problems
 from boxless.datasets.table_files import DELIMITERS, read_table
 from boxless.datasets.voc_xml import is_annotation
@@ -76,9 +76,9 @@ def refuse_disagreeing(root: Path, images: ClassImages) -> None:
             read_yolo(file)
     for file in _some(root, TEXTS):
         is_table, at_top = file.suffix.lower() in DELIMITERS, file.parent == root
-        if is_table and at_top and names_images(file, images):
-            read_table(file, Problems())
         if disagrees(file, images, at_top=at_top):
+            if is_table and at_top:
+                read_table(file, Problems())
             fix = (
                 "write paths from there into it and give its path"
                 if is_table
