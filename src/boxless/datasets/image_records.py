@@ -111,7 +111,9 @@ def read_text(file: Path) -> str:
 
 def _has_numbers(text: str, *, is_named: bool, at_top: bool) -> bool:
     """Whether most lines are numbers of boxes: of one image, also with a class; of a video, in its folder."""
-    lines = [re.split(r"[\s,;]+", line.strip(" \t\r,;")) for line in text.splitlines()[:100] if line.strip()]
+    # DOTA's files begin with lines such as `gsd:0.1`.
+    kept = (line.strip(" \t\r,;") for line in text.splitlines()[:100] if ":" not in line)
+    lines = [re.split(r"[\s,;]+", line) for line in kept if line]
     numbers = [sum(to_floats([cell]) is not None for cell in line) for line in lines]
     words = 3 if is_named else 0
     boxes = sum(number >= 4 and len(line) - number <= words for line, number in zip(lines, numbers, strict=True))
