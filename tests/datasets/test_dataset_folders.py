@@ -195,7 +195,8 @@ BOX = "[1, 2, 3, 4]"
     ("file", "text"),
     [
         ("tags.csv", "image,tags\n01.jpg,scratch\n12.jpg,dent\n"),
-        ("meta.csv", "id,what\nIMG_01,nv\nIMG_12,mel\n"),
+        ("meta.csv", "id,dx\nIMG_01,nv\nIMG_12,mel\n"),
+        ("found.csv", "id,what\nIMG_01,nv\nIMG_12,mel\nIMG_12.jpg,nv\n01.jpg,mel\n02.jpg,nv\n12.jpg,nv\n"),
         ("tags.txt", "image,tags\na/01.jpg,scratch\n"),
         ("list_attr.txt", "2\nOld Young\n01.jpg  1 -1\n12.jpg -1  1\n02.jpg -1  1\n"),
         ("a/_annotations.csv", "filename,width,class,xmin\n01.jpg,640,cat,10\n"),
@@ -287,6 +288,39 @@ def test_files_that_agree_with_the_folders_or_are_no_annotations_leave_them_clas
     dataset = load_dataset(tmp_path)
     assert (dataset.classes, len(dataset)) == (("cat", "dog"), 3)
     assert dataset.summary.startswith("class folders")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("sizes.csv", "image,width,height\n0001.jpg,64,48\n0002.jpg,64,48\n0003.jpg,64,47\n"),
+        (
+            "credits.csv",
+            "filename,author,license,url\n" + "".join(f"000{n}.jpg,Jane Doe,CC-BY,x/{n}\n" for n in (1, 2, 3)),
+        ),
+        ("train_test_split.txt", "cat/0001.jpg 0\ndog/0002.jpg 1\ndog/0003.jpg 0\n"),
+        ("images.txt", "1 cat/0001.jpg\n2 dog/0002.jpg\n3 dog/0003.jpg\n"),
+        ("sample_submission.csv", "id,label\n0001.jpg,0.5\n0002.jpg,0.5\n"),
+        ("predictions.json", '{"0001.jpg": 0.93, "0002.jpg": 0.2}'),
+        ("metadata.jsonl", '{"file_name": "cat/0001.jpg", "text": "photo of an animal"}\n'),
+        ("notes.csv", "image,note\n0001.jpg,blurry\n"),
+    ],
+)
+def test_files_with_other_things_than_tags_are_named(tmp_path, image, file, text):
+    for name in ("cat/0001.jpg", "dog/0002.jpg", "dog/0003.jpg"):
+        image(tmp_path / name)
+    (tmp_path / file).write_text(text)
+    dataset = load_dataset(tmp_path)
+    assert (dataset.classes, len(dataset)) == (("cat", "dog"), 3)
+    assert dataset.warnings == (f"files that say something of the images, not read: 1 ({file})",)
+
+
+def test_a_column_that_stands_for_the_folder_agrees(tmp_path, image):
+    for number in range(8):
+        image(tmp_path / ("cats", "dogs")[number % 2] / f"{number:05}.jpg")
+    rows = "".join(f"{number:05}.jpg,{('feline', 'canine')[number % 2]}\n" for number in range(8))
+    (tmp_path / "labels.csv").write_text(f"id,label\n{rows}")
+    assert (load_dataset(tmp_path).classes, load_dataset(tmp_path).warnings) == (("cats", "dogs"), ())
 
 
 def test_other_files_beside_the_images_are_no_annotations(tmp_path, image):

@@ -37,8 +37,8 @@ def folders(path: Path) -> Source | None:
     found = find_in_folders(path)
     if not found.images:
         return None
-    refuse_disagreeing(path, ClassImages(_with_class(found.images)))
-    return Source(partial(folder_splits, found.images), partial(load_folders, path, found))
+    ignored = refuse_disagreeing(path, ClassImages(_with_class(found.images)))
+    return Source(partial(folder_splits, found.images), partial(load_folders, path, found, ignored))
 
 
 def find_in_folders(root: Path) -> Found:
@@ -85,7 +85,7 @@ def _depth(images: Sequence[Path]) -> int:
     return depth
 
 
-def load_folders(root: Path, found: Found, split: str | None) -> Dataset:
+def load_folders(root: Path, found: Found, ignored: Sequence[Path], split: str | None) -> Dataset:
     """Read images in class folders; sample ids are their paths relative to `root`.
 
     The first level is taken as splits if its folders are called train, val, test or the like, see `find_splits`, or if
@@ -94,6 +94,7 @@ def load_folders(root: Path, found: Found, split: str | None) -> Dataset:
     Args:
         root: the folder.
         found: from `find_in_folders`.
+        ignored: files that say something of the images, see `refuse_disagreeing`.
         split: None for trainval, else train, else the only one.
 
     Raises:
@@ -107,6 +108,8 @@ def load_folders(root: Path, found: Found, split: str | None) -> Dataset:
     folder = root if split is None else root / split
     in_class = {path: name for path, name in _with_class(found.images) if split is None or path.parts[0] == split}
     problems = Problems()
+    for file in ignored:
+        problems.add("files that say something of the images, not read", as_text(str(file.relative_to(root))))
     problems.add_unread({path: why for path, why in found.unread.items() if path.is_relative_to(folder)}, root)
     beside = [Path(file.name) for file in root.glob("*") if file.suffix.lower() in suffixes() and file.is_file()]
     others = [path for path in found.images if path not in in_class and path.parts[0] not in splits - {split}]

@@ -5,12 +5,13 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
 from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from boxless.datasets.common import to_floats
+from boxless.datasets.common import find_splits, to_floats
 from boxless.datasets.lookup import possible_stems
 from boxless.image_files import suffixes
 
@@ -23,8 +24,22 @@ _ROWS = 10_000
 """Rows of a file that are read: the others are of the same kind."""
 _BOXES = {
     ".xml": re.compile(r"<(annotations?|objects?|bndbox|bbox|box|polygon|target_list)[\s>]", re.IGNORECASE),
-    ".json": re.compile(r'"[^"]*(box|polygon|points|shapes|regions|[a-z]labels)[^"]*"\s*:\s*[\[{]', re.IGNORECASE),
+    ".json": re.compile(
+        r'"(images|[^"]*(box|polygon|points|shapes|regions|[a-z]labels)[^"]*)"\s*:\s*[\[{]', re.IGNORECASE
+    ),
 }
+_TAGS = re.compile(
+    "(?<![a-z])(tag|label|class|categor|species|breed|diagnos|dx|target|defect|annotation)", re.IGNORECASE
+)
+"""How columns and keys are called that have the tags of images."""
+_ABOUT = re.compile(
+    "predict|prob|score|conf|split|fold|set|author|user|licen|credit|source|url|camera|device|place|city|country|date|time",
+    re.IGNORECASE,
+)
+"""How columns are called that say something else of them."""
+_HASH = re.compile("[0-9a-f]{16,128}", re.IGNORECASE)
+_REPEATED = 3
+"""Times that each word of a column occurs on average if they are tags."""
 
 
 class ClassImages:
@@ -66,17 +81,27 @@ class ClassImages:
 
 
 class Record(NamedTuple):
-    """What a file says of one image: the folders that the image may be of, and the other cells."""
+    """What a file says of one image: the folders that the image may be of, and other cells by their column or key."""
 
     folders: set[str]
-    cells: list[str]
+    cells: list[tuple[str, str]]
 
 
-def disagrees(file: Path, images: ClassImages, *, at_top: bool) -> bool:
-    """Whether a file says something of images that their class folders do not.
+class Said(Enum):
+    """What a file says of images beyond the names of their class folders: nothing, something, or what is in them."""
 
-    That is boxes, in a file that is called as an image or names one; or cells beside the name of an image that are
-    not its class folder's name. A mere list of images says nothing, nor does a number that is that of the folder.
+    NOTHING = 0
+    SOMETHING = 1
+    TAGS = 2
+
+
+def said_by(file: Path, images: ClassImages, *, at_top: bool) -> Said:
+    """What a file says of images beyond their class folders.
+
+    `TAGS` are boxes, in a file that is called as an image or names one; or cells beside names of images that are not
+    those of the class folders: under a column called so, several of 0 and 1, or few words time and again. Other cells
+    are `SOMETHING`, such as sizes, addresses and notes. A mere list of images says nothing, nor does a number or word
+    that stands for the folder.
 
     Args:
         file: one of `TEXTS`.
@@ -84,15 +109,15 @@ def disagrees(file: Path, images: ClassImages, *, at_top: bool) -> bool:
         at_top: whether the file lies beside the class folders, not in one of them.
     """
     if _NOTES.match(file.name):
-        return False
+        return Said.NOTHING
     suffix, text = file.suffix.lower(), read_text(file)
     is_named = images.is_named_by(file)
     if suffix == ".txt" and _has_numbers(text, is_named=is_named, at_top=at_top):
-        return True
+        return Said.TAGS
     keys = None if suffix in {".txt", *_TABLES} else _BOXES[".xml" if suffix == ".xml" else ".json"]
     if keys and keys.search(text) and (is_named or images.is_part(file) or _names_any(text, images)):
-        return True
-    return suffix != ".xml" and not is_named and _says_more(_records(suffix, text, images))
+        return Said.TAGS
+    return Said.NOTHING if suffix == ".xml" or is_named else _said(_records(suffix, text, images), file.stem)
 
 
 def read_text(file: Path) -> str:
@@ -126,31 +151,54 @@ def _names_any(text: str, images: ClassImages) -> bool:
     return any(stem in images.folders for found in strings for stem in possible_stems(found[1]))
 
 
-def _says_more(records: Iterable[Record]) -> bool:
-    numbers: dict[str, set[str]] = {}
+def _said(records: Iterable[Record], name: str) -> Said:
+    columns = defaultdict[str, list[tuple[str, str]]](list)
     for folders, cells in islice(records, _ROWS):
-        said = [cell for cell in cells if not re.fullmatch("([0-9a-f]{32,128})?", cell.casefold())]
-        if not said or any(_is_named(folder, cell) for folder in folders for cell in said):
-            continue
-        if len(said) > 1 or not said[0].isdecimal() or len(folders) > 1:
-            return True
-        numbers.setdefault(next(iter(folders)), set()).add(said[0])
-    return any(len(found) > 1 for found in numbers.values())
+        said = [(key, cell) for key, cell in cells if cell and not _HASH.fullmatch(cell)]
+        if not any(_is_named(folder, cell) for folder in folders for _, cell in said):
+            for key, cell in said:
+                columns[key].append((" ".join(sorted(folders)), cell))
+    others = {key: pairs for key, pairs in columns.items() if not _is_code(pairs)}
+    flags = sum({cell for _, cell in pairs} <= {"0", "1", "-1"} for pairs in others.values())
+    if flags > 1 or any(_are_tags(name, key, [cell for _, cell in pairs]) for key, pairs in others.items()):
+        return Said.TAGS
+    return Said.SOMETHING if others else Said.NOTHING
+
+
+def _is_code(pairs: Sequence[tuple[str, str]]) -> bool:
+    """Whether cells stand for the folders: the same in each; few words may be so by chance."""
+    of_folder = defaultdict[str, set[str]](set)
+    for folder, cell in pairs:
+        of_folder[folder].add(cell)
+    is_known = all(cell.isdecimal() for _, cell in pairs) or len(pairs) >= 2 * len(of_folder)
+    return is_known and all(len(cells) == 1 for cells in of_folder.values())
+
+
+def _are_tags(name: str, key: str, cells: Sequence[str]) -> bool:
+    """Whether the cells of a column or key are tags, by what it or the file is called, or as few words occur again."""
+    words = {cell for cell in cells if to_floats([cell]) is None}
+    if _TAGS.search(key):
+        return bool(words) or all(cell.isdecimal() for cell in cells)
+    if not words or _ABOUT.search(key) or find_splits(words) >= words:
+        return False
+    return bool(_TAGS.search(name)) or 1 < len(words) <= len(cells) / _REPEATED
 
 
 def _is_named(folder: str, cell: str) -> bool:
     """Whether a cell is the name of a folder, which may have more words, such as an id."""
+    if folder.isdecimal() and cell.isdecimal():
+        return int(folder) == int(cell)
     name, text = (re.findall(r"[^\W_]+", one.casefold()) for one in (folder, cell))
     return text == name or (any(len(word) > 2 and word.isalpha() for word in text) and set(text) <= set(name))
 
 
 def _records(suffix: str, text: str, images: ClassImages) -> Iterator[Record]:
     if suffix in _TABLES:
-        yield from (record for line in text.splitlines() if (record := _record(_cells(line), images)))
+        yield from _of_rows([_cells(line) for line in text.splitlines()], images)
     elif suffix == ".txt":
         # Lines with an address say where an image is from, as licences do.
         lines = [_cells(line) for line in text.splitlines() if line.strip() and "://" not in line]
-        found = [record for line in lines if (record := _record(line, images))]
+        found = list(_of_rows(lines, images))
         listed = sum(any(PurePath(cell).suffix.lower() in suffixes() for cell in line) for line in lines)
         # A text may mention an image, as in an example.
         if 2 * max(len(found), listed) >= len(lines):
@@ -164,11 +212,21 @@ def _cells(line: str) -> list[str]:
     return [cell.strip(" \"'") for cell in line.split(delimiter)]
 
 
-def _record(cells: Sequence[str], images: ClassImages) -> Record | None:
-    """The record of a row that names an image; None if it names none."""
-    found = [images.find(cell) for cell in cells]
+def _of_rows(rows: Sequence[Sequence[str]], images: ClassImages) -> Iterator[Record]:
+    """The records of rows, whose columns the first may name."""
+    head = rows[0] if rows and not any(map(images.find, rows[0])) else ()
+    for row in rows:
+        keys = head if len(head) == len(row) else [""] * len(row)
+        columns = [f"{number} {key}" for number, key in enumerate(keys)]
+        if record := _record(list(zip(columns, row, strict=True)), images):
+            yield record
+
+
+def _record(cells: Sequence[tuple[str, str]], images: ClassImages) -> Record | None:
+    """The record of cells of which one names an image; None if none does."""
+    found = [images.find(cell) for _, cell in cells]
     folders = next(filter(None, found), None)
-    rest = [cell for cell, own in zip(cells, found, strict=True) if not own and cell]
+    rest = [(key, cell) for (key, cell), own in zip(cells, found, strict=True) if not own and cell]
     return None if folders is None else Record(folders, rest)
 
 
@@ -182,7 +240,7 @@ def _of_json(suffix: str, text: str, images: ClassImages) -> Iterator[Record]:
             strings = re.findall(r'"([^"\n]{1,500})"', line)
             folders = next(filter(None, map(images.find, strings)), None)
             if folders is not None:
-                yield Record(folders, ["cut", "off"])
+                yield Record(folders, [("annotations", "cut off")])
         else:
             yield from records
 
@@ -195,21 +253,25 @@ def _of_value(value: Any, images: ClassImages, outer: Any = None) -> Iterator[Re
     if not isinstance(value, dict):
         return
     if any(isinstance(item, str) and images.find(item) for item in value.values()):
-        own = _record([*_scalars(value)], images)
+        own = _record([*_scalars(value, "")], images)
         if own and not own.cells and outer is not None:
-            own = _record([*_scalars(outer)], images)
+            own = _record([*_scalars(outer, "")], images)
         yield from [own] if own else []
         return
     for key, item in value.items():
         if folders := images.find(key):
-            yield Record(folders, [cell for cell in _scalars(item) if not images.find(cell)])
+            yield Record(folders, [(name, cell) for name, cell in _scalars(item, "") if not images.find(cell)])
         else:
             yield from _of_value(item, images, value)
 
 
-def _scalars(value: Any) -> Iterator[str]:
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _scalars(item)
+def _scalars(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """The values within a value of JSON, each with the keys that lead to it."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _scalars(item, f"{key} {name}")
+    elif isinstance(value, list):
+        for item in value:
+            yield from _scalars(item, key)
     elif value is not None:
-        yield str(value)
+        yield key, str(value)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from boxless.datasets.common import MOST_JSON
-from boxless.datasets.image_records import TEXTS, ClassImages, disagrees, read_text
+from boxless.datasets.image_records import TEXTS, ClassImages, Said, read_text, said_by
 from boxless.datasets.problems import Problems
 from boxless.datasets.table_files import DELIMITERS, read_table
 from boxless.datasets.voc_xml import is_annotation
@@ -60,12 +60,15 @@ def refuse_unread(root: Path) -> None:
                     raise _unread(root, file, name)
 
 
-def refuse_disagreeing(root: Path, images: ClassImages) -> None:
-    """Refuse class folders with a file that says something else of their images than the names of the folders.
+def refuse_disagreeing(root: Path, images: ClassImages) -> list[Path]:
+    """Refuse class folders with a file that says what else is in their images than the names of the folders.
 
     Args:
         root: the folder of the class folders.
         images: in these.
+
+    Returns:
+        Files that say something else of the images, such as their sizes.
 
     Raises:
         BoxlessError: there is such a file, which the message names with what to do; or a table that names images, or a
@@ -74,9 +77,13 @@ def refuse_disagreeing(root: Path, images: ClassImages) -> None:
     for file in _some(root, {".yaml", ".yml"}):
         if file.parent == root and all(line.search(read_text(file)) for line in _YOLO):
             read_yolo(file)
+    others = []
     for file in _some(root, TEXTS):
         is_table, at_top = file.suffix.lower() in DELIMITERS, file.parent == root
-        if disagrees(file, images, at_top=at_top):
+        said = said_by(file, images, at_top=at_top)
+        if said == Said.SOMETHING:
+            others.append(file)
+        if said == Said.TAGS:
             if is_table and at_top:
                 read_table(file, Problems())
             fix = (
@@ -88,6 +95,7 @@ def refuse_disagreeing(root: Path, images: ClassImages) -> None:
                 f"{root}: {file.relative_to(root)} says something of the images that the names of their folders do "
                 f"not, so these may be no classes; {fix}, or if they are the classes move it elsewhere"
             )
+    return others
 
 
 def _unread(root: Path, file: Path, name: str) -> BoxlessError:
