@@ -27,8 +27,10 @@ _UNREAD = {f".{suffix}": "a raw file of a camera" for suffix in _RAW.split()} | 
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
 """How files of images begin (JPEG, PNG, GIF, TIFF, WebP)."""
 _UNNAMED = "files without a suffix; name them as what they are, such as .jpg"
-_SYSTEM = ("@", "$RECYCLE.BIN", "System Volume Information", "__MACOSX")
-"""Folders in which network disks, Windows and macOS keep small copies, deleted files and the like."""
+_SYSTEM = frozenset(
+    {"@eadir", "@recycle", "@recently-snapshot", "@tmp", "$recycle.bin", "system volume information", "__macosx"}
+)
+"""Folders in which network disks, Windows and macOS keep small copies, deleted files and the like, in lower case."""
 
 
 class Found(NamedTuple):
@@ -102,7 +104,7 @@ def _walk(
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is none of the user's by its name."""
     # macOS writes `._a.jpg` beside `a.jpg`, Jupyter copies files to `.ipynb_checkpoints`, Synology has `@eaDir`.
-    return name.startswith((".", *_SYSTEM))
+    return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def _is_image(file: Path) -> bool:
