@@ -37,6 +37,8 @@ _THREADS = 8
 """Readers of headers, which wait for the disk."""
 _PART = 100
 """Headers between two steps of the progress bar."""
+_BAR_PARTS = 50
+"""Parts from which on there is a bar: fewer take less than a second."""
 _START = 2**14
 """Bytes of a file that hold most headers."""
 
@@ -116,7 +118,9 @@ def _headers(images: Sequence[AnnotatedImage]) -> list[Header | None]:
     parts = [boxed[start : start + _PART] for start in range(0, len(boxed), _PART)]
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        read = track(pool.map(_read_headers, parts), "Image sizes, hundreds", len(parts), transient=True)
+        read = pool.map(_read_headers, parts)
+        if len(parts) > _BAR_PARTS:
+            read = track(read, "Image sizes, hundreds", len(parts), transient=True)
         found = iter([header for part in read for header in part])
     finally:
         pool.shutdown(cancel_futures=True)
