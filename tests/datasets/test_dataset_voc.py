@@ -209,6 +209,16 @@ def test_an_error_gives_the_reasons_if_nothing_is_usable(tmp_path):
         load_dataset(year)
 
 
+def test_images_with_annotations_that_no_list_has_are_counted(tmp_path):
+    year = write_year(tmp_path, {"1": object_xml("dog"), "2 b": object_xml("cat"), "3": object_xml("cat")})
+    write_split(year, "train", ["1"])
+    warning = "images with annotations that no list in ImageSets/Main has, not used: {}"
+    assert load_dataset(year, "train").warnings == (warning.format("2 (2 b, 3)"),)
+    # Lists of classes are lists, too.
+    write_split(year, "dog_val", ["2 b -1", "3  1"])
+    assert load_dataset(year, "train").warnings == ()
+
+
 def test_a_few_ids_and_files_without_counterpart_are_counted_and_most_are_an_error(tmp_path):
     year = write_year(tmp_path / "y", {name: object_xml("dog") for name in "abcdef"})
     for name in "abc":
@@ -253,7 +263,10 @@ def test_of_two_images_with_one_id_the_first_is_taken(tmp_path):
 def test_an_id_that_fits_two_files_is_not_matched(tmp_path):
     year = write_year(tmp_path / "y", {name: object_xml("dog") for name in ("a", "Bb", "bB")})
     write_split(year, "train", ["a", "bb"])
-    assert load_dataset(year).warnings == ("ids without an image in JPEGImages, left out: 1 (bb)",)
+    assert load_dataset(year).warnings == (
+        "ids without an image in JPEGImages, left out: 1 (bb)",
+        "images with annotations that no list in ImageSets/Main has, not used: 2 (Bb, bB)",
+    )
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ def load_voc(year: Path, split: str | None) -> Dataset:
     }
     problems.refuse_most(NO_ANNOTATION, len(images), year, "add the annotations, or give them the names of the images")
     _add_files_without_image(year / "Annotations", files, problems)
+    _add_unlisted(year, files, problems)
     return annotated(dataset_name(year, split), images, read, problems)
 
 
@@ -113,6 +114,19 @@ def _add_files_without_image(folder: Path, images: Mapping[str, Path], problems:
         id_ = file.relative_to(folder).with_suffix("").as_posix()
         if index.find(id_, silent) is None:
             problems.add_unmatched(NO_IMAGE, file.relative_to(folder).as_posix())
+
+
+def _add_unlisted(year: Path, files: Mapping[str, Path], problems: Problems) -> None:
+    """Count images with an annotation that no list has, of images or of a class."""
+    index, silent = NameIndex(files), Problems()
+    lines = {line for stem in _list_stems(year) for line in read_lines(year / "ImageSets" / "Main" / f"{stem}.txt")}
+    # Lines of the list of a class end with a number.
+    names = lines | {line.rpartition(" ")[0].strip() for line in lines}
+    listed = {index.find(name, silent) for name in names if name}
+    annotations = FileFinder([year / "Annotations"])
+    for id_, file in files.items():
+        if file not in listed and annotations.find(f"{id_}.xml", silent):
+            problems.add("images with annotations that no list in ImageSets/Main has, not used", id_)
 
 
 def _from_class_lists(year: Path, split: str | None, files: Mapping[str, Path], problems: Problems) -> Dataset:
