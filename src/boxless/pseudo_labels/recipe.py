@@ -140,7 +140,7 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
     # Of classes with given boxes both predictions come from these, so their agreement tells nothing.
     _record(run, data.with_boxes(merged), [None if label in boxed else one for label, one in enumerate(agreement)])
     if no_consensus:
-        logger.info("After the first round they rarely did: trained on the boxes of all seeds and predictions")
+        logger.info("In the first round they agreed on too few: trained on the boxes of all seeds and predictions")
     return data.with_each(sets)
 
 
