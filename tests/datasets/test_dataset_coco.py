@@ -306,6 +306,15 @@ def test_images_of_several_names_are_not_joined_in_one_file(tmp_path, names, pat
     assert missing == ([f"images whose file is missing, left out: {len(left)} ({', '.join(left)})"] if left else [])
 
 
+def test_a_folder_of_several_annotators_is_one(tmp_path):
+    names = [f"/home/{name}/{number}.jpg" for name in ("ann/set", "bob/data") for number in (1, 2)]
+    file = write_coco(tmp_path / "all.json", names, [box(1, 7, [1, 1, 2, 2]), box(3, 2, [1, 1, 2, 2])])
+    touch(tmp_path / "1.jpg", tmp_path / "2.jpg")
+    dataset = load_dataset(file)
+    assert [len(sample.tags) for sample in dataset.samples] == [2, 0]
+    assert not any("missing" in warning for warning in dataset.warnings)
+
+
 def test_an_image_listed_again_with_another_size_is_left_out_the_second_time(tmp_path):
     file = write_coco(tmp_path / "a.json", ["a.jpg", "a.jpg"], [box(1, 7, [1, 1, 2, 2]), box(2, 2, [1, 1, 2, 2])])
     touch(tmp_path / "a.jpg")

@@ -180,6 +180,36 @@ def test_names_in_several_folders_are_not_one_image(tmp_path, names, expected):
     assert bool(missing) == (len(names) == 2)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "kept"),
+    [
+        ("/kaggle/input/set/photos/", "/content/drive/set/photos/", True),
+        ("D:\\set\\photos\\", "/mnt/d/set/photos/", True),
+        ("/home/ann/set/", "/home/bob/data/", True),
+        ("https://a.example/set/", "https://b.example/files/", True),
+        ("/home/ann/train/", "/home/ann/val/", False),
+        ("D:/train/", "D:/val/", False),
+        ("/train/", "/val/", False),
+    ],
+)
+def test_a_folder_of_several_machines_is_one(tmp_path, one, other, kept):
+    names = [f"000{number}.jpg" for number in range(4)]
+    rows = "".join(f"{one}{name},cat\n{other}{name},dog\n" for name in names)
+    file = write(tmp_path / "t.csv", "image,tags\n" + rows, *(f"photos/{name}" for name in names))
+    if kept:
+        assert tags(file) == [{"cat", "dog"}] * 4
+        assert not any("missing" in warning for warning in load_dataset(file).warnings)
+    else:
+        with pytest.raises(BoxlessError, match="8 of 8 rows whose image is missing"):
+            load_dataset(file)
+
+
+def test_folders_of_several_machines_that_hold_other_images_are_not_one(tmp_path):
+    rows = "/kaggle/a/1.jpg,cat\n/content/b/1.jpg,dog\n/kaggle/a/2.jpg,cat\n3.jpg,dog\n4.jpg,dog\n"
+    file = write(tmp_path / "t.csv", "image,tags\n" + rows, "1.jpg", "2.jpg", "3.jpg", "4.jpg")
+    assert tags(file) == [{"cat"}, {"dog"}, {"dog"}]
+
+
 def test_images_that_no_row_of_any_split_names_are_counted(tmp_path):
     text = "image,tags,split\nsub/a,dent,train\nsub/b.jpg,dent,val\n"
     file = write(tmp_path / "t.csv", text, "sub/a.jpg", "sub/b.jpg", "sub/c.jpg", "other/d.jpg")

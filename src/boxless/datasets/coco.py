@@ -30,7 +30,7 @@ from boxless.datasets.common import (
     to_size,
 )
 from boxless.datasets.layouts import Source
-from boxless.datasets.lookup import FileFinder, Finder, names_of_one_image, unnamed_images
+from boxless.datasets.lookup import FileFinder, Finder, own_names, unnamed_images
 from boxless.datasets.problems import Problems, printable
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.errors import BoxlessError
@@ -167,10 +167,9 @@ def _images(items: list[Any], finder: Finder, problems: Problems, missing: str) 
         else:
             names[path][id_] = name
         images[id_] = (path, to_size((item.get("width"), item.get("height"))))
-    for file, by_id in names.items():
-        own = names_of_one_image(by_id, file) if len(by_id) > 1 else by_id
-        for id_ in (one for one in by_id if one not in own):
-            problems.add_unmatched(missing, by_id[id_])
+    for file, own in own_names(names).items():
+        for id_ in (one for one in names[file] if one not in own):
+            problems.add_unmatched(missing, names[file][id_])
             images[id_] = (None, None)
     return images
 

@@ -19,6 +19,12 @@ RESPELLED = "names spelt otherwise than their files (case, accents, %20, suffix,
 
 _LEVELS = 4
 """Folders above that are searched."""
+_MACHINE = re.compile(
+    r"[a-z][a-z0-9+.-]+:/+[^/]+|([a-z]:)?/(home|users|mnt|media|volumes)/[^/]+|[a-z]:"
+    r"|/(content|data|kaggle|opt|root|srv|tmp|var|workspace)(?=/)",
+    re.IGNORECASE,
+)
+"""How paths of different machines and users begin differently: hosts, drives, and usual folders of Unix."""
 
 
 class _Listing(NamedTuple):
@@ -192,20 +198,47 @@ def unnamed_images(found: Iterable[Path], names: Callable[[], Iterable[str]]) ->
     return [file for file in left if _stem_key(file.name) not in keys]
 
 
-def names_of_one_image(names: Mapping[str, str], file: Path) -> Collection[str]:
-    """Those of the names for which one file is found that can be its, by their keys.
+def own_names(names: Mapping[Path, Mapping[str, str]], key: Callable[[str], str] = str) -> dict[Path, Collection[str]]:
+    """For each file those of the names it is found by that can be its, by their ids.
 
     Names of which none is the end of another, such as `/a/train/0.jpg` and `/a/val/0.jpg`, are those of several images:
-    the file is that of the name which has more of its path than the others, if one has.
+    the file is that of the name which has more of its path than the others, if one has. Not so for a folder of several
+    images that has another path on each machine: then all of the paths name all of the images.
+
+    Args:
+        names: file -> id -> name.
+        key: what spellings of one name, or path, have in common.
     """
+    keyed = {file: {id_: key(name) for id_, name in by_id.items()} for file, by_id in names.items()}
+    held: dict[tuple[str, ...], set[Path]] = defaultdict(set)
+    for file, by_id in keyed.items():
+        for name in by_id.values():
+            held[_last_parts(name)[1:]].add(file)
+    return {file: _own_names(by_id, key(str(file.absolute())), held) for file, by_id in keyed.items()}
+
+
+def _own_names(
+    names: Mapping[str, str], file: str, held: Mapping[tuple[str, ...], Collection[Path]]
+) -> Collection[str]:
+    """Those of the names of a file that can be its; `held` are the files that are named in each folder."""
     parts = {id_: _last_parts(name) for id_, name in names.items()}
     if all(one == other for two in combinations(set(parts.values()), 2) for one, other in zip(*two, strict=False)):
         return names.keys()
-    path = _last_parts(str(file.absolute()))
+    folders = {own[1:]: _machine(names[id_]) for id_, own in parts.items()}
+    is_of_machines = len(set(folders.values())) == len(folders) and None not in folders.values()
+    if is_of_machines and len(held[next(iter(folders))]) > 1 and len({frozenset(held[one]) for one in folders}) == 1:
+        return names.keys()
+    path = _last_parts(file)
     shared = {id_: sum(own[:end] == path[:end] for end in range(1, len(own) + 1)) for id_, own in parts.items()}
     ranks = {id_: (number, number == len(parts[id_])) for id_, number in shared.items()}
     best = [id_ for id_, rank in ranks.items() if rank == max(ranks.values())]
     return best if len({parts[id_] for id_ in best}) == 1 else []
+
+
+def _machine(name: str) -> str | None:
+    """What tells the machine or user whose path this is: a host, a drive or one of the first folders; None if none."""
+    found = _MACHINE.match(name.replace("\\", "/"))
+    return found[0].casefold() if found else None
 
 
 def _last_parts(name: str) -> tuple[str, ...]:

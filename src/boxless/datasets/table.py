@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 from boxless.datasets.common import Object, choose_split, dataset_name, loaded, refuse_split, to_size
 from boxless.datasets.layouts import Source
-from boxless.datasets.lookup import FileFinder, Finder, name_key, names_of_one_image, unnamed_images
+from boxless.datasets.lookup import FileFinder, Finder, name_key, own_names, unnamed_images
 from boxless.datasets.problems import Problems
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.datasets.table_files import (
@@ -175,14 +175,10 @@ def _merge(
 def _paths(names: Sequence[str], finder: Finder, problems: Problems) -> list[Path | None]:
     """The image of each name; None if it is missing, or if its name is that of an image in another folder."""
     paths = [finder.find(name, problems) if name else None for name in names]
-    by_path: dict[Path | None, dict[str, str]] = defaultdict(dict)
+    by_path: dict[Path, dict[str, str]] = defaultdict(dict)
     for name, path in zip(names, paths, strict=True):
         if path is not None:
             # Of the image in a folder the name may differ, as without suffix.
-            by_path[path][name] = name_key(PurePath(name.replace("\\", "/")).with_name(path.name).as_posix())
-    own = {
-        path: names_of_one_image(keys, Path(name_key(str(path.absolute()))))
-        for path, keys in by_path.items()
-        if path is not None and len(keys) > 1
-    }
-    return [path if path not in own or name in own[path] else None for name, path in zip(names, paths, strict=True)]
+            by_path[path][name] = PurePath(name.replace("\\", "/")).with_name(path.name).as_posix()
+    own = own_names(by_path, name_key)
+    return [path if path is not None and name in own[path] else None for name, path in zip(names, paths, strict=True)]
