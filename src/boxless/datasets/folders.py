@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,8 +23,14 @@ _NO_CLASS = re.compile(
     re.IGNORECASE,
 )
 """Folders called so hold images, masks or results of all classes; they are classes only beside others."""
-_NO_IMAGES = re.compile("mask|mas[ck]ara|thumb|segment|truth|depth|thermal|overlay|heatmap", re.IGNORECASE)
-"""What folders are called that hold something else of the images of another folder."""
+_NO_IMAGES = re.compile(
+    r"(?<![^\W_])(masks?|thumbnails?|segmentations?|ground[ _-]?truths?|gts?|depth[ _-]?maps?|rgb|thermal|overlays?"
+    r"|heatmaps?)(?![^\W_])",
+    re.IGNORECASE,
+)
+"""A word in the names of folders that hold something else of the images of another folder."""
+_NEGATED = re.compile(r"(?<![^\W_])(with|without|no|non|not|un)[ _-]?mask", re.IGNORECASE)
+"""Where people wear masks, or do not, these are classes."""
 _SAME = 3
 """Images from which on it is no chance that those of two folders have the same names."""
 
@@ -143,7 +149,22 @@ def _name_folders(folder: Path, in_class: Mapping[Path, str], problems: Problems
         alike[frozenset(stems[name])].append(as_text(name))
     for same, several in alike.items():
         # Images that are merely numbered have the same names in all classes.
-        is_numbered = all(stem.isdecimal() for stem in same) and not _NO_IMAGES.search(" ".join(several))
-        if len(several) > 1 and len(same) >= _SAME and not is_numbered:
+        if len(several) > 1 and len(same) >= _SAME and (_are_of_several_kinds(several) or not _are_numbered(same)):
             kind = "class folders whose images have the same names, as masks and images of another camera have"
             problems.add(kind, " and ".join(several))
+
+
+def _are_of_several_kinds(names: Sequence[str]) -> bool:
+    """Whether some of the folders, but not all, are called as those of masks and the like."""
+    found = [_NO_IMAGES.search(name) is not None for name in names]
+    return any(found) and not all(found) and not any(map(_NEGATED.search, names))
+
+
+def _are_numbered(stems: Collection[str]) -> bool:
+    """Whether the names have a number each and the rest in common, as `image_0001` or `img (1)`."""
+    first = min(stems)
+    patterns = (
+        rf"{re.escape(first[: number.start()])}\d+{re.escape(first[number.end() :])}"
+        for number in re.finditer(r"\d+", first)
+    )
+    return any(all(re.fullmatch(pattern, stem) for stem in stems) for pattern in patterns)
