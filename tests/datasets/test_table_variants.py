@@ -475,3 +475,13 @@ def test_names_that_were_read_as_numbers_are_an_error_with_a_hint(tmp_path, name
     text = "id,dent\n" + "".join(f"{name},1\n" for name in names)
     with pytest.raises(BoxlessError, match=r"2 of 2 rows whose image is .*0001, or \.0 added: write them as text"):
         load_dataset(write(tmp_path / "t.csv", text, "0001.jpg", "0002.jpg"))
+
+
+def test_remarks_in_a_column_without_a_name_are_no_tags(tmp_path):
+    text = "image,tags,\na.jpg,dent,\nb.jpg,scratch,check this one\n"
+    file = write(tmp_path / "t.csv", text, "a.jpg", "b.jpg")
+    assert tags(file) == [{"dent"}, {"scratch"}]
+    assert load_dataset(file).warnings == ("columns without a name, not used: 1 (check this one)",)
+    write(file, text.replace("check this one", "dent"))
+    with pytest.raises(BoxlessError, match="columns without a name beside 'tags' hold 'dent'"):
+        load_dataset(file)

@@ -1,5 +1,6 @@
 """What the rows of a table say: objects with classes, of a column of tags or of columns of 0 and 1."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
@@ -30,6 +31,8 @@ from boxless.datasets.table_files import (
 from boxless.errors import BoxlessError
 
 _UNREAD = "rows whose tags cannot be read, their images left out"
+_TAG_WORDS = 2
+"""Words up to which a text may be a tag; longer ones are remarks."""
 
 
 def read_objects(found: Table, problems: Problems) -> tuple[Table, list[str], list[list[Object]]]:
@@ -61,7 +64,7 @@ def _of_tags(found: Table, columns: Sequence[str], problems: Problems) -> tuple[
     Raises:
         BoxlessError: there are tags in other columns, or no names in these, or most cannot be read.
     """
-    _refuse_more_tags(found, columns)
+    _refuse_more_tags(found, columns, problems)
     parsed = [parse_tags([row[column] for row in found.rows], problems) for column in columns]
     if any(map(are_vectors, parsed)):
         raise BoxlessError(
@@ -92,16 +95,24 @@ def _has_box(row: Mapping[str, str], boxes: Boxes) -> bool:
     return box is not None and box[0] < box[2] and box[1] < box[3]
 
 
-def _refuse_more_tags(found: Table, columns: Sequence[str]) -> None:
-    """Raise BoxlessError if there are cells to the right of the tags in columns without a name, which may be tags."""
+def _refuse_more_tags(found: Table, columns: Sequence[str], problems: Problems) -> None:
+    """Raise BoxlessError if there are tags to the right of the tags in columns without a name; remarks are counted."""
     for column in columns:
         beside = list(takewhile(is_unnamed, found.header[found.header.index(column) + 1 :]))
-        cells = dict.fromkeys(row[one] for row in found.rows for one in beside if row[one])
-        if cells:
+        cells = [row[one] for row in found.rows for one in beside if row[one]]
+        names = {name.strip() for row in found.rows for name in re.split("[;|,]", row[column])}
+        if any(cell in names for cell in cells) or 2 * sum(map(_is_short, cells)) > len(cells):
+            shown = ", ".join(map(repr, list(dict.fromkeys(cells))[:3]))
             raise BoxlessError(
-                f"{found.file}: columns without a name beside {column!r} hold {', '.join(map(repr, list(cells)[:3]))}; "
-                f"if these are tags, write all of an image into {column!r}, parted by `;`, else name the columns"
+                f"{found.file}: columns without a name beside {column!r} hold {shown}; if these are tags, write all of "
+                f"an image into {column!r}, parted by `;`, else name the columns"
             )
+        for one in beside:
+            problems.add("columns without a name, not used", next(row[one] for row in found.rows if row[one]))
+
+
+def _is_short(cell: str) -> bool:
+    return len(cell.split()) <= _TAG_WORDS
 
 
 def _classes(found: Table, problems: Problems) -> list[str]:
