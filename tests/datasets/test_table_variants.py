@@ -485,3 +485,8 @@ def test_remarks_in_a_column_without_a_name_are_no_tags(tmp_path):
     write(file, text.replace("check this one", "dent"))
     with pytest.raises(BoxlessError, match="columns without a name beside 'tags' hold 'dent'"):
         load_dataset(file)
+
+
+def test_quotation_marks_in_a_note_are_its_text(tmp_path):
+    text = 'image,tags,notes\na.jpg,dent,"two\nlines"\nb.jpg,scratch,"5" pipe"\n'
+    assert tags(write(tmp_path / "t.csv", text, "a.jpg", "b.jpg")) == [{"dent"}, {"scratch"}]

@@ -5,13 +5,14 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from boxless.datasets.common import SPLIT_NAMES, first_path
 from boxless.datasets.problems import Problems
 from boxless.datasets.table_cells import is_empty
 from boxless.errors import BoxlessError, in_one_line
+from boxless.image_files import suffixes
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """Suffixes of tables, and the usual delimiter of their columns."""
@@ -122,14 +123,27 @@ def _lines(text: str, delimiter: str) -> list[list[str]]:
     lines = [
         line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(map(str.strip, line))
     ]
-    long = [number for number, line in enumerate(lines, 1) if any("\n" in cell for cell in line)]
-    if long:
+    columns = len(lines[0]) if lines else 0
+    long = [
+        number
+        for number, line in enumerate(lines, 1)
+        if any(_may_be_row(part, delimiter, columns) for cell in line for part in cell.split("\n")[1:])
+    ]
+    if long:  # Else the quotation marks that are not doubled are in the text of a cell.
         try:
             for _ in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
                 pass
         except csv.Error as error:
             raise ValueError(f"a quotation mark is not closed, perhaps in row {long[0]}") from error
     return lines
+
+
+def _may_be_row(line: str, delimiter: str, columns: int) -> bool:
+    """Whether a line of a cell may be a row of the table: it has as many cells, or some, one of which is an image."""
+    cells = [cell.strip(' "\r') for cell in line.split(delimiter)]
+    return len(cells) > 1 and (
+        len(cells) >= columns or any(PurePath(cell).suffix.lower() in suffixes() for cell in cells)
+    )
 
 
 def _header(lines: Sequence[Sequence[str]]) -> list[str]:
