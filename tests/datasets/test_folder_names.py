@@ -46,3 +46,18 @@ def test_folders_whose_images_have_the_same_names_that_are_no_numbers_are_named(
         for name in ("beach", "house", "tree 1"):
             image(tmp_path / folder / f"{name}.jpg")
     assert load_dataset(tmp_path).warnings == (f"{SAME}: 1 (one and two)",)
+
+
+@pytest.mark.parametrize(
+    "classes", [("covid eval", "covid test"), ("other", "test", "training"), ("train 1", "train 2")]
+)
+def test_folders_called_like_splits_that_hold_images_only_are_classes(tmp_path, image, classes):
+    for name in classes:
+        image(tmp_path / name / "1.jpg")
+    dataset = load_dataset(tmp_path)
+    assert (dataset.classes, len(dataset)) == (classes, len(classes))
+    assert "class folders that are called like splits, classes as they hold images directly: 2" in dataset.warnings[0]
+    image(tmp_path / classes[0] / "cat" / "2.jpg")
+    image(tmp_path / classes[1] / "cat" / "2.jpg")
+    if classes[0] == "covid eval":
+        assert load_dataset(tmp_path, "covid test").classes == ("cat",)

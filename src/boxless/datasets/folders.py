@@ -55,7 +55,10 @@ def find_in_folders(root: Path) -> Found:
     classes = {name for _, name in _with_class(images)}
     if (tops | {name.lower() for name in classes}) & _OTHER_LAYOUTS:
         return Found([], {})
-    if all(_NO_CLASS.fullmatch(name) or find_splits({name}) for name in classes):
+    # `train 1` is a train of several.
+    if all(
+        _NO_CLASS.fullmatch(name) or (find_splits({name}) and not re.search(r"\s[0-9]+$", name)) for name in classes
+    ):
         return Found([], {})
     return Found(images, found.unread)
 
@@ -64,7 +67,10 @@ def folder_splits(images: Sequence[Path]) -> set[str]:
     """The splits of the images of `find_in_folders`; none if the first folders of their paths are the classes."""
     tops = {image.parts[0] for image in images}
     # If no image lies directly in the first folders, these may have any name.
-    return tops if all(len(image.parts) > 2 for image in images) else find_splits(tops)
+    if all(len(image.parts) > 2 for image in images):
+        return tops
+    splits = find_splits(tops)
+    return splits if any(len(image.parts) > 2 and image.parts[0] in splits for image in images) else set()
 
 
 def _with_class(images: Sequence[Path]) -> list[tuple[Path, str]]:
@@ -94,8 +100,8 @@ def _depth(images: Sequence[Path]) -> int:
 def load_folders(root: Path, found: Found, ignored: Sequence[Path], split: str | None) -> Dataset:
     """Read images in class folders; sample ids are their paths relative to `root`.
 
-    The first level is taken as splits if its folders are called train, val, test or the like, see `find_splits`, or if
-    none contains an image directly. Class folders may have subfolders.
+    The first level is taken as splits if its folders are called train, val, test or the like, see `find_splits`, and
+    hold folders with images, or if none contains an image directly. Class folders may have subfolders.
 
     Args:
         root: the folder.
@@ -122,6 +128,8 @@ def load_folders(root: Path, found: Found, ignored: Sequence[Path], split: str |
     for image in sorted({*others, *beside}):
         problems.add("images outside the class folders, left out", image.as_posix())
     folders = sorted(set(in_class.values()))
+    for name in sorted(find_splits(folders)) if not splits else ():
+        problems.add("class folders that are called like splits, classes as they hold images directly", as_text(name))
     _name_folders(folder, in_class, problems)
     classes = list(dict.fromkeys(map(as_text, folders)))
     index = {name: classes.index(as_text(name)) for name in folders}
