@@ -116,3 +116,11 @@ def test_linked_folders_are_followed(tmp_path):
     for name in ("images", "annotations"):
         (tmp_path / "set" / name / "one").symlink_to(tmp_path / "real", target_is_directory=True)
     assert [sample.id for sample in load_dataset(tmp_path / "set").samples] == ["one/a"]
+
+
+def test_folders_of_one_split_are_one_set(tmp_path):
+    write(tmp_path, "test1/a.jpg", "test1/a.xml", "test2/b.jpg", "test2/b.xml")
+    assert split_names(tmp_path) == ()
+    assert [sample.id for sample in load_dataset(tmp_path).samples] == ["test1/a", "test2/b"]
+    write(tmp_path, "train/c.jpg", "train/c.xml")
+    assert split_names(tmp_path) == ("test1", "test2", "train")

@@ -189,6 +189,11 @@ def find_splits(names: Collection[str]) -> set[str]:
     return splits if several or len(splits) == len(names) else set()
 
 
+def split_kinds(names: Iterable[str]) -> set[str]:
+    """What splits of these names are, as `val` of `Validation` and `val2017`."""
+    return {_split_word(found["name"]) for name in names if (found := _SPLIT.fullmatch(name))}
+
+
 def _split_word(name: str) -> str:
     return _ALIASES.get(name.lower(), name.lower())
 

@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from boxless.datasets.common import choose_split, dataset_name, find_splits, refuse_split
+from boxless.datasets.common import choose_split, dataset_name, find_splits, refuse_split, split_kinds
 from boxless.datasets.lookup import FileFinder, NameIndex
 from boxless.datasets.problems import Problems
 from boxless.datasets.voc_xml import (
@@ -60,7 +60,10 @@ def pair(root: Path, images: Path, annotations: Path) -> Pairs:
     """The set of these folders; its splits are the first folders of the annotations that are called so."""
     parts = [file.relative_to(annotations).parts for file in annotation_files(annotations)]
     firsts = {part[0] if len(part) > 1 else "" for part in parts}
-    return Pairs(root, images, annotations, tuple(sorted(find_splits(firsts))))
+    splits = find_splits(firsts)
+    # Of `test1` and `test2` none is meant to be chosen.
+    is_whole = len(splits) > 1 and len(kinds := split_kinds(splits)) == 1 and kinds != {"train"}
+    return Pairs(root, images, annotations, () if is_whole else tuple(sorted(splits)))
 
 
 def _any_annotation(files: Iterator[Path]) -> bool:
