@@ -104,17 +104,18 @@ def test_an_image_whose_regions_have_no_class_is_no_negative(tmp_path, image):
         task("e.jpg", [rectangle(10, 25, 20, 37.5), unlabelled]),
         task("f.jpg", [remark]),
         task("g.jpg", [{"type": "choices", "value": {"choices": []}}]),
+        task("h.jpg", [{"type": "pairwise", "value": {"pairwise": "left"}}]),
     )
-    for name in "abcdefg":
+    for name in "abcdefgh":
         image(tmp_path / f"{name}.jpg")
     dataset = load_dataset(file)
     assert dataset.classes == ("cat",)
-    assert [sample.id for sample in dataset.samples] == ["d.jpg", "e.jpg", "f.jpg", "g.jpg"]
-    assert [sample.tags for sample in dataset.samples] == [{0}, {0}, set(), set()]
+    assert [sample.id for sample in dataset.samples] == ["d.jpg", "e.jpg", "f.jpg", "g.jpg", "h.jpg"]
+    assert [sample.tags for sample in dataset.samples] == [{0}, {0}, set(), set(), set()]
     assert dataset.warnings == (
         "tasks whose regions have no class that is read, left out as their tags are unknown: 3 (a.jpg, b.jpg, c.jpg)",
         "images with regions that have no class that is read; those regions are not used: 1 (e.jpg)",
-        "images without a tag, kept as negatives: 2 (f.jpg, g.jpg)",
+        "images without a tag, kept as negatives: 3 (f.jpg, g.jpg, h.jpg)",
     )
 
 

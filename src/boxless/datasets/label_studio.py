@@ -22,7 +22,7 @@ from boxless.structures import Count, Dataset
 _MISSING = "tasks whose image is missing, left out"
 _UNKNOWN = "tasks whose regions have no class that is read, left out as their tags are unknown"
 _UNNAMED = "images with regions that have no class that is read; those regions are not used"
-REMARKS = frozenset({"choices", "datetime", "number", "rating", "text"})
+REMARKS = frozenset({"choices", "datetime", "number", "pairwise", "rating", "text"})
 """What a region may hold that has no class: it is a remark, or nothing was chosen."""
 _FIX = "put the images beside the file, or into a folder images beside it"
 
