@@ -204,10 +204,24 @@ def test_a_folder_of_several_machines_is_one(tmp_path, one, other, kept):
             load_dataset(file)
 
 
+def test_a_folder_of_several_machines_is_one_where_each_names_some_of_its_images(tmp_path):
+    one, other = "/kaggle/input/set/photos", "/content/drive/set/photos"
+    rows = (
+        f"photos/1.jpg,cow\n{one}/1.jpg,cat\n{one}/2.jpg,cat\n{other}/2.jpg,dog\n{other}/1.jpg,dog\n{other}/3.jpg,x\n"
+    )
+    file = write(tmp_path / "t.csv", "image,tags\n" + rows, "photos/1.jpg", "photos/2.jpg", "photos/3.jpg")
+    assert tags(file) == [{"cow", "cat", "dog"}, {"cat", "dog"}, {"x"}]
+
+
 def test_folders_of_several_machines_that_hold_other_images_are_not_one(tmp_path):
     rows = "/kaggle/a/1.jpg,cat\n/content/b/1.jpg,dog\n/kaggle/a/2.jpg,cat\n3.jpg,dog\n4.jpg,dog\n"
     file = write(tmp_path / "t.csv", "image,tags\n" + rows, "1.jpg", "2.jpg", "3.jpg", "4.jpg")
     assert tags(file) == [{"cat"}, {"dog"}, {"dog"}]
+    rows = "photos/1.jpg,cat\nphotos/2.jpg,cat\nphotos/3.jpg,x\n/home/ann/val/1.jpg,dog\n/home/ann/val/2.jpg,dog\n"
+    file = write(tmp_path / "u.csv", "image,tags\n" + rows, "photos/1.jpg", "photos/2.jpg", "photos/3.jpg")
+    for name in "1234":
+        (tmp_path / f"{name}.jpg").unlink()
+    assert tags(file) == [{"cat"}, {"cat"}, {"x"}]
 
 
 def test_images_that_no_row_of_any_split_names_are_counted(tmp_path):

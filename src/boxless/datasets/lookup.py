@@ -202,8 +202,8 @@ def own_names(names: Mapping[Path, Mapping[str, str]], key: Callable[[str], str]
     """For each file those of the names it is found by that can be its, by their ids.
 
     Names of which none is the end of another, such as `/a/train/0.jpg` and `/a/val/0.jpg`, are those of several images:
-    the file is that of the name which has more of its path than the others, if one has. Not so for a folder of several
-    images that has another path on each machine: then all of the paths name all of the images.
+    the file is that of the name which has more of its path than the others, if one has. Not so for a folder that has
+    another path on each machine: the paths end in the folder that the file is in, or all name the same images.
 
     Args:
         names: file -> id -> name.
@@ -224,11 +224,13 @@ def _own_names(
     parts = {id_: _last_parts(name) for id_, name in names.items()}
     if all(one == other for two in combinations(set(parts.values()), 2) for one, other in zip(*two, strict=False)):
         return names.keys()
-    folders = {own[1:]: _machine(names[id_]) for id_, own in parts.items()}
-    is_of_machines = len(set(folders.values())) == len(folders) and None not in folders.values()
-    if is_of_machines and len(held[next(iter(folders))]) > 1 and len({frozenset(held[one]) for one in folders}) == 1:
-        return names.keys()
     path = _last_parts(file)
+    others = {id_: own for id_, own in parts.items() if own == path or own != path[: len(own)]}
+    machines = {own[1:]: _machine(names[id_]) for id_, own in others.items()}
+    if None not in machines.values() and len(set(machines.values())) == len(machines):
+        named = {frozenset(held[own[1:]]) for own in parts.values()}
+        if all(own[:2] == path[:2] for own in others.values()) or (len(named) == 1 and len(next(iter(named))) > 1):
+            return names.keys()
     shared = {id_: sum(own[:end] == path[:end] for end in range(1, len(own) + 1)) for id_, own in parts.items()}
     ranks = {id_: (number, number == len(parts[id_])) for id_, number in shared.items()}
     best = [id_ for id_, rank in ranks.items() if rank == max(ranks.values())]
