@@ -174,6 +174,7 @@ def test_data_with_tags_only_is_reported_without_boxes(run: Path, data: Path, tm
 def test_the_summary_has_the_most_important_results() -> None:
     scores = {
         "data": "zoo val",
+        "images": 8,
         "CorLoc": 0.549,
         "classification_mAP": 0.956,
         "classes": {"cat": {"mAP_area": 0.6}, "cow": {"mAP_area": 0.125}, "emu": {"mAP_area": None}},
@@ -194,6 +195,12 @@ def test_the_summary_has_the_most_important_results() -> None:
     ]
     mixed = "tags on 9 images, boxes on 2 of them"
     assert module.summary(contents | {"manifest": {"supervision": mixed}}) == [f"Trained on {mixed}.", *lines]
+    for images, told in (
+        (8, ["zoo val: the images that it was trained on; scores of other images are lower."]),
+        (9, []),
+    ):
+        manifest = {"supervision": "tags", "data": {"name": "zoo val", "images": images}}
+        assert module.summary(contents | {"manifest": manifest}) == [*told, *lines]
     labels = {"cat": {"kept": 3, "all": 9, "agreement": 0.1}, "cow": {"kept": 0, "all": 0, "agreement": None}}
     warned = module.summary(contents | {"manifest": {"supervision": "tags", "pseudo_labels": labels}})
     assert (

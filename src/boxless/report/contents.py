@@ -86,7 +86,10 @@ def summary(contents: dict[str, Any]) -> list[str]:
         lines.append(f"Trained on {supervision}.")
     if untrusted := untrusted_classes(contents["manifest"]):
         lines.append(f"{trust_warning(untrusted)}.")
+    trained_on = contents["manifest"].get("data")
     for scores in contents["evaluations"]:
+        if trained_on and (scores["data"], scores["images"]) == (trained_on["name"], trained_on["images"]):
+            lines.append(f"{scores['data']}: the images that it was trained on; scores of other images are lower.")
         if scores["CorLoc"] is not None:
             share = f"{100 * scores['CorLoc']:.0f} %"
             lines.append(f"{scores['data']}: in {share} of the images of a class, its best box lies on an object.")
