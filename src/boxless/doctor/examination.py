@@ -62,11 +62,7 @@ def examine(
         splits |= _labelled(splits, labels, None if isinstance(data, Dataset) else expand_user(data))
     parts = _without_unions(splits)
     names = tuple(dict.fromkeys(name for dataset in splits.values() for name in dataset.classes))
-    wanted = names if classes is None else tuple(dict.fromkeys(classes))
-    if unknown := [name for name in wanted if name not in names]:
-        raise BoxlessError(f"there is no class {', '.join(map(repr, unknown))}; there are: {', '.join(names)}")
-    if not wanted:
-        raise BoxlessError(f"no class is chosen; there are: {', '.join(names)}")
+    wanted = names if classes is None else _chosen(classes, names)
     warnings = [f"{name}: {line}" for name in parts for line in log_warnings(splits[name]).warnings]
     files, broken = read_files(dict.fromkeys(sample.path for dataset in splits.values() for sample in dataset.samples))
     images = tagged_images(parts, files)
@@ -90,6 +86,15 @@ def examine(
         "classes": {name: class_row(name, table, distinct, findings) for name in wanted},
         "findings": [asdict(finding) for finding in findings],
     }
+
+
+def _chosen(classes: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(classes))
+    if unknown := [name for name in chosen if name not in names]:
+        raise BoxlessError(f"there is no class {', '.join(map(repr, unknown))}; there are: {', '.join(names)}")
+    if not chosen:
+        raise BoxlessError(f"no class is chosen; there are: {', '.join(names)}")
+    return chosen
 
 
 def _findings(
