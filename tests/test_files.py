@@ -41,6 +41,25 @@ def test_a_killed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs Linux")
+def test_a_new_file_gets_its_name_at_once_so_that_no_kill_leaves_it_under_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, names, link = tmp_path / "file", list[Path](), os.link
+
+    def recorded(source: str, name: Path, **options: int) -> None:
+        names.append(name)
+        link(source, name, **options)
+
+    monkeypatch.setattr(os, "link", recorded)
+    write_text(path, "first")
+    assert names == [path] and path.read_text() == "first"
+    # A link replaces no file.
+    write_text(path, "second")
+    assert names[1] == path and names[2].name.startswith(".")
+    assert path.read_text() == "second" and list(tmp_path.iterdir()) == [path]
+
+
 def test_files_are_written_as_well_where_all_files_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_text(tmp_path / "one", "old")
     monkeypatch.delattr(os, "O_TMPFILE", raising=False)

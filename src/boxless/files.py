@@ -44,14 +44,16 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
         # Random, so that no other process or machine writes to it, and short enough for every file system.
         temporary = path.with_name(f".{uuid.uuid4().hex}")
         try:
-            unnamed = _open_unnamed(path.parent)
+            unnamed, is_named = _open_unnamed(path.parent), False
             with unnamed or temporary.open("wb") as file:
                 yield file
                 if unnamed:
                     file.flush()
-                    # Without a folder's descriptor Python links the link itself.
-                    os.link(_link_to(file), temporary, src_dir_fd=file.fileno())
-            temporary.replace(path)
+                    is_named = _link_new(file, path)
+                    if not is_named:
+                        _link(file, temporary)
+            if not is_named:
+                temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -72,6 +74,20 @@ def _open_unnamed(folder: Path) -> IO[bytes] | None:
         return file
     file.close()
     return None
+
+
+def _link_new(file: IO[bytes], path: Path) -> bool:
+    """Name an unnamed file at once; False if there is one of this name, which a link does not replace."""
+    try:
+        _link(file, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _link(file: IO[bytes], path: Path) -> None:
+    # Without a folder's descriptor Python links the link itself.
+    os.link(_link_to(file), path, src_dir_fd=file.fileno())
 
 
 def _link_to(file: IO[bytes]) -> str:
