@@ -67,15 +67,16 @@ def load_voc(year: Path, split: str | None) -> Dataset:
         return _from_class_lists(year, split, files, problems)
     split = choose_split(split, _lists_of_images(year, split), year)
     ids = read_lines(year / "ImageSets" / "Main" / f"{split}.txt")
-    images = {id_: files[id_] for id_ in _known_ids(year, ids, files, problems).values()}
+    index = NameIndex(files)
+    images = {id_: files[id_] for id_ in _known_ids(year, ids, files, index, problems).values()}
     annotations = FileFinder([year / "Annotations"])
     read = {
         id_: read_annotation(annotations.find(f"{id_}.xml", problems) or year / "Annotations" / f"{id_}.xml", problems)
         for id_ in images
     }
     problems.refuse_most(NO_ANNOTATION, len(images), year, "add the annotations, or give them the names of the images")
-    _add_files_without_image(year / "Annotations", files, problems)
-    _add_unlisted(year, files, problems)
+    _add_files_without_image(year / "Annotations", index, problems)
+    _add_unlisted(year, files, index, annotations, problems)
     return annotated(dataset_name(year, split), images, read, problems)
 
 
@@ -89,9 +90,10 @@ def _list_stems(year: Path) -> set[str]:
     return {file.stem for file in (year / "ImageSets" / "Main").glob("*.txt")}
 
 
-def _known_ids(year: Path, ids: list[str], files: Mapping[str, Path], problems: Problems) -> dict[str, str]:
+def _known_ids(
+    year: Path, ids: list[str], files: Mapping[str, Path], index: NameIndex, problems: Problems
+) -> dict[str, str]:
     """Of every listed id with an image the id that the image has: the same, unless it is spelt otherwise."""
-    index = NameIndex(files)
     own = {file: id_ for id_, file in files.items()}
     known: dict[str, str] = {}
     taken: set[str] = set()
@@ -108,22 +110,23 @@ def _known_ids(year: Path, ids: list[str], files: Mapping[str, Path], problems: 
     return known
 
 
-def _add_files_without_image(folder: Path, images: Mapping[str, Path], problems: Problems) -> None:
-    index, silent = NameIndex(images), Problems()
+def _add_files_without_image(folder: Path, index: NameIndex, problems: Problems) -> None:
+    silent = Problems()
     for file in annotation_files(folder):
         id_ = file.relative_to(folder).with_suffix("").as_posix()
         if index.find(id_, silent) is None:
             problems.add_unmatched(NO_IMAGE, file.relative_to(folder).as_posix())
 
 
-def _add_unlisted(year: Path, files: Mapping[str, Path], problems: Problems) -> None:
+def _add_unlisted(
+    year: Path, files: Mapping[str, Path], index: NameIndex, annotations: FileFinder, problems: Problems
+) -> None:
     """Count images with an annotation that no list has, of images or of a class."""
-    index, silent = NameIndex(files), Problems()
+    silent = Problems()
     lines = {line for stem in _list_stems(year) for line in read_lines(year / "ImageSets" / "Main" / f"{stem}.txt")}
     # Lines of the list of a class end with a number.
     names = lines | {line.rpartition(" ")[0].strip() for line in lines}
     listed = {index.find(name, silent) for name in names if name}
-    annotations = FileFinder([year / "Annotations"])
     for id_, file in files.items():
         if file not in listed and annotations.find(f"{id_}.xml", silent):
             problems.add("images with annotations that no list in ImageSets/Main has, not used", id_)
@@ -147,7 +150,7 @@ def _from_class_lists(year: Path, split: str | None, files: Mapping[str, Path], 
             else:
                 values.setdefault(id_.strip(), {})[label] = value
     samples = []
-    for listed, id_ in _known_ids(year, list(values), files, problems).items():
+    for listed, id_ in _known_ids(year, list(values), files, NameIndex(files), problems).items():
         tags, unsure = ({label for label, value in values[listed].items() if value == wanted} for wanted in ("1", "0"))
         samples.append(Sample(id_, files[id_], frozenset(tags), frozenset(unsure)))
     return loaded("PASCAL VOC, tags only", dataset_name(year, split), classes, samples, problems)
