@@ -12,7 +12,19 @@ from rich.text import Text
 
 from boxless.commands.cache import cache
 from boxless.commands.hub import card, push
+from boxless.commands.options import (
+    Backbone,
+    Classes,
+    ConfigFile,
+    Data,
+    Labels,
+    Method,
+    Settings,
+    Split,
+    class_names,
+)
 from boxless.commands.predict import manifest, predict
+from boxless.commands.prepare import prepare
 from boxless.errors import BoxlessError
 from boxless.files import DISK_ERRORS, STDOUT, check_writable, write_json
 from boxless.logs import copies, log_skipped, log_to_console, log_warnings, logger
@@ -27,20 +39,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-Data = Annotated[
-    Path, typer.Argument(help="VOC devkit year, COCO JSON, YOLO data.yaml, class folders, or a CSV/TSV table.")
-]
 Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
 Trained = Annotated[Path, typer.Argument(help="Run folder of boxless train, or file of boxless export.")]
 Images = Annotated[list[Path], typer.Argument(help="Images, folders of images, or patterns such as 'photos/*.jpg'.")]
-Split = Annotated[str | None, typer.Option(help="Part of the data; by default trainval, else train, or all.")]
-Classes = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
-Labels = Annotated[
-    Path | None, typer.Option(help="What a person said of images: .jsonl of boxless review, COCO, YOLO, VOC, a table.")
-]
-Settings = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=8.")
-]
 
 
 def _writable(file: Path | None) -> Path | None:
@@ -99,7 +100,7 @@ def doctor(
     """Check whether a detector can be trained on these tags, class by class, and what to fix."""
     from boxless.doctor import examine
 
-    report = examine(data, split, _names(classes), labels, missing_tags)
+    report = examine(data, split, class_names(classes), labels, missing_tags)
     _write(json_file, report, partial(print_examination, data=data))
 
 
@@ -114,21 +115,20 @@ def proposals(data: Data, settings: Settings = None, split: Split = None) -> Non
     print_proposals(report)
 
 
+app.command()(prepare)
+
+
 @app.command()
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Run folder; the same command on an unfinished one resumes it.")],
     settings: Settings = None,
     labels: Labels = None,
-    method: Annotated[
-        str | None, typer.Option(help="seeded (default), student, cam, oquab, wsddn, contextlocnet, oicr, pcl, mist.")
-    ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="efficientnet_lite0, alexnet, vgg16, resnet50 or a timm name.")
-    ] = None,
+    method: Method = None,
+    backbone: Backbone = None,
     split: Split = None,
     classes: Classes = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file laid over the method's preset.")] = None,
+    config: ConfigFile = None,
     seed: Annotated[int | None, typer.Option(help="Of initial weights, order and dropout.")] = None,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb; may be given twice.")] = None,
 ) -> None:
@@ -141,7 +141,7 @@ def train(
         labels=labels,
         method=method,
         split=split,
-        classes=_names(classes),
+        classes=class_names(classes),
         config=config,
         options=settings or [],
         seed=seed,
@@ -334,10 +334,6 @@ def serve(
     from boxless.server import serve
 
     serve(run, host, port)
-
-
-def _names(classes: str | None) -> list[str] | None:
-    return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
 
 
 def _write(json_file: Path | None, result: dict[str, Any], show: Callable[[dict[str, Any]], None]) -> None:

@@ -13,6 +13,7 @@ from boxless.config import Config, read_yaml, resolve
 from boxless.datasets import load_dataset
 from boxless.datasets.labels import with_labels
 from boxless.detector import Detector
+from boxless.devices import default_device
 from boxless.distributed import on_main_process
 from boxless.errors import BoxlessError
 from boxless.files import expand_user
@@ -23,7 +24,7 @@ from boxless.proposals import GENERATORS
 from boxless.pseudo_labels import SEEDS
 from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.recipe import cross_fitting_config, fit_shared, make_pseudo_labels
-from boxless.run_folder import read_manifest
+from boxless.run_folder import build_network, read_manifest
 from boxless.structures import Dataset
 from boxless.training.engine import OnEpochEnd
 from boxless.training.fit import Run, begin, create_run, fit
@@ -96,8 +97,46 @@ def train(
         return detector
 
 
+def prepare(
+    data: Dataset | str | os.PathLike[str],
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    method: str | None = None,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    options: Sequence[str] = (),
+    backbone: str | None = None,
+    share: tuple[int, int] = (1, 1),
+) -> CachedDataset:
+    """Compute the proposals and feature maps that `train` reads of images, for all of them or a share.
+
+    What is cached is not computed again, by other shares on other machines neither, if the cache is in a folder that
+    all of them have. Mosaics, which depend on what is trained, are not among it.
+
+    Args:
+        data, labels, method, split, classes, config, options, backbone: as for `train`.
+        share: i and n: every n-th image, from the i-th on.
+
+    Raises:
+        BoxlessError: see `train`; or a share without images.
+    """
+    resolved = _resolve(method, config, options, None, None, backbone)
+    dataset = on_main_process(lambda: _training_set(data, split, classes, labels, resolved))
+    first, step = share
+    own = replace(dataset, samples=dataset.samples[first - 1 :: step])
+    if not own.samples:
+        raise BoxlessError(f"share {first} of {step}: there are only {counted(len(dataset), 'image')}")
+    network = build_network(resolved, len(dataset.classes))
+    cached = _cache(own, Detector(network, resolved, dataset.classes, default_device(), dataset.name))
+    _log_time(cached.seconds)
+    return cached
+
+
 def _train(run: Run, dataset: Dataset, monitored: Dataset | None) -> Detector:
-    data = _cache(dataset, run)
+    data = _cache(dataset, run.detector)
+    # Again, for the images that can be read.
+    _check_tags(data.dataset)
     begin(run, data)
     if run.manifest["supervision"] not in ("tags", "boxes"):
         logger.info("Trained on: %s", run.manifest["supervision"])
@@ -111,17 +150,14 @@ def _train(run: Run, dataset: Dataset, monitored: Dataset | None) -> Detector:
     return fit(run, data, monitored)
 
 
-def _cache(dataset: Dataset, run: Run) -> CachedDataset:
-    """The feature maps and proposals that all networks of the run read."""
-    config, detector = run.detector.config, run.detector
+def _cache(dataset: Dataset, detector: Detector) -> CachedDataset:
+    """The feature maps and proposals that all networks of a run read."""
+    config = detector.config
     views, proposals = views_of(config.views), detector.proposals
     if config.uses_pseudo_labels:
         # Cross-fitted networks predict in their test views; pseudo labels are snapped to proposals.
         views, proposals = views + views_of(cross_fitting_config(config).test_views), config.proposals
-    data = cache_together(dataset, detector.features, list(dict.fromkeys(views)), proposals)
-    # Again, for the images that can be read.
-    _check_tags(data.dataset)
-    return data
+    return cache_together(dataset, detector.features, list(dict.fromkeys(views)), proposals)
 
 
 def _resolve(

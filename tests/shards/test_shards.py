@@ -22,10 +22,11 @@ from boxless.export import FORMATS
 from boxless.images import read_image
 from boxless.runtime import Runtime
 from boxless.shards import export_parts, local, predict_manifest, read_parts, storage, write_manifest
-from boxless.shards.job import Job, begin_job, parse_share, part_name, plan
+from boxless.shards.job import Job, begin_job, part_name, plan
 from boxless.shards.manifest import read_rows
 from boxless.shards.ray_data import ShardActor
 from boxless.shards.work import Outcome, load_detector, predict_shard
+from boxless.share import parse_share
 from boxless.structures import Detections
 
 UNREAD = {"a/cut.jpg", "b/empty.jpg", "b/thin.png"}

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from boxless.errors import BoxlessError
 from boxless.progress import shard_bar
-from boxless.shards.job import Job, begin_job, parse_share, part_name, plan
+from boxless.shards.job import Job, begin_job, part_name, plan
 from boxless.shards.local import run_local
 from boxless.shards.storage import names
 from boxless.shards.work import LISTED, Outcome
+from boxless.share import parse_share
 from boxless.wording import counted
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,28 @@
+"""Arguments and options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    Path, typer.Argument(help="VOC devkit year, COCO JSON, YOLO data.yaml, class folders, or a CSV/TSV table.")
+]
+Split = Annotated[str | None, typer.Option(help="Part of the data; by default trainval, else train, or all.")]
+Classes = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
+Labels = Annotated[
+    Path | None, typer.Option(help="What a person said of images: .jsonl of boxless review, COCO, YOLO, VOC, a table.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=8.")
+]
+Method = Annotated[
+    str | None, typer.Option(help="seeded (default), student, cam, oquab, wsddn, contextlocnet, oicr, pcl, mist.")
+]
+Backbone = Annotated[str | None, typer.Option(help="efficientnet_lite0, alexnet, vgg16, resnet50 or a timm name.")]
+ConfigFile = Annotated[Path | None, typer.Option(help="YAML file laid over the method's preset.")]
+
+
+def class_names(classes: str | None) -> list[str] | None:
+    """The names in `--classes`; None where it is not given."""
+    return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
