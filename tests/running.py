@@ -16,12 +16,11 @@ from safetensors.torch import load_file
 from boxless.methods import PRESETS
 
 SMALL = ("views.scales=[160]", "training.epochs=3", "training.batch_size=4")
-GRID = (*SMALL, "proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]")
-QUICK = (*GRID, "head.reduce=8")
+QUICK = (*SMALL, "proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[32]")
 SMALL_BACKBONE = ("backbone.name=regnety_002", "backbone.weights=none")
 """The principal components of a large one take longer than all the rest."""
-SEEDED = (*GRID, "head.pca_dims=[12, 6]", *SMALL_BACKBONE)
-STUDENT = (*(option for option in SEEDED if "hidden" not in option), "head.channels=8")
+SEEDED = (*QUICK, "head.pca_dims=[12, 6]", *SMALL_BACKBONE)
+STUDENT = tuple(option for option in SEEDED if "hidden" not in option)
 
 _BY_HEAD = {
     "cam": SMALL,

@@ -45,7 +45,7 @@ def test_extract(demo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_train(demo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     train = benchmark("train", monkeypatch)
-    small = ("backbone.name=regnety_002", "proposals.generator=grid", "head.reduce=8", "head.hidden=[32]")
+    small = ("backbone.name=regnety_002", "proposals.generator=grid", "head.hidden=[32]")
     monkeypatch.setattr(train, "SINGLE_SCALE", (*train.SINGLE_SCALE, *small))
     train.main(demo, images=1, end_to_end=1, repeats=1)
     rows = table(capsys.readouterr().out, "")

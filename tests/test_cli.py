@@ -24,7 +24,6 @@ QUICK = [
     "training.epochs=2",
     "proposals.generator=grid",
     "proposals.min_area=0.05",
-    "head.reduce=16",
 ]
 KEYS = {"mAP_11point", "mAP_area", "mAP_50_95", "CorLoc", "classification_mAP", "pointing_mAP"}
 

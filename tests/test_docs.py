@@ -160,7 +160,7 @@ def test_numbers_are_those_of_the_benchmarks():
 
 
 QUICK = ["backbone.name=regnety_002", "backbone.weights=none", "views.scales=[96]", "training.epochs=1"]
-QUICK += ["proposals.generator=grid", "proposals.min_area=0.05", "head.reduce=8", "head.hidden=[16]"]
+QUICK += ["proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[16]"]
 
 
 def test_the_composition_without_code_trains(demo: Path, tmp_path: Path):
@@ -169,7 +169,7 @@ def test_the_composition_without_code_trains(demo: Path, tmp_path: Path):
     detector = boxless.train(demo, tmp_path / "run", config=tmp_path / "clusters.yaml", split="train", options=QUICK)
     head = detector.config.head
     assert isinstance(head, MILConfig) and head.refinement is not None
-    assert (head.unit_rms, head.refinement.mining, head.refinement.stages) == (True, "clusters", 3)
+    assert (head.unit_rms, head.refinement.mining) == (True, "clusters")
     assert '"boxes"' in (tmp_path / "run" / "history.jsonl").read_text()
 
 

@@ -44,7 +44,7 @@ def test_a_file_states_what_was_published_and_what_differs(file: Path):
     training = config.training
     assert (training.batch_size, training.optimizer) == (1, "sgd") and training.drops
     if isinstance(config.head, MILConfig):
-        assert (config.head.hidden, config.head.reduce, config.head.sample) == ("backbone", None, None)
+        assert (config.head.hidden, config.head.sample) == ("backbone", None)
         assert (config.backbone.freeze, config.proposals.generator, config.proposals.min_area) == (
             "none",
             "selective_search",

@@ -15,7 +15,7 @@ from boxless.methods.matching import PseudoLabels
 from boxless.methods.mining import MINING
 
 OICR = PRESETS["oicr"]
-HEAD = OICR["head"] | {"refinement": {"stages": 3, "mining": "hull"}}
+HEAD = OICR["head"] | {"refinement": {"mining": "hull"}}
 PRESETS["hull"] = OICR | {"head": HEAD}
 
 

@@ -10,7 +10,7 @@ import boxless
 from boxless.methods import PRESETS
 from boxless.methods.mining import MINING
 
-QUICK = (*SMALL, "proposals.generator=grid", "proposals.min_area=0.05", "head.reduce=8", "head.hidden=[16]")
+QUICK = (*SMALL, "proposals.generator=grid", "proposals.min_area=0.05", "head.hidden=[16]")
 
 
 @pytest.fixture(autouse=True)

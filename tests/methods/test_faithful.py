@@ -45,7 +45,7 @@ def detector(method: str, **changes: Any) -> MILDetector:
     torch.manual_seed(3)
     config = resolve(preset(method)).head
     assert isinstance(config, MILConfig)
-    settings = {"reduce": None, "hidden": (12,), "dropout": 0.0, "distinct": False, "sample": None} | changes
+    settings = {"hidden": (12,), "dropout": 0.0, "distinct": False, "sample": None} | changes
     network = Backbone(nn.Sequential(), 6, STRIDE, (0.5,) * 3, (0.5,) * 3, "random", "none")
     model = MILDetector(network, nn.Sequential(), config.model_copy(update=settings), CLASSES)
     for layer in model.modules():

@@ -14,23 +14,23 @@ from torchvision.ops import roi_pool
 from boxless.backbones import Backbone
 from boxless.errors import BoxlessError
 from boxless.features import Batch, Item, collate
-from boxless.methods import MILConfig, MILDetector, ViewOutput
+from boxless.methods import MILConfig, MILDetector, ViewOutput, mil
 from boxless.methods.losses import image_label_loss, spatial_regulariser
 from boxless.methods.mil import MILHead
 from boxless.methods.refinement import RefinementConfig
 from boxless.methods.roi_pooling import context_regions, mask_region, roi_average_pool
 
-PLAIN = MILConfig(reduce=4, hidden=(16,))
-CONTRAST = MILConfig(reduce=4, hidden=(16,), contrast=True)
-AVERAGE = MILConfig(reduce=4, unit_rms=True, pool=1, hidden=(), contrast=True)
-WITHOUT_REDUCTION = MILConfig(reduce=None, hidden=(16, 12))
-OICR = MILConfig(reduce=4, hidden=(16,), refinement=RefinementConfig())
-REGRESSION = MILConfig(reduce=4, hidden=(16,), refinement=RefinementConfig(box_regression=True))
+PLAIN = MILConfig(hidden=(16,))
+CONTRAST = MILConfig(hidden=(16,), contrast=True)
+AVERAGE = MILConfig(unit_rms=True, pool=1, hidden=(), contrast=True)
+DEEPER = MILConfig(hidden=(16, 12))
+OICR = MILConfig(hidden=(16,), refinement=RefinementConfig())
+REGRESSION = MILConfig(hidden=(16,), refinement=RefinementConfig(box_regression=True))
 ALL = {
     "plain": PLAIN,
     "contrast": CONTRAST,
     "average": AVERAGE,
-    "without reduction": WITHOUT_REDUCTION,
+    "deeper": DEEPER,
     "oicr": OICR,
     "regression": REGRESSION,
 }
@@ -117,7 +117,7 @@ def test_the_temperature_divides_the_detection_logits(head: MILHead):
 @pytest.mark.parametrize("deviation", [0.01, 0.001])
 def test_new_layers_are_small(deviation: float):
     torch.manual_seed(0)
-    config = MILConfig(hidden=(512,), deviation=deviation, refinement=RefinementConfig(stages=1))
+    config = MILConfig(hidden=(512,), deviation=deviation, refinement=RefinementConfig())
     model = MILDetector(backbone(), nn.Sequential(), config, 20)
     assert model.refinement is not None and MILConfig().deviation == 0.01
     for layer in (model.head.classify, model.head.detect, model.refinement.stages[0]):
@@ -131,6 +131,12 @@ def test_scores_are_in_single_precision_whatever_the_features(head: MILHead):
 
 
 # The detector.
+
+
+@pytest.fixture(autouse=True)
+def reduces_to_four_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the six that the maps have; `test_faithful.py` has detectors that pool the backbone's own."""
+    monkeypatch.setattr(mil, "REDUCED_CHANNELS", 4)
 
 
 def backbone(**changes: Any) -> Backbone:
@@ -234,7 +240,7 @@ def test_the_loss_is_that_of_the_image_labels():
 
 
 def test_with_refinement_the_image_loss_is_the_mean_over_classes():
-    config = PLAIN.model_copy(update={"dropout": 0.0, "refinement": RefinementConfig(stages=1)})
+    config = PLAIN.model_copy(update={"dropout": 0.0, "refinement": RefinementConfig()})
     model, rows = make(config), [item(90, 70), item(60, 90, 12)]
     batch = collate(rows)
     assert batch.image_labels is not None
@@ -244,7 +250,7 @@ def test_with_refinement_the_image_loss_is_the_mean_over_classes():
     torch.testing.assert_close(losses(model, batch)["image labels"], total / batch.image_labels.numel())
 
 
-@pytest.mark.parametrize("refinement", [None, RefinementConfig(stages=1)])
+@pytest.mark.parametrize("refinement", [None, RefinementConfig()])
 def test_a_background_class_is_one_more_class_that_no_image_shows(refinement: RefinementConfig | None):
     plain = PLAIN.model_copy(update={"dropout": 0.0, "refinement": refinement})
     model, rows = make(plain.model_copy(update={"background": True})), [item(90, 70), item(60, 90, 12)]

@@ -125,7 +125,7 @@ def test_presets_have_the_settings_of_their_papers():
         config = resolve(preset(name))
         assert isinstance(config.head, MILConfig) and config.head.refinement is not None
         refinement = config.head.refinement
-        assert (refinement.stages, refinement.mining, refinement.ignore) == (3, mining, 0.1)
+        assert (refinement.mining, refinement.ignore) == (mining, 0.1)
         assert refinement.box_regression == (name == "mist")
         assert config.head.distinct == (name != "mist")
         # Their streams are WSDDN's without its temperature and regulariser.

@@ -22,7 +22,8 @@ FIRST = torch.tensor([1.0, 0])
 
 def make(stages: int = 2, **settings: Any) -> Refinement:
     torch.manual_seed(0)
-    refinement = Refinement(6, 2, RefinementConfig(stages=stages, **({"box_regression": True} | settings)))
+    refinement = Refinement(6, 2, RefinementConfig(**({"box_regression": True} | settings)))
+    refinement.stages, refinement.regressions = refinement.stages[:stages], refinement.regressions[:stages]
     for layer in refinement.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight)

@@ -23,7 +23,7 @@ TORCHRUN = ["torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "
 ACCELERATE = ["accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes=2"]
 ACCELERATE += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
 END_TO_END = (*SMALL_BACKBONE, "backbone.freeze=none", "views.scales=[96]", "proposals.generator=grid")
-END_TO_END = (*END_TO_END, "proposals.min_area=0.05", "head.hidden=[32]", "head.reduce=8", "head.dropout=0")
+END_TO_END = (*END_TO_END, "proposals.min_area=0.05", "head.hidden=[32]", "head.dropout=0")
 END_TO_END = (*END_TO_END, "training.optimizer=sgd", "training.lr=0.1", "training.bias_lr_factor=2")
 END_TO_END = (*END_TO_END, "training.batch_size=1", "training.accumulate=4", "training.epochs=2")
 

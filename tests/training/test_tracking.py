@@ -12,7 +12,7 @@ import boxless
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = ["views.scales=[160]", "training.epochs=2", "training.monitor=val", "head.reduce=16"]
+OPTIONS = ["views.scales=[160]", "training.epochs=2", "training.monitor=val"]
 OPTIONS += ["proposals.generator=grid", "proposals.min_area=0.05", "training.lr=0.003"]
 
 

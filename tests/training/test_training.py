@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_with_advice(demo: Path, tm
 
 
 def test_nested_settings_are_laid_over_options(demo: Path, finished: Path, tmp_path: Path):
-    settings = {"training": {"epochs": 3, "batch_size": 4}, "head": {"reduce": 8, "hidden": [32]}, "seed": 1}
+    settings = {"training": {"epochs": 3, "batch_size": 4}, "head": {"hidden": [32]}, "seed": 1}
     options = ["views.scales=[160]", "training.epochs=7", "proposals.generator=grid", "proposals.min_area=0.05"]
     train(demo, tmp_path / "run", split="train", options=options, settings=settings)
     assert_same_bits(finished, tmp_path / "run")

@@ -20,18 +20,21 @@ from boxless.methods.mining import MINING
 from boxless.methods.refinement import Refinement, RefinementConfig
 from boxless.methods.roi_pooling import context_regions, distinct_boxes, mask_region, roi_average_pool, roi_max_pool
 
+REDUCED_CHANNELS = 128
+"""Channels of the 1x1 convolution before pooling; maps of no more channels are pooled as they are, and so are those of
+pretrained hidden layers."""
+
 
 @HEADS.register("mil")
 class MILConfig(HeadConfig):
     """A detector over proposals that is trained on image labels by multiple-instance learning.
 
     Args:
-        reduce: channels of the 1x1 convolution before pooling; null pools the backbone's own channels.
         unit_rms: whether each location is normalised to unit RMS first, which keeps deep maps from responding to parts
             only.
         pool: cells a side of the RoI max pooling grid (RoIPool, as WSDDN); 1 takes the mean over the exact box instead.
         hidden: widths of the fully connected layers, or `backbone` to take the two pretrained ones of AlexNet or VGG16
-            (with their pool size and no `reduce`).
+            (with their pool size).
         dropout: rate after every fully connected layer.
         temperature: divisor of the detection logits before the softmax over proposals; the authors' code has 2.
         background: whether the two streams have a background class too, which no image shows (the code of MIST).
@@ -48,7 +51,6 @@ class MILConfig(HeadConfig):
 
     scores_proposals: ClassVar[bool] = True
     kind: str = "mil"
-    reduce: Annotated[int, Field(ge=1)] | None = 128
     unit_rms: bool = False
     pool: int = Field(3, ge=1)
     hidden: tuple[Annotated[int, Field(ge=1)], ...] | Literal["backbone"] = (512, 512)
@@ -158,9 +160,9 @@ class MILDetector(Model):
             self.side, width = backbone.pool, backbone.fully_connected[-1].out_features
             self.trunk = _pretrained(backbone, config.dropout)
         else:
-            channels = config.reduce or backbone.channels
+            channels = min(backbone.channels, REDUCED_CHANNELS)
             narrow = nn.Sequential(nn.Conv2d(backbone.channels, channels, 1), nn.ReLU(inplace=True))
-            self.reduce = narrow if config.reduce else nn.Identity()
+            self.reduce = narrow if channels < backbone.channels else nn.Identity()
             self.side = config.pool
             pooled = channels * self.side**2
             width = config.hidden[-1] if config.hidden else pooled

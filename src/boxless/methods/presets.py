@@ -52,13 +52,13 @@ PRESETS["contextlocnet"] = {
 PRESETS["oicr"] = {
     "proposals": _SELECTIVE_SEARCH,
     # The authors' streams have no temperature.
-    "head": {"kind": "mil", "temperature": 1, "distinct": True, "refinement": {"stages": 3}},
+    "head": {"kind": "mil", "temperature": 1, "distinct": True, "refinement": {}},
     "inference": {"nms": 0.3},
     "training": {"steps": 600},
 }
 PRESETS["pcl"] = {
     "proposals": _SELECTIVE_SEARCH,
-    "head": {"kind": "mil", "temperature": 1, "distinct": True, "refinement": {"stages": 3, "mining": "clusters"}},
+    "head": {"kind": "mil", "temperature": 1, "distinct": True, "refinement": {"mining": "clusters"}},
     "inference": {"nms": 0.3},
     "training": {"steps": 600},
 }
@@ -66,7 +66,7 @@ PRESETS["mist"] = {
     # Without the paper's Concrete DropBlock, whose blocks are as large as this grid; head.drop_block=true head.pool=7
     # adds it.
     "proposals": _SELECTIVE_SEARCH,
-    "head": {"kind": "mil", "temperature": 1, "refinement": {"stages": 3, "mining": "spread", "box_regression": True}},
+    "head": {"kind": "mil", "temperature": 1, "refinement": {"mining": "spread", "box_regression": True}},
     "inference": {"nms": 0.3},
     "training": {"steps": 600},
 }

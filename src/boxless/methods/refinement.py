@@ -13,12 +13,14 @@ from boxless.methods.losses import box_loss, cluster_loss, refinement_loss, with
 from boxless.methods.matching import match_proposals
 from boxless.methods.mining import MINING
 
+STAGES = 3
+"""Refinement heads, as in OICR, PCL and MIST; the detector is their mean."""
+
 
 class RefinementConfig(Section):
     """Refinement heads.
 
     Args:
-        stages: number of heads; the detector is their mean.
         mining: a name in `methods.mining.MINING`: pseudo labels are the `top` proposal of a class (OICR), the centres
             of `clusters` of proposals (PCL; Tang et al., PAMI 2018), or proposals `spread` over the image (MIST; Ren et
             al., CVPR 2020).
@@ -27,7 +29,6 @@ class RefinementConfig(Section):
             Girshick, ICCV 2015, section 2.3).
     """
 
-    stages: int = Field(3, ge=1)
     mining: str = "top"
     ignore: float = Field(0.1, ge=0, lt=0.5)
     box_regression: bool = False
@@ -47,8 +48,8 @@ class Refinement(nn.Module):
         super().__init__()
         self.config = config
         self.classes = classes
-        self.stages = nn.ModuleList(linear(inputs, classes + 1, deviation) for _ in range(config.stages))
-        regressions = config.stages if config.box_regression else 0
+        self.stages = nn.ModuleList(linear(inputs, classes + 1, deviation) for _ in range(STAGES))
+        regressions = STAGES if config.box_regression else 0
         self.regressions = nn.ModuleList(linear(inputs, 4, 0.001) for _ in range(regressions))
 
     def forward(self, features: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor | None]:
