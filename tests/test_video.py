@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -191,14 +193,22 @@ def test_the_command_takes_one_video(clip: Path, tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "other").exists()
 
 
-def test_objects_are_tracked_over_frames(clip: Path) -> None:
-    """The recipe of docs/handing_on.md."""
-    trackers = pytest.importorskip("trackers")
-    tracker, stub, identities = trackers.ByteTrackTracker(), Stub(), []
-    for frame in read_frames(clip):
-        (found,) = stub.predict([frame.pixels], 0, progress=False)
-        # Scores that a tracker is sure of.
-        certain = found.to_supervision()
-        certain.confidence[:] = 0.9
-        identities.append(tracker.update(certain).tracker_id.tolist())
-    assert len({one for frame in identities[3:] for one in frame if one >= 0}) == 1
+def test_objects_are_tracked_by_the_recipe_of_the_documentation(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("trackers")
+    text = (Path(__file__).parent.parent / "docs" / "handing_on.md").read_text(encoding="utf-8")
+    (recipe,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "ByteTrackTracker" in block)
+
+    def sure(pixels: Any) -> Detections:
+        (found,) = Stub().predict([pixels], 0, progress=False)
+        return replace(found, scores=np.full(1, 0.9, np.float32))
+
+    detector = SimpleNamespace(predict=sure, classes=Stub.classes)
+    monkeypatch.setattr("boxless.Detector", SimpleNamespace(load=lambda run: detector))
+    monkeypatch.chdir(tmp_path)
+    exec(recipe, {})
+    rows = [line.split(maxsplit=4) for line in capsys.readouterr().out.splitlines()]
+    assert [(row[0], row[3]) for row in rows] == [(str(number), "cat") for number in range(7)]
+    # One object, followed from the second or third frame on.
+    assert len({row[2] for row in rows[3:]}) == 1 and int(rows[3][2]) >= 0

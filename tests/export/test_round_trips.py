@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from boxless.datasets import load_dataset
 from boxless.export import FORMATS
 from boxless.structures import Detections
 
@@ -112,3 +114,28 @@ def test_supervision_reads_voc_and_yolo(tmp_path: Path) -> None:
             wanted = dict(found)[Path(path)]
             np.testing.assert_allclose(back.xyxy.reshape(-1, 4), wanted.boxes, atol=far)
             assert [data.classes[label] for label in back.class_id] == wanted.names
+
+
+def test_x_anylabeling_takes_coco_and_gives_it_back(tmp_path: Path) -> None:
+    """Its menus `Upload` and `Export`, "COCO Detection", do no more; it finds images by name, beside their labels."""
+    module = pytest.importorskip("anylabeling.views.labeling.label_converter")
+    photos, given = tmp_path / "photos", [images()[0], images()[2]]
+    photos.mkdir()
+    for path, found in given:
+        Image.new("RGB", found.size).save(photos / path.name)
+    path = FORMATS["coco"](tmp_path, given, CLASSES, "first")
+    module.LabelConverter().coco_to_custom(str(path), str(photos), "rectangle")
+    for image, found in given:
+        shown = json.loads((photos / image.name).with_suffix(".json").read_text(encoding="utf-8"))
+        assert (shown["imagePath"], shown["imageWidth"], shown["imageHeight"]) == (image.name, *found.size)
+        boxes = [[*shape["points"][0], *shape["points"][2]] for shape in shown["shapes"]]
+        assert_same(boxes, [shape["label"] for shape in shown["shapes"]], None, found)
+    names = tmp_path / "classes.txt"
+    names.write_text("\n".join(CLASSES), encoding="utf-8")
+    files = [str(photos / image.name) for image, _ in given]
+    module.LabelConverter(str(names)).custom_to_coco(files, str(photos), str(photos), "rectangle")
+    data = load_dataset(photos / "coco_detection.json")
+    for sample, (_, found) in zip(data.samples, given, strict=True):
+        assert sample.annotations is not None
+        labels = [data.classes[label] for label in sample.annotations.labels]
+        assert_same(sample.annotations.boxes.tolist(), labels, None, found)
