@@ -6,7 +6,8 @@
 
 From image files to boxes, without writing any. Each measurement is a process of its own that may use so many cores, in
 turns, repeat by repeat. Start-up is from starting Python to the detector being ready. Where OpenVINO is installed it
-reads the same files. Needs Linux.
+reads the same files. The last row of a size is `yardstick.py`: what a small detector that is widely known takes without
+its suppression. Needs Linux.
 """
 
 import json
@@ -16,10 +17,12 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, NamedTuple
 
 import typer
 from _shared import machine, spread
+from yardstick import export
 
 from boxless.image_files import find_images
 
@@ -29,6 +32,8 @@ engine, path, size, cores, *files = sys.argv[1:]
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
 if engine == "OpenVINO":
     from openvino_runtime import OpenVINORuntime as load_predictor
+elif engine == "yardstick":
+    from yardstick import Yardstick as load_predictor
 else:
     from boxless.loading import load_predictor
 predictor = load_predictor(path)
@@ -77,17 +82,21 @@ def main(
     if find_spec("openvino") is not None:
         given += [("OpenVINO", file), ("OpenVINO", int8)]
     cores = [number for number in (1, 2) if number <= len(os.sched_getaffinity(0))]
-    cases = [
-        Case(engine, path, side, number)
-        for side in size
-        for number in cores
-        for engine, path in given
-        if path is not None
-    ]
-    measured: dict[Case, list[list[float]]] = {case: [] for case in cases}
-    for _ in range(repeats):
-        for case in cases:
-            measured[case].append(measure(case, files))
+    with TemporaryDirectory() as folder:
+        yardstick = Path(folder) / "SSDlite.onnx"
+        export(yardstick)
+        given.append(("yardstick", yardstick))
+        cases = [
+            Case(engine, path, side, number)
+            for side in size
+            for number in cores
+            for engine, path in given
+            if path is not None
+        ]
+        measured: dict[Case, list[list[float]]] = {case: [] for case in cases}
+        for _ in range(repeats):
+            for case in cases:
+                measured[case].append(measure(case, files))
     print(f"{machine()}, {len(files)} images, {repeats} repeats\n")
     print("| detector | engine | px | cores | images a second | start-up, s | peak memory, MB |")
     print("|---|---|---|---|---|---|---|")
