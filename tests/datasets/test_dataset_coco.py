@@ -53,7 +53,7 @@ def test_boxes_tags_and_crowds(tmp_path):
     assert first.annotations.ignore.tolist() == [False, True]
     assert (second.path, second.tags) == (file.parent / "sub" / "b c.jpg", {0})
     assert third.annotations.boxes.shape == (0, 4)
-    assert dataset.warnings == ("images without a tag, kept as negatives: 1 (3)",)
+    assert dataset.warnings == () and dataset.summary.endswith("; 1 image without a tag, kept as a negative")
 
 
 @pytest.mark.parametrize("folder", ["", "annotations", "images/train2017", "train2017", "images"])
@@ -241,6 +241,7 @@ def test_images_and_files_without_counterpart_are_counted_both_ways(tmp_path):
     assert "image files that no COCO file lists, not used: 1 (new.jpg)" in dataset.warnings
     assert dataset.summary == (
         "COCO, 2 images, 2 classes, 1 image whose file is missing, 1 image file that no COCO file lists"
+        "; 1 image without a tag, kept as a negative"
     )
     (tmp_path / "b.jpg").unlink()
     with pytest.raises(BoxlessError, match=r"2 of 3 images whose file is missing \(b.jpg, gone.jpg\); put them beside"):
@@ -369,6 +370,19 @@ def test_categories_and_numbers_of_odd_kinds_are_no_traceback(tmp_path, odd):
     dataset = load_dataset(file)
     assert dataset.classes == ("zebra", "dog") and dataset.samples[0].tags == {1}
     assert "annotations of a category that is not listed, left out: 1 (image 1)" in dataset.warnings
+
+
+def test_images_of_unlisted_categories_alone_are_counted(tmp_path):
+    annotations = [box(1, 7, [1, 1, 2, 2]), box(1, 9, [1, 1, 2, 2]), box(2, 9, [1, 1, 2, 2]), box(2, 9, [1, 1, 2, 2])]
+    file = write_coco(tmp_path / "val.json", ["a.jpg", "b.jpg", "c.jpg"], annotations)
+    touch(tmp_path / "a.jpg", tmp_path / "b.jpg", tmp_path / "c.jpg")
+    dataset = load_dataset(file)
+    assert [sample.tags for sample in dataset.samples] == [{1}, set(), set()]
+    assert dataset.warnings[:2] == (
+        "annotations of a category that is not listed, left out: 3 (image 1, image 2)",
+        "images whose annotations are all of categories that are not listed, kept as negatives: 1 (2)",
+    )
+    assert dataset.summary.endswith("; 2 images without a tag, kept as negatives")
 
 
 def test_coco_files_that_are_not_read_are_named(tmp_path):

@@ -47,7 +47,7 @@ def test_regions_become_boxes_in_pixels(tmp_path, image):
     boxes = [[10, 20, 30, 50], [40, 20, 60, 60], [10, 20, 30, 60], [10, 40, 50, 60]]
     np.testing.assert_allclose(dataset.samples[0].annotations.boxes, boxes, rtol=1e-6)
     assert dataset.samples[0].annotations.labels.tolist() == [0, 1, 1, 0]
-    assert dataset.summary == "Label Studio, 2 images, 2 classes"
+    assert dataset.summary == "Label Studio, 2 images, 2 classes; 1 image without a tag, kept as a negative"
 
 
 def test_choices_are_tags_without_boxes(tmp_path, image):
@@ -115,7 +115,6 @@ def test_an_image_whose_regions_have_no_class_is_no_negative(tmp_path, image):
     assert dataset.warnings == (
         "tasks whose regions have no class that is read, left out as their tags are unknown: 3 (a.jpg, b.jpg, c.jpg)",
         "images with regions that have no class that is read; those regions are not used: 1 (e.jpg)",
-        "images without a tag, kept as negatives: 3 (f.jpg, g.jpg, h.jpg)",
     )
 
 

@@ -32,11 +32,9 @@ def test_boxes_and_tags(tmp_path, image):
     np.testing.assert_allclose(first.annotations.boxes, [[80, 30, 120, 70], [10, 5, 30, 15]], rtol=1e-6)
     assert first.annotations.labels.tolist() == [1, 0]
     assert (second.tags, len(second.annotations.boxes)) == (set(), 0)
-    assert dataset.warnings == (
-        "images without a label file, kept as negatives: 1 (images/train/bare.png)",
-        "images without a tag, kept as negatives: 1 (images/train/bare.png)",
-    )
-    assert dataset.summary == "YOLO, 2 images, 2 classes, 1 image without a label file"
+    assert dataset.warnings == ("images without a label file, kept as negatives: 1 (images/train/bare.png)",)
+    without = "1 image without a label file; 1 image without a tag, kept as a negative"
+    assert dataset.summary == f"YOLO, 2 images, 2 classes, {without}"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

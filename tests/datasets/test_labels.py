@@ -434,6 +434,20 @@ def test_a_folder_of_coco_is_read_as_cvat_exports_it(root: Path):
     assert given is not None and rows(given.right) == [("owl", [1, 2, 11, 22])]
 
 
+def test_a_folder_of_several_coco_files_is_refused_with_their_names(root: Path):
+    file = coco(root, (1, "owl", [2, 4, 20, 40]))
+    (root / "review" / "old").mkdir()
+    for name in ("_annotations.coco.json", "old/export.json"):
+        (root / "review" / name).write_bytes(file.read_bytes())
+    several = "_annotations.coco.json, corrected.json, old/export.json; give one of them"
+    with pytest.raises(BoxlessError, match=f"review: several COCO files, which are not read together: {several}"):
+        labelled(root, root / "review")
+    # Alone it is read.
+    (root / "review" / "_annotations.coco.json").unlink()
+    (root / "review" / "old" / "export.json").unlink()
+    assert "labels of 2 images" in labelled(root, root / "review").summary
+
+
 # Datasets with given boxes.
 
 

@@ -279,7 +279,10 @@ def test_labels_and_images_without_counterpart_are_counted_and_most_are_an_error
         "images without a label file, kept as negatives: 1 (images/train/c.jpg)",
         "label files without an image: 2 (labels/train/x.txt, labels/train/y.txt)",
     )
-    assert dataset.summary == "YOLO, 3 images, 2 classes, 1 image without a label file, 2 label files without an image"
+    assert dataset.summary == (
+        "YOLO, 3 images, 2 classes, 1 image without a label file, 2 label files without an image"
+        "; 1 image without a tag, kept as a negative"
+    )
     (tmp_path / "images" / "train" / "b.jpg").rename(tmp_path / "images" / "train" / "new.jpg")
     with pytest.raises(
         BoxlessError, match=r"3 of 4 label files without an image \(labels/train/b.txt, labels/train/x.t"

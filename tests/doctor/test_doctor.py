@@ -97,7 +97,10 @@ def test_a_dataset_without_problems_has_no_findings(healthy: TagTable):
     assert not_fine(report) == {}
     assert (report["data"], report["splits"], report["images"]) == ("tags.csv", ["train"], 60)
     assert next(iter(report)) == "summary"
-    assert report["summary"] == ["train: table, 60 images, 3 classes", "val: table, 20 images, 3 classes"]
+    assert report["summary"] == [
+        "train: table, 60 images, 3 classes; 8 images without a tag, kept as negatives",
+        "val: table, 20 images, 3 classes; 2 images without a tag, kept as negatives",
+    ]
     assert report["classes"]["bolt"] == {
         "verdict": "fine",
         "reasons": [],

@@ -71,6 +71,9 @@ def load_dataset(path: str | PathLike[str], split: str | None = None, classes: S
     if classes is not None:
         dataset = dataset.with_classes(classes)
         summary += f"; of the classes {counted(len(dataset.classes), 'is', 'are')} used"
+    if negatives := sum(not sample.tags and not sample.unsure for sample in dataset.samples):
+        kind = "image without a tag, kept as a negative", "images without a tag, kept as negatives"
+        summary += f"; {counted(negatives, *kind)}"
     return replace(dataset, warnings=dataset.warnings + _remarks(dataset), summary=summary)
 
 
@@ -85,11 +88,7 @@ def split_names(path: str | PathLike[str]) -> tuple[str, ...]:
 
 def _remarks(dataset: Dataset) -> tuple[str, ...]:
     problems = Problems()
-    present: set[int] = set()
-    for sample in dataset.samples:
-        present |= sample.tags
-        if not sample.tags and not sample.unsure:
-            problems.add("images without a tag, kept as negatives", sample.id)
+    present = {label for sample in dataset.samples for label in sample.tags}
     for label, name in enumerate(dataset.classes):
         if label not in present:
             problems.add("classes that no image is tagged with", name)

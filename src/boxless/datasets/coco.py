@@ -188,7 +188,7 @@ def _objects(
     items: list[Any], images: Mapping[str, _Image], names: Mapping[int, str], problems: Problems
 ) -> dict[str, list[Object]]:
     objects: dict[str, list[Object]] = {id_: [] for id_ in images}
-    by_number = _by_number(images)
+    by_number, unlisted = _by_number(images), dict[str, None]()
     for item in items:
         image = str(item.get("image_id")) if isinstance(item, dict) else "?"
         if image not in objects:
@@ -198,9 +198,13 @@ def _objects(
             problems.add("annotations of an image that is not listed, left out", f"image {image}")
         elif number is None or number[0] not in names:
             problems.add("annotations of a category that is not listed, left out", f"image {image}")
+            unlisted[image] = None
         else:
             box = _box(item.get("bbox"))
             objects[image].append(Object(names[int(number[0])], box, to_floats((item.get("iscrowd"),)) == [1]))
+    for image in unlisted:
+        if not objects[image]:
+            problems.add("images whose annotations are all of categories that are not listed, kept as negatives", image)
     return objects
 
 

@@ -1,6 +1,6 @@
 """Where COCO files lie: which JSON file describes which split, and where its images are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from boxless.datasets.common import MOST_JSON
@@ -43,6 +43,18 @@ def coco_in(folder: Path) -> list[Path]:
     """The JSON files of a folder that have the keys of COCO, sorted."""
     files = sorted(folder.glob("*.json"))
     return [file for file in files if is_coco(file)] if len(files) <= MOST_JSON else []
+
+
+def coco_unread(files: Sequence[Path], path: Path) -> list[Path]:
+    """The COCO files of a folder and of those in it that are none of `files`, which `find_coco` gives of it.
+
+    Not the captions and keypoints that COCO itself puts beside `instances_<split>.json`.
+    """
+    if not path.is_dir():
+        return []
+    named = {file.parent for file in files if file.name.startswith("instances_")}
+    folders = [path, *(folder for folder in sorted(path.glob("*")) if folder.is_dir() and folder not in named)]
+    return [file for folder in folders for file in coco_in(folder) if file not in files]
 
 
 def is_coco(file: Path) -> bool:

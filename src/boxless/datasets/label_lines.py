@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from boxless.datasets.problems import printable
 from boxless.errors import BoxlessError
@@ -32,11 +32,14 @@ class _Line(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _spelt_as_known(cls, data: Any) -> Any:
+    def _spelt_as_known(cls, data: Any, info: ValidationInfo) -> Any:
         known = cls.known_keys()
-        for key in data if isinstance(data, dict) else ():
-            if key not in known and (name := str(key).strip().casefold()) in known:
+        unknown = [key for key in data if key not in known] if isinstance(data, dict) else []
+        for key in unknown:
+            if (name := str(key).strip().casefold()) in known:
                 raise ValueError(f"'{key}' is not read, write '{name}'")
+        if isinstance(info.context, Counter) and issubclass(cls, ImageLabels):
+            info.context.update(unknown)
         return data
 
     @classmethod
@@ -148,14 +151,13 @@ def read_labels(path: Path) -> dict[str, ImageLabels]:
     unknown: Counter[str] = Counter()
     for number, line in enumerate(lines, 1):
         try:
-            own = ImageLabels.model_validate_json(line) if line.strip() else None
+            own = ImageLabels.model_validate_json(line, context=unknown) if line.strip() else None
         except ValidationError as error:
             if number == len(lines) and _may_continue(line):
                 logger.warning("%s: half a line at the end is left out", path)
                 break
             raise BoxlessError(f"{path}, line {number}: {what_is_wrong(error)}; fix or delete the line") from None
         if own is not None:
-            unknown.update(set(json.loads(line)) - ImageLabels.known_keys())
             labels.pop(own.image, None)
             labels[own.image] = own
     for key, times in unknown.items():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from boxless.datasets.coco import read_coco
-from boxless.datasets.coco_files import find_coco, is_coco
+from boxless.datasets.coco_files import coco_unread, find_coco, is_coco
 from boxless.datasets.label_studio import holds_tasks, read_label_studio, read_tasks
 from boxless.datasets.lookup import Finder
 from boxless.datasets.problems import Problems
@@ -62,6 +62,9 @@ def _coco(path: Path, finder: Finder, problems: Problems, missing: str) -> Revie
     files = [file for file in find_coco(path).values() if path.is_dir() or is_coco(file)]
     if not files:
         return None
+    if others := coco_unread(files, path):
+        names = ", ".join(file.relative_to(path).as_posix() for file in sorted([*files, *others]))
+        raise BoxlessError(f"{path}: several COCO files, which are not read together: {names}; give one of them")
     parts = [read_coco(file, finder, problems, missing) for file in files]
     return _once([image for images, _, _ in parts for image in images], problems), sum(part[2] for part in parts)
 

@@ -60,6 +60,18 @@ def examine(
     splits, unusable = _load(data, split)
     if labels is not None:
         splits |= _labelled(splits, labels, None if isinstance(data, Dataset) else expand_user(data))
+    report = _examine(splits, unusable, classes, missing_tags)
+    return {
+        "summary": [f"{name}: {dataset.summary}" for name, dataset in splits.items() if dataset.summary],
+        "data": data.name if isinstance(data, Dataset) else as_text(expand_user(data).resolve().name),
+        **report,
+    }
+
+
+def _examine(
+    splits: Mapping[str, Dataset], unusable: Sequence[Finding], classes: Sequence[str] | None, missing_tags: bool
+) -> dict[str, Any]:
+    """What `examine` reports of splits that are loaded, beside what is understood of them; `unusable` are those not."""
     parts = _without_unions(splits)
     names = tuple(dict.fromkeys(name for dataset in splits.values() for name in dataset.classes))
     wanted = names if classes is None else _chosen(classes, names)
@@ -78,8 +90,6 @@ def examine(
         key=lambda finding: ("hopeless", "weak", "note").index(finding.level),
     )
     return {
-        "summary": [f"{name}: {dataset.summary}" for name, dataset in splits.items() if dataset.summary],
-        "data": data.name if isinstance(data, Dataset) else as_text(expand_user(data).resolve().name),
         "splits": used,
         "images": len(distinct),
         "warnings": warnings,
