@@ -3,7 +3,7 @@
 import pytest
 
 from boxless.datasets.problems import Problems
-from boxless.wording import counted
+from boxless.wording import counted, duration
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,11 @@ def test_what_has_no_counterpart_is_counted(kind, one):
     assert problems.unmatched() == [one]
     problems.add_unmatched(kind, "b")
     assert problems.unmatched() == [f"2 {kind.partition(',')[0]}"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0, "0 s"), (45.4, "45 s"), (59.6, "1 min 0 s"), (432, "7 min 12 s"), (3600, "1 h 0 min"), (3785, "1 h 3 min")],
+)
+def test_times_have_two_units(seconds: float, expected: str):
+    assert duration(seconds) == expected

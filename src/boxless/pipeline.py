@@ -16,6 +16,7 @@ from boxless.detector import Detector
 from boxless.devices import default_device
 from boxless.distributed import on_main_process
 from boxless.errors import BoxlessError
+from boxless.evaluation import in_classes
 from boxless.files import expand_user
 from boxless.logs import log_warnings
 from boxless.methods import DEFAULT_METHOD, preset
@@ -30,7 +31,7 @@ from boxless.training.engine import OnEpochEnd
 from boxless.training.fit import Run, begin, create_run, fit
 from boxless.training.tracking import check_trackers
 from boxless.views import views_of
-from boxless.wording import counted
+from boxless.wording import counted, duration
 
 logger = logging.getLogger(__name__)
 
@@ -245,7 +246,7 @@ def _monitored(data: Dataset | str | os.PathLike[str], config: Config, classes: 
         return None
     if isinstance(data, Dataset):
         raise BoxlessError("training.monitor names a split of a path; here a dataset was given: evaluate it afterwards")
-    return load_dataset(data, config.training.monitor).with_classes(classes, strict=False)
+    return in_classes(classes, log_warnings(load_dataset(data, config.training.monitor)))
 
 
 def _check_tags(dataset: Dataset) -> None:
@@ -271,4 +272,4 @@ def _check_boxes(dataset: Dataset) -> None:
 def _log_time(seconds: Mapping[str, float]) -> None:
     total = max(sum(seconds.values()), 1e-9)
     parts = [f"{stage} {spent / 60:.1f} min ({spent / total:.0%})" for stage, spent in seconds.items()]
-    logger.info("Time by stage: %s", ", ".join(parts))
+    logger.info("Trained in %s: %s", duration(total), ", ".join(parts))

@@ -1,5 +1,6 @@
 """Progress bars, on standard error so that results can be piped."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,8 @@ from boxless.process import is_main_process
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -41,13 +44,16 @@ def progress_bars(enabled: bool) -> Iterator[None]:
         _enabled.reset(token)
 
 
+def _wanted() -> bool:
+    """Whether progress is to be told: by the main process of several, and where bars are not turned off."""
+    return _enabled.get() and os.environ.get("BOXLESS_PROGRESS") != "0" and is_main_process()
+
+
 def bars_shown() -> bool:
     """Whether `track` shows a bar: only in a terminal or a notebook, in the main process of several, and where bars are
     not turned off."""
-    if not _enabled.get() or os.environ.get("BOXLESS_PROGRESS") == "0" or not is_main_process():
-        return False
     # Exported detectors run where rich is not installed.
-    if find_spec("rich") is None:
+    if not _wanted() or find_spec("rich") is None:
         return False
     # Not `console.is_terminal`, which FORCE_COLOR turns on for log files too.
     return console().is_jupyter or (console().file.isatty() and not console().is_dumb_terminal)
@@ -55,6 +61,8 @@ def bars_shown() -> bool:
 
 def track(items: Iterable[T], description: str, total: int, *, transient: bool = False) -> Iterator[T]:
     """Yield from `items` behind a progress bar, and release free memory now and then.
+
+    Where there is no terminal, a line tells that it begins, unless the bar would disappear.
 
     Args:
         items: what to iterate over.
@@ -82,6 +90,8 @@ def track(items: Iterable[T], description: str, total: int, *, transient: bool =
         with Progress(*columns, console=console(), transient=transient) as progress:
             yield from _releasing_memory(progress.track(items, total=total, description=description))
     elif total:
+        if _wanted() and not transient and total > 1:
+            logger.info("%s: 0/%d", description, total)
         yield from _releasing_memory(items)
 
 

@@ -224,6 +224,7 @@ def test_the_command_ends_with_the_summary(
     monkeypatch.setattr("boxless.review.app.run_until_interrupted", lambda app, listener, host: None)
     assert boxless(monkeypatch, "review", *words(folder)) == 0
     printed = capsys.readouterr()
+    assert "Opening" in printed.err and "tags.csv" in printed.err
     assert "continues a review with 1 image done" in " ".join(printed.err.split())
     # Wilson's interval of 2 of 2.
     assert " ".join(printed.out.split()) == (

@@ -139,7 +139,9 @@ def test_steps_time_and_memory_are_logged_before_the_start(
     train(demo, tmp_path / "run", "backbone.name=regnety_002", "backbone.weights=none", "head.objectness=false")
     # A linear classifier of 368 channels and 6 classes; twelve steps of 7.5 s.
     number = 6 * 368 + 6
-    expected = f"Training {number:,} weights: 3 epochs of 4 steps of 4 images; about 1.5 min and 2.3 GB of memory"
+    expected = (
+        f"Training {number:,} weights of cam: 3 epochs of 4 steps of 4 images; about 1.5 min and 2.3 GB of memory"
+    )
     messages = [record.getMessage() for record in caplog.records]
     assert messages.index(expected) < next(row for row, text in enumerate(messages) if text.startswith("epoch 1/3"))
 

@@ -340,6 +340,21 @@ def test_loading_keeps_the_callers_random_state(finished: Path):
     assert torch.rand(1) == expected
 
 
+def test_classes_that_the_monitored_split_does_not_share_are_named(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise BoxlessError("stopped")
+
+    monkeypatch.setattr("boxless.pipeline.create_run", stop)
+    caplog.set_level(logging.INFO, "boxless")
+    names = boxless.load_dataset(demo, "train").classes[:2]
+    with pytest.raises(BoxlessError, match="stopped"):
+        train(demo, tmp_path / "run", split="train", classes=names, options=["training.monitor=val"])
+    (line,) = [text for text in caplog.messages if "the detector lacks" in text]
+    assert line.startswith(f"{demo.name} val: classes of the data that the detector lacks, left out: 4 (")
+
+
 # Callbacks, cancellation and progress bars.
 
 

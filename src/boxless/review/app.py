@@ -146,6 +146,7 @@ def open_review(
     if out.suffix.lower() != ".jsonl":
         raise BoxlessError(f"{out}: give --out a name that ends in .jsonl, by which the labels are recognised later")
     check_writable(out)
+    logger.info("Opening %s", root)
     out.parent.mkdir(parents=True, exist_ok=True)
     end_last_line(out)
     labels = read_labels(out) if out.exists() else {}

@@ -114,7 +114,7 @@ def train_model(
         rows = [row for row, _ in order][: plan.batch_size]
         with full_width(accelerator.device):
             need = estimate(accelerator, model, items, views, data.sizes, rows, training)
-        _log_plan(accelerator, plan, model, need)
+        _log_plan(accelerator, plan, model, need, config.method)
     loader = _loader(items, order, plan.batch_size, training.workers, accelerator.device)
     wrapped, optimizer, batches = accelerator.prepare(model, plain_optimizer, loader)
     history = read_history(run)[:done]
@@ -135,8 +135,7 @@ def train_model(
             write_history(run, history)
             save_checkpoint(run, model, plain_optimizer, epoch + 1)
         accelerator.wait_for_everyone()
-        if on_epoch_end is not None and _cancels(accelerator, on_epoch_end, {**row, "run": run, "epochs": plan.epochs}):
-            raise CancelledError(f"{run}: cancelled after epoch {epoch + 1} of {plan.epochs}; the same call resumes it")
+        _call_back(accelerator, on_epoch_end, {**row, "run": run, "epochs": plan.epochs})
 
 
 def _seed(seed: int, epoch: int, process: int, workers_run: bool) -> None:
@@ -180,11 +179,19 @@ def _single_threaded(worker: int) -> None:
     cv2.setNumThreads(1)
 
 
-def _cancels(accelerator: Accelerator, on_epoch_end: OnEpochEnd, row: dict[str, Any]) -> bool:
-    """Call back in the main process; all processes get its answer, so that they stop together."""
+def _call_back(accelerator: Accelerator, on_epoch_end: OnEpochEnd | None, row: dict[str, Any]) -> None:
+    """Call back in the main process; all processes get its answer, so that they stop together.
+
+    Raises:
+        CancelledError: it was False.
+    """
+    if on_epoch_end is None:
+        return
     answer = on_epoch_end(row) if accelerator.is_main_process else None
     stops = [isinstance(answer, bool | np.bool_) and not answer]
-    return bool(broadcast_object_list(stops)[0])
+    if broadcast_object_list(stops)[0]:
+        epoch = f"epoch {row['epoch']} of {row['epochs']}"
+        raise CancelledError(f"{row['run']}: cancelled after {epoch}; the same call resumes it")
 
 
 def _train_epoch(
@@ -283,8 +290,8 @@ def _evaluate_epoch(
     return scores
 
 
-def _log_plan(accelerator: Accelerator, plan: _Plan, model: Model, need: Estimate) -> None:
-    """Log how much there is to do, and what it takes."""
+def _log_plan(accelerator: Accelerator, plan: _Plan, model: Model, need: Estimate, method: str) -> None:
+    """Log what is trained, how much there is to do, and what it takes."""
     if not accelerator.is_main_process:
         return
     processes, epochs = accelerator.num_processes, plan.epochs - plan.first
@@ -293,8 +300,9 @@ def _log_plan(accelerator: Accelerator, plan: _Plan, model: Model, need: Estimat
     if processes > 1:
         each += f", {plan.batch_size} in each of {processes} processes"
     logger.info(
-        "Training %s weights: %s of %s of %s; about %.1f min and %.1f GB of memory",
+        "Training %s weights of %s: %s of %s of %s; about %.1f min and %.1f GB of memory",
         f"{trained_weights(model):,}",
+        method,
         counted(epochs, "epoch"),
         counted(plan.steps, "step"),
         each,

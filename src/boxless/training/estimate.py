@@ -72,6 +72,9 @@ def estimate(
             f"a step at {largest} px does not fit into the memory of the GPU: lower training.batch_size="
             f"{training.batch_size} and raise training.accumulate by the same factor, or lower views.scales"
         ) from None
+    for number in numbers.values():
+        # Averages of maps are kept from the first time on.
+        collate([items[row, number] for row in rows])
     seconds = [_trial(accelerator, model, items, [(row, number) for row in rows]) for number in numbers.values()]
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
