@@ -122,6 +122,18 @@ def test_the_slider_hides_boxes_below_the_threshold(report: Path, visit: Open, c
     assert page.locator("#threshold").get_attribute("aria-valuetext") == page.evaluate("`score ${score(threshold())}`")
 
 
+def test_at_first_the_boxes_are_those_of_predict(report: Path, visit: Open, contents: dict[str, Any]) -> None:
+    page, images = visit(report), contents["gallery"]["images"]
+    confident = sum(len(image["confident"]) for image in images)
+    text = f"the boxes of boxless predict: {confident} box"
+    assert 0 < confident == boxes(page) < sum(len(image["boxes"]) for image in images)
+    assert page.locator("#threshold-says").inner_text().startswith(text)
+    slide(page, 0)
+    assert boxes(page) > confident and not page.locator("#threshold-first").is_checked()
+    page.locator("#threshold-first").check()
+    assert boxes(page) == confident and page.locator("#threshold-says").inner_text().startswith(text)
+
+
 def test_precision_and_recall_are_those_of_the_curve(report: Path, visit: Open, contents: dict[str, Any]) -> None:
     page, name = visit(report), contents["manifest"]["classes"][4]
     page.locator("#class").select_option(label=name)
@@ -305,4 +317,4 @@ def test_data_with_tags_only_is_shown_without_metrics_of_boxes(
     ]
     assert page.locator("input[name=order]").count() == 2
     assert page.locator(".tile").count() == 1
-    assert re.fullmatch(r"score ≥ \S+ \d+ box(es)?", page.locator("#threshold-says").inner_text())
+    assert re.fullmatch(r"the boxes of boxless predict: \d+ box(es)?", page.locator("#threshold-says").inner_text())

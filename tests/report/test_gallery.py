@@ -93,10 +93,23 @@ def test_worst_is_by_the_highest_scored_wrong_box(predictions: DatasetPrediction
 def test_an_image_holds_all_that_is_drawn_over_it(predictions: DatasetPredictions, tmp_path: Path) -> None:
     image = gallery(predictions, maps(4), tmp_path)["images"][1]
     assert image["boxes"] == [[*AWAY, 0.95, CAT, "background"], [*HERE, 0.6, DOG, "correct"]]
+    assert image["confident"] == [0, 1]
     assert image["ground_truth"] == [[*THERE, CAT, False], [*HERE, DOG, False]]
     assert (image["name"], image["size"], image["tags"]) == ("1.jpg", [60, 50], [CAT, DOG])
     assert (image["scores"], image["grid"]) == ([0.8, 0.6], [2, 3])
     assert list(base64.b64decode(image["maps"]["0"])) == [0, 255, 7, 9, 1, 2]
+
+
+def test_the_boxes_shown_first_are_those_of_predict(predictions: DatasetPredictions, tmp_path: Path) -> None:
+    """By scores before calibration, in whatever order the boxes come."""
+    found = replace(
+        detections((0.1, 0.9), (DOG, AWAY, 0.6), (CAT, HERE, 0.4), (CAT, AWAY, 0.7), (CAT, THERE, 0.6)),
+        raw_scores=np.array([0.9, 0.1, 0.4, 0.2], np.float32),
+    )
+    one = replace(predictions, detections=[found, *predictions.detections[1:]])
+    image = gallery(one, maps(4), tmp_path)["images"][0]
+    assert image["confident"] == [0, 2, 3]
+    np.testing.assert_array_equal(found[np.array(image["confident"])].boxes, found.confident().boxes)
 
 
 def test_of_many_images_the_first_of_every_order_are_shown(
@@ -119,6 +132,7 @@ def test_thresholds_count_boxes_and_hits(predictions: DatasetPredictions) -> Non
     assert dogs == [[2, 2, 1], [1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
     # Five boxes are confident: every image's cat, and a dog.
     assert contents["start"] == 1
+    assert contents["confident"] == [[4, 3, 2], [1, 1, 1]]
 
 
 def test_thresholds_of_many_boxes_are_spaced_by_the_number_that_reaches_them() -> None:
@@ -138,7 +152,12 @@ def test_thresholds_of_many_boxes_are_spaced_by_the_number_that_reaches_them() -
 def test_without_detections_there_is_one_threshold() -> None:
     dataset = Dataset("none", CLASSES, (Sample("a", Path("a.jpg"), frozenset()),))
     nothing = DatasetPredictions(dataset, "tags", [detections((0.1, 0.1))], np.zeros((1, 2, 2), np.float32), {}, 1.0)
-    assert thresholds(nothing) == {"stops": [0.0], "start": 0, "counts": [[[0, 0, 0]], [[0, 0, 0]]]}
+    assert thresholds(nothing) == {
+        "stops": [0.0],
+        "start": 0,
+        "counts": [[[0, 0, 0]]] * 2,
+        "confident": [[0, 0, 0]] * 2,
+    }
 
 
 def test_a_thumbnail_is_a_small_jpeg() -> None:

@@ -70,9 +70,9 @@ def gallery(predictions: DatasetPredictions, maps: Sequence[Maps], data: Path) -
 
     Returns:
         Values that JSON can represent: `images`, each with `name`, `src` (a data URI), `size`, `tags` and `scores` (of
-        classes), `boxes` ([x1, y1, x2, y2, score, label, outcome or None]), `ground_truth` ([x1, y1, x2, y2, label,
-        ignore], or None) and `maps` (by class, base64) with their `grid`; `orders`, by name and class ("" for all) rows
-        of `images`;
+        classes), `boxes` ([x1, y1, x2, y2, score, label, outcome or None]), `confident` (rows of these),
+        `ground_truth` ([x1, y1, x2, y2, label, ignore], or None) and `maps` (by class, base64) with their `grid`;
+        `orders`, by name and class ("" for all) rows of `images`;
         `threshold`, see `thresholds`; `total`, the number of images of the dataset.
     """
     outcomes = _outcomes(predictions)
@@ -116,24 +116,28 @@ def thresholds(predictions: DatasetPredictions) -> dict[str, Any]:
     Returns:
         `stops`: rising scores; `start`: index of the one that about as many boxes reach as are confident;
         `counts`: for every class and stop [boxes, boxes evaluated, hits], the latter two as in VOC's average
-        precision, over the images with annotations.
+        precision, over the images with annotations; `confident`: the same of the confident boxes, which the page shows
+        first, as `boxless predict` does (`Detections.confident`).
     """
     detections, samples = predictions.detections, predictions.dataset.samples
     scores = -np.sort(-rounded(np.concatenate([found.scores for found in detections])))
     if not len(scores):
-        return {"stops": [0.0], "start": 0, "counts": [[[0, 0, 0]] for _ in predictions.dataset.classes]}
+        none = [[0, 0, 0] for _ in predictions.dataset.classes]
+        return {"stops": [0.0], "start": 0, "counts": [[row] for row in none], "confident": none}
     numbers = np.unique(np.rint(np.geomspace(1, len(scores), STOPS)).astype(int))
     stops = np.unique(scores[numbers - 1])
-    confident = sum(len(found.confident()) for found in detections)
-    start = int(np.searchsorted(stops, scores[max(confident, 1) - 1]))
-    known = with_boxes(detections, samples)
-    counts = []
+    shown = [found.confident() for found in detections]
+    start = int(np.searchsorted(stops, scores[max(sum(map(len, shown)), 1) - 1]))
+    known, known_shown = with_boxes(detections, samples), with_boxes(shown, samples)
+    counts, confident = [], []
     for label in range(len(predictions.dataset.classes)):
         own = rounded(np.concatenate([found.scores[found.labels == label] for found in detections]))
         ranked, hits, _ = ranking(*known, label)
         reached = [own >= stop for stop in stops], [rounded(ranked) >= stop for stop in stops]
         counts.append([[int(a.sum()), int(b.sum()), int(hits[b].sum())] for a, b in zip(*reached, strict=True)])
-    return {"stops": stops.tolist(), "start": min(start, len(stops) - 1), "counts": counts}
+        hits = ranking(*known_shown, label)[1]
+        confident.append([sum(int((found.labels == label).sum()) for found in shown), len(hits), int(hits.sum())])
+    return {"stops": stops.tolist(), "start": min(start, len(stops) - 1), "counts": counts, "confident": confident}
 
 
 def rounded(values: FloatArray) -> NDArray[np.float64]:
@@ -200,12 +204,25 @@ def _image(row: int, predictions: DatasetPredictions, maps: Maps, outcomes: Outc
                 zip(_corners(found.boxes), scores, found.labels.tolist(), strict=True)
             )
         ],
+        "confident": _confident_rows(found),
         "ground_truth": None
         if ground_truth is None
         else _objects(ground_truth.boxes, ground_truth.labels.tolist(), ground_truth.ignore),
         "maps": {str(label): base64.b64encode(values.tobytes()).decode() for label, values in maps.items()},
         "grid": [grid[1], grid[0]],
     }
+
+
+def _confident_rows(found: Detections) -> list[int]:
+    """The rows of `found.confident()`: of every class those that score as much as the last of it."""
+    shown = found.confident()
+    least = np.full(len(found.classes), np.inf)
+    np.minimum.at(least, shown.labels, _uncalibrated(shown))
+    return np.flatnonzero(_uncalibrated(found) >= least[found.labels]).tolist()
+
+
+def _uncalibrated(found: Detections) -> FloatArray:
+    return found.scores if found.raw_scores is None else found.raw_scores
 
 
 def _objects(boxes: FloatArray, labels: list[int], difficult: BoolArray) -> list[list[Any]]:

@@ -5,7 +5,8 @@ const { classes, legend, gallery } = data;
 const PAGE = 24;
 const state = {
   order: "confident", label: "", kind: "", stop: gallery ? gallery.threshold.start : 0,
-  heat: false, ground_truth: true, shown: PAGE, rows: [], open: null, map: null,
+  // At first the boxes that `boxless predict` shows; a threshold from the first move of the slider on.
+  confident: true, heat: false, ground_truth: true, shown: PAGE, rows: [], open: null, map: null,
 };
 
 function fill(node, attributes, children) {
@@ -245,7 +246,8 @@ function manifestSection() {
 // Images.
 
 const threshold = () => gallery.threshold.stops[state.stop];
-const isShown = (box) => box[4] >= threshold() && (state.label === "" || box[5] === Number(state.label))
+const shownAtFirst = new Set(gallery ? gallery.images.flatMap((image) => image.confident.map((row) => image.boxes[row])) : []);
+const isShown = (box) => (state.confident ? shownAtFirst.has(box) : box[4] >= threshold()) && (state.label === "" || box[5] === Number(state.label))
   && (state.kind === "" || box[6] === state.kind);
 
 function place([x1, y1, x2, y2], [width, height]) {
@@ -332,36 +334,46 @@ function fillGrid() {
 function repaint() {
   for (const [overlay, image] of overlays) paint(overlay, image, false);
   for (const control of thresholds) control();
-  const { counts } = gallery.threshold;
   for (const { label, move, objects } of marks) {
-    const [, evaluated, hits] = counts[label][state.stop];
+    const [, evaluated, hits] = countsOf(label);
     move(evaluated && objects ? [hits / objects, hits / evaluated] : null);
   }
   for (const button of document.querySelectorAll("[data-kind]")) button.setAttribute("aria-pressed", String(button.dataset.kind === state.kind));
   if (state.open !== null) paintOpen();
 }
 
+function countsOf(label) {
+  return state.confident ? gallery.threshold.confident[label] : gallery.threshold.counts[label][state.stop];
+}
+
 function reached() {
   const labels = state.label === "" ? classes.map((_, i) => i) : [Number(state.label)];
   const sum = (of) => labels.reduce((total, label) => total + of(label), 0);
-  const at = (i) => sum((label) => gallery.threshold.counts[label][state.stop][i]);
+  const at = (i) => sum((label) => countsOf(label)[i]);
   const objects = sum((label) => data.evaluations[0].classes[classes[label].name].objects ?? 0);
   const [boxes, evaluated, hits] = [at(0), at(1), at(2)];
   const quality = objects ? `; precision ${evaluated ? percent(hits / evaluated) : "–"}, recall ${percent(hits / objects)}` : "";
-  return `score ≥ ${score(threshold())}: ${plural(boxes, "box").replace("boxs", "boxes")}${quality}`;
+  return `${state.confident ? "the boxes of boxless predict" : `score ≥ ${score(threshold())}`}: ${plural(boxes, "box").replace("boxs", "boxes")}${quality}`;
 }
 
 const thresholds = [];
 function thresholdControl(id) {
   const range = make("input", { type: "range", id, min: 0, max: gallery.threshold.stops.length - 1, step: 1, "aria-describedby": `${id}-says`,
-    oninput: () => { state.stop = Number(range.value); repaint(); }, onchange: () => { if (state.label !== "" || state.kind !== "") fillGrid(); } });
+    oninput: () => { state.stop = Number(range.value); state.confident = false; repaint(); }, onchange: refill });
+  const first = make("input", { type: "checkbox", id: `${id}-first`, onchange: () => { state.confident = first.checked; repaint(); refill(); } });
   const says = make("output", { for: id, id: `${id}-says` });
   thresholds.push(() => {
     range.value = state.stop;
+    first.checked = state.confident;
     range.setAttribute("aria-valuetext", `score ${score(threshold())}`);
     says.textContent = reached();
   });
-  return make("div", { class: "field threshold" }, make("label", { for: id }, "Minimum score"), range, says);
+  return make("div", { class: "field threshold" }, make("label", { for: id }, "Minimum score"), range, says,
+    make("label", { class: "check" }, first, "those of boxless predict"));
+}
+
+function refill() {
+  if (state.label !== "" || state.kind !== "") fillGrid();
 }
 
 function choice(id, label, options, key) {
@@ -461,7 +473,7 @@ function paintOpen() {
   const own = (rows, at) => rows && rows.filter((row) => row[at] === state.map);
   paint(openOverlays[1], { ...image, boxes: own(image.boxes, 5), ground_truth: own(image.ground_truth, 4) }, false);
   const rows = image.boxes.filter(isShown).map((box) => [classes[box[5]].name, score(box[4]), box[6] ? spaced(box[6]) : "–"]);
-  found.replaceChildren(rows.length ? table(["box", "score", "kind"], rows) : make("p", { class: "faint" }, "No box reaches the minimum score."));
+  found.replaceChildren(rows.length ? table(["box", "score", "kind"], rows) : make("p", { class: "faint" }, state.confident ? "boxless predict shows no box." : "No box reaches the minimum score."));
 }
 
 function step(by) {
