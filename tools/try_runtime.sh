@@ -1,6 +1,7 @@
 #!/bin/sh
-# Trains a student on a drawn data set and exports it; then installs what docker/Dockerfile installs into an empty
-# environment, predicts and serves there with the file, and prints how large the environment is.
+# Trains a student on the boxes of a drawn data set, which takes a minute, and exports it; then installs what
+# docker/Dockerfile installs into an empty environment, predicts and serves there with the file, and prints how large the
+# environment is.
 # usage: try_runtime.sh PYTHON WHEEL BIN, the folder of a boxless that trains
 set -eu
 python=$1 wheel=$(realpath "$2") bin=$(realpath "$3") folder=$(mktemp -d)
@@ -10,7 +11,7 @@ trap 'test -z "$server" || kill "$server"; rm -rf "$folder"' EXIT
 cd "$folder"
 export BOXLESS_CACHE="$folder/cache"
 "$bin/python" -c "from pathlib import Path; from boxless.demo.data import make_demo; make_demo(Path('.'), seed=0, train=60, val=10)"
-"$bin/boxless" train VOC-demo --split train --method student --out run training.steps=40
+"$bin/boxless" train VOC-demo --split train --method student --out run supervision=boxes training.steps=40
 "$bin/boxless" export run --out detector.onnx
 "$python" -m venv venv
 venv/bin/pip install --quiet --requirement "$requirements"
