@@ -10,6 +10,7 @@ from boxless.progress import bars_shown, progress_bars, track
 SCRIPT = """
 import sys
 from boxless.logs import log_to_console
+from boxless import progress
 from boxless.progress import download_bar, progress_bars, track
 import logging
 log_to_console()
@@ -21,7 +22,9 @@ with progress_bars("off" not in sys.argv):
         logger.info("epoch 1  " + "loss 0.1234  " * 20)
     with download_bar("file.tar", 100, 10) as advance:
         advance(90)
-next(track(range(1), "One", 1))
+progress.LOG_AFTER = 0
+list(track(range(3), "Slow", 3))
+list(track(range(3), "Gone", 3, transient=True))
 logger.warning("watch out")
 """
 
@@ -65,8 +68,8 @@ def test_a_log_file_has_neither_bars_nor_blank_nor_wrapped_lines(environment: di
     run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=env, check=True)
     epoch = "epoch 1  " + "loss 0.1234  " * 20
     warning = "\x1b[33mWarning: watch out\x1b[0m" if environment else "Warning: watch out"
-    # What takes long is a line at its beginning; a bar that would disappear again is none.
-    assert run.stderr.splitlines() == [epoch, "Steps: 0/3", epoch, warning]
+    # What takes long is a line; a bar that would disappear again is none.
+    assert run.stderr.splitlines() == [epoch, epoch, "Slow: 0/3", warning]
     assert run.stdout == ""
 
 

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+LOG_AFTER = 2.0
+"""Seconds after which a log file is told what takes so long."""
 RELEASE_EVERY = 20
 """Items after which free memory is released."""
 
@@ -62,7 +64,7 @@ def bars_shown() -> bool:
 def track(items: Iterable[T], description: str, total: int, *, transient: bool = False) -> Iterator[T]:
     """Yield from `items` behind a progress bar, and release free memory now and then.
 
-    Where there is no terminal, a line tells that it begins, unless the bar would disappear.
+    Where there is no terminal, a line tells of what takes longer than `LOG_AFTER`, unless the bar would disappear.
 
     Args:
         items: what to iterate over.
@@ -90,9 +92,8 @@ def track(items: Iterable[T], description: str, total: int, *, transient: bool =
         with Progress(*columns, console=console(), transient=transient) as progress:
             yield from _releasing_memory(progress.track(items, total=total, description=description))
     elif total:
-        if _wanted() and not transient and total > 1:
-            logger.info("%s: 0/%d", description, total)
-        yield from _releasing_memory(items)
+        told = _wanted() and not transient
+        yield from _releasing_memory(_told(items, description, total) if told else items)
 
 
 @contextmanager
@@ -141,6 +142,15 @@ def shard_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
             progress.update(task, advance=1, rate=f"{rate:.1f} images a second")
 
         yield advance
+
+
+def _told(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    start, told = time.monotonic(), False
+    for number, item in enumerate(items):
+        if not told and time.monotonic() - start >= LOG_AFTER:
+            logger.info("%s: %d/%d", description, number, total)
+            told = True
+        yield item
 
 
 def _releasing_memory(items: Iterable[T]) -> Iterator[T]:
