@@ -62,17 +62,39 @@ def detector(method: str, **changes: Any) -> MILDetector:
 def region_features(model: MILDetector, row: Item) -> Tensor:
     """RoIPool of torchvision and the hidden layer, (N, D)."""
     assert row.boxes is not None
-    corners = row.boxes.double() - torch.tensor([0.0, 0, 1, 1], dtype=torch.float64)
-    pooled = roi_pool(row.map[None].double(), [corners], output_size=model.side, spatial_scale=1 / STRIDE).flatten(1)
+    return hidden_features(model, pooled_cells(model, row, row.boxes))
+
+
+def pooled_cells(model: MILDetector, row: Item, boxes: Tensor) -> Tensor:
+    corners = boxes.double() - torch.tensor([0.0, 0, 1, 1], dtype=torch.float64)
+    return roi_pool(row.map[None].double(), [corners], output_size=model.side, spatial_scale=1 / STRIDE)
+
+
+def hidden_features(model: MILDetector, pooled: Tensor) -> Tensor:
     hidden = model.trunk[1]
-    return (pooled @ hidden.weight.double().T + hidden.bias.double()).relu()
+    return (pooled.flatten(1) @ hidden.weight.double().T + hidden.bias.double()).relu()
 
 
-def streams(model: MILDetector, features: Tensor) -> Tensor:
-    """WSDDN, equations 1 to 3."""
+def context_features(model: MILDetector, row: Item) -> Tensor:
+    """ContextLocNet, section 3: a region 1.8 times as large, within the image, without the region; on a 3x3 grid the
+    region is the cell in the middle."""
+    assert row.boxes is not None and model.side == 3
+    height, width = row.size
+    larger = []
+    for left, top, right, bottom in row.boxes.tolist():
+        x, y, w, h = (left + right) / 2, (top + bottom) / 2, 0.9 * (right - left), 0.9 * (bottom - top)
+        larger.append([max(x - w, 0), max(y - h, 0), min(x + w, width), min(y + h, height)])
+    pooled = pooled_cells(model, row, torch.tensor(larger))
+    pooled[:, :, 1, 1] = 0
+    return hidden_features(model, pooled)
+
+
+def streams(model: MILDetector, features: Tensor, context: Tensor | None = None) -> Tensor:
+    """WSDDN, equations 1 to 3; with a context its score is subtracted (ContextLocNet, section 3)."""
     head = model.head
     classes = (features @ head.classify.weight.double().T + head.classify.bias.double()).exp()
-    proposals = (features @ head.detect.weight.double().T / head.temperature).exp()
+    contrast = features if context is None else features - context
+    proposals = (contrast @ head.detect.weight.double().T / head.temperature).exp()
     return classes / classes.sum(dim=1, keepdim=True) * (proposals / proposals.sum(dim=0, keepdim=True))
 
 
@@ -266,6 +288,17 @@ def test_wsddn():
     reference = wsddn_losses(model, ROWS)
     assert reference["spatial"] > 0.01
     compare(model, collate(ROWS), reference)
+
+
+def test_contextlocnet():
+    """With RoIPool, as in the paper, and with WSDDN's loss."""
+    model = detector("contextlocnet", unit_rms=False, pool=3)
+    losses = []
+    for row in ROWS:
+        scores = streams(model, region_features(model, row), context_features(model, row))
+        assert row.image_labels is not None
+        losses.append(image_loss(scores, row.image_labels))
+    compare(model, collate(ROWS), {"image labels": torch.stack(losses).mean()})
 
 
 @pytest.mark.parametrize(("method", "mine"), [("oicr", top), ("pcl", clusters), ("mist", spread)])
