@@ -4,8 +4,8 @@
 
 The networks have random weights, which take the same time. Every configuration runs in two processes of its own, one
 that only estimates and one that only trains, so that the memory of either is not that of the other. Seconds are of the
-processor, as other programs may be running; memory is the largest resident size of the process. A measured
-configuration is not measured again: delete its file in `--out`.
+processor, as other programs may be running; memory is the largest resident size of the process. What was measured is
+not measured again: delete its file in `--out`. VGG16 takes minutes of a core a step: give it fewer `--steps`.
 """
 
 import json
@@ -42,20 +42,20 @@ def main(
 ) -> None:
     """Measure; print the table."""
     names = configs.split(",") if configs else sorted(file.stem for file in FOLDER.glob("*.yaml"))
-    print(f"{machine()}, {steps} steps\n")
-    print("| configuration | weights trained | s a step: estimated | taken | GB: estimated | taken |")
-    print("|---|---|---|---|---|---|")
+    print(f"{machine()}\n")
+    print("| configuration | weights trained | steps | s a step: estimated | taken | GB: estimated | taken |")
+    print("|---|---|---|---|---|---|---|")
     for name in names:
         file = out / f"{name}.json"
-        if not file.exists():
-            words = [str(data), split, classes or "", str(steps), name]
-            estimated, taken = (measured(words, part) for part in ("estimate", "train"))
-            write_json(file, {"estimated": estimated, "taken": taken})
-        row = json.loads(file.read_text(encoding="utf-8"))
-        estimated, taken = row["estimated"], row["taken"]
+        row: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"steps": steps}
+        for part in ("estimate", "train"):
+            if part not in row:
+                row[part] = measured([str(data), split, classes or "", str(row["steps"]), name], part)
+                write_json(file, row)
+        estimated, taken = row["estimate"], row["train"]
         seconds = f"{estimated['seconds']:.2f} | {taken['seconds']:.2f}"
         memory = f"{estimated['memory'] / 1e9:.1f} | {taken['memory'] / 1e9:.1f}"
-        print(f"| `{name}.yaml` | {estimated['weights']:,} | {seconds} | {memory} |", flush=True)
+        print(f"| `{name}.yaml` | {estimated['weights']:,} | {row['steps']} | {seconds} | {memory} |", flush=True)
 
 
 def measured(words: list[str], part: str) -> dict[str, float]:

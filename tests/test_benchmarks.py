@@ -111,14 +111,18 @@ def test_protocols(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     )
     protocols.run("train", *words)
     assert json.loads(capsys.readouterr().out)["seconds"] > 0
-    # Printed beside each other, and measured once.
+    # Printed beside each other, and each part measured once, also where a call was interrupted between them.
     parts = {"estimate": {"seconds": 1.5, "memory": 2e9, "weights": 1234}, "train": {"seconds": 2.25, "memory": 3e9}}
-    monkeypatch.setattr(protocols, "measured", lambda words, part: parts[part])
-    for _ in range(2):
-        protocols.main(demo, configs="oquab_alexnet", out=tmp_path)
+    monkeypatch.setattr(protocols, "measured", lambda words, part: parts.pop(part))
+    with pytest.raises(KeyError, match="train"):
+        taken = parts.pop("train")
+        protocols.main(demo, configs="oquab_alexnet", steps=5, out=tmp_path)
+    parts["train"] = taken
+    capsys.readouterr()
+    for steps in (5, 20):
+        protocols.main(demo, configs="oquab_alexnet", steps=steps, out=tmp_path)
         (row,) = table(capsys.readouterr().out, "configuration")
-        assert row == ["`oquab_alexnet.yaml`", "1,234", "1.50", "2.25", "2.0", "3.0"]
-        monkeypatch.setattr(protocols, "measured", lambda words, part: pytest.fail("measured again"))
+        assert row == ["`oquab_alexnet.yaml`", "1,234", "5", "1.50", "2.25", "2.0", "3.0"]
 
 
 # Methods.
