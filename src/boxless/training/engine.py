@@ -111,9 +111,7 @@ def train_model(
     # accelerate keeps one number for the whole process, and networks within a run have their own.
     accelerator.gradient_accumulation_steps = plan.accumulate
     if done < plan.epochs:
-        rows = [row for row, _ in order][: plan.batch_size]
-        with full_width(accelerator.device):
-            need = estimate(accelerator, model, items, views, data.sizes, rows, training)
+        need = _need(accelerator, model, items, order, plan, training)
         _log_plan(accelerator, plan, model, need, config.method)
     loader = _loader(items, order, plan.batch_size, training.workers, accelerator.device)
     wrapped, optimizer, batches = accelerator.prepare(model, plain_optimizer, loader)
@@ -288,6 +286,20 @@ def _evaluate_epoch(
             results.append((sample.id, pixels, found.confident(), heatmaps))
         log_images(accelerator, results, step)
     return scores
+
+
+def _need(
+    accelerator: Accelerator,
+    model: Model,
+    items: TrainingViews,
+    order: TrainingOrder,
+    plan: _Plan,
+    training: TrainingConfig,
+) -> Estimate:
+    """What the first images of an epoch need as a step."""
+    rows = [row for row, _ in order][: plan.batch_size]
+    with full_width(accelerator.device):
+        return estimate(accelerator, model, items, items.views, items.data.sizes, rows, training)
 
 
 def _log_plan(accelerator: Accelerator, plan: _Plan, model: Model, need: Estimate, method: str) -> None:
