@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains a student on the boxes of a drawn data set, which takes a minute, and exports it; then installs what
+# Trains a student on the boxes of a drawn data set, which needs no cross-fitting, and exports it; then installs what
 # docker/Dockerfile installs into an empty environment, predicts and serves there with the file, and prints how large the
 # environment is.
 # usage: try_runtime.sh PYTHON WHEEL BIN, the folder of a boxless that trains
