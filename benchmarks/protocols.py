@@ -5,7 +5,7 @@
 The networks have random weights, which take the same time. Every configuration runs in two processes of its own, one
 that only estimates and one that only trains, so that the memory of either is not that of the other. Seconds are of the
 processor, as other programs may be running; memory is the largest resident size of the process. What was measured is
-not measured again: delete its file in `--out`. VGG16 takes minutes of a core a step: give it fewer `--steps`.
+not measured again: delete its file in `--out`. On a CPU give VGG16 fewer `--steps`.
 """
 
 import json
