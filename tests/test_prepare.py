@@ -35,10 +35,12 @@ def test_a_training_reads_what_two_shares_prepared(
 
 
 def test_without_shards_all_views_of_all_networks_are_prepared(
-    demo: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    demo: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     words = [demo, "--split", "train", *small_settings("seeded"), "pseudo_labels.mosaics=0"]
     assert boxless(monkeypatch, "prepare", *words) == 0
+    said = capsys.readouterr().err
+    assert "Prepared in " in said and "Trained" not in said
     prepared = arrays(cache)
     assert boxless(monkeypatch, "train", *words, "--out", tmp_path / "run") == 0
     assert arrays(cache) == prepared
@@ -46,7 +48,12 @@ def test_without_shards_all_views_of_all_networks_are_prepared(
 
 @pytest.mark.parametrize(
     ("share", "message"),
-    [("0/2", "form i/n"), ("3/2", "form i/n"), ("2", "form i/n"), ("17/17", "there are only 16 images")],
+    [
+        ("0/2", "form i/n"),
+        ("3/2", "form i/n"),
+        ("2", "form i/n"),
+        ("17/17", "train: 16 images, of which share 17/17 has none; give fewer"),
+    ],
 )
 def test_a_wrong_share_is_an_error_before_any_work(
     share: str,

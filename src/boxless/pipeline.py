@@ -94,7 +94,7 @@ def train(
         # The caller's random state is restored.
         with torch.random.fork_rng(devices=[]):
             detector = _train(run, dataset, monitored)
-        _log_time(read_manifest(run.folder)["seconds"])
+        _log_time("Trained", read_manifest(run.folder)["seconds"])
         return detector
 
 
@@ -127,10 +127,11 @@ def prepare(
     first, step = share
     own = replace(dataset, samples=dataset.samples[first - 1 :: step])
     if not own.samples:
-        raise BoxlessError(f"share {first} of {step}: there are only {counted(len(dataset), 'image')}")
+        images = counted(len(dataset), "image")
+        raise BoxlessError(f"{dataset.name}: {images}, of which share {first}/{step} has none; give fewer shares")
     network = build_network(resolved, len(dataset.classes))
     cached = _cache(own, Detector(network, resolved, dataset.classes, default_device(), dataset.name))
-    _log_time(cached.seconds)
+    _log_time("Prepared", cached.seconds)
     return cached
 
 
@@ -269,7 +270,7 @@ def _check_boxes(dataset: Dataset) -> None:
         )
 
 
-def _log_time(seconds: Mapping[str, float]) -> None:
+def _log_time(done: str, seconds: Mapping[str, float]) -> None:
     total = max(sum(seconds.values()), 1e-9)
     parts = [f"{stage} {spent / 60:.1f} min ({spent / total:.0%})" for stage, spent in seconds.items()]
-    logger.info("Trained in %s: %s", duration(total), ", ".join(parts))
+    logger.info("%s in %s: %s", done, duration(total), ", ".join(parts))
