@@ -25,7 +25,7 @@ from boxless.files import write_json, write_text, write_whole
 from boxless.methods import Model
 from boxless.structures import Annotations, Dataset
 
-FORMAT = 6
+FORMAT = 7
 """Of the run folder; raised whenever an older Boxless could not read a newer folder or the other way round."""
 
 WEIGHTS = "weights.safetensors"
