@@ -34,7 +34,7 @@ from boxless.structures import FloatArray
 
 Mode = Literal["grouping", "fast", "quality"]
 SIZES: dict[Mode, tuple[int, ...]] = {
-    "grouping": (256, 320, 400, 500),
+    "grouping": (200, 256, 400, 500),
     "fast": (256, 320, 400, 500),
     "quality": (256, 400),
 }
