@@ -20,16 +20,10 @@ from box_supervision import (
 from torch import Tensor, nn
 
 from boxless.features import Item, Targets, collate
-from boxless.methods import FCOS, FCOSConfig, fcos
+from boxless.methods import FCOS, FCOSConfig
 from boxless.methods.fcos import FAR_WEIGHT, match_cells
 
-SMALL: dict[str, Any] = {"pca_dims": (4, 3)}
-
-
-@pytest.fixture(autouse=True)
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers of five channels, which loops can follow."""
-    monkeypatch.setattr(fcos, "CHANNELS", 5)
+SMALL: dict[str, Any] = {"pca_dims": (4, 3), "channels": 5}
 
 
 def make(classes: int = 3) -> FCOS:

@@ -26,7 +26,7 @@ CALIBRATION = {
     "owl": {"slope": 1.0, "intercept": 0.2},
 }
 OPTIONS = {
-    "student": ("head.pca_dims=[6, 8]",),
+    "student": ("head.channels=8", "head.pca_dims=[6, 8]"),
     "seeded": ("head.hidden=[32]", "head.pca_dims=[6, 8]", "proposals.generator=grid", "proposals.min_area=0.05"),
     "oicr": ("head.hidden=[16]",),
 }

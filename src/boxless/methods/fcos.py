@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
@@ -29,9 +30,6 @@ PRIOR = 0.01
 MAX_LOG_DISTANCE = math.log(256)
 """Most that a side may be away from a cell, as the log of strides, against overflow early in training."""
 
-CHANNELS = 128
-"""Of the layers over the principal components."""
-
 
 @HEADS.register("fcos")
 class FCOSConfig(BoxSupervisedConfig):
@@ -40,10 +38,12 @@ class FCOSConfig(BoxSupervisedConfig):
     Args:
         pca_dims: principal components kept of the backbone's last map, and of the earlier maps together; all networks
             of a run share them.
+        channels: of the layers over them.
     """
 
     single_view: ClassVar[bool] = True
     kind: str = "fcos"
+    channels: int = Field(128, ge=1)
 
     def build(self, backbone: Backbone, tail: nn.Sequential, classes: int) -> "FCOS":
         """See `HeadConfig.build`."""
@@ -65,10 +65,11 @@ class FCOS(BoxSupervised):
 
     def __init__(self, backbone: Backbone, config: FCOSConfig, classes: int) -> None:
         super().__init__(backbone, config, classes)
-        self.reduce = nn.Sequential(nn.Conv2d(self.pca.out_channels, CHANNELS, 1), nn.ReLU(inplace=True))
-        self.class_tower, self.box_tower = _tower(CHANNELS), _tower(CHANNELS)
-        self.classify = _last(CHANNELS, classes, -math.log((1 - PRIOR) / PRIOR))
-        self.ltrb, self.quality = _last(CHANNELS, 4, 0), _last(CHANNELS, 1, 0)
+        width = config.channels
+        self.reduce = nn.Sequential(nn.Conv2d(self.pca.out_channels, width, 1), nn.ReLU(inplace=True))
+        self.class_tower, self.box_tower = _tower(width), _tower(width)
+        self.classify = _last(width, classes, -math.log((1 - PRIOR) / PRIOR))
+        self.ltrb, self.quality = _last(width, 4, 0), _last(width, 1, 0)
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
