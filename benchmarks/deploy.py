@@ -111,7 +111,7 @@ def measure(case: Case, files: list[Path]) -> list[float]:
     words = [sys.executable, "-c", PROCESS, *map(str, case._replace(path=case.path.resolve())), *map(str, files)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(case.cores), "PYTHONPATH": str(Path(__file__).parent)}
     start = time.clock_gettime(time.CLOCK_MONOTONIC)
-    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     ready, (speed, memory) = map(json.loads, done.stdout.splitlines())
     return [speed, ready - start, memory]
 

@@ -32,7 +32,8 @@ def export(file: Path) -> None:
 
     torch.onnx.export(
         Network().eval(),
-        (torch.zeros(1, 3, 320, 416),),
+        # Of smaller images the last maps have one cell, and the export would fix that.
+        (torch.zeros(1, 3, 1280, 1664),),
         file,
         dynamo=True,
         external_data=False,
