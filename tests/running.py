@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from command_line import boxless as boxless
@@ -35,6 +36,13 @@ def small_settings(method: str) -> tuple[str, ...]:
     """Settings with which a method trains in a few seconds: two epochs for each network, and one round of them."""
     own = _BY_HEAD.get(PRESETS[method]["head"]["kind"], SMALL)
     return (*own, *SMALL_BACKBONE, "training.epochs=2", "pseudo_labels.rounds=1")
+
+
+def as_stored(features: torch.Tensor) -> torch.Tensor:
+    """What is read back of cached maps: half precision rounded to the upper byte, ties to even."""
+    bits = features.half().numpy().view(np.uint16).astype(np.uint32)
+    upper = (bits + 0x7F + (bits >> 8 & 1)) & 0xFF00
+    return torch.from_numpy(upper.astype(np.uint16).view(np.float16))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

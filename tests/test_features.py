@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from running import as_stored
 from torch import nn
 from torn_writes import torn
 
@@ -246,16 +247,26 @@ def test_extract_runs_the_frozen_stages_on_the_views_pixels():
         torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_stored_maps_are_what_extract_gives_in_half_precision(images: dict[str, Path], cache: Path):
+def test_stored_maps_are_what_extract_gives_in_eight_bits(images: dict[str, Path], cache: Path):
     store = make_store()
     assert store.compute(images, VIEWS) == {}
     assert len(arrays(cache)) == 6
     for file in arrays(cache):
-        assert load_array(file).dtype == np.float16
+        assert load_array(file).dtype == np.uint8
     for key, path in images.items():
         for view in VIEWS:
             assert store.load(key, path, view).dtype == torch.float16
-            assert torch.equal(store.load(key, path, view).float(), store.extract(read_image(path), view))
+            assert torch.equal(store.load(key, path, view), as_stored(store.extract(read_image(path), view)))
+
+
+def test_numbers_beyond_eight_bits_are_stored_as_the_nearest(images: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
+    numbers = torch.tensor([0, 1, 1.125, 1.375, 1.126, -0.3, 3e-8, 65504, -65504]).reshape(1, 3, 3)
+    monkeypatch.setattr(FeatureStore, "_forward", lambda self, pixels: [numbers] * len(pixels))
+    store, (key, path) = make_store(), next(iter(images.items()))
+    store.compute({key: path}, VIEWS[:1])
+    # Two bits behind the point: ties go to the even number. The largest is 57,344.
+    expected = torch.tensor([0, 1, 1, 1.5, 1.25, -0.3125, 0, 57344, -57344]).reshape(1, 3, 3)
+    assert torch.equal(store.load(key, path, VIEWS[0]).float(), expected)
 
 
 def test_a_flipped_view_has_the_map_of_the_mirrored_image():
@@ -302,7 +313,7 @@ def test_a_stopped_call_is_resumed(images: dict[str, Path], cache: Path, monkeyp
     assert len(arrays(cache)) == 6
     assert arrays(cache).items() >= before.items()
     for key, path in images.items():
-        assert torch.equal(store.load(key, path, VIEWS[1]).float(), store.extract(read_image(path), VIEWS[1]))
+        assert torch.equal(store.load(key, path, VIEWS[1]), as_stored(store.extract(read_image(path), VIEWS[1])))
 
 
 def test_damaged_maps_are_computed_anew(images: dict[str, Path], cache: Path, caplog: pytest.LogCaptureFixture):
@@ -405,7 +416,7 @@ def test_batches_give_the_maps_of_single_images(sized: dict[str, Path], cache: P
     assert batched == [3, 3, 1, 1]
     for key, path in sized.items():
         for view in VIEWS:
-            assert torch.equal(store.load(key, path, view).float(), store.extract(read_image(path), view))
+            assert torch.equal(store.load(key, path, view), as_stored(store.extract(read_image(path), view)))
 
 
 def test_a_broken_image_is_left_out_of_its_batch(
@@ -478,7 +489,7 @@ def test_images_are_extracted_one_a_thread_independently(
     assert {number for _, number in names} == {1}
     for key, path in images.items():
         for view in VIEWS:
-            assert torch.equal(store.load(key, path, view).float(), store.extract(read_image(path), view))
+            assert torch.equal(store.load(key, path, view), as_stored(store.extract(read_image(path), view)))
 
 
 def test_a_folder_of_maps_names_what_made_it(images: dict[str, Path], cache: Path):

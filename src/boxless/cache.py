@@ -21,9 +21,9 @@ from boxless.parallel import map_threads
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".npy.zst"
-LEVEL = -3
-"""Of Zstandard. Feature maps are mostly zeros: a quarter is left of them. Higher levels leave little less and are
-slower to read (`benchmarks/cache.py`)."""
+LEVEL = 1
+"""Of Zstandard. Feature maps are mostly zeros: a fifth is left of them. Higher levels leave little less and are slower
+to write (`benchmarks/cache.py`)."""
 
 
 def cache_root() -> Path:

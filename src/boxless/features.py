@@ -27,6 +27,8 @@ from boxless.views import View
 
 HALF_MAX = 65504.0
 """Largest number in half precision."""
+STORED = torch.float8_e5m2
+"""Numbers of cached maps: half precision rounded to its upper byte, with five bits of exponent and two of mantissa."""
 
 
 class Targets(NamedTuple):
@@ -145,8 +147,8 @@ def to_pixels(image: NDArray[np.uint8], view: View, mean: Sequence[float], std: 
 class FeatureStore:
     """Feature maps of the frozen part of a backbone, keyed by image content, view and weights.
 
-    Maps lie on disk in half precision, one file a view, and are read when they are needed, so that memory does not grow
-    with their number. Where nothing is frozen, nothing is stored: `load` then gives the pixels themselves.
+    Maps lie on disk in 8 bits a number (`STORED`), one file a view, and are read when they are needed, so that memory
+    does not grow with their number. Where nothing is frozen, nothing is stored: `load` gives the pixels themselves.
 
     Args:
         backbone: for the pixels' mean and deviation.
@@ -171,11 +173,12 @@ class FeatureStore:
             **({"levels": frozen.levels} if isinstance(frozen, Hypercolumns) else {}),
             **({"folding": 1} if normalised(frozen) else {}),
             **(outside_source(BACKBONES[config.name]) if config.name in BACKBONES else {}),
+            "precision": str(STORED),
             "versions": {module.__name__: module.__version__ for module in (torch, torchvision, timm, cv2)},
         }
 
     def extract(self, image: NDArray[np.uint8], view: View) -> Tensor:
-        """Run the frozen stages on one view of an image (h, w, 3) uint8: (C, h', w') float32, rounded as if stored."""
+        """Run the frozen stages on one view of an image (h, w, 3) uint8: (C, h', w') float32 in half precision."""
         return self._forward(to_pixels(image, view, self._mean, self._std)[None])[0]
 
     def extract_all(self, pairs: Sequence[tuple[NDArray[np.uint8], View]]) -> Iterator[tuple[int, Tensor]]:
@@ -187,7 +190,7 @@ class FeatureStore:
             yield from zip(numbers, self._forward(torch.stack(batch)), strict=True)
 
     def _forward(self, pixels: Tensor) -> list[Tensor]:
-        """The maps (C, h, w) of views (B, 3, h', w'), rounded as if stored."""
+        """The maps (C, h, w) of views (B, 3, h', w'), rounded to half precision."""
         if not self.cached:
             return list(pixels)
         with torch.inference_mode():
@@ -228,7 +231,7 @@ class FeatureStore:
             images = _read(paths, unread)
             rows = [(file, (image, view)) for path, image in images.items() for file, view in missing[path]]
             for number, features in self.extract_all([pair for _, pair in rows]):
-                save_array(rows[number][0], features.half().numpy())
+                save_array(rows[number][0], to_stored(features))
             return unread
 
         if todo:
@@ -248,7 +251,7 @@ class FeatureStore:
     def load_all(self, key: str, path: Path, views: Sequence[View]) -> list[Tensor]:
         """The same for several views; an image that has to be read is read once."""
         if self.cached:
-            return [torch.from_numpy(load_array(self._entry(key, view))) for view in views]
+            return [from_stored(load_array(self._entry(key, view))) for view in views]
         image = read_image(path)
         return [to_pixels(image, view, self._mean, self._std) for view in views]
 
@@ -257,6 +260,18 @@ class FeatureStore:
             name = {"scale": view.scale, "flipped": view.flipped}
             self._folders[view] = open_store("features", {**self._settings, **name})
         return entry(self._folders[view], key)
+
+
+def to_stored(features: Tensor) -> NDArray[np.uint8]:
+    """The bytes of the nearest numbers of `STORED`; beyond its range the largest, which would else be infinity."""
+    largest = torch.finfo(STORED).max
+    content: NDArray[np.uint8] = features.clamp(-largest, largest).to(STORED).view(torch.uint8).numpy()
+    return content
+
+
+def from_stored(content: NDArray[np.uint8]) -> Tensor:
+    """The same numbers in half precision, which has them all."""
+    return torch.from_numpy(content).view(STORED).half()
 
 
 def _read(paths: Sequence[Path], unread: dict[Path, str]) -> dict[Path, NDArray[np.uint8]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from recording import Record, boxes_by_id, ids, record_training
-from running import SEEDED, assert_same_bits, train_and_kill
+from running import SEEDED, as_stored, assert_same_bits, train_and_kill
 
 import boxless
 from boxless.cached_dataset import cache_dataset
@@ -112,6 +112,8 @@ def test_labels_of_every_network_are_those_of_the_recipe(
         detector, labels, image = detectors[name], sorted(sample.tags), read_image(sample.path)
         detector = detector.with_views([View(round(view.scale * rescale)) for view in detector.views])
         maps = [detector.features.extract(image, view) for view in detector.views]
+        # Those of the rescaled pass are not stored.
+        maps = [as_stored(one) for one in maps] if rescale == 1 else maps
         boxes = None if detector.proposals is None else proposals.load(keys[sample.path])
         with full_width(detector.device):
             found = detector.boxes_for_labels(maps, boxes, (image.shape[1], image.shape[0]), labels)
@@ -296,8 +298,9 @@ def test_ground_truth_is_trained_on_without_cross_fitting(demo: Path, tmp_path: 
 
 
 def test_training_in_half_precision_lowers_the_loss(demo: Path, tmp_path: Path):
-    detector = train(demo, tmp_path / "run", "training.precision=bf16", "training.lr=0.01")
-    for name in ("cam", *FOLDS, ""):
+    # On ground truth, as networks that are cross-fitted are trained in the same way.
+    detector = train(demo, tmp_path / "run", "supervision=boxes", "training.precision=bf16", "training.lr=0.01")
+    for name in ("cam", ""):
         losses = [json.loads(row) for row in (tmp_path / "run" / name / "history.jsonl").read_text().splitlines()]
         assert all(np.isfinite(list(row.values())).all() for row in losses)
         if name != "cam":
