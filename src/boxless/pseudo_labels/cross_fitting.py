@@ -92,7 +92,8 @@ def cross_fit(
         training = training.with_each([with_given(labels, training) for labels in sets])
         folder = run.folder / f"fold-{round_}-{fold + 1}"
         detector = fit_network(folder, config, training, run, with_mosaics)
-        predicted = boxes_for_tags(detector, tagged, own, "Out-of-fold predictions")
+        with run.timed("pseudo labels"):
+            predicted = boxes_for_tags(detector, tagged, own, "Out-of-fold predictions")
         for row, boxes in zip(own, predicted, strict=True):
             predictions[row] = boxes
         detectors.append(detector)

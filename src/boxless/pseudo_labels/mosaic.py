@@ -4,7 +4,6 @@ Pseudo labels that consensus keeps are mostly those of large single objects. Cro
 side, add what is missing: small objects, several of a class, and groups whose common box is not an object.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -68,17 +67,17 @@ def with_mosaics(data: CachedDataset, run: Run) -> CachedDataset:
     Raises:
         BoxlessError: no image has a label or is a negative, or the folder cannot be written.
     """
-    start, config, detector = time.perf_counter(), run.detector.config, run.detector
+    config, detector = run.detector.config, run.detector
     data = trainable(data)
     # Pseudo labels are snapped to proposals; the detector itself may not need them.
     data = replace(data, proposals=data.proposals if detector.proposals else None)
     most, scale = config.pseudo_labels.mosaics, max(config.views.scales)
     images, folder = data.dataset.samples, run.folder / MOSAICS
-    samples = on_main_process(lambda: compose_mosaics(images, most, config.seed, scale, folder))
-    if samples:
-        composed = replace(data.dataset, samples=samples)
-        data = data.joined(cache_together(composed, detector.features, views_of(config.views), detector.proposals))
-    run.seconds["mosaics"] = time.perf_counter() - start
+    with run.timed("mosaics"):
+        samples = on_main_process(lambda: compose_mosaics(images, most, config.seed, scale, folder))
+        if samples:
+            composed = replace(data.dataset, samples=samples)
+            data = data.joined(cache_together(composed, detector.features, views_of(config.views), detector.proposals))
     return data
 
 

@@ -20,9 +20,7 @@ stored once, and handed from step to step.
 """
 
 import logging
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -91,7 +89,7 @@ def fit_shared(run: Run, data: CachedDataset) -> Detector:
     run.seconds["cam"] = read_manifest(run.folder / CAM)["seconds"]["training"]
     network.model.cam.load_state_dict(cam.model.state_dict())
     files = {**files, "model.cam": run.folder / CAM / WEIGHTS, "model.pca": run.folder / PCA}
-    with run.accelerator.main_process_first():
+    with run.timed("cam"), run.accelerator.main_process_first():
         # Networks that an interrupted run has finished were trained on these components.
         if not files["model.pca"].exists():
             _fit_pca(network.model, data, config)
@@ -110,7 +108,7 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
     predicted = _predicted_from_given(run, data, networks) if boxed else None
 
     def seed_boxes(name: str) -> list[Annotations]:
-        with _timed(run, "pseudo labels"):
+        with run.timed("pseudo labels"):
             own = snap_all(SEEDS.find(name)(tagged, cam), data)
         return own if predicted is None else chosen(own, predicted, boxed)
 
@@ -123,7 +121,7 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
             merged = consensus(seeds[0], held_out, data.sizes, rules.consensus_iou)
             if no_consensus := classes_without_consensus(merged, boxed):
                 seeds += [seed_boxes(name) for name in rules.seeds[1:]]
-    with _timed(run, "pseudo labels"):
+    with run.timed("pseudo labels"):
         assert held_out is not None
         rescaled = rescaled_pass(detectors, tagged, folds, held_out, boxed)
         merged = consensus_with_small(seeds[0], held_out, rescaled, data.sizes, rules.consensus_iou)
@@ -133,7 +131,7 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
         sets = [with_given(snap_all(labels, data, boxed), data) for labels in sets]
     # The scores of other heads are unlike those of the networks that are cross-fitted.
     if detectors and config.head.scores_proposals:
-        with _timed(run, "calibration"):
+        with run.timed("calibration"):
             fitted_to = calibrated(detectors, data, folds, config.seed)
         run.manifest["calibration"] = fitted_to.by_class(data.dataset.classes)
     agreement = class_agreement(seeds[0], held_out, data.sizes, len(data.dataset.classes))
@@ -195,10 +193,3 @@ def _fit_pca(model: BoxSupervised, data: CachedDataset, config: Config) -> None:
     rows = np.random.default_rng(config.seed).permutation(len(data))[:PCA_IMAGES].tolist()
     view = views_of(config.views)[0]
     model.pca.fit(data.map(row, view).float() for row in rows)
-
-
-@contextmanager
-def _timed(run: Run, stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    run.seconds[stage] = run.seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -6,7 +6,6 @@ No box is read. The threshold is chosen by how consistent the boxes of two scale
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -39,18 +38,14 @@ SHARPNESS = 50
 """Weight of consistency: a chance-corrected IoU higher by 0.02 weighs e times as much."""
 
 
-def fit_cam_boxes(model: HeatmapModel, data: CachedDataset, detector: Detector) -> float:
+def fit_cam_boxes(model: HeatmapModel, data: CachedDataset, detector: Detector) -> None:
     """Fit local CAMs and objectness, where the model has them, and the threshold, where the settings leave it open.
 
     Args:
         model: is left in evaluation mode.
         data: the images it was trained on; some have a tag.
         detector: the detector that the model is part of.
-
-    Returns:
-        Seconds that it took.
     """
-    start = time.perf_counter()
     model.eval()
     logger.info("Fitting where objects end")
     if isinstance(model, CAM) and model.objectness is not None and model.local is not None:
@@ -66,7 +61,6 @@ def fit_cam_boxes(model: HeatmapModel, data: CachedDataset, detector: Detector) 
     model.threshold.fill_(configured or DEFAULT_THRESHOLD)
     if configured is None:
         model.threshold.fill_(_fit_threshold(data, detector))
-    return time.perf_counter() - start
 
 
 def _fit_objectness(

@@ -4,7 +4,9 @@ import logging
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,13 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     finished: bool = False
 
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time that the block takes to a stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
 
 def create_run(
     folder: Path,
@@ -137,17 +146,19 @@ def fit(run: Run, data: CachedDataset, monitored: Dataset | None = None) -> Dete
     settings = detector.config.model_dump()
     # All networks of a run read the same; the last one leaves nothing behind.
     fixed_maps = (run.folder if run.shared is None else run.shared.folder) / FIXED_MAPS
+    run.seconds["training"] = sum(row["seconds"] for row in read_history(run.folder))
     start_trackers(accelerator, run.folder, settings, digest(run.manifest["data"] | settings))
     try:
-        train_model(accelerator, run.folder, model, data, detector, fixed_maps, monitored, run.on_epoch_end)
+        with run.timed("training"):
+            train_model(accelerator, run.folder, model, data, detector, fixed_maps, monitored, run.on_epoch_end)
     except BaseException:
         if accelerator.trackers:
             accelerator.end_training()
         raise
     if accelerator.is_main_process:
-        run.seconds["training"] = sum(row["seconds"] for row in read_history(run.folder))
         if isinstance(model, HeatmapModel):
-            run.seconds["training"] += fit_cam_boxes(model, data, detector)
+            with run.timed("training"):
+                fit_cam_boxes(model, data, detector)
         files = save_network(run.folder, run.network, run.shared)
         if fixed_maps.parent == run.folder:
             shutil.rmtree(fixed_maps, ignore_errors=True)
