@@ -33,6 +33,8 @@ def main(maps: int = 100) -> None:
     """Measure; print the table."""
     files = sorted(cache_root().glob(f"features/*/??/*{SUFFIX}"))
     arrays = [load_array(file) for file in random.Random(0).sample(files, min(maps, len(files)))]
+    # Older versions left half precision.
+    arrays = [array for array in arrays if array.dtype == np.uint8]
     if not arrays:
         raise typer.BadParameter(f"{cache_root()}: no feature maps; train something first")
     zeros = np.mean([np.mean(array == 0) for array in arrays])

@@ -33,7 +33,7 @@ def export(file: Path) -> None:
     torch.onnx.export(
         Network().eval(),
         # Of smaller images the last maps have one cell, and the export would fix that.
-        (torch.zeros(1, 3, 1280, 1664),),
+        (torch.zeros(1, 3, 640, 832),),
         file,
         dynamo=True,
         external_data=False,

@@ -17,7 +17,6 @@ assert logging.getLogger("boxless").handlers == [] and logging.getLogger().handl
 if "console" in sys.argv:
     log_to_console()
     log_to_console()
-    logging.info("of another library, which would install a handler if there were none")
 logging.getLogger("boxless.a.b").info("for your [bold]information[/]")
 logging.getLogger("boxless.a.b").debug("detail")
 log_skipped({Path("a"): "a: broken"})

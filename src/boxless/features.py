@@ -57,8 +57,9 @@ class Batch:
     """The input of a model: views of images, as feature maps or as pixels, with what is known about them.
 
     Args:
-        maps: (B, C, H, W) float16 as they are stored, or float32: the frozen part's output (or normalised pixels where
-            nothing is frozen), zero beyond each view's own extent; in training what `Model.fixed_part` makes of it.
+        maps: (B, C, H, W) float16 as the cache gives them, or float32: the frozen part's output (or normalised pixels
+            where nothing is frozen), zero beyond each view's own extent; in training what `Model.fixed_part` makes of
+            it.
         sizes: (B, 2) int64, height and width of each view in pixels.
         extents: (B, 2) int64, height and width of each view's own map in cells; some networks have no cell for the last
             pixels.
@@ -178,7 +179,7 @@ class FeatureStore:
         }
 
     def extract(self, image: NDArray[np.uint8], view: View) -> Tensor:
-        """Run the frozen stages on one view of an image (h, w, 3) uint8: (C, h', w') float32 in half precision."""
+        """The frozen stages' map of an image (h, w, 3) uint8: (C, h', w') float32, rounded to half precision."""
         return self._forward(to_pixels(image, view, self._mean, self._std)[None])[0]
 
     def extract_all(self, pairs: Sequence[tuple[NDArray[np.uint8], View]]) -> Iterator[tuple[int, Tensor]]:
@@ -271,7 +272,7 @@ def to_stored(features: Tensor) -> NDArray[np.uint8]:
 
 def from_stored(content: NDArray[np.uint8]) -> Tensor:
     """The same numbers in half precision, which has them all."""
-    return torch.from_numpy(content).view(STORED).half()
+    return torch.from_numpy((content.astype(np.uint16) << 8).view(np.float16))
 
 
 def _read(paths: Sequence[Path], unread: dict[Path, str]) -> dict[Path, NDArray[np.uint8]]:

@@ -45,9 +45,6 @@ def log_to_console() -> None:
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
         logger.addHandler(ConsoleHandler())
-        # Libraries that log by `logging.info`, as ONNX Runtime's quantisation, install a handler if there is none; it
-        # would print our messages a second time.
-        logging.getLogger().addHandler(logging.NullHandler())
 
 
 def log_warnings(dataset: Dataset) -> Dataset:

@@ -11,6 +11,7 @@ from boxless.config import resolve
 from boxless.datasets import load_dataset
 from boxless.doctor import examine, missing
 from boxless.doctor.missing import average_features, likely_missing
+from boxless.features import from_stored
 from boxless.structures import Dataset, FloatArray, Sample
 
 
@@ -58,7 +59,7 @@ def test_an_image_is_described_by_the_mean_of_its_map(
     samples = [*load_dataset(demo, "train").samples[:2], Sample("broken", tmp_path / "broken.jpg", frozenset())]
     paths, found = average_features(Dataset("some", ("cat",), tuple(samples)))
     assert paths == [sample.path for sample in samples[:2]]
-    maps = [load_array(file).astype(np.float32) for file in cache.glob("features/*/??/*.npy.zst")]
+    maps = [from_stored(load_array(file)).float().numpy() for file in cache.glob("features/*/??/*.npy.zst")]
     expected = [own.mean(axis=(1, 2)) for own in maps]
     assert len(maps) == 2
     np.testing.assert_allclose(sorted(found.tolist()), sorted(map(np.ndarray.tolist, expected)), rtol=1e-3, atol=1e-3)

@@ -42,9 +42,9 @@ def record_training(patch: pytest.MonkeyPatch) -> Record:
     record = Record()
     train_model, boxes_for_tags, compose = fit.train_model, cross_fitting.boxes_for_tags, mosaic.compose_mosaics
 
-    def recorded_training(accelerator: Any, run: Path, model: Any, data: CachedDataset, *rest: Any) -> None:
+    def recorded_training(accelerator: Any, run: Path, model: Any, data: CachedDataset, *rest: Any) -> float:
         record.trained[run.name] = data
-        train_model(accelerator, run, model, data, *rest)
+        return train_model(accelerator, run, model, data, *rest)
 
     def recorded_prediction(
         detector: Detector, data: CachedDataset, rows: Sequence[int], text: str

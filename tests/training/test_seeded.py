@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +21,11 @@ from boxless.errors import BoxlessError
 from boxless.images import content_keys, read_image
 from boxless.methods.box_ops import areas
 from boxless.proposals.store import ProposalStore
-from boxless.pseudo_labels import SEEDS
+from boxless.pseudo_labels import SEEDS, cross_fitting, recipe
 from boxless.pseudo_labels.consensus import consensus
 from boxless.pseudo_labels.snapping import snap
 from boxless.structures import Annotations, Dataset, Sample
+from boxless.training import fit, training_views
 from boxless.views import View
 
 pytestmark = [pytest.mark.usefixtures("short_training"), pytest.mark.slow]
@@ -234,12 +237,15 @@ def test_a_run_that_is_killed_within_a_fold_resumes_to_the_same_bits(
     first = run / FOLDS[0] / "manifest.json"
     manifest = json.loads(first.read_text())
     first.write_text(json.dumps(manifest | {"seconds": {"training": 100.0}}))
+    history = run / FOLDS[3] / "history.jsonl"
+    (row,) = map(json.loads, history.read_text().splitlines())
+    history.write_text(json.dumps(row | {"seconds": 200.0}) + "\n")
     train(demo, run)
     assert [file.stat().st_mtime_ns for file in done] == stamps
     for name in ("", "cam", *FOLDS):
         assert_same_bits(whole[0] / name, run / name)
     # Times of what was done before the kill count too.
-    assert json.loads((run / "manifest.json").read_text())["seconds"]["cross-fitting"] >= 100
+    assert json.loads((run / "manifest.json").read_text())["seconds"]["cross-fitting"] >= 300
 
 
 def test_a_run_that_is_killed_after_its_mosaics_resumes_to_the_same_bits(demo: Path, tmp_path: Path):
@@ -256,8 +262,27 @@ def test_a_run_that_is_killed_after_its_mosaics_resumes_to_the_same_bits(demo: P
 
 
 def test_the_number_of_folds_and_rounds_are_settings(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    record = record_training(monkeypatch)
+    record, now = record_training(monkeypatch), [0.0]
+
+    def takes(seconds: float, module: ModuleType, name: str) -> None:
+        """Let a function take so long, by a clock that else stands still."""
+        work = getattr(module, name)
+
+        def slow(*given: Any, **named: Any) -> Any:
+            now[0] += seconds
+            return work(*given, **named)
+
+        monkeypatch.setattr(module, name, slow)
+
+    monkeypatch.setattr(fit, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    takes(1, cross_fitting, "boxes_for_tags")
+    takes(10, recipe, "_fit_pca")
+    takes(100, training_views, "compute_fixed_maps")
     train(demo, tmp_path / "run", "pseudo_labels.folds=3", "pseudo_labels.rounds=1", "training.epochs=1")
+    seconds = json.loads((tmp_path / "run" / "manifest.json").read_text())["seconds"]
+    assert (seconds["pseudo labels"], seconds["cam"]) == (3, 10)
+    # Maps to train on belong to each network that reads them.
+    assert (seconds["cross-fitting"], seconds["training"]) == (300, 100)
     assert set(record.predicted) == {"fold-1-1", "fold-1-2", "fold-1-3"}
     assert sorted(map(len, record.predicted.values())) == [5, 5, 6]
     for fold, predicted in record.predicted.items():

@@ -6,10 +6,12 @@ in floating point, as a box of 500 pixels needs more than 256 steps.
 """
 
 import copy
+import logging
 import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,21 +108,22 @@ def quantised(model: Any, predictor: "Runtime", images: Images) -> Any:
     files = [file for row, file in enumerate(images.files) if row % MEASURED]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "int8.onnx"
-        quantize_static(
-            given,
-            out,
-            # Of a reader of calibration data it calls this alone.
-            SimpleNamespace(get_next=partial(next, _inputs(files, predictor), None)),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            # Without VNNI the products of 8 x 8 bits overflow where they are added up in 16.
-            reduce_range=True,
-            op_types_to_quantize=list(OPERATORS),
-            nodes_to_quantize=_backbone_nodes(given),
-            calibrate_method=CalibrationMethod.MinMax,
-        )
+        with _no_new_handler():
+            quantize_static(
+                given,
+                out,
+                # Of a reader of calibration data it calls this alone.
+                SimpleNamespace(get_next=partial(next, _inputs(files, predictor), None)),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                # Without VNNI the products of 8 x 8 bits overflow where they are added up in 16.
+                reduce_range=True,
+                op_types_to_quantize=list(OPERATORS),
+                nodes_to_quantize=_backbone_nodes(given),
+                calibrate_method=CalibrationMethod.MinMax,
+            )
         found = onnx.load(out)
     # Of the vendor's operators it uses none.
     own = [each for each in found.opset_import if not each.domain]
@@ -129,8 +132,19 @@ def quantised(model: Any, predictor: "Runtime", images: Images) -> Any:
     return found
 
 
+@contextmanager
+def _no_new_handler() -> Iterator[None]:
+    """The quantiser logs by `logging.info`, which installs a handler where the root logger has none; it would stay."""
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
 def _backbone_nodes(model: Any) -> list[str]:
-    """The names of the nodes of `OPERATORS` before the maps are rounded as the cache of feature maps rounds them."""
+    """The names of the nodes of `OPERATORS` before the maps are rounded to half precision."""
     import onnx
 
     made_by = {name: node for node in model.graph.node for name in node.output}

@@ -74,7 +74,7 @@ def exportable(stages: nn.Module) -> None:
 
 
 class Columns(nn.Module):
-    """`Hypercolumns` of normalised images, rounded as the cache of feature maps rounds them.
+    """`Hypercolumns` of normalised images, rounded to half precision as `FeatureStore.extract` rounds them.
 
     Args:
         network: whose frozen stages give the maps.

@@ -164,7 +164,8 @@ def _predicted_from_given(run: Run, data: CachedDataset, networks: Config) -> li
     logger.info("Training on the given boxes of %s", counted(images, "image"))
     detector = fit_network(run.folder / GIVEN, networks, boxed, run, with_mosaics)
     run.seconds["given boxes"] = sum(read_manifest(run.folder / GIVEN)["seconds"].values())
-    return boxes_for_tags(detector, without_given(data), range(len(data)), "Boxes like the given ones")
+    with run.timed("given boxes"):
+        return boxes_for_tags(detector, without_given(data), range(len(data)), "Boxes like the given ones")
 
 
 def cross_fitting_config(config: Config) -> Config:

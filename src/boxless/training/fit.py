@@ -34,7 +34,6 @@ from boxless.run_folder import (
     check_run,
     dataset_digest,
     finish_run,
-    read_history,
     save_network,
     versions,
 )
@@ -146,16 +145,18 @@ def fit(run: Run, data: CachedDataset, monitored: Dataset | None = None) -> Dete
     settings = detector.config.model_dump()
     # All networks of a run read the same; the last one leaves nothing behind.
     fixed_maps = (run.folder if run.shared is None else run.shared.folder) / FIXED_MAPS
-    run.seconds["training"] = sum(row["seconds"] for row in read_history(run.folder))
     start_trackers(accelerator, run.folder, settings, digest(run.manifest["data"] | settings))
     try:
         with run.timed("training"):
-            train_model(accelerator, run.folder, model, data, detector, fixed_maps, monitored, run.on_epoch_end)
+            before = train_model(
+                accelerator, run.folder, model, data, detector, fixed_maps, monitored, run.on_epoch_end
+            )
     except BaseException:
         if accelerator.trackers:
             accelerator.end_training()
         raise
     if accelerator.is_main_process:
+        run.seconds["training"] += before
         if isinstance(model, HeatmapModel):
             with run.timed("training"):
                 fit_cam_boxes(model, data, detector)
