@@ -6,9 +6,8 @@
 `DataLoader` with two workers, batches of eight images padded to the largest, the default memory format, the network
 on all of torch's threads. Both read the same files, run the same network in float32 (that of the default method, at its
 scale) and write the same maps into empty folders, `library` in 8 bits and compressed, `plain` in half precision; they
-take turns, repeat by repeat. The peak is what
-a large float32 matrix product reaches in the same run; of the network's operations only those on the images count,
-not those on the padding.
+take turns, repeat by repeat. The peak is what a large float32 matrix product reaches in the same run; of the network's
+operations only those on the images count, not those on the padding.
 """
 
 import copy

@@ -179,7 +179,7 @@ class FeatureStore:
         }
 
     def extract(self, image: NDArray[np.uint8], view: View) -> Tensor:
-        """The frozen stages' map of an image (h, w, 3) uint8: (C, h', w') float32, rounded to half precision."""
+        """The map of a view of an image (h, w, 3) uint8: (C, h', w') float32, rounded to half precision."""
         return self._forward(to_pixels(image, view, self._mean, self._std)[None])[0]
 
     def extract_all(self, pairs: Sequence[tuple[NDArray[np.uint8], View]]) -> Iterator[tuple[int, Tensor]]:

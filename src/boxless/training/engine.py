@@ -85,7 +85,7 @@ def train_model(
     monitored: Dataset | None = None,
     on_epoch_end: OnEpochEnd | None = None,
 ) -> float:
-    """Train a model, from the last checkpoint on where there is one.
+    """Train a model, from the last checkpoint on where there is one; returns the seconds of the epochs before it.
 
     Args:
         accelerator: has the device and the trackers.
@@ -96,9 +96,6 @@ def train_model(
         fixed_maps: the folder for what `Model.fixed_part` makes of the maps.
         monitored: what to evaluate on after every epoch.
         on_epoch_end: called after every epoch, in the main process.
-
-    Returns:
-        Seconds that the epochs before an interruption took, which are not trained again.
 
     Raises:
         BoxlessError: the loss is not finite, or a checkpoint is damaged.
@@ -119,7 +116,6 @@ def train_model(
     loader = _loader(items, order, plan.batch_size, training.workers, accelerator.device)
     wrapped, optimizer, batches = accelerator.prepare(model, plain_optimizer, loader)
     history = read_history(run)[:done]
-    before: float = sum(row["seconds"] for row in history)
     for epoch in range(done, plan.epochs):
         start, order.epoch = time.perf_counter(), epoch
         _seed(config.seed, epoch, accelerator.process_index, loader.persistent_workers and epoch > done)
@@ -138,7 +134,7 @@ def train_model(
             save_checkpoint(run, model, plain_optimizer, epoch + 1)
         accelerator.wait_for_everyone()
         _call_back(accelerator, on_epoch_end, {**row, "run": run, "epochs": plan.epochs})
-    return before
+    return float(sum(row["seconds"] for row in history[:done]))
 
 
 def _seed(seed: int, epoch: int, process: int, workers_run: bool) -> None:
