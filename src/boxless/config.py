@@ -126,7 +126,8 @@ class PseudoLabelConfig(Section):
 
     Args:
         seeds: names in `pseudo_labels.SEEDS`: where the first boxes of each tag come from. The first one is trained on,
-            and the others too if it and out-of-fold predictions rarely agree (`pseudo_labels/consensus.py`).
+            and the others too if it and out-of-fold predictions rarely agree (`pseudo_labels/consensus.py`); of these
+            `mixed_cam` and `local_cam` only if local CAMs classify well (`pseudo_labels/local_cam_errors.py`).
         folds: parts of the training images; each gets out-of-fold predictions from a head trained on the others
             (multi-fold multiple-instance learning; Cinbis, Verbeek, Schmid, PAMI 2017).
         rounds: of cross-fitting: heads of the first round are trained on the first seed's boxes, in two thirds of

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,14 +16,17 @@ from running import SEEDED, as_stored, assert_same_bits, train_and_kill
 
 import boxless
 from boxless.cached_dataset import cache_dataset
+from boxless.config import resolve
 from boxless.detector import Detector
 from boxless.devices import full_width
 from boxless.errors import BoxlessError
 from boxless.images import content_keys, read_image
+from boxless.methods import preset
 from boxless.methods.box_ops import areas
 from boxless.proposals.store import ProposalStore
 from boxless.pseudo_labels import SEEDS, cross_fitting, recipe
 from boxless.pseudo_labels.consensus import consensus
+from boxless.pseudo_labels.local_cam_errors import held_out_errors
 from boxless.pseudo_labels.snapping import snap
 from boxless.structures import Annotations, Dataset, Sample
 from boxless.training import fit, training_views
@@ -162,12 +166,14 @@ def test_labels_of_every_network_are_those_of_the_recipe(
     by_id = {sample.id: sample for sample in dataset.samples}
     data = cache_dataset(dataset, detectors["cam"].features, detectors["cam"].views, settings.proposals)
     assert settings.pseudo_labels.seeds == ("cam", "mixed_cam", "local_cam")
+    whole_errors, local_errors = held_out_errors(data, detectors["cam"], settings.seed)
+    names = settings.pseudo_labels.seeds[: None if local_errors <= 1.85 * whole_errors else 1]
     seeds = [
         {
             sample.id: snapped(sample, own)
             for sample, own in zip(dataset.samples, SEEDS[name](data, detectors["cam"]), strict=True)
         }
-        for name in settings.pseudo_labels.seeds
+        for name in names
     ]
     for sample in dataset.samples:
         np.testing.assert_allclose(
@@ -206,6 +212,23 @@ def test_labels_of_every_network_are_those_of_the_recipe(
         assert (own["kept"], own["all"]) == (int((~flags).sum()), len(flags))
         assert (own["agreement"] is None) == (len(flags) == 0)
     assert counts == {}
+
+
+@pytest.mark.parametrize(("classify", "names"), [(True, ["mixed_cam", "local_cam", "edges"]), (False, ["edges"])])
+def test_seeds_of_local_cams_take_part_only_where_these_classify(
+    classify: bool, names: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[int] = []
+    monkeypatch.setattr(recipe, "local_cams_classify", lambda data, cam, seed: calls.append(seed) or classify)
+
+    def run(*seeds: str) -> Any:
+        config = resolve(preset("seeded"), seed=5, pseudo_labels={"seeds": seeds})
+        return SimpleNamespace(detector=SimpleNamespace(config=config), timed=lambda stage: nullcontext())
+
+    assert recipe._further_seeds(run("cam", "mixed_cam", "local_cam", "edges"), Any, Any) == names
+    # Other seeds are the user's choice.
+    assert recipe._further_seeds(run("local_cam", "edges"), Any, Any) == ["edges"]
+    assert calls == [5]
 
 
 def single_tags(dataset: Dataset) -> Dataset:

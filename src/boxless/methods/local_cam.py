@@ -62,17 +62,36 @@ def fit_local_cam(local: LocalCAM, levels: Callable[[int], Tensor], image_labels
         image_labels: (images, classes), 1 present, 0 absent, NaN unsure.
         seed: of the order of the images.
     """
+
+    def logits(rows: list[int]) -> Tensor:
+        return torch.stack([local.pool(local(levels(row))) for row in rows])
+
     local.requires_grad_(True)
-    optimizer = torch.optim.AdamW(local.parameters(), LR, weight_decay=1e-4)
+    fit_classifier(local, logits, image_labels, seed, "Local CAM")
+    local.requires_grad_(False)
+
+
+def fit_classifier(
+    classifier: nn.Module, logits: Callable[[list[int]], Tensor], image_labels: Tensor, seed: int, title: str
+) -> None:
+    """Train a linear classifier on image labels, in place.
+
+    Args:
+        classifier: its parameters are trained.
+        logits: rows of images -> their class logits (rows, classes), by the classifier as it is.
+        image_labels: (images, classes), 1 present, 0 absent, NaN unsure.
+        seed: of the order of the images.
+        title: of the progress bar.
+    """
+    optimizer = torch.optim.AdamW(classifier.parameters(), LR, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for rows in track(_batches(len(image_labels), seed), "Local CAM", STEPS, transient=True):
-        logits = torch.stack([local.pool(local(levels(row))) for row in rows])
-        loss = image_label_loss(logits, image_labels[rows].to(logits.device), logits=True)
+    for rows in track(_batches(len(image_labels), seed), title, STEPS, transient=True):
+        found = logits(rows)
+        loss = image_label_loss(found, image_labels[rows].to(found.device), logits=True)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    local.requires_grad_(False)
 
 
 def _batches(images: int, seed: int) -> Iterator[list[int]]:

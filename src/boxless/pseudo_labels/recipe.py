@@ -6,7 +6,8 @@
                   of classes with enough given boxes those that a network predicts which is trained on them.
     held_out   4  Cross-fitting, in rounds: networks trained on the labels of the other folds predict the box of every
                   tag. The first round is trained on the first seed, the next on its consensus with out-of-fold
-                  predictions or, if these rarely agree, on the boxes of all seeds.
+                  predictions or, if these rarely agree, on all boxes of the seeds; of local CAMs only if these classify
+                  held-out images about as well as the CAM.
     rescaled   5  Small objects: the same networks predict at a larger scale.
     labels     6  The consensus of what was predicted by different means, or all of it if that rarely agrees, snapped to
                   proposals.
@@ -30,6 +31,7 @@ from safetensors.torch import load_file
 from boxless.cached_dataset import CachedDataset
 from boxless.config import Config, resolve
 from boxless.detector import Detector
+from boxless.distributed import on_main_process
 from boxless.methods import BoxSupervised, preset
 from boxless.pseudo_labels.consensus import (
     HELD_OUT_COPIES,
@@ -49,8 +51,9 @@ from boxless.pseudo_labels.given import (
     without_given,
 )
 from boxless.pseudo_labels.held_out import boxes_for_tags, calibrated
+from boxless.pseudo_labels.local_cam_errors import local_cams_classify
 from boxless.pseudo_labels.mosaic import with_mosaics
-from boxless.pseudo_labels.seeds import SEEDS
+from boxless.pseudo_labels.seeds import LOCAL_CAM_SEEDS, SEEDS
 from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass, with_rescaled
 from boxless.pseudo_labels.snapping import snap_all
 from boxless.run_folder import BACKBONE, WEIGHTS, Shared, read_manifest, save_weights
@@ -112,15 +115,16 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
             own = snap_all(SEEDS.find(name)(tagged, cam), data)
         return own if predicted is None else chosen(own, predicted, boxed)
 
-    seeds = [seed_boxes(rules.seeds[0])]
-    held_out, no_consensus = None, list[int]()
+    names, held_out, no_consensus = [rules.seeds[0]], None, list[int]()
+    seeds = [seed_boxes(names[0])]
     for round_ in range(1, rules.rounds + 1):
         settings = fold_config(networks, round_)
         detectors, held_out = cross_fit(data, seeds, held_out, folds, settings, run, round_, boxed, no_consensus)
         if round_ == 1:
             merged = consensus(seeds[0], held_out, data.sizes, rules.consensus_iou)
             if no_consensus := classes_without_consensus(merged, boxed):
-                seeds += [seed_boxes(name) for name in rules.seeds[1:]]
+                names += _further_seeds(run, data, cam)
+                seeds += [seed_boxes(name) for name in names[1:]]
     with run.timed("pseudo labels"):
         assert held_out is not None
         rescaled = rescaled_pass(detectors, tagged, folds, held_out, boxed)
@@ -138,8 +142,20 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
     # Of classes with given boxes both predictions come from these, so their agreement tells nothing.
     _record(run, data.with_boxes(merged), [None if label in boxed else one for label, one in enumerate(agreement)])
     if no_consensus:
-        logger.info("In the first round they agreed on too few: trained on the boxes of all seeds and predictions")
+        logger.info("In the first round on too few: trained on all boxes, of %s and out of fold", ", ".join(names))
     return data.with_each(sets)
+
+
+def _further_seeds(run: Run, data: CachedDataset, cam: Detector) -> list[str]:
+    """The names of the seeds after the first; those of local CAMs only where these classify images held out."""
+    config = run.detector.config
+    names = list(config.pseudo_labels.seeds[1:])
+    if LOCAL_CAM_SEEDS.isdisjoint(names):
+        return names
+    with run.timed("pseudo labels"):
+        # Processes whose devices round differently must not train on different seeds.
+        trained_on = on_main_process(lambda: local_cams_classify(data, cam, config.seed))
+    return names if trained_on else [name for name in names if name not in LOCAL_CAM_SEEDS]
 
 
 def _record(run: Run, merged: CachedDataset, agreement: Sequence[float | None]) -> None:

@@ -20,6 +20,8 @@ Seed = Callable[[CachedDataset, Detector], list[Annotations]]
 SEEDS: Registry[Seed] = Registry("pseudo_labels.seeds")
 """Seeds by name: from the training images and the trained CAM to one box for each tag of each image, the tags in the
 order of their class indices."""
+LOCAL_CAM_SEEDS = frozenset({"mixed_cam", "local_cam"})
+"""Those that need good local CAMs (`local_cam_errors`)."""
 
 
 @SEEDS.register("cam")
