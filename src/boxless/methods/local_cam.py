@@ -17,7 +17,7 @@ from boxless.methods.losses import image_label_loss
 from boxless.progress import track
 
 STEPS, BATCH, LR = 300, 16, 1e-2
-"""AdamW with a cosine: the classifier has a few hundred inputs (docs/lab_book)."""
+"""AdamW with a cosine: the classifier is linear (docs/lab_book)."""
 
 
 class LocalCAM(nn.Module):

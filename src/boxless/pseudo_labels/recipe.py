@@ -6,8 +6,8 @@
                   of classes with enough given boxes those that a network predicts which is trained on them.
     held_out   4  Cross-fitting, in rounds: networks trained on the labels of the other folds predict the box of every
                   tag. The first round is trained on the first seed, the next on its consensus with out-of-fold
-                  predictions or, if these rarely agree, on all boxes of the seeds; of local CAMs only if these classify
-                  held-out images about as well as the CAM.
+                  predictions or, if these rarely agree, on all boxes of the seeds; on those of local CAMs only if these
+                  classify held-out images well (`local_cam_errors`).
     rescaled   5  Small objects: the same networks predict at a larger scale.
     labels     6  The consensus of what was predicted by different means, or all of it if that rarely agrees, snapped to
                   proposals.
@@ -51,7 +51,7 @@ from boxless.pseudo_labels.given import (
     without_given,
 )
 from boxless.pseudo_labels.held_out import boxes_for_tags, calibrated
-from boxless.pseudo_labels.local_cam_errors import local_cams_classify
+from boxless.pseudo_labels.local_cam_errors import local_cams_classify_well
 from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.seeds import LOCAL_CAM_SEEDS, SEEDS
 from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass, with_rescaled
@@ -65,9 +65,9 @@ from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
 
-CAM, PCA, GIVEN = "cam", "pca.safetensors", "given"
-"""Where a run folder has the run of the CAM, the principal components, and the run of the network that is trained on
-given boxes alone."""
+CAM, PCA, GIVEN, HELD_OUT_ERRORS = "cam", "pca.safetensors", "given", "held_out_errors.json"
+"""Where a run folder has the run of the CAM, the principal components, the run of the network that is trained on given
+boxes alone, and what `local_cam_errors` measured."""
 PCA_IMAGES = 100
 """Images that principal components are fitted to; more change nothing (docs/lab_book)."""
 
@@ -138,23 +138,27 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
         with run.timed("calibration"):
             fitted_to = calibrated(detectors, data, folds, config.seed)
         run.manifest["calibration"] = fitted_to.by_class(data.dataset.classes)
+    run.manifest["seeds"] = names
     agreement = class_agreement(seeds[0], held_out, data.sizes, len(data.dataset.classes))
     # Of classes with given boxes both predictions come from these, so their agreement tells nothing.
     _record(run, data.with_boxes(merged), [None if label in boxed else one for label, one in enumerate(agreement)])
     if no_consensus:
-        logger.info("In the first round on too few: trained on all boxes, of %s and out of fold", ", ".join(names))
+        logger.info(
+            "They agreed on too few boxes in the first round: trained on the boxes of %s and those out of fold",
+            ", ".join(names),
+        )
     return data.with_each(sets)
 
 
 def _further_seeds(run: Run, data: CachedDataset, cam: Detector) -> list[str]:
-    """The names of the seeds after the first; those of local CAMs only where these classify images held out."""
+    """The names of the seeds after the first; those of local CAMs only where these classify held-out images well."""
     config = run.detector.config
-    names = list(config.pseudo_labels.seeds[1:])
+    names, errors = list(config.pseudo_labels.seeds[1:]), run.folder / HELD_OUT_ERRORS
     if LOCAL_CAM_SEEDS.isdisjoint(names):
         return names
     with run.timed("pseudo labels"):
         # Processes whose devices round differently must not train on different seeds.
-        trained_on = on_main_process(lambda: local_cams_classify(data, cam, config.seed))
+        trained_on = on_main_process(lambda: local_cams_classify_well(data, cam, config.seed, errors))
     return names if trained_on else [name for name in names if name not in LOCAL_CAM_SEEDS]
 
 
