@@ -15,7 +15,7 @@ from random_runs import Exported
 from running import boxless as run_boxless
 
 from boxless.errors import BoxlessError
-from boxless.export.int8 import MAX_IMAGES, Images, find_calibration_images, measure, quantised
+from boxless.export.int8 import MAX_IMAGES, Images, _backbone_nodes, find_calibration_images, measure, quantised
 from boxless.export.onnx import export_onnx
 from boxless.runtime import Runtime
 from boxless.structures import Annotations, Detections
@@ -122,7 +122,10 @@ def weights_of(model: onnx.ModelProto) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_backbone_is_in_integers_by_channel_and_the_heads_are_not(exported: Exported, images: list[Path]):
+def test_the_backbone_is_in_integers_by_channel_and_the_heads_are_not(
+    exported: Exported, images: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("boxless.export.int8.MIN_STRIDE", 1)
     model = onnx.load(exported.file)
     before = model.SerializeToString()
     found = quantised(model, exported.runtime, Images(images, []))
@@ -139,6 +142,87 @@ def test_the_backbone_is_in_integers_by_channel_and_the_heads_are_not(exported: 
     integers = {node.output[0] for node in found.graph.node if node.input[0] in whole}
     convolutions = [node.input[1] for node in found.graph.node if node.op_type == "Conv"]
     assert len(integers & set(convolutions)) == 3 < len(convolutions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stride", "channels"), [(4, [12, 16]), (5, [16]), (16, [16])])
+def test_layers_that_read_large_maps_stay_in_floating_point(
+    stride: int, channels: list[int], student: Exported, images: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    # The three convolutions of the backbone read the image and maps of strides 4 and 16.
+    monkeypatch.setattr("boxless.export.int8.MIN_STRIDE", stride)
+    found = quantised(onnx.load(student.file), student.runtime, Images(images, []))
+    integers = [values for values in weights_of(found).values() if values.dtype == np.int8 and values.ndim == 4]
+    assert sorted(map(len, integers)) == channels
+    # One before the first of them, and one after each.
+    assert [node.op_type for node in found.graph.node].count("QuantizeLinear") == 1 + len(channels)
+
+
+def small_network() -> tuple[onnx.ModelProto, Any]:
+    """Convolutions of stride 8, depthwise and plain, a sum with what the first gives, and one of an enlarged map."""
+    random = np.random.default_rng(0)
+    constants = [numpy_helper.from_array(np.array([1, 1, 8, 8], np.float32), "scales")]
+
+    def convolution(source: str, name: str, shape: tuple[int, ...], stride: int = 1, groups: int = 1) -> onnx.NodeProto:
+        constants.append(numpy_helper.from_array(random.normal(size=shape).astype(np.float32), f"{name} weights"))
+        sides, inputs = list(shape[2:]), [source, f"{name} weights"]
+        return onnx.helper.make_node(
+            "Conv", inputs, [name], name, strides=[stride, stride], kernel_shape=sides, group=groups
+        )
+
+    make = onnx.helper.make_node
+    nodes = [
+        make("Cast", ["images"], ["numbers"], "numbers", to=onnx.TensorProto.FLOAT),
+        make("Transpose", ["numbers"], ["planes"], "planes", perm=[0, 3, 1, 2]),
+        convolution("planes", "first", (4, 3, 8, 8), stride=8),
+        convolution("first", "depthwise", (4, 1, 1, 1), groups=4),
+        make("Add", ["first", "depthwise"], ["sum"], "sum"),
+        make("Resize", ["sum", "", "scales"], ["enlarged"], "enlarged", mode="nearest"),
+        convolution("enlarged", "last", (4, 4, 1, 1)),
+        make("Cast", ["last"], ["maps"], "maps", to=onnx.TensorProto.FLOAT16),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    inputs = [value("images", onnx.TensorProto.UINT8, [1, 16, 16, 3])]
+    graph = onnx.helper.make_graph(nodes, "g", inputs, [value("maps", onnx.TensorProto.FLOAT16, None)], constants)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    view = SimpleNamespace(resize=lambda pixels: pixels[:16, :16])
+    return model, SimpleNamespace(views=(view,), proposals=None)
+
+
+def test_weights_of_depthwise_convolutions_have_eight_bits_and_enlarged_maps_are_left(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("boxless.export.int8.MIN_STRIDE", 8)
+    model, predictor = small_network()
+    weights = weights_of(quantised(model, predictor, Images(files, [])))
+    whole = {name: values for name, values in weights.items() if values.dtype == np.int8 and values.ndim == 4}
+    assert [name.split()[0] for name in whole] == ["depthwise"]
+    assert np.abs(next(iter(whole.values()))).max() == 127
+
+
+def test_other_weights_have_seven_bits_and_a_sum_follows_either_side(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    model, predictor = small_network()
+    for stride, names in ((8, ["depthwise", "sum"]), (1, ["first", "depthwise", "sum", "last"])):
+        monkeypatch.setattr("boxless.export.int8.MIN_STRIDE", stride)
+        assert _backbone_nodes(model) == names
+    weights = weights_of(quantised(model, predictor, Images(files, [])))
+    most = {
+        name.split()[0]: np.abs(own).max() for name, own in weights.items() if own.dtype == np.int8 and own.ndim == 4
+    }
+    assert most == {"first": 64, "depthwise": 127, "last": 64}
+
+
+@pytest.mark.slow
+def test_without_a_convolution_on_small_maps_nothing_is_written(
+    student: Exported, images: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("boxless.export.int8.MIN_STRIDE", 17)
+    with pytest.raises(
+        BoxlessError, match="no convolution of the backbone reads maps of a stride of 17 or more; export without --int8"
+    ):
+        quantised(onnx.load(student.file), student.runtime, Images(images, []))
 
 
 @pytest.mark.slow
@@ -193,5 +277,7 @@ def test_a_network_without_convolutions_is_refused(student: Exported, images: li
     model = onnx.load(student.file)
     for node in model.graph.node:
         node.op_type = "Sum" if node.op_type == "Conv" else node.op_type
-    with pytest.raises(BoxlessError, match="no convolutions; export without --int8"):
+    with pytest.raises(
+        BoxlessError, match="no convolution of the backbone reads maps of a stride of 16 or more; export without --int8"
+    ):
         quantised(model, student.runtime, Images(images, []))

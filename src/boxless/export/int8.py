@@ -2,7 +2,8 @@
 
 Static post-training quantisation (Nagel et al., "A White Paper on Neural Network Quantization", 2021, section 3) of the
 backbone by ONNX Runtime: weights by output channel, activations by tensor, with ranges from real images. The heads stay
-in floating point, as a box of 500 pixels needs more than 256 steps.
+in floating point, as a box of 500 pixels needs more than 256 steps, and so do the first layers, which make most of the
+error (docs/lab_book).
 """
 
 import copy
@@ -43,6 +44,10 @@ MEASURED = 3
 """Of so many images one is left out of the calibration, to measure on."""
 OPERATORS = ("Conv", "Clip", "Relu", "Add", "MaxPool")
 """What has a kernel for 8-bit integers and is exact between them."""
+MIN_STRIDE = 16
+"""Convolutions that read the image or maps of a smaller stride stay in floating point."""
+UPSAMPLING = ("Resize", "ConvTranspose")
+"""What makes maps of a smaller stride; which is not followed."""
 MATCH_IOU = 0.5
 
 
@@ -96,11 +101,12 @@ def quantised(model: Any, predictor: "Runtime", images: Images) -> Any:
         images: their ranges are taken, except for those that `measure` takes.
 
     Raises:
-        BoxlessError: its backbone has no convolutions, or no image can be read.
+        BoxlessError: its backbone has no convolutions to quantise, or no image can be read.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+    nodes = _backbone_nodes(model)
     given = copy.deepcopy(model)
     # The quantiser else advises, on the root logger, to fold what is folded already.
     note = given.metadata_props.add()
@@ -118,10 +124,11 @@ def quantised(model: Any, predictor: "Runtime", images: Images) -> Any:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 per_channel=True,
-                # Without VNNI the products of 8 x 8 bits overflow where they are added up in 16.
+                # Without VNNI matrix products of 8 x 8 bits overflow where they are added up in 16.
                 reduce_range=True,
+                extra_options={"TensorQuantOverrides": _depthwise_overrides(given, nodes)},
                 op_types_to_quantize=list(OPERATORS),
-                nodes_to_quantize=_backbone_nodes(given),
+                nodes_to_quantize=nodes,
                 calibrate_method=CalibrationMethod.MinMax,
             )
         found = onnx.load(out)
@@ -144,9 +151,10 @@ def _no_new_handler() -> Iterator[None]:
 
 
 def _backbone_nodes(model: Any) -> list[str]:
-    """The names of the nodes of `OPERATORS` before the maps are rounded to half precision."""
+    """The names of the nodes of `OPERATORS` from `MIN_STRIDE` on, before the maps are rounded to half precision."""
     import onnx
 
+    strides = _strides(model)
     made_by = {name: node for node in model.graph.node for name in node.output}
     left = [
         node
@@ -160,9 +168,42 @@ def _backbone_nodes(model: Any) -> list[str]:
             if node is not None and node.name not in before:
                 before[node.name] = node
                 left.append(node)
-    if not any(node.op_type == "Conv" for node in before.values()):
-        raise BoxlessError("the backbone has no convolutions; export without --int8")
-    return [name for name, node in before.items() if node.op_type in OPERATORS]
+    names, outputs = list[str](), set[str]()
+    for node in (node for node in model.graph.node if node.name in before and node.op_type in OPERATORS):
+        if node.op_type == "Conv":
+            taken = strides.get(node.input[0], 1) >= MIN_STRIDE
+        else:
+            taken = not outputs.isdisjoint(node.input)
+        if taken:
+            names.append(node.name)
+            outputs |= set(node.output)
+    if not names:
+        raise BoxlessError(
+            f"no convolution of the backbone reads maps of a stride of {MIN_STRIDE} or more; export without --int8"
+        )
+    return names
+
+
+def _depthwise_overrides(model: Any, nodes: Sequence[str]) -> dict[str, Any]:
+    """For the quantiser: 8 bits for the weights of depthwise convolutions among the nodes, which do not overflow."""
+    groups = {
+        node.input[1]: next((each.i for each in node.attribute if each.name == "group"), 1)
+        for node in model.graph.node
+        if node.op_type == "Conv" and node.name in nodes
+    }
+    weights = [each for each in model.graph.initializer if each.name in groups]
+    depthwise = [each.name for each in weights if groups[each.name] == each.dims[0] > 1]
+    return {name: [{"axis": 0, "reduce_range": False}] for name in depthwise}
+
+
+def _strides(model: Any) -> dict[str, int]:
+    """The stride of every tensor of the backbone, in pixels of the image."""
+    strides = dict[str, int]()
+    for node in model.graph.node:
+        step = next((each.ints[0] for each in node.attribute if each.name == "strides"), 1)
+        stride = step * max((strides.get(name, 1) for name in node.input), default=1)
+        strides |= dict.fromkeys(node.output, 1 if node.op_type in UPSAMPLING else stride)
+    return strides
 
 
 def _inputs(files: Sequence[Path], predictor: "Runtime") -> Iterator[dict[str, NDArray[Any]]]:
