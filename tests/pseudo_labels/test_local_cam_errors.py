@@ -23,6 +23,11 @@ from boxless.views import View
 IMAGES = 60
 
 
+@pytest.fixture(autouse=True)
+def _short_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("boxless.methods.local_cam.STEPS", 60)
+
+
 def cam_and_data(
     maps_of: Callable[[bool, torch.Generator], tuple[Tensor, Tensor]], channels: int = 8
 ) -> tuple[CachedDataset, Detector]:
