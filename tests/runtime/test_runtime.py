@@ -171,6 +171,7 @@ def test_commands_that_need_the_run_say_so(
     assert isinstance(load_predictor(student.file), Runtime)
 
 
+@pytest.mark.campaign
 def test_the_benchmark_measures_every_number_of_cores(
     student: Exported, images: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
