@@ -62,7 +62,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "first"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOXLESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        train(data, out, split="train", options=["views.scales=[160]", "training.epochs=15"])
+        train(data, out, split="train", options=["views.scales=[160]", "training.epochs=15", "head.hidden=[64]"])
     return out
 
 
