@@ -47,7 +47,7 @@ class BackboneConfig(Section):
 
 
 class ProposalConfig(Section):
-    """Regions that may hold an object.
+    """Regions that may hold an object. With given boxes and none of these set, `proposals.fitted` chooses.
 
     Args:
         generator: a name in `proposals.GENERATORS`: `grouping` (Selective Search's idea, compiled), `selective_search`

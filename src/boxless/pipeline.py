@@ -22,6 +22,7 @@ from boxless.logs import log_warnings
 from boxless.methods import DEFAULT_METHOD, preset
 from boxless.progress import progress_bars
 from boxless.proposals import GENERATORS
+from boxless.proposals.fitted import fitted_to_given
 from boxless.pseudo_labels import SEEDS
 from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.recipe import cross_fitting_config, fit_shared, make_pseudo_labels
@@ -89,6 +90,7 @@ def train(
         resolved = _resolve(method, config, options, settings, seed, backbone)
         check_trackers(trackers)
         dataset = on_main_process(lambda: _training_set(data, split, classes, labels, resolved))
+        resolved = on_main_process(lambda: _with_fitted_proposals(resolved, dataset))
         monitored = on_main_process(lambda: _monitored(data, resolved, dataset.classes))
         run = create_run(expand_user(out), resolved, dataset.classes, trackers=trackers, on_epoch_end=on_epoch_end)
         # The caller's random state is restored.
@@ -124,6 +126,7 @@ def prepare(
     """
     resolved = _resolve(method, config, options, None, None, backbone)
     dataset = on_main_process(lambda: _training_set(data, split, classes, labels, resolved))
+    resolved = on_main_process(lambda: _with_fitted_proposals(resolved, dataset))
     first, step = share
     own = replace(dataset, samples=dataset.samples[first - 1 :: step])
     if not own.samples:
@@ -225,6 +228,13 @@ def _training_set(
         dataset = _usable(dataset, config)
     _check_tags(dataset)
     return dataset
+
+
+def _with_fitted_proposals(config: Config, dataset: Dataset) -> Config:
+    """The settings with proposals that cover the boxes that a person gave, where they are trained on."""
+    if not config.uses_pseudo_labels:
+        return config
+    return config.model_copy(update={"proposals": fitted_to_given(dataset, config.proposals)})
 
 
 def _usable(dataset: Dataset, config: Config) -> Dataset:
