@@ -9,8 +9,9 @@ through the file that `boxless review` writes. The ways to ask are in `WAYS`; th
 so for every number in `--amounts`. A row gives the answers and the seconds that the papers state for them (`SECONDS`),
 area mAP on the split to report on, the mean and range over the seeds, its share of the fully supervised upper bound,
 and the share of further objects of a class in an image that are found. A second table has the boxes that the queue of
-`boxless ask` and the most uncertain images save, compared with random images, at the same mAP. A finished run is not
-trained again.
+`boxless ask` and the most uncertain images save, compared with random images, at the same mAP. From 20 boxes on,
+training may choose small proposals, which tags and the upper bound have not: add proposals.size=400 for the default
+everywhere. A finished run is not trained again.
 """
 
 import json

@@ -7,7 +7,8 @@ The sets and their images are those of `benchmarks/sets.py`, whose runs are used
 person draws so many images of each class at random, another draw for each seed, and boxes all objects in them: this is
 the only place where boxes of the training images enter, and they pass through the file that `boxless review` writes.
 A row gives area mAP on the split to report on for each number, the mean and range over the seeds, and its share of the
-fully supervised upper bound. A finished run is not trained again.
+fully supervised upper bound. Given boxes may choose small proposals, which the upper bound has not: add
+proposals.size=400 for the default everywhere. A finished run is not trained again.
 """
 
 import json

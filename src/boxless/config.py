@@ -47,12 +47,13 @@ class BackboneConfig(Section):
 
 
 class ProposalConfig(Section):
-    """Regions that may hold an object. With given boxes and none of these set, `proposals.fitted` chooses.
+    """Regions that may hold an object.
 
     Args:
         generator: a name in `proposals.GENERATORS`: `grouping` (Selective Search's idea, compiled), `selective_search`
             (OpenCV's fast mode; Uijlings et al., IJCV 2013) or `grid` (dense, multi-scale).
-        size: longest side in pixels at which regions are grouped.
+        size: longest side in pixels at which regions are grouped. If no setting of proposals is given, training with
+            given boxes may choose 200 here, 8 as `min_side` and 0.002 as `min_area` (`proposals/choice.py`).
         min_side: shortest side of a proposal, in pixels of the image.
         min_area: smallest area of a proposal, as a fraction of the image.
     """

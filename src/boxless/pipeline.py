@@ -4,12 +4,13 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from boxless.cached_dataset import CachedDataset, cache_together
-from boxless.config import Config, read_yaml, resolve
+from boxless.config import Config, ProposalConfig, read_yaml, resolve
 from boxless.datasets import load_dataset
 from boxless.datasets.labels import with_labels
 from boxless.detector import Detector
@@ -22,11 +23,11 @@ from boxless.logs import log_warnings
 from boxless.methods import DEFAULT_METHOD, preset
 from boxless.progress import progress_bars
 from boxless.proposals import GENERATORS
-from boxless.proposals.fitted import fitted_to_given
+from boxless.proposals.choice import choose_proposals
 from boxless.pseudo_labels import SEEDS
 from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.recipe import cross_fitting_config, fit_shared, make_pseudo_labels
-from boxless.run_folder import build_network, read_manifest
+from boxless.run_folder import MANIFEST, build_network, read_config, read_manifest
 from boxless.structures import Dataset
 from boxless.training.engine import OnEpochEnd
 from boxless.training.fit import Run, begin, create_run, fit
@@ -69,6 +70,7 @@ def train(
         out: the run folder.
         labels: what a person said of images: tags, unknown tags, boxes, counts and points, which override those of the
             data (`datasets.labels.with_labels`): the file of `boxless review`, COCO, Label Studio, YOLO, VOC, a table.
+            Boxes may choose other proposals (`proposals.choice`).
         method: a name in `methods.PRESETS`; by default that of `config`, else `seeded`.
         split: of the data at `data`.
         classes: train for these only.
@@ -90,9 +92,10 @@ def train(
         resolved = _resolve(method, config, options, settings, seed, backbone)
         check_trackers(trackers)
         dataset = on_main_process(lambda: _training_set(data, split, classes, labels, resolved))
-        resolved = on_main_process(lambda: _with_fitted_proposals(resolved, dataset))
         monitored = on_main_process(lambda: _monitored(data, resolved, dataset.classes))
-        run = create_run(expand_user(out), resolved, dataset.classes, trackers=trackers, on_epoch_end=on_epoch_end)
+        folder = expand_user(out)
+        resolved = _with_proposals(resolved, dataset, folder)
+        run = create_run(folder, resolved, dataset.classes, trackers=trackers, on_epoch_end=on_epoch_end)
         # The caller's random state is restored.
         with torch.random.fork_rng(devices=[]):
             detector = _train(run, dataset, monitored)
@@ -126,12 +129,12 @@ def prepare(
     """
     resolved = _resolve(method, config, options, None, None, backbone)
     dataset = on_main_process(lambda: _training_set(data, split, classes, labels, resolved))
-    resolved = on_main_process(lambda: _with_fitted_proposals(resolved, dataset))
     first, step = share
     own = replace(dataset, samples=dataset.samples[first - 1 :: step])
     if not own.samples:
         images = counted(len(dataset), "image")
         raise BoxlessError(f"{dataset.name}: {images}, of which share {first}/{step} has none; give fewer shares")
+    resolved = _with_proposals(resolved, dataset)
     network = build_network(resolved, len(dataset.classes))
     cached = _cache(own, Detector(network, resolved, dataset.classes, default_device(), dataset.name))
     _log_time("Prepared", cached.seconds)
@@ -230,11 +233,19 @@ def _training_set(
     return dataset
 
 
-def _with_fitted_proposals(config: Config, dataset: Dataset) -> Config:
-    """The settings with proposals that cover the boxes that a person gave, where they are trained on."""
-    if not config.uses_pseudo_labels:
-        return config
-    return config.model_copy(update={"proposals": fitted_to_given(dataset, config.proposals)})
+def _with_proposals(config: Config, dataset: Dataset, folder: Path | None = None) -> Config:
+    """The settings with the proposals that suit the given boxes; those of a run that was begun in the folder stay."""
+
+    def choose() -> ProposalConfig:
+        begun = None
+        if folder is not None and (folder / MANIFEST).exists():
+            # First, as it tells of a run of another version.
+            read_manifest(folder)
+            begun = read_config(folder).proposals
+        return choose_proposals(dataset, config.proposals, begun)
+
+    # The configuration itself cannot be sent to other processes: its class is made for the kind of head.
+    return config.model_copy(update={"proposals": on_main_process(choose)})
 
 
 def _usable(dataset: Dataset, config: Config) -> Dataset:

@@ -1,9 +1,13 @@
 """Recall, number and computing time of proposals."""
 
 import time
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from boxless.config import ProposalConfig
 from boxless.errors import BoxlessError
@@ -11,7 +15,7 @@ from boxless.images import content_keys, skip_copies
 from boxless.logs import log_skipped
 from boxless.metrics import iou
 from boxless.proposals.store import ProposalStore
-from boxless.structures import Dataset
+from boxless.structures import Annotations, Dataset, Sample
 
 
 def report_proposals(dataset: Dataset, config: ProposalConfig) -> dict[str, float]:
@@ -31,27 +35,54 @@ def report_proposals(dataset: Dataset, config: ProposalConfig) -> dict[str, floa
         BoxlessError: no image can be read, or the cache folder cannot be written.
     """
     start = time.perf_counter()
+    found = best_overlaps(dataset.samples, attrgetter("annotations"), config)
+    seconds = time.perf_counter() - start
+    log_skipped(found.skipped)
+    if not found.counts:
+        raise BoxlessError(f"{dataset.name}: no image can be read; see the reasons above")
+    report = {"images": len(found.counts), "proposals per image": float(np.mean(found.counts)), "seconds": seconds}
+    if len(found.overlaps):
+        report |= {f"recall@{level}": float((found.overlaps >= level).mean()) for level in (0.5, 0.7)}
+        report["mean best overlap"] = float(found.overlaps.mean())
+    return report
+
+
+class Overlaps(NamedTuple):
+    """How the proposals of images cover their boxes.
+
+    Args:
+        counts: number of proposals of each image that can be read.
+        overlaps: the best IoU of every box that is not ignored with a proposal, float64.
+        skipped: images that cannot be read -> reason.
+    """
+
+    counts: list[int]
+    overlaps: NDArray[np.float64]
+    skipped: dict[Path, str]
+
+
+def best_overlaps(
+    samples: Sequence[Sample], boxes_of: Callable[[Sample], Annotations | None], config: ProposalConfig
+) -> Overlaps:
+    """Compute the proposals of images and compare them with boxes.
+
+    Args:
+        samples: the images.
+        boxes_of: the boxes of an image to compare with, or None.
+        config: generator and filters.
+
+    Raises:
+        BoxlessError: the cache folder cannot be written.
+    """
     skipped: dict[Path, str] = {}
-    keys = content_keys((sample.path for sample in dataset.samples), skipped)
+    keys = content_keys((sample.path for sample in samples), skipped)
     store = ProposalStore(config)
     skipped |= store.compute({key: path for path, key in keys.items()})
-    seconds = time.perf_counter() - start
     skip_copies(skipped, keys)
-    log_skipped(skipped)
-    counts, best = [], []
-    for sample in dataset.samples:
-        if sample.path in skipped:
-            continue
-        boxes = store.load(keys[sample.path])
-        counts.append(len(boxes))
-        if sample.annotations is not None:
-            targets = sample.annotations.boxes[~sample.annotations.ignore]
-            best.append(iou(targets, boxes).max(axis=1))
-    if not counts:
-        raise BoxlessError(f"{dataset.name}: no image can be read; see the reasons above")
-    report = {"images": len(counts), "proposals per image": float(np.mean(counts)), "seconds": seconds}
-    overlaps = np.concatenate(best) if best else np.empty(0)
-    if len(overlaps):
-        report |= {f"recall@{level}": float((overlaps >= level).mean()) for level in (0.5, 0.7)}
-        report["mean best overlap"] = float(overlaps.mean())
-    return report
+    counts, best = list[int](), [np.empty(0)]
+    for sample in (sample for sample in samples if sample.path not in skipped):
+        proposals, boxes = store.load(keys[sample.path]), boxes_of(sample)
+        counts.append(len(proposals))
+        if boxes is not None:
+            best.append(iou(boxes.boxes[~boxes.ignore], proposals).max(axis=1))
+    return Overlaps(counts, np.concatenate(best), skipped)
