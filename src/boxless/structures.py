@@ -300,7 +300,12 @@ class Detections:
         return self[self.scores >= threshold]
 
     def confident(self) -> "Detections":
-        """The boxes worth showing to a person.
+        """The boxes worth showing to a person: those of `confident_mask`."""
+        return self[self.confident_mask]
+
+    @property
+    def confident_mask(self) -> BoolArray:
+        """Whether each box is worth showing to a person, (N,) bool.
 
         Shown are the classes that are likelier in the image than not, and of each the boxes that score, before
         calibration, at least `SHOWN_SHARE` as much as its best: most of the others are parts of an object or groups.
@@ -312,7 +317,8 @@ class Detections:
         np.maximum.at(best, self.labels, raw)
         np.maximum.at(certain, self.labels, self.scores)
         best[(self.image_scores if self.raw_scores is None else certain) < SHOWN_IMAGE_SCORE] = np.inf
-        return self[raw >= best[self.labels] * np.float32(SHOWN_SHARE)]
+        mask: BoolArray = raw >= best[self.labels] * np.float32(SHOWN_SHARE)
+        return mask
 
     def plot(self, image: "ImageInput") -> NDArray[np.uint8]:
         """Draw the boxes over their image, see `boxless.visualize.draw_boxes`.

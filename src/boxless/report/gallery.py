@@ -204,25 +204,13 @@ def _image(row: int, predictions: DatasetPredictions, maps: Maps, outcomes: Outc
                 zip(_corners(found.boxes), scores, found.labels.tolist(), strict=True)
             )
         ],
-        "confident": _confident_rows(found),
+        "confident": np.flatnonzero(found.confident_mask).tolist(),
         "ground_truth": None
         if ground_truth is None
         else _objects(ground_truth.boxes, ground_truth.labels.tolist(), ground_truth.ignore),
         "maps": {str(label): base64.b64encode(values.tobytes()).decode() for label, values in maps.items()},
         "grid": [grid[1], grid[0]],
     }
-
-
-def _confident_rows(found: Detections) -> list[int]:
-    """The rows of `found.confident()`: of every class those that score as much as the last of it."""
-    shown = found.confident()
-    least = np.full(len(found.classes), np.inf)
-    np.minimum.at(least, shown.labels, _uncalibrated(shown))
-    return np.flatnonzero(_uncalibrated(found) >= least[found.labels]).tolist()
-
-
-def _uncalibrated(found: Detections) -> FloatArray:
-    return found.scores if found.raw_scores is None else found.raw_scores
 
 
 def _objects(boxes: FloatArray, labels: list[int], difficult: BoolArray) -> list[list[Any]]:

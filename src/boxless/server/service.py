@@ -60,9 +60,9 @@ class Service:
         """All boxes and heatmaps of an image file."""
         image = self._decode(content)
         found, heat = self.detector.predict_with_heatmaps(image)
-        confident = set(rows(found.confident()))
         detections = [
-            MarkedDetection(**_detection(found, *row).model_dump(), confident=row in confident) for row in rows(found)
+            MarkedDetection(**_detection(found, *row).model_dump(), confident=confident)
+            for row, confident in zip(rows(found), found.confident_mask.tolist(), strict=True)
         ]
         classes = {
             name: ClassView(colour=hex_colour(class_colour(label)), heatmap=_heatmap(heat, label))
