@@ -16,8 +16,10 @@ from running import QUICK, SEEDED, SMALL
 
 import boxless
 from boxless.cache import entry, open_store, save_array
+from boxless.config import resolve
 from boxless.datasets.labels import with_labels
 from boxless.images import content_key, read_image
+from boxless.methods import ViewOutput, fast_rcnn, preset
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -160,6 +162,30 @@ def test_methods_are_compared_and_one_is_chosen_without_boxes(
     (name, consensus, score, _), (_, other, _, _) = table(text, "method")
     assert consensus == other and score == rows[["`cam`", "`wsddn`"].index(name)][1]
     assert f"Chosen without boxes: {name.strip('`')}; " in text and "5 images" in text
+
+
+def test_ablation_leaves_out_one_part_at_a_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    ablation, config, states = benchmark("ablation", monkeypatch), resolve(preset("seeded")), list[list[object]]()
+    power, mean_with = fast_rcnn.IMAGE_SCORE_POWER, ViewOutput.mean_with
+
+    def load(run: Path) -> SimpleNamespace:
+        return SimpleNamespace(classes=("a",), config=config, selection=config.inference, rescored=run.name == "tags")
+
+    def evaluate(detector: SimpleNamespace, _: object) -> dict[str, float]:
+        kept = [power == fast_rcnn.IMAGE_SCORE_POWER, detector.rescored, detector.selection.vote]
+        states.append([*kept, detector.selection.contained, ViewOutput.mean_with is mean_with])
+        return {"mAP_area": 0.1 * sum(kept), "CorLoc": 0.5}
+
+    known = SimpleNamespace(Detector=SimpleNamespace(load=load), load_dataset=lambda *_: None, evaluate=evaluate)
+    monkeypatch.setattr(ablation, "boxless", known)
+    ablation.main(Path("data"), [Path("tags"), Path("boxes")])
+    rows = table(capsys.readouterr().out, "| mAP_area")
+    assert states[::2] == [[True] * 5, *(np.ones((5, 5), bool) ^ np.eye(5, dtype=bool)).tolist()]
+    assert all(state[1] is False for state in states[1::2])
+    # 0.3 and 0.2 with all parts; what the second run does not have it does not lose.
+    assert rows[0][1:] == ["0.250", "0.500", "0.000 (0.000-0.000)", "0.000 (0.000-0.000)"]
+    assert rows[1][1:4] == ["0.150", "0.500", "-0.100 (-0.100--0.100)"]
+    assert rows[2][1:4] == ["0.200", "0.500", "-0.050 (-0.100-0.000)"]
 
 
 def test_that_method_is_chosen_which_the_others_agree_with(
