@@ -8,7 +8,7 @@ import typer
 Data = Annotated[
     Path, typer.Argument(help="VOC devkit year, COCO JSON, YOLO data.yaml, class folders, or a CSV/TSV table.")
 ]
-Split = Annotated[str | None, typer.Option(help="Part of the data; by default trainval, else train, or all.")]
+Split = Annotated[str | None, typer.Option(help="Part of the data; by default trainval, else train or the only one.")]
 Classes = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
 Labels = Annotated[
     Path | None, typer.Option(help="What a person said of images: .jsonl of boxless review, COCO, YOLO, VOC, a table.")
