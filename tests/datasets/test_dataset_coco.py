@@ -385,6 +385,16 @@ def test_images_of_unlisted_categories_alone_are_counted(tmp_path):
     assert dataset.summary.endswith("; 2 images without a tag, kept as negatives")
 
 
+def test_files_that_macos_writes_beside_others_are_none(tmp_path):
+    write_coco(tmp_path / "annotations" / "all.json", ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])
+    touch(tmp_path / "images" / "a.jpg")
+    for file in (tmp_path / "annotations" / "._all.json", tmp_path / "images" / "._a.jpg"):
+        file.write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        \0\2")
+    assert split_names(tmp_path) == ("all",)
+    for path in (tmp_path, tmp_path / "annotations" / "all.json"):
+        assert not [line for line in load_dataset(path).warnings if "._" in line]
+
+
 def test_coco_files_that_are_not_read_are_named(tmp_path):
     for folder in (".", "train", "valid"):
         write_coco(tmp_path / folder / "_annotations.coco.json", ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])

@@ -28,12 +28,14 @@ def write(file: Path, *tasks: Any) -> Path:
 
 def test_regions_become_boxes_in_pixels(tmp_path, image):
     ellipse = {"value": {"x": 50, "y": 50, "radiusX": 10, "radiusY": 25, "ellipselabels": ["dog"]}, **SIZE}
+    # Half as wide and high along its own axes as before the turn, which is around its centre.
+    oval = {"value": {"x": 50, "y": 50, "radiusX": 30, "radiusY": 5, "rotation": 90, "ellipselabels": ["dog"]}, **SIZE}
     polygon = {"value": {"points": [[10, 25], [30, 50], [20, 75]], "polygonlabels": ["dog"]}, **SIZE}
     # 20 x 40 pixels around the left upper corner at (50, 40): a quarter turn to the right extends to the left.
     turned = rectangle(50, 50, 20, 50, rotation=90)
     file = write(
         tmp_path / "tasks.json",
-        task("/data/upload/1/0a1b2c3d-a.jpg", [rectangle(10, 25, 20, 37.5), ellipse, polygon, turned]),
+        task("/data/upload/1/0a1b2c3d-a.jpg", [rectangle(10, 25, 20, 37.5), ellipse, oval, polygon, turned]),
         task("/data/local-files/?d=shots/b.jpg", []),
     )
     image(tmp_path / "a.jpg")
@@ -44,9 +46,9 @@ def test_regions_become_boxes_in_pixels(tmp_path, image):
         ("a.jpg", {0, 1}),
         ("images/shots/b.jpg", set()),
     ]
-    boxes = [[10, 20, 30, 50], [40, 20, 60, 60], [10, 20, 30, 60], [10, 40, 50, 60]]
+    boxes = [[10, 20, 30, 50], [40, 20, 60, 60], [46, 10, 54, 70], [10, 20, 30, 60], [10, 40, 50, 60]]
     np.testing.assert_allclose(dataset.samples[0].annotations.boxes, boxes, rtol=1e-6)
-    assert dataset.samples[0].annotations.labels.tolist() == [0, 1, 1, 0]
+    assert dataset.samples[0].annotations.labels.tolist() == [0, 1, 1, 1, 0]
     assert dataset.summary == "Label Studio, 2 images, 2 classes; 1 image without a tag, kept as a negative"
 
 

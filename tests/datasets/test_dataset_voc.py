@@ -359,6 +359,8 @@ def test_tags_are_read_from_class_lists_without_annotations(tmp_path):
     write_split(year, "dog_train", ["a  1", "b c -1", "d  0", "gone  1", "nonsense"])
     write_split(year, "traffic_light_train", ["a -1", "b c  1", "d -1"])
     write_split(year, "dog_val", ["a  1"])
+    # As macOS writes it beside the other.
+    (year / "ImageSets" / "Main" / "._dog_train.txt").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        \0\2")
     dataset = load_dataset(year, "train")
     assert dataset.classes == ("dog", "traffic_light")
     assert [(s.id, s.tags, s.unsure) for s in dataset.samples] == [

@@ -85,6 +85,29 @@ def test_the_name_of_a_relative_path_is_that_of_the_folder(folders, monkeypatch)
     assert load_dataset(".").name == "set"
 
 
+@pytest.mark.parametrize("name", ["", "tags.csv"])
+def test_a_folder_that_cannot_be_opened_is_passed_over(tmp_path, image, monkeypatch, name):
+    """As `lost+found` at the top of a disk, for any user but root."""
+    for label in ("cat", "dog"):
+        image(tmp_path / label / "a.jpg")
+    (tmp_path / "lost+found").mkdir()
+    if name:
+        (tmp_path / name).write_text("image,tags\ncat/a.jpg,cat\ndog/a.jpg,dog\n")
+    listed, stat = Path.iterdir, Path.stat
+
+    def refused(call):
+        def called(path, *words, **named):
+            if "lost+found" in (path.parts if call is listed else path.parent.parts):
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *words, **named)
+
+        return called
+
+    monkeypatch.setattr(Path, "iterdir", refused(listed))
+    monkeypatch.setattr(Path, "stat", refused(stat))
+    assert [one.id for one in load_dataset(tmp_path / name).samples] == ["cat/a.jpg", "dog/a.jpg"]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

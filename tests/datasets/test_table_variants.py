@@ -337,6 +337,18 @@ def test_rectangles_of_label_studio(tmp_path, image):
     text = f'annotation_id,annotator,created_at,id,image,label,lead_time\n1,1,x,7,a.jpg,"{cell}",2\n'
     file = write(tmp_path / "t.csv", text)
     assert boxes(file) == {"a.jpg": [("dent", [10, 20, 30, 50])]}
+    # They refer to the size that stands beside them.
+    image(tmp_path / "a.jpg", (50, 40))
+    assert boxes(file) == {"a.jpg": [("dent", [5, 10, 15, 25])]}
+
+
+def test_the_decimal_separator_of_a_table_of_semicolons_is_the_comma(tmp_path, image):
+    image(tmp_path / "a.jpg")
+    rows = "filename;class;xmin;ymin;xmax;ymax\r\na.jpg;dent;10,5;10,0;50.5;60,25\r\n"
+    assert boxes(write(tmp_path / "t.csv", "\ufeff" + rows)) == {"a.jpg": [("dent", [10.5, 10, 50.5, 60.25])]}
+    # That of others is not: this is a thousand.
+    write(tmp_path / "t.csv", 'filename,class,xmin,ymin,xmax,ymax\na.jpg,dent,10,10,"1,024",60\n')
+    assert load_dataset(tmp_path / "t.csv").samples[0].annotations is None
 
 
 def test_classes_of_roboflow(tmp_path):

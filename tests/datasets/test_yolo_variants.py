@@ -70,6 +70,15 @@ def test_an_image_with_the_label_file_of_another_is_left_out(tmp_path, image):
     assert load_dataset(tmp_path).warnings[0] == "images with the label file of another, left out: 1 (images/0.png)"
 
 
+def test_a_label_file_is_that_of_the_image_which_is_spelt_as_it(tmp_path, image):
+    image(tmp_path / "images" / "A.jpg")
+    photo = image(tmp_path / "images" / "a.png")
+    write(tmp_path, {"labels/a.txt": LABEL, "data.yaml": "names: [cat, dog]\ntrain: images"})
+    assert_one_cat(tmp_path, photo)
+    left_out = "images with the label file of another, left out: 1 (images/A.jpg)"
+    assert left_out in load_dataset(tmp_path).warnings
+
+
 @pytest.mark.parametrize(
     ("text", "unlisted"),
     [
@@ -273,6 +282,8 @@ def test_labels_and_images_without_counterpart_are_counted_and_most_are_an_error
         image(tmp_path / "images" / "train" / f"{name}.jpg")
     labels = dict.fromkeys((f"labels/train/{name}.txt" for name in "abxy"), LABEL)
     write(tmp_path, labels | {"labels/train/classes.txt": "cat\ndog", "data.yaml": "names: [cat, dog]\ntrain: images"})
+    # As where a file that is kept elsewhere is not there.
+    (tmp_path / "labels" / "train" / "z.txt").symlink_to("/nowhere/z.txt")
     dataset = load_dataset(tmp_path)
     assert [sample.tags for sample in dataset.samples] == [{0}, {0}, set()]
     assert dataset.warnings[:2] == (

@@ -114,6 +114,17 @@ def test_a_dataset_without_problems_has_no_findings(healthy: TagTable):
     }
 
 
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("train2017", "val2017"), ("train", "val")])
+def test_verdicts_are_of_the_split_that_training_takes(healthy: TagTable, names: tuple[str, str]):
+    splits = dict(zip(("train", "val"), names, strict=True))
+    healthy.rows = {name: (splits[split], tags) for name, (split, tags) in healthy.rows.items()}
+    report, faults = diagnose(healthy)
+    assert (report["splits"], report["images"], faults) == ([names[0]], 60, [])
+    labels = healthy.root / "labels.jsonl"
+    labels.write_text('{"image": "001.jpg", "tags": {"bolt": true}}\n')
+    assert diagnose(healthy, labels=labels)[0]["splits"] == [names[0]]
+
+
 @pytest.mark.parametrize(("count", "verdict"), [(4, "hopeless"), (5, "weak"), (19, "weak"), (20, "fine")])
 def test_too_few_images(healthy: TagTable, count: int, verdict: str):
     healthy.retag(
@@ -265,6 +276,12 @@ def test_turned_and_mirrored_images_in_two_splits(healthy: TagTable):
     what = "3 of 23 images of val are also in train, 3 of them turned or mirrored"
     assert report["findings"][0]["what"] == what
     assert files(report["findings"][0]) == [[f"00{n}.jpg", f"copy{n}.jpg"] for n in (1, 2, 5)]
+    # Images are counted, not groups of them: one that is as it was, and a second that is mirrored.
+    original = read_image(healthy.root / "001.jpg")
+    healthy.add("same1.jpg", "val", healthy.rows["001.jpg"][1], original)
+    healthy.add("flip1.jpg", "val", healthy.rows["001.jpg"][1], np.ascontiguousarray(np.fliplr(original)))
+    what = "5 of 25 images of val are also in train, 4 of them turned or mirrored"
+    assert diagnose(healthy)[0]["findings"][0]["what"] == what
 
 
 def test_a_mirrored_image_with_other_tags_is_a_conflict_unless_the_class_depends_on_it(healthy: TagTable):
@@ -363,7 +380,7 @@ def test_many_copies_of_one_image_are_leakage_and_conflict(healthy: TagTable):
     assert faults == [("conflicting tags", "weak", []), ("leakage", "weak", [])]
     conflict, leakage = report["findings"]
     assert "bolt against gear" in conflict["what"]
-    assert "12 of 32 images of val are also in train, 1 of them turned or mirrored" in leakage["what"]
+    assert "12 of 32 images of val are also in train, 12 of them turned or mirrored" in leakage["what"]
     assert files(leakage) == [
         [
             "001.jpg",

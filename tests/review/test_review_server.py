@@ -270,6 +270,13 @@ def test_a_disk_that_is_full_is_told_and_nothing_half_is_left(url: str, folder: 
     assert post(url, 0, ACCEPTED).status_code == 200 and len(lines(folder)) == 1
 
 
+def test_labels_of_a_class_that_the_run_lacks_are_refused(folder: Path) -> None:
+    line = {"image": "a.png", "boxes": [{"class": "yak", "xyxy": [0, 0, 5, 5], "state": "right"}]}
+    (folder / "labels.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(BoxlessError, match=r"labels\.jsonl: 'yak' is no class of .*; continue with the run"):
+        opened_review(folder)
+
+
 def test_a_review_of_other_classes_is_refused(tmp_path: Path) -> None:
     write_review(tmp_path / "one")
     (tmp_path / "one" / "data" / "tags.csv").write_text("image,tags\na.png,ox\n")

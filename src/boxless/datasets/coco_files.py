@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from boxless.datasets.common import MOST_JSON
-from boxless.image_files import find_images
+from boxless.image_files import find_images, is_hidden
 
 ROBOFLOW = "_annotations.coco.json"
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
@@ -32,7 +32,7 @@ def find_coco(path: Path) -> dict[str, Path]:
 
 
 def _of_annotations(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.json"))
+    files = [file for file in sorted(folder.glob("*.json")) if not is_hidden(file.name)]
     if len(files) > MOST_JSON:
         return []
     # A damaged file is a split too: loading it says what is wrong. If none is recognised, loading all does.

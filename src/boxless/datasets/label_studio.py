@@ -5,14 +5,15 @@ Source: https://labelstud.io/guide/export and /tags/rectanglelabels
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from boxless.datasets.common import MOST_JSON, Box, Object, dataset_name, loaded, refuse_split, to_floats, to_size
 from boxless.datasets.layouts import Source
-from boxless.datasets.lookup import FileFinder, Finder, unnamed_images
+from boxless.datasets.lookup import FileFinder, Finder, name_key, own_names, unnamed_images
 from boxless.datasets.problems import Problems, printable
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.errors import BoxlessError
@@ -99,6 +100,12 @@ def read_label_studio(
         predictions: whether the prediction counts of a task that nobody annotated.
     """
     found: dict[Path, AnnotatedImage] = {}
+    named = {number: _named_image(task, finder) for number, task in enumerate(tasks, 1)}
+    by_path: dict[Path, dict[str, str]] = defaultdict(dict)
+    for address, image in named.values():
+        if image is not None:
+            by_path[image][address] = PurePath(address.replace("\\", "/")).with_name(image.name).as_posix()
+    own = own_names(by_path, name_key)
     for number, task in enumerate(tasks, 1):
         if (result := _result(task, predictions=predictions)) is None:
             problems.add("tasks without an annotation, left out as their tags are unknown", f"task {number}")
@@ -106,8 +113,8 @@ def read_label_studio(
         if _is_unknown(result):
             problems.add(_UNKNOWN, next(_addresses(task), f"task {number}"))
             continue
-        path = next((path for name in _addresses(task) if (path := finder.find(name, Problems()))), None)
-        if path is None:
+        address, path = named[number]
+        if path is None or address not in own[path]:
             problems.add_unmatched(missing, next(_addresses(task), f"task {number}"))
         elif path in found:
             problems.add("images of more than one task, the first is taken", path.as_posix())
@@ -118,6 +125,12 @@ def read_label_studio(
                 problems.add(_UNNAMED, name.as_posix())
             found[path] = AnnotatedImage(name.as_posix(), path, _objects(result), size)
     return list(found.values())
+
+
+def _named_image(task: Any, finder: Finder) -> tuple[str, Path | None]:
+    """The first address of a task that an image is found by, and the image; None if there is none."""
+    found = ((name, path) for name in _addresses(task) if (path := finder.find(name, Problems())))
+    return next(found, ("", None))
 
 
 def _result(task: Any, *, predictions: bool = True) -> list[dict[str, Any]] | None:
@@ -223,9 +236,10 @@ def _points(value: Mapping[str, Any], size: tuple[int, int]) -> Iterable[tuple[f
     if numbers_ is None:
         return []
     x, y, w, h = (number * side for number, side in zip(numbers_, (width, height) * 2, strict=True))
-    if "radiusX" in value:
-        return [(x - w, y - h), (x + w, y + h)]
     turn = math.radians((to_floats([value.get("rotation", 0)]) or [0])[0])
     cos, sin = math.cos(turn), math.sin(turn)
+    if "radiusX" in value:
+        across, down = math.hypot(w * cos, h * sin), math.hypot(w * sin, h * cos)
+        return [(x - across, y - down), (x + across, y + down)]
     # A rectangle turns around its left upper corner.
     return [(x + a * cos - b * sin, y + a * sin + b * cos) for a, b in ((0, 0), (w, 0), (w, h), (0, h))]

@@ -1,5 +1,6 @@
 """Finding the file that an annotation names, also where another program spells its name differently."""
 
+import filecmp
 import os
 import re
 import unicodedata
@@ -12,7 +13,7 @@ from urllib.parse import unquote
 
 from boxless.datasets.common import as_text, first_path
 from boxless.datasets.problems import Problems
-from boxless.image_files import suffixes
+from boxless.image_files import is_hidden, suffixes
 
 RESPELLED = "names spelt otherwise than their files (case, accents, %20, suffix, folder), matched"
 
@@ -166,17 +167,31 @@ class ImageIndex:
 
     def find(self, name: str, problems: Problems) -> Path | None:
         """The one image of this name, or None; `problems` receives a name that is spelt otherwise."""
-        if exact := self._paths.get(_normal(self._root / name)):
-            return exact
+        # `label_lines.image_name` writes bytes that are not UTF-8 so.
+        bytes_ = re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), name)
+        for exact in (name, bytes_):
+            if path := self._paths.get(_normal(self._root / exact)):
+                return path
         for parts in _spellings(name):
             end = "/".join(parts)
             for key in (end, _stem_key(end)):
                 found = self._ends.get(key, set())
                 if len(found) == 1:
+                    image = next(iter(found))
+                    if not _may_be(self._root / name, image):
+                        return None
                     if key != end:
                         problems.add(RESPELLED, name)
-                    return next(iter(found))
+                    return image
         return None
+
+
+def _may_be(named: Path, image: Path) -> bool:
+    """Whether a name may mean an image elsewhere: not if it is the path of a file that is another image."""
+    try:
+        return not named.is_file() or filecmp.cmp(named, image, shallow=False)
+    except (OSError, ValueError):
+        return True
 
 
 def _normal(path: Path) -> Path:
@@ -193,7 +208,7 @@ def unnamed_images(found: Iterable[Path], names: Callable[[], Iterable[str]]) ->
     """
     paths = {Path(os.path.normpath(path)) for path in found}
     beside = {file for folder in {path.parent for path in paths} for file in folder.iterdir()}
-    left = sorted(file for file in beside - paths if file.suffix.lower() in suffixes())
+    left = sorted(file for file in beside - paths if file.suffix.lower() in suffixes() and not is_hidden(file.name))
     keys = {_stem_key(PurePath(name.replace("\\", "/")).name) for name in names()} if left else set()
     return [file for file in left if _stem_key(file.name) not in keys]
 

@@ -4,20 +4,22 @@ In COCO, Label Studio, YOLO, PASCAL VOC or a table. The images are those of a da
 at the path.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from boxless.datasets.coco import read_coco
 from boxless.datasets.coco_files import coco_unread, find_coco, is_coco
+from boxless.datasets.common import read_lines
 from boxless.datasets.label_studio import holds_tasks, read_label_studio, read_tasks
-from boxless.datasets.lookup import Finder
+from boxless.datasets.lookup import Finder, name_key, own_names
 from boxless.datasets.problems import Problems
 from boxless.datasets.sizes import AnnotatedImage
 from boxless.datasets.table import read_table_images
 from boxless.datasets.table_files import DELIMITERS
 from boxless.datasets.voc_xml import Annotation, annotated_images, annotation_files, is_annotation, read_annotation
 from boxless.datasets.yolo import read_label_file
-from boxless.datasets.yolo_files import find_yolo, is_label_file, read_yolo
+from boxless.datasets.yolo_files import YoloData, find_yolo, is_label_file, read_yolo
 from boxless.errors import BoxlessError
 from boxless.image_files import walk_files
 
@@ -82,11 +84,24 @@ def _yolo(path: Path, finder: Finder, problems: Problems, missing: str) -> Revie
     data, root = read_yolo(description), description.parent
     # A file with a damaged line is one of labels if it has the name of an image.
     files = [one for one in sorted(walk_files(root, {".txt"})) if is_label_file(one) or _image(one, root, finder)]
+    listed = _listed(data)
 
     def read(file: Path, name: str, image: Path) -> AnnotatedImage:
         return AnnotatedImage(name, image, read_label_file(file, image, data, name, problems), None)
 
-    return _matched(files, root, read, finder, problems, missing)
+    def find(file: Path) -> Path | None:
+        return finder.find(listed[file], Problems()) if file in listed else _image(file, root, finder)
+
+    return _matched(files, root, read, find, problems, missing)
+
+
+def _listed(data: YoloData) -> dict[Path, str]:
+    """The image of each label file that `boxless predict` wrote: of images with one name those of the files differ."""
+    if data.labels is None:
+        return {}
+    root = data.file.parent
+    images = [line for entries in data.splits.values() for entry in entries for line in read_lines(root / entry)]
+    return dict(zip((root / line for line in read_lines(data.labels)), images, strict=False))
 
 
 def _voc(path: Path, finder: Finder, problems: Problems, missing: str) -> Reviewed | None:
@@ -98,7 +113,12 @@ def _voc(path: Path, finder: Finder, problems: Problems, missing: str) -> Review
     def named(file: Path, name: str, image: Path) -> AnnotatedImage:
         return AnnotatedImage(file.as_posix(), image, read[file].objects, read[file].size)
 
-    images, number = _matched(list(read), path, named, finder, problems, missing)
+    def find(file: Path) -> Path | None:
+        # The file has the name of its image, but where two have the same.
+        known = next((name for name in read[file].names if PurePath(name).is_absolute() and Path(name).is_file()), None)
+        return _image(file, path, finder) if known is None else finder.find(known, Problems())
+
+    images, number = _matched(list(read), path, named, find, problems, missing)
     found: dict[str, Annotation] = {image.id: read[Path(image.id)] for image in images}
     paths = {image.id: image.path for image in images}
     return annotated_images(paths, found, problems), number
@@ -108,19 +128,24 @@ def _matched(
     files: Sequence[Path],
     root: Path,
     read: Callable[[Path, str, Path], AnnotatedImage],
-    finder: Finder,
+    find: Callable[[Path], Path | None],
     problems: Problems,
     missing: str,
 ) -> Reviewed:
     """The images of annotation files that have their names, but for the suffix and folders above."""
+    names = {file: file.relative_to(root).with_suffix("").as_posix() for file in files}
+    images = {file: find(file) for file in files}
+    by_image: dict[Path, dict[str, str]] = defaultdict(dict)
+    for file, image in images.items():
+        if image is not None:
+            by_image[image][names[file]] = PurePath(names[file]).with_name(image.name).as_posix()
+    own = own_names(by_image, name_key)
     found = []
-    for file in files:
-        name = file.relative_to(root).with_suffix("").as_posix()
-        image = _image(file, root, finder)
-        if image is None:
-            problems.add_unmatched(missing, name)
+    for file, image in images.items():
+        if image is None or names[file] not in own[image]:
+            problems.add_unmatched(missing, names[file])
         else:
-            found.append(read(file, name, image))
+            found.append(read(file, names[file], image))
     return _once(found, problems), len(files)
 
 

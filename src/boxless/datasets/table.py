@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
@@ -130,7 +130,7 @@ def _folders(found: Table) -> list[Path]:
     """Where images may be: beside the table, or in the only folder beside it that holds images."""
     top = found.file.parent
     folders = [folder for folder in sorted(top.glob("*")) if folder.is_dir() and not folder.name.startswith(".")]
-    holding = [folder for folder in folders if any(file.suffix.lower() in suffixes() for file in folder.iterdir())]
+    holding = [folder for folder in folders if any(file.suffix.lower() in suffixes() for file in folder.glob("*"))]
     return [top, *holding] if len(holding) == 1 else [top]
 
 
@@ -158,7 +158,7 @@ def _merge(
                 "rows that name no image, left out", ";".join(sorted(item.name for item in items)) or "no tags"
             )
             continue
-        size = None if boxes is None or boxes.size is None else to_size(row[side] for side in boxes.size)
+        size = _frame(row) if boxes is None or boxes.size is None else to_size(row[side] for side in boxes.size)
         if path is None:
             problems.add_unmatched(missing, PurePath(name).as_posix())
         elif path in merged:
@@ -170,6 +170,13 @@ def _merge(
             id_ = path.relative_to(found.file.parent) if path.is_relative_to(found.file.parent) else path
             merged[path] = AnnotatedImage(id_.as_posix(), path, items, size)
     return list(merged.values())
+
+
+def _frame(row: Mapping[str, str]) -> tuple[int, int] | None:
+    """The size that the regions of Label Studio in a row refer to."""
+    text = " ".join(row.values())
+    found = (re.search(rf'"original_{side}"\s*:\s*([0-9.]+)', text) for side in ("width", "height"))
+    return to_size(one and one[1] for one in found)
 
 
 def _paths(names: Sequence[str], finder: Finder, problems: Problems) -> list[Path | None]:

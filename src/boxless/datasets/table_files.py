@@ -78,7 +78,8 @@ def read_table(file: Path, problems: Problems) -> Table:
     """
     try:
         text = _text(file)
-        lines = _lines(text, _delimiter(text, file))
+        delimiter = _delimiter(text, file)
+        lines = _lines(text, delimiter)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise BoxlessError(
             f"{file}: cannot be read as a table ({in_one_line(error)}); save it as CSV in UTF-8"
@@ -98,6 +99,9 @@ def read_table(file: Path, problems: Problems) -> Table:
         cells = [cell.strip() for cell in line] + [""] * len(header)
         rows.append(dict(zip(header, cells, strict=False)))
     header = [column for column in header if not is_unnamed(column) or any(row[column] for row in rows)]
+    if delimiter == ";" and (boxes := box_columns(header)):
+        # Where semicolons part the columns the comma is the decimal separator.
+        rows = [row | {side: row[side].replace(",", ".") for side in boxes.sides} for row in rows]
     _check_encoding(file, header, rows)
     _merge_splits(header, rows, problems)
     return Table(file, header, rows)

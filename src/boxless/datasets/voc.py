@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from boxless.datasets.common import choose_split, dataset_name, loaded, read_lines
+from boxless.datasets.common import choose_split, dataset_name, first_path, loaded, read_lines
 from boxless.datasets.layouts import Source
 from boxless.datasets.lookup import FileFinder, NameIndex
 from boxless.datasets.problems import Problems
 from boxless.datasets.voc_pairs import find_pairs, load_pairs, pair
 from boxless.datasets.voc_xml import NO_ANNOTATION, NO_IMAGE, annotated, annotation_files, images_by_id, read_annotation
 from boxless.errors import BoxlessError
+from boxless.image_files import is_hidden
 from boxless.structures import Dataset, Sample
 
 _NOT_THERE = "ids without an image in JPEGImages, left out"
@@ -34,7 +35,7 @@ def voc(path: Path) -> Source | None:
 def find_years(path: Path) -> list[Path]:
     """The year folders (those with JPEGImages): `path` itself, else those in its VOCdevkit, else those in it."""
     for folders in ([path], sorted((path / "VOCdevkit").glob("*")), sorted(path.glob("*"))):
-        years = [folder for folder in folders if (folder / "JPEGImages").is_dir()]
+        years = [folder for folder in folders if first_path([folder / "JPEGImages"], Path.is_dir)]
         if years:
             return years
     return []
@@ -87,7 +88,8 @@ def _lists_of_images(year: Path, split: str | None) -> set[str]:
 
 
 def _list_stems(year: Path) -> set[str]:
-    return {file.stem for file in (year / "ImageSets" / "Main").glob("*.txt")}
+    files = (year / "ImageSets" / "Main").glob("*.txt")
+    return {file.stem for file in files if not is_hidden(file.name)}
 
 
 def _known_ids(

@@ -85,8 +85,14 @@ def load_yolo(file: Path, split: str | None) -> Dataset:
 
 
 def _without_sharing(found: Mapping[Path, Path | None], root: Path, problems: Problems) -> dict[Path, Path | None]:
-    """The images of which no other has the label file, as `0.jpg` and `0.png` have; the first of several stays."""
+    """The images of which no other has the label file, as `0.jpg` and `0.png` have.
+
+    The first of several stays, or the first that is spelt as the label file.
+    """
     first: dict[Path, Path] = {}
+    for image, labels in found.items():
+        if labels is not None and labels.stem == image.stem:
+            first.setdefault(labels, image)
     kept: dict[Path, Path | None] = {}
     for image, labels in found.items():
         if labels is None or first.setdefault(labels, image) == image:

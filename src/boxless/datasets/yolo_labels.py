@@ -71,7 +71,7 @@ class LabelFinder:
             beside = [image for one in image_folders for image in one.iterdir() if image.suffix.lower() in suffixes()]
             known = {name_key(name) for image in beside for name in (image.stem, image.name)}
             for file in sorted(folder.glob("*")):
-                if file in used or file.suffix.lower() != ".txt" or name_key(file.stem) in known:
+                if file in used or not file.is_file() or file.suffix.lower() != ".txt" or name_key(file.stem) in known:
                     continue
                 if is_label_file(file) or not file.stat().st_size:
                     self._problems.add_unmatched(_UNUSED, self._name(file))

@@ -1,13 +1,13 @@
 """Whether a detector can be trained on a dataset, and what to fix first."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from boxless.datasets import load_dataset, split_names
-from boxless.datasets.common import as_text
+from boxless.datasets.common import as_text, choose_split
 from boxless.datasets.labels import with_labels
 from boxless.doctor.files import check_duplicates, check_files
 from boxless.doctor.finding import Finding
@@ -18,9 +18,6 @@ from boxless.errors import BoxlessError
 from boxless.files import expand_user
 from boxless.logs import log_warnings
 from boxless.structures import Dataset
-
-_DEFAULTS = ("trainval", "train")
-"""The splits that `load_dataset` takes if none is named."""
 
 
 def examine(
@@ -144,7 +141,7 @@ def _load(data: Dataset | str | os.PathLike[str], split: str | None) -> tuple[di
         dataset = load_dataset(data, split)
         return {split or dataset.name: dataset}, []
     splits, findings = {}, []
-    needed = next((default for default in _DEFAULTS if default in names), None)
+    needed = _default(names)
     for name in names:
         try:
             splits[name] = load_dataset(data, name)
@@ -158,7 +155,16 @@ def _load(data: Dataset | str | os.PathLike[str], split: str | None) -> tuple[di
 
 def _used(splits: Mapping[str, Dataset]) -> list[str]:
     """The splits that verdicts are based on."""
-    return next(([default] for default in _DEFAULTS if default in splits), list(_without_unions(splits)))
+    default = _default(splits)
+    return list(_without_unions(splits)) if default is None else [default]
+
+
+def _default(names: Collection[str]) -> str | None:
+    """The split that `load_dataset` takes if none is named, also if it is spelt otherwise; None if none is."""
+    try:
+        return choose_split(None, names, Path()) if len(names) > 1 else None
+    except BoxlessError:
+        return None
 
 
 def _labelled(splits: Mapping[str, Dataset], labels: str | os.PathLike[str], data: Path | None) -> dict[str, Dataset]:

@@ -129,7 +129,11 @@ def _leakage(
         return []
     leaked = sum(image.split == small for group in shared for image in group)
     what = f"{leaked:,} of {counted(sizes[small], 'image')} of {small} {'is' if leaked == 1 else 'are'} also in {large}"
-    if turned := sum(map(_is_turned, shared)):
+    if turned := sum(
+        image.split == small and all(image.file.upright != one.file.upright for one in group if one.split == large)
+        for group in shared
+        for image in group
+    ):
         what += f", {turned:,} of them turned or mirrored"
     fix = f"remove them from {small} or {large}: scores on training images are too high"
     return [Finding("leakage", "weak", what, fix, images=_files(shared))]

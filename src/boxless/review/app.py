@@ -157,6 +157,12 @@ def open_review(
     else:
         images, where = read_queue(expand_user(queue)), str(queue)
     items = _items(images, dataset, root, where)
+    said = (labels[item.queued.image] for item in items if item.queued.image in labels)
+    if unknown := set().union(*(own.classes() for own in said)) - set(classes):
+        raise BoxlessError(
+            f"{out}: '{min(unknown)}' is no class of {folder.name}; continue with the run that was reviewed, or give "
+            "another --out"
+        )
     done = sum(own.done for own in labels.values())
     if done:
         logger.info("%s: continues a review with %s done", out, counted(done, "image"))
