@@ -127,6 +127,13 @@ def test_a_cache_that_can_only_be_read_is_used_all_the_same(cache: Path, monkeyp
     assert [path.name for path in (cache / "used").iterdir()] == []
 
 
+def test_another_cache_within_a_process_is_no_error(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    store = fill(KEYS[:2])
+    monkeypatch.setenv("BOXLESS_CACHE", str(cache.with_name("another")))
+    record_use([store], {KEYS[0]: cache / "a.jpg"})
+    assert not (cache / "used").exists()
+
+
 def test_a_damaged_record_is_as_none(cache: Path):
     store = fill(KEYS)
     record(store, KEYS, "data/old", 2000).write_text("{")

@@ -22,7 +22,8 @@ from boxless.calibration import (
     reliability,
 )
 from boxless.errors import BoxlessError
-from boxless.structures import FloatArray
+from boxless.metrics import coco_ap, detection_outcomes, voc_ap
+from boxless.structures import Annotations, FloatArray
 
 
 def drawn(number: int, slope: float, intercept: float, seed: int = 0) -> tuple[FloatArray, FloatArray]:
@@ -132,6 +133,21 @@ def test_detections_get_calibrated_scores_best_first_and_keep_the_others() -> No
     assert after[[2, 0]].raw_scores.tolist() == np.array([0.2, 0.5], np.float32).tolist()  # type: ignore[union-attr]
     np.testing.assert_allclose(best_scores([after, found[:1]]), [[by_hand[1], by_hand[0], 0.2], [0.8, 0, 0]], rtol=1e-5)
     np.testing.assert_allclose(best_scores([after], raw=True), [[0.8, 0.5, 0.2]])
+
+
+def test_ranks_are_those_before_calibration() -> None:
+    # Both are 1 after it, in single precision.
+    wrong, right = detections([0.986], [0]), detections([0.999], [0])
+    calibrate = Calibration(np.full(3, 2.35), np.full(3, 14.0)).apply
+    after = [calibrate(wrong), calibrate(right)]
+    assert [one.scores.tolist() for one in after] == [[1], [1]]
+    nothing = Annotations(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
+    ground_truth = [nothing, Annotations(right.boxes, np.array([0]), np.array([False]))]
+    for order in (1, -1):
+        found, objects = after[::order], ground_truth[::order]
+        assert voc_ap(found, objects, 0) == {"11point": 1, "area": 1}
+        assert coco_ap(found, objects, 1) == pytest.approx(1)
+        assert detection_outcomes(found, objects, 0)[0] == ["correct"]
 
 
 def test_confident_boxes_are_those_of_classes_that_are_likelier_than_not() -> None:

@@ -50,9 +50,9 @@ def record_use(folders: Iterable[Path], images: Mapping[str, Path]) -> None:
     if not images:
         return
     root = cache_root()
-    own = {"folders": sorted(folder.relative_to(root).as_posix() for folder in folders), "keys": sorted(images)}
-    record = root / "used" / f"{digest(own)}.json"
     try:
+        own = {"folders": sorted(folder.relative_to(root).as_posix() for folder in folders), "keys": sorted(images)}
+        record = root / "used" / f"{digest(own)}.json"
         with _changing(root) as locks:
             if record.exists():
                 os.utime(record)
@@ -63,7 +63,7 @@ def record_use(folders: Iterable[Path], images: Mapping[str, Path]) -> None:
             if fcntl is not None:
                 fcntl.lockf(locks, fcntl.LOCK_SH, 1, _offset(record))
             _used.add(record)
-    # ValueError: on Windows files may have no folder in common.
+    # ValueError: on Windows files may have no folder in common, or $BOXLESS_CACHE has changed meanwhile.
     except (OSError, ValueError, BoxlessError) as error:
         logger.debug("The use of the cache is not recorded: %s", error)
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from boxless.backbones import Backbone
 
+MAX_VIEWS = 16
+"""Most views of an image at inference, as `runtime_file` reads them."""
+
 
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values cannot be changed."""
@@ -204,7 +207,7 @@ class InferenceConfig(Section):
     nms: float = Field(0.4, gt=0, le=1)
     vote: bool = False
     contained: bool = False
-    max_boxes: int = Field(100, ge=1)
+    max_boxes: int = Field(100, ge=1, le=10_000)
 
 
 class Config(Section):
@@ -259,6 +262,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _test_views_fit(self) -> Self:
         scales = self.test_views.scales
+        if (number := len(scales) * (1 + self.test_views.flips)) > MAX_VIEWS:
+            raise ValueError(f"inference.views: these are {number} views of an image, of at most {MAX_VIEWS}")
         if self.head.single_view and (len(scales) > 1 or self.test_views.flips):
             raise ValueError(
                 f"inference.views: {self.method} predicts a box for every cell of one view, and the cells of several "

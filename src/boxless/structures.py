@@ -295,6 +295,11 @@ class Detections:
         """The class name of every box."""
         return [self.classes[label] for label in self.labels]
 
+    @property
+    def ranking_scores(self) -> FloatArray:
+        """What ranks the boxes of a class, (N,): the scores before calibration, which rounds many of them to 1."""
+        return self.scores if self.raw_scores is None else self.raw_scores
+
     def above(self, threshold: float) -> "Detections":
         """The boxes whose score is `threshold` or higher."""
         return self[self.scores >= threshold]
@@ -312,7 +317,7 @@ class Detections:
         A class is likelier than not if its best calibrated score, or without calibration its image score, is
         `SHOWN_IMAGE_SCORE` or more.
         """
-        raw = self.scores if self.raw_scores is None else self.raw_scores
+        raw = self.ranking_scores
         best, certain = np.zeros((2, len(self.classes)), np.float32)
         np.maximum.at(best, self.labels, raw)
         np.maximum.at(certain, self.labels, self.scores)

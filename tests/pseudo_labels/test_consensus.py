@@ -5,6 +5,7 @@ import pytest
 
 from boxless.pseudo_labels.consensus import (
     chance_corrected_ious,
+    classes_never_kept,
     classes_without_consensus,
     consensus,
     kept_labels,
@@ -66,6 +67,21 @@ def test_there_is_no_consensus_where_fewer_than_half_of_the_labels_are_kept():
     assert classes_without_consensus([*merged, none], boxed=[4, 7]) == []
     assert classes_without_consensus(merged, boxed=[3]) == [0, 1]
     assert classes_without_consensus([boxes_of()]) == classes_without_consensus(merged, boxed=[0, 1, 3]) == []
+
+
+def test_a_rare_class_does_not_decide_on_consensus():
+    flags = [(0, True)] * 6 + [(0, False)] * 4 + [(1, False)] * 4
+    merged = [replace(boxes_of((label, [0, 0, 1, 1])), ignore=np.array([not kept])) for label, kept in flags]
+    assert classes_without_consensus(merged) == []
+    assert classes_without_consensus([*merged, merged[-1]]) == [0, 1]
+
+
+def test_a_class_without_a_kept_label_is_named():
+    flags = [(0, True), (0, False), (1, False), (1, False), (2, True), (3, False)]
+    merged = [replace(boxes_of((label, [0, 0, 1, 1])), ignore=np.array([not kept])) for label, kept in flags]
+    assert classes_never_kept([*merged, boxes_of()]) == [1, 3]
+    assert classes_never_kept(merged, boxed=[3]) == [1]
+    assert classes_never_kept([boxes_of()]) == []
 
 
 def test_of_classes_without_consensus_every_box_is_trained_on():

@@ -135,6 +135,15 @@ def test_the_only_image_without_given_boxes_is_held_out():
     assert held_out_errors(boxed, cam, seed=0) == (0, 0)
 
 
+def test_without_an_image_to_predict_there_are_no_errors(tmp_path: Path):
+    data, cam = cam_and_data(told_by_both)
+    tagged = [replace(one, tags=one.tags or frozenset({1})) for one in data.dataset.samples]
+    samples = tuple(replace(one, given=GivenBoxes(boxes_of(*one.tags), boxes_of())) for one in tagged)
+    boxed = replace(data, dataset=replace(data.dataset, classes=("x", "y"), samples=samples))
+    assert np.isnan(held_out_errors(boxed, cam, seed=0)).all()
+    assert not local_cams_classify_well(boxed, cam, 0, tmp_path / "errors.json")
+
+
 def test_a_class_that_every_image_shows_or_none_has_no_part_in_the_errors():
     data, cam = cam_and_data(told_by_both)
     samples = tuple(replace(one, tags=one.tags | {1}) for one in data.dataset.samples)

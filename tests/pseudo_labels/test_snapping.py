@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from boxless.pseudo_labels.snapping import SNAP_IOU, snap, snap_all
-from boxless.structures import Annotations
+from boxless.structures import Annotations, Point
 
 
 def test_a_box_moves_to_the_weighted_mean_of_the_proposals_near_it():
@@ -34,8 +34,19 @@ def test_without_boxes_or_proposals_nothing_moves():
 def test_boxes_of_classes_that_were_learned_from_ground_truth_stay():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10]], np.float32)
     labels = [Annotations(boxes, np.array([0, 1]), np.array([True, False]))]
-    data = SimpleNamespace(boxes=lambda row: np.array([[0, 0, 10, 8]], np.float32))
+    dataset = SimpleNamespace(samples=[SimpleNamespace(points=())])
+    data = SimpleNamespace(boxes=lambda row: np.array([[0, 0, 10, 8]], np.float32), dataset=dataset)
     for leave, bottoms in (((), [8, 8]), ([1], [8, 10])):
         (found,) = snap_all(labels, data, leave)  # type: ignore[arg-type]
         assert found.boxes[:, 3].tolist() == bottoms and found.boxes.dtype == np.float32
         assert (found.labels.tolist(), found.ignore.tolist()) == ([0, 1], [True, False])
+
+
+def test_a_box_that_holds_a_point_does_not_lose_it():
+    boxes = np.array([[10, 10, 50, 50], [10, 10, 50, 50]], np.float32)
+    labels = [Annotations(boxes, np.array([0, 1]), np.array([False, False]))]
+    samples = [SimpleNamespace(points=(Point(0, 11, 30), Point(1, 20, 30)))]
+    proposals = np.array([[14, 10, 54, 50]], np.float32)
+    data = SimpleNamespace(boxes=lambda row: proposals, dataset=SimpleNamespace(samples=samples))
+    (found,) = snap_all(labels, data)  # type: ignore[arg-type]
+    assert found.boxes.tolist() == [[10, 10, 50, 50], [14, 10, 54, 50]]

@@ -1,6 +1,7 @@
 """The method `seeded` from tags to weights: seeds, cross-fitting, consensus, small objects and mosaics."""
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -28,7 +29,7 @@ from boxless.proposals.store import ProposalStore
 from boxless.pseudo_labels import SEEDS, cross_fitting, local_cam_errors, recipe
 from boxless.pseudo_labels.consensus import consensus
 from boxless.pseudo_labels.snapping import snap
-from boxless.structures import Annotations, Dataset, Sample
+from boxless.structures import Annotations, Dataset, FloatArray, IntArray, Sample
 from boxless.training import fit, training_views
 from boxless.views import View
 
@@ -239,6 +240,27 @@ def single_tags(dataset: Dataset) -> Dataset:
     """The same images with the first of their tags alone."""
     samples = [replace(sample, tags=frozenset(sorted(sample.tags)[:1])) for sample in dataset.samples]
     return replace(dataset, samples=tuple(samples))
+
+
+def test_a_class_without_a_kept_label_is_trained_on_all_its_boxes(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    classes = boxless.load_dataset(demo, "train").classes
+
+    def agreeing(boxes: FloatArray, others: FloatArray, labels: IntArray) -> FloatArray:
+        return np.where(labels == 0, 0.0, 1.0)
+
+    monkeypatch.setattr(boxless.pseudo_labels.consensus, "chance_corrected_ious", agreeing)
+    record = record_training(monkeypatch)
+    with caplog.at_level(logging.INFO, "boxless"):
+        train(demo, tmp_path / "run", "training.epochs=1", "pseudo_labels.mosaics=0")
+    assert f"They agreed on no box of {classes[0]}: trained on the boxes of cam and those out of fold" in caplog.text
+    for network in ("fold-2-1", "fold-2-2", "run"):
+        samples = record.trained[network].dataset.samples
+        used = {label for one in samples for label in one.annotations.labels[~one.annotations.ignore].tolist()}
+        # Within a fold a class may have no image.
+        assert used == {label for one in samples for label in one.tags}
+    assert used == set(range(len(classes)))
 
 
 def test_mosaics_are_composed_of_consensus_labels_of_the_training_folds(

@@ -48,8 +48,8 @@ def _class_ap(pairs: Sequence[tuple[Detections, Annotations]], label: int) -> fl
         objects += int(np.sum(own & ~ground_truth.ignore))
         rows = np.flatnonzero(found.labels == label)
         if len(rows):
-            rows = rows[np.argsort(-found.scores[rows], kind="stable")][:MAX_DETECTIONS]
-            scores.append(found.scores[rows])
+            rows = rows[np.argsort(-found.ranking_scores[rows], kind="stable")][:MAX_DETECTIONS]
+            scores.append(found.ranking_scores[rows])
             outcome = _match(found.boxes[rows], ground_truth.boxes[own], ground_truth.ignore[own])
             hits.append(outcome[0])
             ignored.append(outcome[1])

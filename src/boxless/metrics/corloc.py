@@ -55,5 +55,5 @@ def _best_box_iou(found: Detections, ground_truth: Annotations, label: np.int64)
     of_class = np.flatnonzero(found.labels == label)
     if not len(of_class):
         return 0.0
-    best = of_class[found.scores[of_class].argmax()]
+    best = of_class[found.ranking_scores[of_class].argmax()]
     return float(iou(found.boxes[[best]], ground_truth.boxes[ground_truth.labels == label]).max())

@@ -37,8 +37,8 @@ CONVENTIONS = {
     "have annotations, K being the number of its objects that are not difficult; so methods whose scores have "
     "different units compare, and a class without objects has no detection evaluated.",
     "correct": "IoU of 0.5 or more with an object of the class that no better-scored detection has found; of several "
-    "the one of highest IoU. Where the highest IoU of 0.5 or more is with a difficult object instead, the detection is "
-    "left out and the next best is evaluated in its place.",
+    "the one of highest IoU. A detection that is not correct, and whose highest IoU of 0.5 or more is with a difficult "
+    "object, is left out, and the next best is evaluated in its place.",
     "duplicate": "Not correct, but IoU of 0.5 or more with an object of the class that is found already.",
     "group": "None of the above; two thirds or more of each of two or more objects of the class lie inside the box.",
     "part": "None of the above; two thirds or more of the box lie inside an object of the class, which is larger.",
@@ -149,7 +149,7 @@ def _ranked(detections: Sequence[Detections], label: int) -> tuple[NDArray[np.in
         of_class = np.flatnonzero(found.labels == label)
         images.append(np.full(len(of_class), image))
         rows.append(of_class)
-        scores.append(found.scores[of_class])
+        scores.append(found.ranking_scores[of_class])
     order = np.argsort(-np.concatenate(scores), kind="stable")
     return np.concatenate(images)[order], np.concatenate(rows)[order]
 

@@ -41,11 +41,11 @@ def ranking(
 ) -> tuple[FloatArray, BoolArray, int]:
     """The boxes of one class over many images, best score first, and which of them are hits.
 
-    As VOCevaldet.m: boxes are evaluated by falling score over all images, equal scores in the order given (image by
-    image, within an image as in its `Detections`). Each is matched to the ground-truth box of highest IoU *before*
-    the check whether that one is still free. At or above the threshold, it is a hit where the ground-truth box is free,
-    a miss where it is matched already, and neither where it is difficult; below the threshold it is a miss. Recall
-    counts the boxes that are not difficult.
+    As VOCevaldet.m: boxes are evaluated by falling score (`Detections.ranking_scores`) over all images, equal scores in
+    the order given (image by image, within an image as in its `Detections`). Each is matched to the ground-truth box of
+    highest IoU *before* the check whether that one is still free. At or above the threshold, it is a hit where the
+    ground-truth box is free, a miss where it is matched already, and neither where it is difficult; below the threshold
+    it is a miss. Recall counts the boxes that are not difficult.
 
     Args:
         detections: one per image.
@@ -61,15 +61,18 @@ def ranking(
         ValueError: `detections` and `annotations` differ in length.
     """
     # Without the empty first entries concatenation would fail where there is no image.
-    scores, matches, difficult = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
+    scores, ranks = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
+    matches, difficult = [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
     offset = 0
     for found, ground_truth in zip(detections, annotations, strict=True):
         predicted, objects = found.labels == label, ground_truth.labels == label
         scores.append(found.scores[predicted])
+        ranks.append(found.ranking_scores[predicted])
         matches.append(_best_match(found.boxes[predicted], ground_truth.boxes[objects], iou_threshold, offset))
         difficult.append(ground_truth.ignore[objects])
         offset += int(objects.sum())
-    return _hits(np.concatenate(scores), np.concatenate(matches), np.concatenate(difficult))
+    order = np.argsort(-np.concatenate(ranks), kind="stable")
+    return _hits(np.concatenate(scores)[order], np.concatenate(matches)[order], np.concatenate(difficult))
 
 
 def ranked_ap(scores: NDArray[np.floating[Any]], hits: BoolArray, positives: int) -> dict[Convention, float]:
@@ -138,9 +141,7 @@ def _best_match(
 
 
 def _hits(scores: FloatArray, matches: IntArray, difficult: BoolArray) -> tuple[FloatArray, BoolArray, int]:
-    """What `ranking` gives, from the object that each box matches (-1: none) and which objects are difficult."""
-    order = np.argsort(-scores, kind="stable")
-    scores, matches = scores[order], matches[order]
+    """What `ranking` gives, from boxes best first, the object that each matches (-1: none), and which are difficult."""
     ignored = np.isin(matches, np.flatnonzero(difficult))
     scores, matches = scores[~ignored], matches[~ignored]
     hits = np.zeros(len(matches), np.bool_)

@@ -11,6 +11,8 @@ from boxless.structures import Annotations, BoolArray, Dataset, FloatArray, IntA
 
 MIN_AGREEING = 0.5
 """Least share of the tags, the mean over classes, on which two predictions agree if agreement is to choose labels."""
+MIN_TAGS = 5
+"""Classes with fewer tags have no part in that mean, unless all have fewer."""
 HELD_OUT_COPIES = 2
 """Seeds that an out-of-fold prediction weighs as much as, where all are trained on (docs/lab_book)."""
 
@@ -54,8 +56,20 @@ def classes_without_consensus(merged: Sequence[Annotations], boxed: Sequence[int
     """
     labels, kept = (np.concatenate(parts) for parts in zip(*((one.labels, ~one.ignore) for one in merged), strict=True))
     classes: list[int] = np.setdiff1d(labels, boxed).tolist()
-    shares = [np.mean(kept[labels == label], dtype=float) for label in classes]
+    frequent = [label for label in classes if np.sum(labels == label) >= MIN_TAGS]
+    shares = [np.mean(kept[labels == label], dtype=float) for label in frequent or classes]
     return classes if shares and np.mean(shares) < MIN_AGREEING else []
+
+
+def classes_never_kept(merged: Sequence[Annotations], boxed: Sequence[int] = ()) -> list[int]:
+    """The classes of which no label is kept, which would not be trained at all.
+
+    Args:
+        merged, boxed: as for `classes_without_consensus`.
+    """
+    labels, kept = (np.concatenate(parts) for parts in zip(*((one.labels, ~one.ignore) for one in merged), strict=True))
+    found: list[int] = np.setdiff1d(labels, [*labels[kept], *boxed]).tolist()
+    return found
 
 
 def label_sets(

@@ -14,7 +14,7 @@ from boxless.cached_dataset import CachedDataset
 from boxless.config import Config
 from boxless.detector import Detector
 from boxless.errors import BoxlessError
-from boxless.pseudo_labels.consensus import consensus, label_sets
+from boxless.pseudo_labels.consensus import classes_never_kept, consensus, label_sets
 from boxless.pseudo_labels.given import needs_no_label, with_given, without_given
 from boxless.pseudo_labels.held_out import boxes_for_tags
 from boxless.pseudo_labels.mosaic import with_mosaics
@@ -87,7 +87,7 @@ def cross_fit(
         if held_out is not None:
             others, min_iou = [held_out[row] for row in rest], config.pseudo_labels.consensus_iou
             merged = consensus(own_seeds[0], others, training.sizes, min_iou)
-            sets = label_sets(merged, own_seeds, no_consensus)
+            sets = label_sets(merged, own_seeds, sorted({*no_consensus, *classes_never_kept(merged, boxed)}))
             sets = [snap_all(labels, training, boxed) for labels in sets]
         training = training.with_each([with_given(labels, training) for labels in sets])
         folder = run.folder / f"fold-{round_}-{fold + 1}"

@@ -71,12 +71,14 @@ def held_out_errors(data: CachedDataset, cam: Detector, seed: int) -> tuple[floa
 
     Returns:
         Of each the mean over halves and classes, without those that all images of a half show, or none; NaN without
-        any.
+        any, and where all of the images have given boxes.
     """
     assert isinstance(cam.model, CAM)
     rows = np.random.default_rng(seed).permutation(len(data))[:MAX_IMAGES]
     data, view, channels = data.subset(sorted(rows.tolist())), cam.views[0], slice(cam.model.channels)
     halves = draw_folds(data, HALVES, seed)
+    if halves.max() < 0:
+        return math.nan, math.nan
 
     def maps(row: int, channels: slice) -> Tensor:
         return data.map(row, view)[channels].float().to(cam.device)

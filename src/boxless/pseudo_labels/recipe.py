@@ -36,6 +36,7 @@ from boxless.methods import BoxSupervised, preset
 from boxless.pseudo_labels.consensus import (
     HELD_OUT_COPIES,
     class_agreement,
+    classes_never_kept,
     classes_without_consensus,
     consensus,
     kept_labels,
@@ -129,8 +130,9 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
         assert held_out is not None
         rescaled = rescaled_pass(detectors, tagged, folds, held_out, boxed)
         merged = consensus_with_small(seeds[0], held_out, rescaled, data.sizes, rules.consensus_iou)
-        last = with_rescaled(held_out, rescaled)
-        sets = label_sets(merged, [*seeds, *[last] * HELD_OUT_COPIES], no_consensus)
+        last, never_kept = with_rescaled(held_out, rescaled), classes_never_kept(merged, boxed)
+        without = sorted({*no_consensus, *never_kept})
+        sets = label_sets(merged, [*seeds, *[last] * HELD_OUT_COPIES], without)
         sets = with_counted(sets, detectors, tagged, folds)
         sets = [with_given(snap_all(labels, data, boxed), data) for labels in sets]
     # The scores of other heads are unlike those of the networks that are cross-fitted.
@@ -146,6 +148,12 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
         logger.info(
             "They agreed on too few boxes in the first round: trained on the boxes of %s and those out of fold",
             ", ".join(names),
+        )
+    elif never_kept:
+        logger.info(
+            "They agreed on no box of %s: trained on the boxes of %s and those out of fold",
+            ", ".join(data.dataset.classes[label] for label in never_kept),
+            names[0],
         )
     return data.with_each(sets)
 

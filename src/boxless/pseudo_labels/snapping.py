@@ -7,6 +7,7 @@ import torch
 from torchvision.ops import box_iou
 
 from boxless.cached_dataset import CachedDataset
+from boxless.pseudo_labels.given import holds
 from boxless.structures import Annotations, FloatArray
 
 SNAP_IOU = 0.6
@@ -45,6 +46,10 @@ def snap_all(labels: Sequence[Annotations], data: CachedDataset, leave: Sequence
     snapped = []
     for row, own in enumerate(labels):
         moved = snap(own.boxes, data.boxes(row))
-        boxes = np.where(np.isin(own.labels, leave)[:, None], own.boxes, moved)
-        snapped.append(Annotations(boxes, own.labels, own.ignore))
+        stay = np.isin(own.labels, leave)
+        # A box that was chosen as it holds a point must not lose it.
+        for label, x, y in data.dataset.samples[row].points:
+            point = np.array([[x, y]], np.float32)
+            stay |= (own.labels == label) & holds(own.boxes, point)[:, 0] & ~holds(moved, point)[:, 0]
+        snapped.append(own.with_boxes(moved, ~stay))
     return snapped

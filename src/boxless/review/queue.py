@@ -243,7 +243,7 @@ def _confident(found: Detections) -> Detections:
 def box_in_box(found: Detections, tags: Collection[int]) -> dict[str, float]:
     """Signal 1: 1 if a box of a tag contains another of the same, both scoring enough of the best (`PART_SCORE`)."""
     # Calibrated ones tell how likely the class is, not which of its boxes are good.
-    scores = found.scores if found.raw_scores is None else found.raw_scores
+    scores = found.ranking_scores
     best = np.zeros(len(found.classes), np.float32)
     np.maximum.at(best, found.labels, scores)
     boxes = found[np.isin(found.labels, list(tags)) & (scores >= PART_SCORE * best[found.labels])]
