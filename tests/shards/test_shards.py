@@ -195,9 +195,22 @@ def test_parts_without_their_record_are_not_continued(parts: Path, detector: str
     (tmp_path / part_name(2)).write_bytes((parts / part_name(2)).read_bytes())
     with pytest.raises(BoxlessError, match=r"has part-00000002\.parquet and no job\.json"):
         begin_job(detector, manifest, str(tmp_path), 5, None)
-    (tmp_path / "job.json").write_text('{"format": 1, "images": "many"}')
+    (tmp_path / "job.json").write_text('{"format": 2, "images": "many"}')
     with pytest.raises(BoxlessError, match=r"job\.json: damaged"):
         begin_job(detector, manifest, str(tmp_path), 5, None)
+
+
+def test_a_part_of_a_job_that_began_at_the_same_time_is_not_read(
+    parts: Path, detector: str, manifest: str, tmp_path: Path
+):
+    predict_manifest(detector, manifest, str(tmp_path / "other"), shard_size=5, threshold=0.2)
+    (tmp_path / "mixed").mkdir()
+    for name, content in contents(parts).items():
+        (tmp_path / "mixed" / name).write_bytes(content)
+    assert len(list(read_parts(tmp_path / "mixed"))) == sum(1 for _ in read_parts(tmp_path / "other"))
+    (tmp_path / "mixed" / part_name(3)).write_bytes((tmp_path / "other" / part_name(3)).read_bytes())
+    with pytest.raises(BoxlessError, match=r"part-00000003\.parquet: of another job than job\.json; delete it"):
+        list(read_parts(tmp_path / "mixed"))
 
 
 def test_missing_and_damaged_parts_are_named(parts: Path, tmp_path: Path):

@@ -15,7 +15,7 @@ from boxless.loading import SUFFIX
 from boxless.shards.manifest import count_rows, manifest_digest
 from boxless.shards.storage import check_folder, join, names, read_bytes, writing
 
-FORMAT = 1
+FORMAT = 2
 """Of the record and the parts; raised whenever an older Boxless could not read newer ones or the other way round."""
 RECORD = "job.json"
 

@@ -16,7 +16,7 @@ from pyarrow import parquet
 from boxless.errors import BoxlessError, ImageError, in_one_line
 from boxless.export import FORMATS
 from boxless.files import expand_user
-from boxless.shards.job import part_name, read_record
+from boxless.shards.job import RECORD, part_name, read_record
 from boxless.shards.manifest import ImageRow
 from boxless.shards.storage import join, names, read_bytes
 from boxless.structures import Detections
@@ -61,7 +61,7 @@ def encode_part(rows: Sequence[ImageRow], found: Sequence[Detections | ImageErro
     Args:
         rows: of the manifest.
         found: of each its boxes, or why it cannot be read.
-        metadata: JSON: `classes`, which `image_scores` are of, and what made the part.
+        metadata: the record of its job (`job.Job.record`): `classes`, which `image_scores` are of, and what made it.
     """
     table = pa.Table.from_pylist([_row(*pair) for pair in zip(rows, found, strict=True)], schema=SCHEMA)
     table = table.replace_schema_metadata({KEY: json.dumps(metadata, sort_keys=True)})
@@ -94,7 +94,7 @@ def read_parts(out: str | PathLike[str]) -> Iterator[PredictedImage]:
         out: folder or URI that `predict_manifest` wrote to.
 
     Raises:
-        BoxlessError: it is no such folder, parts are missing, or one is damaged or of another detector.
+        BoxlessError: it is no such folder, parts are missing, or one is damaged or of another job.
     """
     folder = fspath(out)
     record = read_record(folder)
@@ -106,19 +106,20 @@ def read_parts(out: str | PathLike[str]) -> Iterator[PredictedImage]:
             "again"
         )
     for part in parts:
-        yield from _read_part(join(folder, part), record["detector"])
+        yield from _read_part(join(folder, part), record)
 
 
-def _read_part(uri: str, detector: str) -> Iterator[PredictedImage]:
+def _read_part(uri: str, record: dict[str, Any]) -> Iterator[PredictedImage]:
     try:
         table = parquet.read_table(BytesIO(read_bytes(uri)))
         metadata = json.loads(table.schema.metadata[KEY])
-        classes, made_by = tuple(metadata["classes"]), metadata["detector"]
+        classes = tuple(metadata["classes"])
         rows = table.select(SCHEMA.names).to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise BoxlessError(f"{uri}: damaged ({in_one_line(error)}); delete it and run boxless predict again") from None
-    if made_by != detector:
-        raise BoxlessError(f"{uri}: of another detector; delete it and run boxless predict again")
+    if metadata != record:
+        # Two were begun at the same time.
+        raise BoxlessError(f"{uri}: of another job than {RECORD}; delete it and run boxless predict again")
     for row in rows:
         detections = None if row["error"] is not None else _detections(row, classes)
         yield PredictedImage(row["id"], row["uri"], detections, row["error"])

@@ -13,7 +13,7 @@ from boxless.loading import load_predictor
 from boxless.parallel import in_order
 from boxless.predictor import Predictor
 from boxless.progress import progress_bars, track
-from boxless.shards.job import FORMAT, Job, describe, part_name
+from boxless.shards.job import Job, describe, part_name
 from boxless.shards.manifest import ImageRow, read_rows
 from boxless.shards.parts import encode_part
 from boxless.shards.storage import MissingImageError, exists, fetch, join, writing
@@ -81,9 +81,8 @@ def predict_shard(job: Job, shard: int, detector: Predictor, threads: int | None
                 f"{job.manifest}: none of the {len(rows)} images of shard {shard} is there, such as {rows[0].uri}; "
                 "mount the storage on this machine, or make the manifest anew"
             )
-        metadata = {"format": FORMAT, "classes": job.classes, "detector": job.detector, "threshold": job.threshold}
         with writing(part) as file:
-            file.write(encode_part(rows, found, metadata))
+            file.write(encode_part(rows, found, job.record))
     except BoxlessError as error:
         return Outcome(shard, failure=str(error))
     reasons = [str(image) for image in found if isinstance(image, ImageError)]
