@@ -204,6 +204,8 @@ def test_boxes_are_moved_and_given_another_class(visit: Visit, folder: Path) -> 
     page.keyboard.press("Delete")
     saved(page)
     assert last(folder, "a.png")["boxes"][0] == box("cat", CAT, "wrong", CAT)
+    # The tag that only this box had set goes with it.
+    assert last(folder, "a.png")["tags"] == {}
     page.keyboard.press("Delete")
     shows(page, "a.png", "cat, proposed", "dog, right")
     # A box that was drawn and is rejected is gone; d draws within the selected box, which d and Escape do not move.
@@ -242,6 +244,9 @@ def test_tags_counts_and_completeness(visit: Visit, folder: Path) -> None:
     saved(page)
     said = last(folder, "a.png")
     assert said["tags"] == {"cat": False, "dog": None, "owl": None} and said["complete"] == []
+    # The dog's box was wrong as long as the class was absent.
+    shows(page, "a.png", "cat, rejected", "dog, proposed")
+    assert said["boxes"] == [box("cat", CAT, "wrong", CAT)]
     expect(dog.get_by_role("button", name="unknown")).to_have_attribute("aria-pressed", "true")
     for _ in range(5):
         page.keyboard.press("u")
@@ -253,6 +258,83 @@ def test_tags_counts_and_completeness(visit: Visit, folder: Path) -> None:
     shows(page, "a.png", "cat, proposed", "dog, right")
     saved(page)
     assert last(folder, "a.png")["complete"] == ["dog"]
+
+
+def test_a_tag_stays_if_a_person_set_it_and_not_only_a_box(visit: Visit, folder: Path) -> None:
+    page = visit()
+    shows(page, "a.png", "cat, proposed", "dog, proposed")
+    owl = page.locator("#classes li").nth(2)
+    for by_hand in (False, True):
+        if by_hand:
+            owl.get_by_role("button", name="present").click()
+        page.keyboard.press("3")
+        page.keyboard.press("d")
+        drag(page, (90, 20), (110, 40))
+        shows(page, "a.png", "cat, proposed", "dog, proposed", "owl, right")
+        saved(page)
+        assert last(folder, "a.png")["tags"] == {"owl": True}
+        page.keyboard.press("x")
+        shows(page, "a.png", "cat, proposed", "dog, proposed")
+        saved(page)
+        assert last(folder, "a.png")["tags"] == ({"owl": True} if by_hand else {})
+
+
+def test_a_box_that_is_rejected_and_taken_back_on_an_image_that_is_done_is_right(visit: Visit, folder: Path) -> None:
+    page = visit()
+    shows(page, "a.png", "cat, proposed", "dog, proposed")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowLeft")
+    shows(page, "a.png", "cat, right", "dog, right")
+    page.click("text=cat, right")
+    page.keyboard.press("x")
+    shows(page, "a.png", "cat, rejected", "dog, right")
+    page.keyboard.press("x")
+    shows(page, "a.png", "cat, right", "dog, right")
+    saved(page)
+    assert last(folder, "a.png")["boxes"] == [box("cat", CAT, "right", CAT), box("dog", DOG, "right", DOG)]
+
+
+def test_a_key_waits_for_what_is_dragged(visit: Visit, folder: Path) -> None:
+    page = visit()
+    shows(page, "a.png", "cat, proposed", "dog, proposed")
+    page.mouse.move(*place(page, 80, 50))
+    page.mouse.down()
+    page.mouse.move(*place(page, 100, 50), steps=3)
+    for key in ("Enter", "ArrowRight", "u", "Control+z"):
+        page.keyboard.press(key)
+    page.mouse.up()
+    shows(page, "a.png", "cat, right", "dog, proposed")
+    saved(page)
+    same(last(folder, "a.png"), box("cat", [20, 20, 100, 80], "right", CAT))
+    assert {line["image"] for line in lines(folder)} == {"a.png"} and "done" not in last(folder, "a.png")
+
+
+def test_a_palm_beside_a_pen_draws_nothing(visit: Visit, folder: Path) -> None:
+    page = visit()
+    shows(page, "a.png", "cat, proposed", "dog, proposed")
+
+    def point(kind: str, pointer: int, x: float, y: float, device: str) -> None:
+        left, top = place(page, x, y)
+        page.evaluate(
+            """([kind, pointerId, clientX, clientY, pointerType]) => {
+                const figure = document.getElementById("figure");
+                figure.setPointerCapture = () => {};
+                figure.dispatchEvent(new PointerEvent(kind, { pointerId, clientX, clientY, pointerType, isPrimary: true,
+                  button: kind === "pointermove" ? -1 : 0, bubbles: true, cancelable: true }));
+            }""",
+            [kind, pointer, left, top, device],
+        )
+
+    point("pointerdown", 1, 80, 50, "pen")
+    point("pointermove", 1, 90, 50, "pen")
+    point("pointerdown", 2, 150, 95, "touch")
+    point("pointermove", 2, 155, 95, "touch")
+    point("pointermove", 1, 100, 50, "pen")
+    point("pointerup", 1, 100, 50, "pen")
+    point("pointerup", 2, 155, 95, "touch")
+    shows(page, "a.png", "cat, right", "dog, proposed")
+    saved(page)
+    same(last(folder, "a.png"), box("cat", [20, 20, 100, 80], "right", CAT))
 
 
 def test_what_cannot_be_saved_is_sent_again(visit: Visit, folder: Path) -> None:

@@ -397,7 +397,8 @@ function change(what) {
 }
 
 function showImages(what) {
-  const order = what.kind && what.kind !== "correct" ? "worst" : "confident";
+  // Without any detection there is no worst one.
+  const order = what.kind && what.kind !== "correct" && "worst" in gallery.orders ? "worst" : "confident";
   change({ label: "", kind: "", order, ...what });
   document.getElementById("images").scrollIntoView();
   document.getElementById("class").focus({ preventScroll: true });

@@ -118,6 +118,7 @@ function begin(image) {
   });
   return structuredClone({
     tags: { ...image.tags, ...said.tags }, counts: said.counts, boxes: [...boxes, ...said.boxes], complete: said.complete, done: said.done,
+    implied: {}, // Class -> its tag before a right box set it.
   });
 }
 
@@ -134,10 +135,17 @@ function answer(number) {
   };
 }
 
-// A class with a right box is present; only one with a right box can be complete.
+// A class with a right box is present, until the box is gone; only one with a right box can be complete.
 function settle(state) {
   const right = new Set(state.boxes.filter((box) => box.state === "right").map((box) => box.class));
-  for (const name of right) state.tags[name] = true;
+  for (const name of Object.keys(state.implied).filter((name) => !right.has(name))) {
+    state.tags[name] = state.implied[name];
+    delete state.implied[name];
+  }
+  for (const name of [...right].filter((name) => state.tags[name] !== true)) {
+    state.implied[name] = state.tags[name];
+    state.tags[name] = true;
+  }
   state.complete = state.complete.filter((name) => right.has(name));
 }
 
@@ -208,7 +216,9 @@ function reject() {
       state.boxes.splice(selected, 1);
       selected = -1;
     } else {
-      Object.assign(state.boxes[selected], box.proposed, { state: box.state === "wrong" ? "proposed" : "wrong" });
+      // On an image that is done every box is right or wrong.
+      const open = state.done ? "right" : "proposed";
+      Object.assign(state.boxes[selected], box.proposed, { state: box.state === "wrong" ? open : "wrong" });
     }
   });
 }
@@ -221,19 +231,22 @@ function choose(name) {
   else draw();
 }
 
-// Of a class that is not present no box is right: what was drawn goes, what was proposed is as it was, or rejected.
+// Of a class that is not present no box is right: what was drawn goes, what was proposed is as it was, or rejected as
+// long as the class is absent.
 function tag(name, value) {
   brush = name;
   step((state) => {
     state.tags[name] = value;
-    if (value === true) return;
-    delete state.counts[name];
-    const own = (box) => box.class === name && (box.state === "right" || value === false);
+    delete state.implied[name];
+    if (value !== true) delete state.counts[name];
+    const reopened = (box) => (box.denied && box.state === "wrong") || (value === null && box.state === "right");
+    const own = (box) => box.class === name && (value === false ? box.state !== "wrong" : reopened(box));
     state.boxes = state.boxes.filter((box) => !own(box) || box.proposed);
     for (const box of state.boxes.filter(own)) {
-      Object.assign(box, box.proposed, { state: value === false && box.proposed.class === name ? "wrong" : "proposed" });
+      const denied = value === false && box.proposed.class === name;
+      Object.assign(box, box.proposed, { state: denied ? "wrong" : "proposed", denied });
     }
-    selected = -1;
+    if (value !== true) selected = -1;
   });
 }
 
@@ -243,8 +256,12 @@ function count(name, field) {
   field.setAttribute("aria-invalid", String(!valid));
   if (!valid) return;
   step((state) => {
-    if (!given) delete state.counts[name];
-    else [state.counts[name], state.tags[name]] = [given.endsWith("+") ? given : Number(given), true];
+    if (!given) {
+      delete state.counts[name];
+      return;
+    }
+    delete state.implied[name];
+    [state.counts[name], state.tags[name]] = [given.endsWith("+") ? given : Number(given), true];
   });
 }
 
@@ -449,6 +466,8 @@ function pressed(event) {
     if (key === "Enter" || key === "Escape") target.blur();
     return;
   }
+  // What is dragged belongs to what is shown.
+  if (stage.busy() && key !== "Escape") return;
   if ((event.ctrlKey || event.metaKey) && key === "z") undo();
   if (event.ctrlKey || event.metaKey || event.altKey || !queue) return;
   // A button or another control that has the focus takes these itself.

@@ -10,7 +10,8 @@ const REACH = { mouse: 8, touch: 20 }; // CSS pixels from an edge within which i
  *
  * `on` has `select(index or -1)`, `change(index, xyxy)` and `add(xyxy)`, called once a gesture has ended.
  * `show` takes the size of the image in pixels, the boxes ({ xyxy, state, text, colour, ink }) and the selected one;
- * `draw(true)` lets the next gesture draw, wherever it begins; `cancel` drops a gesture, and tells if there was one.
+ * `draw(true)` lets the next gesture draw, wherever it begins; `busy` tells if there is one, and `cancel` drops it and
+ * tells if there was one.
  */
 export function createStage(figure, on) {
   const [svg, labels] = [figure.querySelector("svg"), figure.querySelector("div")];
@@ -19,6 +20,7 @@ export function createStage(figure, on) {
   let drag = null;
 
   function show(next) {
+    drag = null;
     view = next;
     svg.setAttribute("viewBox", `0 0 ${view.width} ${view.height}`);
     svg.setAttribute("preserveAspectRatio", "none");
@@ -90,16 +92,20 @@ export function createStage(figure, on) {
   }
 
   function start(event) {
-    if (event.button !== 0 || !event.isPrimary) return;
+    // A palm beside a pen is primary too: the pen takes over, and no other.
+    if (event.button !== 0 || !event.isPrimary || (drag !== null && event.pointerType !== "pen")) return;
     const at = place(event);
     const grab = grabbed(at);
     const xyxy = grab ? view.boxes[grab.index].xyxy : [at.x, at.y, at.x, at.y];
-    drag = { at, index: grab ? grab.index : -1, sides: grab ? grab.sides : [2, 3], first: xyxy, xyxy, moved: false };
+    drag = { pointer: event.pointerId, at, index: grab ? grab.index : -1, sides: grab ? grab.sides : [2, 3], first: xyxy, xyxy, moved: false };
     figure.setPointerCapture(event.pointerId);
     event.preventDefault();
   }
 
+  const isOther = (event) => drag !== null && event.pointerId !== drag.pointer;
+
   function move(event) {
+    if (isOther(event)) return;
     const at = place(event);
     if (drag === null) {
       figure.style.cursor = cursor(grabbed(at));
@@ -112,7 +118,7 @@ export function createStage(figure, on) {
   }
 
   function end(event) {
-    if (drag === null) return;
+    if (drag === null || isOther(event)) return;
     move(event);
     const done = drag;
     drag = null;
@@ -134,10 +140,10 @@ export function createStage(figure, on) {
   figure.addEventListener("pointerdown", start);
   figure.addEventListener("pointermove", move);
   figure.addEventListener("pointerup", end);
-  figure.addEventListener("pointercancel", cancel);
+  figure.addEventListener("pointercancel", (event) => { if (!isOther(event)) cancel(); });
   // A finger that rests for a while would open a menu.
   figure.addEventListener("contextmenu", (event) => { if (drag !== null) event.preventDefault(); });
-  return { show, cancel, draw: (on_) => { drawing = on_; } };
+  return { show, cancel, busy: () => drag !== null, draw: (on_) => { drawing = on_; } };
 }
 
 const contains = ([x1, y1, x2, y2], { x, y }) => x >= x1 && x <= x2 && y >= y1 && y <= y2;
