@@ -1,5 +1,7 @@
 import csv
+import errno
 import json
+import os
 import re
 import shutil
 import signal
@@ -7,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +115,31 @@ def test_results_are_shown_and_written_where_asked_although_the_run_folder_takes
     # To standard output JSON goes alone.
     assert boxless(monkeypatch, command, tmp_path / "run", demo, "--split", "val", "--json", "-") == 0
     assert json.loads(capsys.readouterr().out)["classes"] == result["classes"]
+
+
+def test_a_file_is_written_although_nobody_reads_what_is_printed(tmp_path: Path) -> None:
+    """As with `boxless evaluate ... --json scores.json | head -1`."""
+    program = (
+        "import sys; from pathlib import Path; from boxless.cli import _write; from boxless.tables import results; "
+        "_write(Path(sys.argv[1]), {'a': 1}, lambda result: results.print('x' * 100_000))"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "a.json"], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+
+
+def test_a_path_without_permission_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], demo: Path
+) -> None:
+    def refused(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/closed/a.jpg")
+
+    monkeypatch.setattr("boxless.datasets.load_dataset", refused)
+    assert boxless(monkeypatch, "proposals", demo) == 1
+    assert "Error: /closed/a.jpg: Permission denied; get access to it" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("command", ["evaluate", "diagnose", "doctor"])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,6 +178,28 @@ def test_names_that_are_not_utf_8_are_written_without_loss(tmp_path: Path) -> No
     assert (tmp_path / "b.txt").read_text() == r"\ud800 caf\udce9.jpg"
     write_json(tmp_path / "a.json", {"größe": name})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"größe": name}
+
+
+def test_a_folder_that_may_not_be_entered_is_an_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for any user but root."""
+    (tmp_path / "closed").mkdir()
+    stat, lstat = os.stat, os.lstat
+
+    def refused(call: Any) -> Any:
+        def called(path: Any, *words: Any, **named: Any) -> Any:
+            if isinstance(path, str | os.PathLike) and Path(path).parent == tmp_path / "closed":
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return call(path, *words, **named)
+
+        return called
+
+    monkeypatch.setattr(os, "stat", refused(stat))
+    monkeypatch.setattr(os, "lstat", refused(lstat))
+    monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path / "closed")
+    with pytest.raises(BoxlessError, match=r"closed/a\.json: cannot be written \(Permission denied\)"):
+        check_writable(tmp_path / "closed" / "a.json")
 
 
 def test_what_cannot_be_written_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

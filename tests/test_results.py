@@ -87,6 +87,14 @@ def test_nothing_that_can_be_read_is_an_error_and_writes_nothing(photos: Path, w
     assert not list(photos.glob("out/**/*.*"))
 
 
+def test_images_that_no_jpeg_can_hold_are_drawn_smaller(photos: Path):
+    Image.new("RGB", (66_000, 16), "red").save(photos / "one" / "long.png")
+    assert run([photos / "one"], photos / "out") == (["a.jpg", "b.png", "long.png"], {})
+    # The overview of it alone is higher still.
+    Image.new("RGB", (16, 1000), "red").save(photos / "two" / "high.png")
+    assert run([photos / "two" / "high.png"], photos / "high") == (["high.png"], {})
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -109,6 +109,19 @@ def test_the_video_with_boxes_has_all_frames_and_its_rate(clip: Path, tmp_path: 
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"overlay.mp4", "predictions.csv"}
 
 
+def test_a_video_that_is_cut_off_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole, half = tmp_path / "whole.avi", tmp_path / "half.avi"
+    writer = cv2.VideoWriter(str(whole), cv2.VideoWriter.fourcc(*"MJPG"), 10, SIZE)
+    for _ in range(60):
+        writer.write(np.random.default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8))
+    writer.release()
+    assert predict_video(Stub(), whole, tmp_path / "out") == 60  # type: ignore[arg-type]
+    assert not caplog.records
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert 10 < predict_video(Stub(), half, tmp_path / "out") < 50  # type: ignore[arg-type]
+    assert "half.avi: ends after 2." in caplog.text and "of 6.0 seconds, cut off or damaged" in caplog.text
+
+
 def test_few_frames_are_in_memory(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AT_ONCE", 3)
     stub = Stub()

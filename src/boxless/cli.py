@@ -26,7 +26,7 @@ from boxless.commands.options import (
 from boxless.commands.predict import manifest, predict
 from boxless.commands.prepare import prepare
 from boxless.errors import BoxlessError
-from boxless.files import DISK_ERRORS, STDOUT, check_writable, write_json
+from boxless.files import DISK_ERRORS, STDOUT, check_writable, expand_user, write_json
 from boxless.logs import copies, log_skipped, log_to_console, log_warnings, logger
 from boxless.process import wait_asleep
 from boxless.progress import console
@@ -167,10 +167,13 @@ def evaluate(
     """Score a detector: VOC mAP, CorLoc, classification and pointing mAP."""
     from boxless.detector import Detector
     from boxless.evaluation import evaluate
+    from boxless.hub import on_hub
 
     detector = Detector.load(run)
     scores = evaluate(detector, data, split)
     _write(json_file, scores, print_scores)
+    if on_hub(run):
+        return
     with copies():
         write_json(run / f"metrics-{scores['data'].replace(' ', '-')}.json", scores)
 
@@ -185,12 +188,15 @@ def diagnose(
     """Diagnose a detector: kinds of errors, and which objects are found, as a chart and JSON."""
     from boxless.detector import Detector
     from boxless.evaluation import diagnose
+    from boxless.hub import on_hub
     from boxless.images import write_image
     from boxless.visualize import plot_diagnosis
 
     detector = Detector.load(run)
     diagnosis = diagnose(detector, data, split)
     _write(json_file, diagnosis, print_diagnosis)
+    if on_hub(run):
+        return
     chart = run / f"diagnosis-{diagnosis['data'].replace(' ', '-')}.png"
     with copies():
         write_json(chart.with_suffix(".json"), diagnosis)
@@ -266,7 +272,7 @@ def export(
         "Exported: %s, %.1f MB. On %s its boxes differ from the run's by at most %.2g px, its scores by %.2g, "
         "its heatmaps and objectness by %.2g of their largest values. Next: boxless predict %s IMAGES --out DIR",
         out,
-        out.stat().st_size / 1e6,
+        expand_user(out).stat().st_size / 1e6,
         counted(measured["images"], "image"),
         measured["boxes_px"],
         measured["scores"],
@@ -352,6 +358,8 @@ def main() -> None:
         app()
     except BoxlessError as error:
         _fail(str(error))
+    except PermissionError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror}; get access to it, or give another path")
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise

@@ -38,7 +38,7 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
         with _write_through(path) as file:
             yield file
         return
-    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    path = Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Random, so that no other process or machine writes to it, and short enough for every file system.
@@ -96,7 +96,8 @@ def _link_to(file: IO[bytes]) -> str:
 
 
 def _is_special(path: Path) -> bool:
-    return path.exists() and not path.is_file() and not path.is_dir()
+    # Unlike `Path.exists` and its like, these do not raise where the folder may not be entered.
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112, PTH113
 
 
 @contextmanager
@@ -152,11 +153,11 @@ def check_writable(path: Path) -> None:
     if str(path) in STDOUT or _is_special(path):
         return
     target = Path(os.path.realpath(path))
-    folder = next(folder for folder in target.parents if folder.exists())
+    folder = next(folder for folder in target.parents if os.path.exists(folder))  # noqa: PTH110
     number = 0
-    if target.is_dir():
+    if os.path.isdir(target):  # noqa: PTH112
         number = errno.EISDIR
-    elif not folder.is_dir():
+    elif not os.path.isdir(folder):  # noqa: PTH112
         number = errno.ENOTDIR
     elif not os.access(folder, os.W_OK | os.X_OK):
         number = errno.EACCES

@@ -36,6 +36,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", *(("AVIF",) if can_read_
 MIN_SIDE = 8
 """Pixels; images with a shorter side are refused, as there is nothing to localise."""
 
+MAX_JPEG_SIDE = 65_500
+"""Most pixels that libjpeg takes as a width or height."""
+
 _TURNS = {2: (1, 0, 0), 3: (1, 1, 0), 4: (0, 1, 0), 5: (0, 0, 1), 6: (1, 0, 1), 7: (1, 1, 1), 8: (0, 1, 1)}
 """How a viewer turns the stored pixels for each EXIF orientation but 1 (EXIF 2.3, tag 274).
 
@@ -239,11 +242,16 @@ def _grey(pil: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an image (h, w, 3) uint8, RGB, atomically; PNG if the suffix is .png, else JPEG.
 
+    What is longer than a JPEG can be (`MAX_JPEG_SIDE`) is shrunk.
+
     Raises:
         BoxlessError: the disk is full or not writable.
     """
+    pil, png = Image.fromarray(image), path.suffix == ".png"
+    if not png:
+        pil.thumbnail((MAX_JPEG_SIDE, MAX_JPEG_SIDE))
     with write_whole(path) as file:
-        Image.fromarray(image).save(file, "PNG" if path.suffix == ".png" else "JPEG", quality=92)
+        pil.save(file, "PNG" if png else "JPEG", quality=92)
 
 
 def content_key(path: Path) -> str:

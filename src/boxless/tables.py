@@ -1,5 +1,7 @@
 """Results as tables on standard output."""
 
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,16 @@ from rich.text import Text
 
 from boxless.wording import counted
 
+
+class _Results(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads on, as in `boxless evaluate ... | head -1`; the files are written all the same."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # Results go to standard output, so that they can be piped; progress and messages go to standard error.
-results = Console()
+results = _Results()
 
 _LEVELS = {"hopeless": "bold red", "weak": "yellow", "note": "cyan", "fine": "green"}
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import os
 import uuid
 from array import array
@@ -26,9 +27,13 @@ from boxless.progress import track
 from boxless.structures import Detections
 from boxless.visualize import draw_boxes
 
+logger = logging.getLogger(__name__)
+
 AT_ONCE = 16
 """Frames that are decoded before they are processed in parallel."""
 OVERLAY = "overlay.mp4"
+MAX_MISSING = 0.05
+"""Share of a video, and a second at least, that may be missing at its end: some files state its length roughly."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +109,23 @@ def predict_video(
     path, folder = expand_user(video), expand_user(out)
     with _opened(path) as capture:
         frames, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))
-    count = 0
+    count, last = 0, 0.0
 
     def found() -> Iterator[tuple[Frame, Detections]]:
-        nonlocal count
+        nonlocal count, last
         # Some files do not say how many frames they have; a bar needs some number.
         for frame, detections in track(_detected(detector, path, threshold), "Predict", max(frames, 1)):
             overlay(draw_boxes(frame.pixels, detections))
-            count += 1
+            count, last = count + 1, frame.seconds
             yield frame, detections
 
-    with _written(folder / OVERLAY, rate if rate > 0 else 25.0) as overlay:
+    with _written(folder / OVERLAY, rate if 1 <= rate <= 240 else 25.0) as overlay:
         write(folder, path, found(), detector.classes, detector.name)
+    length = frames / rate if rate > 0 else 0
+    if length - last > max(1.0, MAX_MISSING * length):
+        logger.warning(
+            "%s: ends after %.1f of %.1f seconds, cut off or damaged; what follows has no boxes", path, last, length
+        )
     return count
 
 

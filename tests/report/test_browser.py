@@ -181,6 +181,27 @@ def test_classes_and_kinds_select_images_and_boxes(report: Path, visit: Open, co
     assert boxes(page) == kinds.count(kind)
 
 
+def test_kinds_of_errors_can_be_chosen_where_nothing_was_detected(report: Path, tmp_path: Path, visit: Open) -> None:
+    """As a report then has it: without the order of the worst."""
+    page, found = (
+        report.read_text(encoding="utf-8"),
+        re.compile(r'(<script type="application/json" id="data">)(.*?)(</script>)', re.S),
+    )
+    data = json.loads(found.search(page)[2])  # type: ignore[index]
+    del data["gallery"]["orders"]["worst"]
+    for image in data["gallery"]["images"]:
+        image["boxes"], image["confident"] = [], []
+    content = json.dumps(data).replace("<", "\\u003c")
+    (tmp_path / "none.html").write_text(found.sub(lambda part: part[1] + content + part[3], page), encoding="utf-8")
+    opened = visit(tmp_path / "none.html")
+    assert opened.locator("[data-kind]").count() > 1
+    for button in opened.locator("[data-kind]").all():
+        button.click()
+        assert opened.locator(".card").count() == 0
+    opened.locator("#class").select_option(index=1)
+    assert opened.locator("input[name=order]:checked").input_value() == "confident"
+
+
 def test_an_image_opens_by_keyboard_and_closes_again(report: Path, visit: Open, contents: dict[str, Any]) -> None:
     page = visit(report)
     names = [contents["gallery"]["images"][row]["name"] for row in contents["gallery"]["orders"]["confident"][""]]

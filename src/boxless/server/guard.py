@@ -92,7 +92,7 @@ class Guard:
         if not _is_address_or(self._names, host):
             raise HTTPException(400, "unknown Host: open the server by its address, or by the name given as --host")
         origin = headers.get("origin")
-        if method != "GET" and origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if method != "GET" and origin is not None and _site(origin) != host.lower():
             raise HTTPException(403, "requests from pages of other sites are refused")
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,3 +167,11 @@ class _Rate:
         if len(self._buckets) > 1000:
             self._buckets.popitem(last=False)
         return left >= 1
+
+
+def _site(origin: str) -> str | None:
+    """The host and port of an Origin header; None if it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
