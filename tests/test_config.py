@@ -1,3 +1,4 @@
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -103,6 +104,28 @@ def settings_of(section: type[Section], key: str = "") -> Iterator[str]:
 
 def test_all_methods_together_have_few_settings() -> None:
     assert len(found := set(settings_of(Config))) <= 61, sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "scales"),
+    [
+        ("seeded", ["views.scales=[1024]"], (1024,)),
+        ("contextlocnet", [], (358, 512)),
+        ("oquab", [], (512,)),
+        ("seeded", ["views.scales=[1024]", "inference.views.scales=[640]"], (640,)),
+    ],
+)
+def test_flips_leave_the_test_scales(method: str, options: list[str], scales: tuple[int, ...]) -> None:
+    config = resolve(preset(method), options=[*options, "inference.views.flips=true"])
+    assert (config.test_views.scales, config.test_views.flips) == (scales, True)
+    assert parse(config.model_dump(mode="json"), "itself") == config
+
+
+def test_a_configuration_can_be_pickled() -> None:
+    config = resolve(preset("seeded"), options=["proposals.size=400"])
+    again = pickle.loads(pickle.dumps(config))
+    assert again == config and type(again) is type(config)
+    assert again.proposals.model_fields_set == {"size"}
 
 
 # Heads.

@@ -73,3 +73,9 @@ def test_classes_that_were_chosen_are_no_remark(tmp_path: Path, caplog: pytest.L
     assert logged(caplog) == [("WARNING", f"set: {SPELT}: 1 (Dog and dog)")]
     with pytest.raises(BoxlessError, match="has no class 'bee'"):
         matched(toy("bee"), data, None)
+
+
+def test_a_split_of_a_dataset_is_an_error(demo: Path) -> None:
+    dataset = load_dataset(demo, "val")
+    with pytest.raises(BoxlessError, match="split=train names a part of a path; here a dataset was given"):
+        matched(toy(*dataset.classes), dataset, "train")

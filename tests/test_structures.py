@@ -171,3 +171,11 @@ def test_supervision_is_optional(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(BoxlessError, match="supervision is not installed: pip install supervision"):
         THREE.to_supervision()
+
+
+def test_annotations_of_other_types_are_converted() -> None:
+    own = Annotations(np.array([[80, 90, 200, 220]]), np.array([1], np.int32), np.array([0]))
+    assert [part.dtype for part in (own.boxes, own.labels, own.ignore)] == [np.float32, np.int64, np.bool_]
+    assert (own.boxes.tolist(), own.labels.tolist(), own.ignore.tolist()) == ([[80, 90, 200, 220]], [1], [False])
+    boxes = np.zeros((1, 4), np.float32)
+    assert Annotations(boxes, np.array([0]), np.array([False])).boxes is boxes

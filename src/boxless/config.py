@@ -191,7 +191,7 @@ class InferenceConfig(Section):
     """From scores to boxes.
 
     Args:
-        views: scales and flips whose mean is taken; null takes the training scales without flips.
+        views: scales and flips whose mean is taken; without scales those of training, null takes these without flips.
         min_score: boxes below are dropped; average precision needs the low ones (WSDDN keeps 1e-3 of a sum over ten
             views).
         nms: IoU above which the lower-scored of two boxes of a class is dropped.
@@ -234,6 +234,17 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_test_scales(cls, settings: Any) -> Any:
+        """Test views that name no scales have those of training."""
+        parts = [settings.get(key) if isinstance(settings, Mapping) else None for key in ("views", "inference")]
+        views, inference = (part if isinstance(part, Mapping) else {} for part in parts)
+        own = inference.get("views")
+        if not isinstance(own, Mapping) or "scales" in own or "scales" not in views:
+            return settings
+        return {**settings, "inference": {**inference, "views": {**own, "scales": views["scales"]}}}
+
     @field_validator("seed")
     @classmethod
     def _seed_fits(cls, seed: int) -> int:
@@ -271,6 +282,10 @@ class Config(Section):
             )
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The class is made for the kind of head, so that pickle does not find it by its name.
+        return _empty_config, (self.head.kind,), self.__getstate__()
+
     @property
     def uses_pseudo_labels(self) -> bool:
         """Whether the head is trained on boxes that are made of tags."""
@@ -290,6 +305,11 @@ def config_with(kind: str) -> type[Config]:
         BoxlessError: no head of this kind is registered.
     """
     return create_model("Config", __base__=Config, head=(HEADS.find(kind), ...))
+
+
+def _empty_config(kind: str) -> Config:
+    made = config_with(kind)
+    return made.__new__(made)
 
 
 def resolve(

@@ -122,6 +122,8 @@ def matched(detector: Detector, data: Dataset | str | os.PathLike[str], split: s
         BoxlessError: it cannot be loaded, or has none of the detector's classes.
     """
     if isinstance(data, Dataset):
+        if split is not None:
+            raise BoxlessError(f"split={split} names a part of a path; here a dataset was given: a part already")
         return in_classes(detector.classes, data, chosen=True)
     return in_classes(detector.classes, log_warnings(load_dataset(data, split)))
 

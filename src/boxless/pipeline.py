@@ -97,7 +97,8 @@ def train(
         resolved = _with_proposals(resolved, dataset, folder)
         run = create_run(folder, resolved, dataset.classes, trackers=trackers, on_epoch_end=on_epoch_end)
         # The caller's random state is restored.
-        with torch.random.fork_rng(devices=[]):
+        gpus = range(torch.cuda.device_count()) if run.detector.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=gpus):
             detector = _train(run, dataset, monitored)
         _log_time("Trained", read_manifest(run.folder)["seconds"])
         return detector

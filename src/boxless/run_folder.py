@@ -96,7 +96,7 @@ def build_network(config: Config, classes: int, shared: Shared | None = None) ->
     """
     # The caller's random state is restored.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)
         if shared is None:
             backbone = create_backbone(config.backbone)
             frozen, tail = backbone.split(config.backbone.freeze)
@@ -105,7 +105,7 @@ def build_network(config: Config, classes: int, shared: Shared | None = None) ->
         else:
             backbone, frozen, tail = shared.backbone, shared.frozen, nn.Sequential()
         # Building a backbone draws numbers too, and how many depends on its library.
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)
         model = config.head.build(backbone, tail, classes)
     assert isinstance(model, Model)
     network = Network(backbone, frozen, model)

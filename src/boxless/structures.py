@@ -42,6 +42,8 @@ class Annotations:
             metrics. In pseudo labels the boxes without consensus: training uses them neither as object nor as
             background.
 
+    Arrays of other types are converted.
+
     Raises:
         BoxlessError: the arrays differ in length.
     """
@@ -52,6 +54,9 @@ class Annotations:
 
     def __post_init__(self) -> None:
         _check_shapes("Annotations", self.boxes, labels=self.labels, ignore=self.ignore)
+        # Losses take no others.
+        for name, kind in (("boxes", np.float32), ("labels", np.int64), ("ignore", np.bool_)):
+            object.__setattr__(self, name, getattr(self, name).astype(kind, copy=False))
 
     def with_boxes(self, boxes: FloatArray, which: BoolArray) -> "Annotations":
         """The same with those of other boxes (N, 4) where `which` (N,) is set."""

@@ -85,11 +85,12 @@ def top_cluster(scores: Tensor, clusters: int = 3) -> Tensor:
     In one dimension clusters are intervals, so the optimum is found by dynamic programming over where they begin
     (Wang and Song, R Journal 2011, section 2); Lloyd's algorithm would stop at a local one.
     """
-    values, counts = torch.unique(scores.detach().double().cpu(), return_counts=True)
+    values, counts = torch.unique(scores.detach().cpu().double(), return_counts=True)
     if len(values) <= clusters:
         return scores == scores.max()
     start = last_cluster_start(values.numpy(), counts.double().numpy(), clusters)
-    return scores.double() >= float(values[start])
+    # These are the very numbers, so single precision compares exactly; Apple's GPUs have no double.
+    return scores >= float(values[start])
 
 
 def _graph_centres(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
