@@ -103,6 +103,8 @@ def test_a_run_with_two_groups_continues_with_the_same_bits(demo: Path, tmp_path
         (1, [0.01 * (1 / 3 + 2 / 3 * 3 / 6), 0.01, 0.01]),
         # With two steps an update those of steps 3, 7 and 11 are number 1, 3 and 5.
         (2, [0.01 * (1 / 3 + 2 / 3 * number / 6) for number in (1, 3, 5)]),
+        # The second update of an epoch is of one step.
+        (3, [0.01 * (1 / 3 + 2 / 3 * number / 6) for number in (1, 3, 5)]),
     ],
 )
 def test_the_learning_rate_rises_from_a_third(demo: Path, tmp_path: Path, accumulate: int, expected: list[float]):

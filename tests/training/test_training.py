@@ -100,9 +100,12 @@ def test_some_stages_can_be_trained(demo: Path, tmp_path: Path):
     assert not any(name.startswith("frozen.7.") for name in names)
 
 
-def test_accumulated_steps_equal_a_larger_batch(demo: Path, tmp_path: Path):
+@pytest.mark.parametrize("number", [2, 3])
+def test_accumulated_steps_equal_a_larger_batch(number: int, demo: Path, tmp_path: Path):
+    """Of 16 images, so that the last update is of one step where three are accumulated."""
     base = ["views.scales=[160]", "training.epochs=1", "training.optimizer=sgd", "training.lr=0.01"]
-    for name, batch, steps in (("large", 8, 1), ("small", 4, 2)):
+    base += ["training.drops=[0.99]"]
+    for name, batch, steps in (("large", 4 * number, 1), ("small", 4, number)):
         options = [*base, f"training.batch_size={batch}", f"training.accumulate={steps}"]
         train(demo, tmp_path / name, method="cam", split="train", options=options, seed=1)
     large, small = weights(tmp_path / "large"), weights(tmp_path / "small")

@@ -212,7 +212,8 @@ def _train_epoch(
         updated = epoch * plan.steps + step // plan.accumulate * plan.accumulate
         rate = training.lr * _schedule(training, updated / total_steps)
         if training.warmup_steps:
-            rate *= _warmup(updated // plan.accumulate / training.warmup_steps)
+            updates = epoch * math.ceil(plan.steps / plan.accumulate) + step // plan.accumulate
+            rate *= _warmup(updates / training.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_factor", 1)
         accelerator.unwrap_model(model).progress = updated / total_steps
@@ -221,7 +222,9 @@ def _train_epoch(
             loss = torch.stack(list(losses.values())).sum()
             if not torch.isfinite(loss):
                 raise BoxlessError(f"the loss is {loss.item()} in epoch {epoch + 1}: lower training.lr={training.lr}")
-            accelerator.backward(loss)
+            # accelerate divides by `accumulate`, also where the last update of an epoch is of fewer steps.
+            gathered = min(plan.accumulate, plan.steps - step // plan.accumulate * plan.accumulate)
+            accelerator.backward(loss * (plan.accumulate / gathered))
             optimizer.step()
             optimizer.zero_grad()
         for name, value in losses.items():
