@@ -97,7 +97,8 @@ export function createStage(figure, on) {
     const at = place(event);
     const grab = grabbed(at);
     const xyxy = grab ? view.boxes[grab.index].xyxy : [at.x, at.y, at.x, at.y];
-    drag = { pointer: event.pointerId, at, index: grab ? grab.index : -1, sides: grab ? grab.sides : [2, 3], first: xyxy, xyxy, moved: false };
+    const [index, sides] = grab ? [grab.index, grab.sides] : [-1, [2, 3]];
+    drag = { pointer: event.pointerId, at, index, sides, first: xyxy, xyxy, moved: false };
     figure.setPointerCapture(event.pointerId);
     event.preventDefault();
   }
