@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,12 +94,9 @@ def train(
         check_trackers(trackers)
         dataset = on_main_process(lambda: _training_set(data, split, classes, labels, resolved))
         monitored = on_main_process(lambda: _monitored(data, resolved, dataset.classes))
-        folder = expand_user(out)
-        resolved = _with_proposals(resolved, dataset, folder)
-        run = create_run(folder, resolved, dataset.classes, trackers=trackers, on_epoch_end=on_epoch_end)
-        # The caller's random state is restored.
-        gpus = range(torch.cuda.device_count()) if run.detector.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=gpus):
+        resolved = _with_proposals(resolved, dataset, expand_user(out))
+        run = create_run(expand_user(out), resolved, dataset.classes, trackers=trackers, on_epoch_end=on_epoch_end)
+        with _own_random_state(run.detector.device):
             detector = _train(run, dataset, monitored)
         _log_time("Trained", read_manifest(run.folder)["seconds"])
         return detector
@@ -140,6 +138,12 @@ def prepare(
     cached = _cache(own, Detector(network, resolved, dataset.classes, default_device(), dataset.name))
     _log_time("Prepared", cached.seconds)
     return cached
+
+
+def _own_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """Restore the caller's random state after the block: of the CPU, and of GPUs where one is used."""
+    gpus = range(torch.cuda.device_count()) if device.type == "cuda" else []
+    return torch.random.fork_rng(devices=gpus)
 
 
 def _train(run: Run, dataset: Dataset, monitored: Dataset | None) -> Detector:
