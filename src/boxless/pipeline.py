@@ -249,7 +249,6 @@ def _with_proposals(config: Config, dataset: Dataset, folder: Path | None = None
             begun = read_config(folder).proposals
         return choose_proposals(dataset, config.proposals, begun)
 
-    # The configuration itself cannot be sent to other processes: its class is made for the kind of head.
     return config.model_copy(update={"proposals": on_main_process(choose)})
 
 

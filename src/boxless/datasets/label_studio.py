@@ -5,15 +5,14 @@ Source: https://labelstud.io/guide/export and /tags/rectanglelabels
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from boxless.datasets.common import MOST_JSON, Box, Object, dataset_name, loaded, refuse_split, to_floats, to_size
 from boxless.datasets.layouts import Source
-from boxless.datasets.lookup import FileFinder, Finder, name_key, own_names, unnamed_images
+from boxless.datasets.lookup import FileFinder, Finder, names_of_own_images, unnamed_images
 from boxless.datasets.problems import Problems, printable
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.errors import BoxlessError
@@ -101,11 +100,7 @@ def read_label_studio(
     """
     found: dict[Path, AnnotatedImage] = {}
     named = {number: _named_image(task, finder) for number, task in enumerate(tasks, 1)}
-    by_path: dict[Path, dict[str, str]] = defaultdict(dict)
-    for address, image in named.values():
-        if image is not None:
-            by_path[image][address] = PurePath(address.replace("\\", "/")).with_name(image.name).as_posix()
-    own = own_names(by_path, name_key)
+    own = names_of_own_images({address: image for address, image in named.values() if image is not None})
     for number, task in enumerate(tasks, 1):
         if (result := _result(task, predictions=predictions)) is None:
             problems.add("tasks without an annotation, left out as their tags are unknown", f"task {number}")
@@ -114,7 +109,7 @@ def read_label_studio(
             problems.add(_UNKNOWN, next(_addresses(task), f"task {number}"))
             continue
         address, path = named[number]
-        if path is None or address not in own[path]:
+        if path is None or address not in own:
             problems.add_unmatched(missing, next(_addresses(task), f"task {number}"))
         elif path in found:
             problems.add("images of more than one task, the first is taken", path.as_posix())

@@ -232,6 +232,18 @@ def own_names(names: Mapping[Path, Mapping[str, str]], key: Callable[[str], str]
     return {file: _own_names(by_id, key(str(file.absolute())), held) for file, by_id in keyed.items()}
 
 
+def names_of_own_images(found: Mapping[str, Path]) -> set[str]:
+    """Those of the names that can be the names of the images that they were found as, see `own_names`.
+
+    Args:
+        found: name -> image; as of an image in a folder, a name may lack the suffix.
+    """
+    by_path: dict[Path, dict[str, str]] = defaultdict(dict)
+    for name, path in found.items():
+        by_path[path][name] = PurePath(name.replace("\\", "/")).with_name(path.name).as_posix()
+    return {name for own in own_names(by_path, name_key).values() for name in own}
+
+
 def _own_names(
     names: Mapping[str, str], file: str, held: Mapping[tuple[str, ...], Collection[Path]]
 ) -> Collection[str]:

@@ -4,7 +4,6 @@ In COCO, Label Studio, YOLO, PASCAL VOC or a table. The images are those of a da
 at the path.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
@@ -12,7 +11,7 @@ from boxless.datasets.coco import read_coco
 from boxless.datasets.coco_files import coco_unread, find_coco, is_coco
 from boxless.datasets.common import read_lines
 from boxless.datasets.label_studio import holds_tasks, read_label_studio, read_tasks
-from boxless.datasets.lookup import Finder, name_key, own_names
+from boxless.datasets.lookup import Finder, names_of_own_images
 from boxless.datasets.problems import Problems
 from boxless.datasets.sizes import AnnotatedImage
 from boxless.datasets.table import read_table_images
@@ -135,14 +134,10 @@ def _matched(
     """The images of annotation files that have their names, but for the suffix and folders above."""
     names = {file: file.relative_to(root).with_suffix("").as_posix() for file in files}
     images = {file: find(file) for file in files}
-    by_image: dict[Path, dict[str, str]] = defaultdict(dict)
-    for file, image in images.items():
-        if image is not None:
-            by_image[image][names[file]] = PurePath(names[file]).with_name(image.name).as_posix()
-    own = own_names(by_image, name_key)
+    own = names_of_own_images({names[file]: image for file, image in images.items() if image is not None})
     found = []
     for file, image in images.items():
-        if image is None or names[file] not in own[image]:
+        if image is None or names[file] not in own:
             problems.add_unmatched(missing, names[file])
         else:
             found.append(read(file, names[file], image))

@@ -1,7 +1,6 @@
 """Tables: a .csv or .tsv file with a row per image, tag or box."""
 
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -9,7 +8,7 @@ from pathlib import Path, PurePath
 
 from boxless.datasets.common import Object, choose_split, dataset_name, loaded, refuse_split, to_size
 from boxless.datasets.layouts import Source
-from boxless.datasets.lookup import FileFinder, Finder, name_key, own_names, unnamed_images
+from boxless.datasets.lookup import FileFinder, Finder, names_of_own_images, unnamed_images
 from boxless.datasets.problems import Problems
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.datasets.table_files import (
@@ -182,10 +181,5 @@ def _frame(row: Mapping[str, str]) -> tuple[int, int] | None:
 def _paths(names: Sequence[str], finder: Finder, problems: Problems) -> list[Path | None]:
     """The image of each name; None if it is missing, or if its name is that of an image in another folder."""
     paths = [finder.find(name, problems) if name else None for name in names]
-    by_path: dict[Path, dict[str, str]] = defaultdict(dict)
-    for name, path in zip(names, paths, strict=True):
-        if path is not None:
-            # Of the image in a folder the name may differ, as without suffix.
-            by_path[path][name] = PurePath(name.replace("\\", "/")).with_name(path.name).as_posix()
-    own = own_names(by_path, name_key)
-    return [path if path is not None and name in own[path] else None for name, path in zip(names, paths, strict=True)]
+    own = names_of_own_images({name: path for name, path in zip(names, paths, strict=True) if path is not None})
+    return [path if name in own else None for name, path in zip(names, paths, strict=True)]
