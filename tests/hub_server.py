@@ -59,13 +59,15 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
-        found = re.fullmatch(r"/(?:api/models/)?([\w.-]+/[\w.-]+)/(revision|tree|resolve)/([^/]+)/?(.*)", path)
+        found = re.fullmatch(r"/(?:api/models/)?([\w.-]+/[\w.-]+)(?:/(revision|tree|resolve)/([^/]+)/?(.*))?", path)
         if found is None or found[1] not in self.hub.repos or (found[1] in self.hub.private and not self.logged_in()):
             self.refuse(404, "RepoNotFound")
             return
         repo, what, revision, name = found.groups()
         files, commit = self.hub.repos[repo], self.hub.commit(repo)
-        if revision not in ("main", commit):
+        if what is None:
+            self.answer({"id": repo, "private": repo in self.hub.private})
+        elif revision not in ("main", commit):
             self.refuse(404, "RevisionNotFound")
         elif what == "revision":
             self.answer({"id": repo, "modelId": repo, "sha": commit, "siblings": [{"rfilename": one} for one in files]})
@@ -91,8 +93,9 @@ class Handler(BaseHTTPRequestHandler):
             if said["organization"] == "others":
                 self.refuse(403, "Forbidden")
                 return
+            if repo not in self.hub.repos and (said.get("private") or said.get("visibility") == "private"):
+                self.hub.private.add(repo)
             self.hub.repos.setdefault(repo, {})
-            self.hub.private |= {repo} if said.get("private") or said.get("visibility") == "private" else set()
             self.answer({"url": f"{self.hub.address}/{repo}", "id": repo})
         elif path == "/api/validate-yaml":
             self.answer({"errors": [], "warnings": []})

@@ -115,3 +115,40 @@ def test_no_image_at_all_is_an_error(photos: Path, given: str, message: str):
 def test_results_of_an_earlier_call_are_no_images(photos: Path):
     for _ in range(2):
         assert run(photos, photos)[0] == ["a.jpg", "b.png", "c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("format", "own"),
+    [
+        ("yolo", "labels/a.txt"),
+        ("yolo", "data.yaml"),
+        ("voc", "Annotations/a.xml"),
+        ("coco", "predictions.json"),
+        ("csv", "predictions.csv"),
+        ("label-studio", "tasks.json"),
+        ("coco", "overview.jpg"),
+    ],
+)
+def test_files_that_are_no_results_are_not_overwritten(format: str, own: str, photos: Path):
+    file = photos / own
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(BoxlessError, match=f"{Path(own).parts[0]}: exists, and is no result of Boxless"):
+        predict(Stub(), photos / "one", photos, format)
+    assert file.read_text() == "mine" and not (photos / "overlays").exists()
+    # Its own results are.
+    for _ in range(2):
+        predict(Stub(), photos / "one", photos / "out", format)
+
+
+def test_maps_that_are_no_results_are_not_overwritten(photos: Path):
+    (photos / "maps").mkdir()
+    with pytest.raises(BoxlessError, match="maps: exists, and is no result of Boxless"):
+        heatmaps(Stub(), photos / "one", photos)
+
+
+def test_results_of_an_earlier_call_elsewhere_are_no_images(photos: Path):
+    run(photos, photos / "first")
+    assert run(photos, photos / "second") == (["a.jpg", "b.png", "c.jpg"], {})
+    # Unless one is asked for.
+    assert run(photos / "first" / "overlays" / "a.jpg", photos / "third") == (["a.jpg"], {})

@@ -16,9 +16,9 @@ import requests
 from hostile import connected, data_uri
 from opened_files import Opened
 from PIL import Image
-from serving import BOXES, CLASSES, SCORES, encoded, known_detector, served
+from serving import BOXES, CLASSES, SCORES, encoded, known_detector, served, served_app
 
-from boxless.server import Limits
+from boxless.server import Limits, create_app
 from boxless.server.service import Service
 from boxless.visualize import draw_heatmap
 from boxless.visualize.boxes import class_colour
@@ -309,6 +309,12 @@ def test_a_connection_without_a_request_is_closed_at_the_limit() -> None:
 )
 def test_other_names_for_this_machine_are_refused(url: str, host: str, code: int) -> None:
     assert requests.get(f"{url}/health", headers={"Host": host}, timeout=30).status_code == code
+
+
+def test_a_name_that_the_server_was_started_with_is_allowed() -> None:
+    with served_app(create_app(known_detector(), names=["0.0.0.0", "Host.docker.internal"])) as url:
+        for host, code in (("host.docker.internal:8000", 200), ("docker.internal", 400)):
+            assert requests.get(f"{url}/health", headers={"Host": host}, timeout=30).status_code == code
 
 
 def test_requests_from_pages_of_other_sites_are_refused(url: str) -> None:

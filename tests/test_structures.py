@@ -108,6 +108,13 @@ def test_repr_counts_the_classes():
 def test_above_is_from_a_score_on():
     assert THREE.above(0.5).scores.tolist() == [0.75, 0.5]
     assert len(THREE.above(0)) == 3 and len(THREE.above(0.76)) == 0
+    with pytest.raises(BoxlessError, match="threshold nan: give a score"):
+        THREE.above(float("nan"))
+
+
+def test_boxes_are_chosen_by_any_sequence_of_rows():
+    for rows in ((0, 2), [0, 2], range(0, 3, 2), np.array([True, False, True])):
+        assert THREE[rows].scores.tolist() == [0.75, 0.25]
 
 
 def test_confident_boxes_score_half_as_much_as_the_best_of_a_likely_class():

@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import resource
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,6 +111,43 @@ def test_the_video_with_boxes_has_all_frames_and_its_rate(clip: Path, tmp_path: 
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"overlay.mp4", "predictions.csv"}
 
 
+@pytest.mark.parametrize("rate", [0.5, 480])
+def test_slow_and_fast_videos_keep_their_rate(rate: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    predict_video(Stub(), write(tmp_path / "clip.mp4", 5, rate), tmp_path / "out")
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "overlay.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(rate)
+    assert not caplog.records
+
+
+def test_a_video_is_not_overwritten_by_its_own_boxes(clip: Path, tmp_path: Path) -> None:
+    own = clip.rename(tmp_path / "overlay.mp4")
+    before = own.read_bytes()
+    with pytest.raises(BoxlessError, match=r"overlay\.mp4: would be overwritten; choose another --out"):
+        predict_video(Stub(), own, tmp_path)
+    assert own.read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_earlier_video(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, SIZE[1], SIZE[0], 3), np.uint8)
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, SIZE)
+    for pixels in noise:
+        writer.write(pixels)
+    writer.release()
+    predict_video(Stub(), clip, tmp_path / "out", "csv")
+    before = (tmp_path / "out" / "overlay.mp4").read_bytes()
+    # OpenCV reports no failed write, as it would on a full disk.
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(BoxlessError, match=r"overlay.mp4: cannot be written whole; the disk may be full"):
+            predict_video(Stub(), clip, tmp_path / "out", "csv")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "out" / "overlay.mp4").read_bytes() == before
+
+
 def test_a_video_that_is_cut_off_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole, half = tmp_path / "whole.avi", tmp_path / "half.avi"
     writer = cv2.VideoWriter(str(whole), cv2.VideoWriter.fourcc(*"MJPG"), 10, SIZE)
@@ -199,8 +238,12 @@ def test_the_command_takes_one_video(clip: Path, tmp_path: Path, monkeypatch: py
     assert (tmp_path / "out" / "predictions.csv").read_text().splitlines()[1:] == [
         f"{clip.as_posix()},6,0.6,cat,0.6,1.0,2.0,17.0,22.0"
     ]
-    with pytest.raises(BoxlessError, match="2 images given: a video is given alone"):
+    with pytest.raises(BoxlessError, match=r"clip\.mp4: a video is given alone, without other videos or images"):
         command(Path("run"), [str(clip), "photos"], str(tmp_path / "other"))
+    with pytest.raises(
+        BoxlessError, match="--out s3://bucket/found: only the parts of a manifest are written to a URI"
+    ):
+        command(Path("run"), ["photos"], "s3://bucket/found")
     with pytest.raises(BoxlessError, match="--format yolo"):
         command(Path("run"), [str(clip)], str(tmp_path / "other"), "yolo")
     assert not (tmp_path / "other").exists()

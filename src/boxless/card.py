@@ -13,13 +13,15 @@ from boxless.config import Config
 from boxless.files import expand_user
 from boxless.metrics.summary import mean_name
 from boxless.report.contents import saved_scores
-from boxless.run_folder import read_config, read_manifest
+from boxless.run_folder import public_weights, read_config, read_manifest
 from boxless.structures import SHOWN_IMAGE_SCORE, SHOWN_SHARE
 from boxless.trust import trust_warning, untrusted_classes
 from boxless.wording import counted
 
 LICENCES = frozenset({"apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0", "mit"})
 """Those of backbones that have an identifier on the Hub; https://huggingface.co/docs/hub/repositories-licenses."""
+CARD = "README.md"
+"""The file of the card, in a run folder and on the Hub."""
 METRICS = {"mAP_area": "mAP at IoU 0.5", "CorLoc": "CorLoc", "classification_mAP": "classification mAP"}
 """Of an evaluation, those that a card shows, and their names."""
 
@@ -48,7 +50,7 @@ def model_card(run: str | os.PathLike[str], name: str | None = None) -> str:
         *_section("Scores", _scores(scores)),
         *_section("Thresholds", _thresholds(manifest, config)),
         *_section("Limits", _limits(manifest)),
-        *_section("Licence", _licence(manifest)),
+        *_section("Licence", _licence(public_weights(manifest, config))),
         *_section("Made with", _versions(manifest, config)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -170,8 +172,7 @@ def _limits(manifest: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _licence(manifest: Mapping[str, Any]) -> Iterator[str]:
-    weights = manifest["weights"]
+def _licence(weights: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Weights of the backbone: {_text(weights.get('licence'))} ({_text(weights.get('source'))}). It applies to "
         "this model too. Rights in the training images are not known to this card."

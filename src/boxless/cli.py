@@ -335,11 +335,14 @@ def serve(
         str, typer.Option(help="Address to listen on; by default only this machine can ask.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    name: Annotated[
+        str | None, typer.Option(help="Host name by which others reach it, such as host.docker.internal.")
+    ] = None,
 ) -> None:
     """Serve a page that shows boxes and heatmaps of dropped images, and a JSON API."""
     from boxless.server import serve
 
-    serve(run, host, port)
+    serve(run, host, port, name)
 
 
 def _write(json_file: Path | None, result: dict[str, Any], show: Callable[[dict[str, Any]], None]) -> None:

@@ -143,6 +143,19 @@ def write_json(path: Path, content: Any) -> None:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
+def read_json(text: str | bytes) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: it is not JSON, which has no NaN and no infinity.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it holds {constant}")
+
+    return json.loads(text, parse_constant=refuse)
+
+
 def check_writable(path: Path) -> None:
     """Fail before the work whose result would be written to `path`; nothing is written.
 

@@ -16,7 +16,7 @@ import yaml
 from boxless.config import Config
 from boxless.errors import BoxlessError, in_one_line
 from boxless.files import expand_user
-from boxless.run_folder import CONFIG, MANIFEST, load_network, read_config, read_manifest
+from boxless.run_folder import CONFIG, MANIFEST, load_network, public_weights, read_config, read_manifest
 
 LOADED = (MANIFEST, CONFIG, "*.safetensors")
 """What is downloaded of a model: all that loading reads."""
@@ -56,7 +56,7 @@ def fetch(model: HubModel) -> Path:
             be reached.
     """
     hub = _library()
-    with _explained(f"hf://{model.repo}"):
+    with _explained(f"hf://{model.repo}", model.revision):
         folder = Path(hub.snapshot_download(model.repo, revision=model.revision, allow_patterns=list(LOADED)))
     if not (folder / MANIFEST).is_file():
         raise BoxlessError(f"hf://{model.repo}: not a model of Boxless: it has no {MANIFEST}; boxless push makes one")
@@ -66,17 +66,19 @@ def fetch(model: HubModel) -> Path:
 def push(run: str | os.PathLike[str], repo: str, *, private: bool = False) -> str:
     """Upload a finished run to the Hub: what loading needs, and a model card. Files of this machine are not named.
 
+    The card is the run folder's `README.md`, which `boxless card` writes and a person may change, else a new one.
+
     Args:
         run: the run folder.
         repo: `OWNER/NAME`; is made if there is none.
-        private: whether a repository that is made is private.
+        private: refuse a public repository; one that is made is private.
 
     Returns:
         The address of the model.
 
     Raises:
         BoxlessError: huggingface_hub is not installed, the run cannot be loaded or is a part of another one, nobody is
-            logged in, or the Hub refuses or cannot be reached.
+            logged in, the repository is public though `private` is asked for, or the Hub refuses or cannot be reached.
     """
     hub, model = _library(), _named(repo)
     if model.revision is not None:
@@ -87,6 +89,8 @@ def push(run: str | os.PathLike[str], repo: str, *, private: bool = False) -> st
     with _explained(model.repo):
         api = hub.HfApi()
         address = api.create_repo(model.repo, private=private or None, exist_ok=True)
+        if private and not api.repo_info(model.repo).private:
+            raise BoxlessError(f"{model.repo}: is public; push it without --private, or make it private on the Hub")
         api.create_commit(model.repo, operations, commit_message=f"Boxless: {folder.resolve().name}")
     return str(address)
 
@@ -98,22 +102,24 @@ def uploaded(run: Path, repo: str) -> dict[str, bytes | str]:
         BoxlessError: the run cannot be loaded, or is a part of another one.
     """
     # The card is of the metrics too, whose code takes a while to import.
-    from boxless.card import model_card
+    from boxless.card import CARD, model_card
 
     manifest, config = read_manifest(run), read_config(run)
     load_network(run, config, manifest)
     if any(name.startswith("..") for name in manifest["files"].values()):
         raise BoxlessError(f"{run}: a part of another run, whose weights it shares; push that run")
     return {
-        "README.md": model_card(run, repo).encode(),
-        MANIFEST: json.dumps(_public(manifest), indent=1, ensure_ascii=False).encode(),
+        # A person may have written into the card that `boxless card` has made.
+        CARD: str(run / CARD) if (run / CARD).is_file() else model_card(run, repo).encode(),
+        MANIFEST: json.dumps(_public(manifest, config), indent=1, ensure_ascii=False).encode(),
         CONFIG: yaml.safe_dump(_public_config(config), sort_keys=False).encode(),
         **{name: str(run / name) for name in manifest["files"].values()},
     }
 
 
-def _public(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in manifest.items() if key not in OF_THIS_MACHINE}
+def _public(manifest: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    kept = {key: value for key, value in manifest.items() if key not in OF_THIS_MACHINE}
+    return {**kept, "weights": public_weights(manifest, config)}
 
 
 def _public_config(config: Config) -> dict[str, Any]:
@@ -139,14 +145,16 @@ def _library() -> Any:
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _explained(name: str, revision: str | None = None) -> Iterator[None]:
     """The library's errors, which share no class, as one line with the fix."""
     from huggingface_hub import errors
 
     try:
         yield
+    except BoxlessError:
+        raise
     except errors.RevisionNotFoundError:
-        raise BoxlessError(f"{name}: has no such revision") from None
+        raise BoxlessError(f"{name}: has no revision {revision}; without @{revision} the newest is loaded") from None
     except errors.RepositoryNotFoundError:
         raise BoxlessError(
             f"{name}: there is no such model, or it is private or gated: check the name; hf auth login, or HF_TOKEN, "

@@ -6,7 +6,6 @@ from glob import glob, has_magic
 from os import PathLike
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from boxless.files import expand_user, write_text, write_whole
 from boxless.image_files import scan_images
 from boxless.images import write_image
 from boxless.predictor import Predictor
+from boxless.proposals.scaling import shrink
 from boxless.structures import Detections
 from boxless.trust import trust_warning
 from boxless.visualize import contact_sheet, draw_boxes, draw_heatmap, heatmap_panel
@@ -29,6 +29,14 @@ SHEET = 24
 """The maximum number of images on an overview."""
 TILE = 600
 """Longest side of an image kept for the overview, in pixels."""
+WRITTEN = {
+    "coco": ("predictions.json",),
+    "voc": ("Annotations",),
+    "yolo": ("data.yaml", "images.txt", "labels.txt", "labels"),
+    "csv": ("predictions.csv",),
+    "label-studio": ("tasks.json", "labeling-config.xml"),
+}
+"""What each format writes beside the overlays."""
 
 Images = str | PathLike[str] | Sequence[str | PathLike[str]]
 """Images, folders of images and patterns such as `shots/*.jpg`, one or several; `~` is the user's home."""
@@ -51,9 +59,11 @@ def predict(
         Images that could not be read -> reason.
 
     Raises:
-        BoxlessError: there is no image, none can be read, or `out` cannot be written.
+        BoxlessError: there is no image, none can be read, or `out` cannot be written or has files of these names that
+            are not results.
     """
     out = expand_user(out)
+    _check_results(out, WRITTEN.get(format, ()))
     files, skipped = _find(images, out)
     names, overlays, labels = Names(), list[NDArray[np.uint8]](), set[str]()
 
@@ -62,7 +72,7 @@ def predict(
             shown = detections.confident() if threshold is None else detections.above(threshold)
             overlay = draw_boxes(pixels, shown)
             write_image(out / OVERLAYS / f"{names.name(path)}.jpg", overlay)
-            overlays.extend([_small(overlay)] if len(overlays) < SHEET else [])
+            overlays.extend([shrink(overlay, TILE)] if len(overlays) < SHEET else [])
             labels.update(shown.names)
             yield path, shown
         # Raised here, so that no file without any image is written.
@@ -93,11 +103,12 @@ def heatmaps(
 
     Raises:
         BoxlessError: there is no image, none can be read, there is no such class or colormap, or `out` cannot be
-            written.
+            written or has files of these names that are not results.
     """
     if class_name is not None and class_name not in detector.classes:
         raise BoxlessError(f"the detector has no class '{class_name}'; it has: {', '.join(detector.classes)}")
     out = expand_user(out)
+    _check_results(out, ("maps",))
     files, skipped = _find(images, out)
     names, overlays = Names(), list[NDArray[np.uint8]]()
     for path, pixels, detections, maps in detector.heatmap_files(files, skipped):
@@ -109,11 +120,20 @@ def heatmaps(
         write_image(out / OVERLAYS / f"{name}.jpg", overlay)
         with write_whole(out / "maps" / f"{name}.npy") as file:
             np.save(file, maps.maps)
-        overlays.extend([_small(overlay)] if len(overlays) < SHEET else [])
+        overlays.extend([shrink(overlay, TILE)] if len(overlays) < SHEET else [])
     _check_any(files, skipped)
     write_text(out / "maps" / "classes.txt", "\n".join(detector.classes) + "\n")
     _overview(out, overlays, columns=2 if class_name is None else 4)
     return skipped
+
+
+def _check_results(out: Path, names: Sequence[str]) -> None:
+    """Refuse to overwrite files that are not results of an earlier call."""
+    own = [out / name for name in (OVERVIEW, *names) if (out / name).exists()]
+    if own and not (out / OVERLAYS).is_dir():
+        raise BoxlessError(
+            f"{own[0]}: exists, and is no result of Boxless, as there is no {OVERLAYS}/ beside it; choose another --out"
+        )
 
 
 def _find(images: Images, out: Path) -> tuple[list[Path], dict[Path, str]]:
@@ -123,7 +143,7 @@ def _find(images: Images, out: Path) -> tuple[list[Path], dict[Path, str]]:
     given = [images] if isinstance(images, str | PathLike) else list(images)
     for path in (path for image in given for path in _expand(expand_user(image))):
         found = scan_images(path)
-        files |= dict.fromkeys(found.images)
+        files |= dict.fromkeys(file for file in found.images if file == path or not _is_result(file))
         skipped |= {file: f"{file}: {reason}" for file, reason in found.unread.items()}
     # Results of an earlier call may lie among the images.
     own = [(out / OVERLAYS).resolve(), (out / OVERVIEW).resolve()]
@@ -132,6 +152,14 @@ def _find(images: Images, out: Path) -> tuple[list[Path], dict[Path, str]]:
         reason = f" that is read; the first left out: {next(iter(skipped.values()))}" if skipped else ""
         raise BoxlessError(f"{', '.join(map(str, given))}: there is no image{reason}")
     return kept, skipped
+
+
+def _is_result(file: Path) -> bool:
+    """Whether a file is an overlay or overview of a call with another `out`."""
+    folder = file.parent
+    if folder.name == OVERLAYS:
+        return (folder.parent / OVERVIEW).is_file()
+    return file.name == OVERVIEW and (folder / OVERLAYS).is_dir()
 
 
 def _expand(path: Path) -> list[Path]:
@@ -147,12 +175,6 @@ def _expand(path: Path) -> list[Path]:
 def _check_any(files: Sequence[Path], skipped: dict[Path, str]) -> None:
     if all(file in skipped for file in files):
         raise BoxlessError(f"none of the {counted(len(files), 'image')} can be read; the first: {skipped[files[0]]}")
-
-
-def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    factor = min(1.0, TILE / max(image.shape[:2]))
-    size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _overview(out: Path, overlays: list[NDArray[np.uint8]], columns: int = 4) -> None:

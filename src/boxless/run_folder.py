@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from boxless.backbones import Backbone, create_backbone
 from boxless.config import Config, parse, read_yaml
 from boxless.errors import BoxlessError, in_one_line
-from boxless.files import write_json, write_text, write_whole
+from boxless.files import read_json, write_json, write_text, write_whole
 from boxless.methods import Model
 from boxless.structures import Annotations, Dataset
 
@@ -279,6 +279,12 @@ def read_manifest(run: Path) -> dict[str, Any]:
             raise BoxlessError(
                 f"{run}: boxless predict takes it, this needs the run folder that it was exported from"
             ) from None
+        # `Path` makes one slash of two.
+        if run.parts[:1] == ("hf:",):
+            raise BoxlessError(
+                f"hf://{'/'.join(run.parts[1:])}: boxless predict and boxless serve take it; this needs the run folder "
+                "on the machine that pushed it"
+            ) from None
         raise BoxlessError(
             f"{run}: not a run folder: it has no {MANIFEST}; boxless train ... --out {run} makes one"
         ) from None
@@ -294,6 +300,13 @@ def read_manifest(run: Path) -> dict[str, Any]:
     if wrong := [key for key, kind in _KINDS.items() if not isinstance(manifest.get(key), kind)]:
         raise BoxlessError(f"{path}: damaged (missing, or of another kind: {', '.join(wrong)}); train again")
     return dict(manifest)
+
+
+def public_weights(manifest: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """What a manifest says of the backbone's weights, of a file its name alone, for those who get the detector."""
+    weights = config.backbone.weights
+    source = str(manifest["weights"].get("source")).replace(weights, Path(weights).name)
+    return {**manifest["weights"], "source": source}
 
 
 def save_checkpoint(run: Path, model: nn.Module, optimizer: Optimizer, epochs: int) -> None:
@@ -347,19 +360,6 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BoxlessError(f"{path}: damaged ({error}); delete it, it only records past epochs") from None
     return rows
-
-
-def read_json(text: str) -> Any:
-    """What a JSON text holds.
-
-    Raises:
-        ValueError: it is not JSON, which has no NaN and no infinity.
-    """
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"it holds {constant}")
-
-    return json.loads(text, parse_constant=refuse)
 
 
 def dataset_digest(dataset: Dataset, keys: Sequence[str]) -> str:

@@ -4,7 +4,6 @@ A file may come from anyone. Its bytes are walked as protocol buffers (onnx.prot
 operators of another vendor or control flow is refused, and ONNX Runtime is given these very bytes.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from boxless.calibration import Calibration, read_calibration
 from boxless.errors import BoxlessError
+from boxless.files import read_json
 from boxless.views import View
 
 FORMAT = 1
@@ -123,14 +123,10 @@ def describe(content: bytes, name: str) -> Description:
             f"{name}: not a file of Boxless: it has no metadata '{KEY}'; boxless export RUN --out FILE makes one"
         )
     try:
-        return _description(json.loads(metadata, parse_constant=_refuse), name)
+        return _description(read_json(metadata), name)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         reason = f"{type(error).__name__}: {str(error)[:100]}"
         raise BoxlessError(f"{name}: its metadata is damaged ({reason}); export it again") from None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"it holds {constant}")
 
 
 def _description(content: Any, name: str) -> Description:

@@ -4,6 +4,7 @@ One convention holds everywhere: boxes are xyxy, float32, in pixels of the image
 applied), origin top left, right and bottom exclusive. `datasets` and `export` convert from and to other conventions.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -286,7 +287,8 @@ class Detections:
         return f"Detections({len(self)}{counts and ': '}{counts}; {self.size[0]}x{self.size[1]})"
 
     def __getitem__(self, index: int | slice | Sequence[int] | IntArray | BoolArray) -> "Detections":
-        rows = [index] if isinstance(index, int | np.integer) else index
+        # NumPy takes a tuple as an index of several axes.
+        rows = list(index) if isinstance(index, tuple) else [index] if isinstance(index, int | np.integer) else index
         raw = None if self.raw_scores is None else self.raw_scores[rows]
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], raw_scores=raw)
 
@@ -306,7 +308,13 @@ class Detections:
         return self.scores if self.raw_scores is None else self.raw_scores
 
     def above(self, threshold: float) -> "Detections":
-        """The boxes whose score is `threshold` or higher."""
+        """The boxes whose score is `threshold` or higher.
+
+        Raises:
+            BoxlessError: the threshold is not a number.
+        """
+        if math.isnan(threshold):
+            raise BoxlessError("threshold nan: give a score, such as 0.5; 0 gives all boxes")
         return self[self.scores >= threshold]
 
     def confident(self) -> "Detections":

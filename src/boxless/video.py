@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 16
 """Frames that are decoded before they are processed in parallel."""
 OVERLAY = "overlay.mp4"
+MIN_RATE, MAX_RATE = 0.01, 1000.0
+"""Frames a second that are taken for true; some files state 0 or millions."""
 MAX_MISSING = 0.05
 """Share of a video, and a second at least, that may be missing at its end: some files state its length roughly."""
 
@@ -107,6 +109,8 @@ def predict_video(
     """
     write = writer(format)
     path, folder = expand_user(video), expand_user(out)
+    if path.resolve() == (folder / OVERLAY).resolve():
+        raise BoxlessError(f"{path}: would be overwritten; choose another --out")
     with _opened(path) as capture:
         frames, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))
     count, last = 0, 0.0
@@ -119,12 +123,13 @@ def predict_video(
             count, last = count + 1, frame.seconds
             yield frame, detections
 
-    with _written(folder / OVERLAY, rate if 1 <= rate <= 240 else 25.0) as overlay:
+    with _written(folder / OVERLAY, rate if MIN_RATE <= rate <= MAX_RATE else 25.0) as overlay:
         write(folder, path, found(), detector.classes, detector.name)
-    length = frames / rate if rate > 0 else 0
-    if length - last > max(1.0, MAX_MISSING * length):
+    # The last frame begins one frame before the end.
+    length, end = (frames / rate, last + 1 / rate) if rate > 0 else (0.0, 0.0)
+    if length - end > max(1.0, MAX_MISSING * length):
         logger.warning(
-            "%s: ends after %.1f of %.1f seconds, cut off or damaged; what follows has no boxes", path, last, length
+            "%s: ends after %.1f of %.1f seconds, cut off or damaged; what follows has no boxes", path, end, length
         )
     return count
 
@@ -167,8 +172,11 @@ def _written(path: Path, rate: float) -> Iterator[Callable[[NDArray[np.uint8]], 
     """What adds a frame (h, w, 3) uint8, RGB, to a video; it appears at `path` if the block ends without an error."""
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     writers: list[Any] = []
+    count = 0
 
     def add(pixels: NDArray[np.uint8]) -> None:
+        nonlocal count
+        count += 1
         if not writers:
             size = pixels.shape[1], pixels.shape[0]
             writers.append(cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), rate, size))
@@ -181,6 +189,11 @@ def _written(path: Path, rate: float) -> Iterator[Callable[[NDArray[np.uint8]], 
         yield add
         for one in writers:
             one.release()
+        # OpenCV says nothing of a write that failed.
+        written = cv2.VideoCapture(str(temporary))
+        if int(written.get(cv2.CAP_PROP_FRAME_COUNT)) != count:
+            raise BoxlessError(f"{path}: cannot be written whole; the disk may be full")
+        written.release()
         temporary.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error

@@ -82,6 +82,35 @@ def test_a_run_that_was_pushed_is_loaded_and_predicts_the_same(
     assert cached == {"manifest.json", "config.yaml", *(Path(name).name for name in weights)}
 
 
+def test_a_card_that_a_person_has_changed_is_kept_and_pushed(
+    run: Path, hub: Hub, logged_in: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(run, own)
+    for _ in range(2):
+        assert run_boxless(monkeypatch, "card", own, "--name", "me/cats") == 0
+    card = own / "README.md"
+    assert card.read_text() == model_card(own, "me/cats")
+    card.write_text(card.read_text() + "\nThe photos are mine.\n")
+    assert run_boxless(monkeypatch, "card", own, "--name", "me/cats") == 1
+    push(own, "me/cats")
+    assert hub.repos["me/cats"]["README.md"].decode().endswith("\nThe photos are mine.\n")
+
+
+def test_the_path_of_weights_is_not_published(run: Path, hub: Hub, logged_in: None, tmp_path: Path) -> None:
+    own, file = tmp_path / "own", "/home/me/acme/w.safetensors"
+    shutil.copytree(run, own)
+    manifest = read_manifest(own)
+    write_json(own / "manifest.json", manifest | {"weights": manifest["weights"] | {"source": f"timm x, {file}"}})
+    config = yaml.safe_load((own / "config.yaml").read_text())
+    config["backbone"]["weights"] = file
+    (own / "config.yaml").write_text(yaml.safe_dump(config))
+    push(own, "me/cats")
+    assert all(content.count(b"/home/me") == 0 for content in hub.repos["me/cats"].values())
+    assert b"timm x, w.safetensors" in hub.repos["me/cats"]["README.md"]
+    assert b"timm x, w.safetensors" in hub.repos["me/cats"]["manifest.json"]
+
+
 def hub_cache() -> str:
     from huggingface_hub import constants
 
@@ -102,11 +131,19 @@ def test_pushing_again_replaces_and_private_stays_private(
         Detector.load("hf://me/cats", "cpu")
 
 
+def test_a_public_repository_is_not_pushed_to_as_a_private_one(run: Path, hub: Hub, logged_in: None) -> None:
+    push(run, "me/cats")
+    files = dict(hub.repos["me/cats"])
+    with pytest.raises(BoxlessError, match="me/cats: is public; push it without --private"):
+        push(run, "me/cats", private=True)
+    assert hub.repos["me/cats"] == files and not hub.private
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [
         ("hf://me/dogs", r"^hf://me/dogs: there is no such model, or it is private or gated: check the name; hf auth"),
-        ("hf://me/else@v9", r"^hf://me/else: has no such revision$"),
+        ("hf://me/else@v9", r"^hf://me/else: has no revision v9; without @v9 the newest is loaded$"),
         ("hf://me/else", r"^hf://me/else: not a model of Boxless: it has no manifest.json; boxless push makes one$"),
         ("hf://dogs", r"^'dogs' names no model on the Hub: write OWNER/NAME"),
         ("hf://../x", "names no model on the Hub"),
@@ -119,6 +156,11 @@ def test_what_cannot_be_loaded_is_one_line(place: str, message: str, hub: Hub) -
     with pytest.raises(BoxlessError, match=message) as error:
         Detector.load(place, "cpu")
     assert "\n" not in str(error.value)
+
+
+def test_commands_that_need_a_run_folder_say_so() -> None:
+    with pytest.raises(BoxlessError, match=r"^hf://me/cats: .* needs the run folder on the machine that pushed it"):
+        read_manifest(Path("hf://me/cats"))
 
 
 def test_pushing_needs_a_login_a_right_and_a_whole_run(

@@ -106,11 +106,11 @@ def test_captions_of_the_same_box_do_not_overlap() -> None:
     assert tops == [60 - height, 60, 181]
 
 
-def test_the_highest_score_lies_on_top_and_the_number_of_boxes_is_limited() -> None:
-    boxes = [(50.0, 100.0, 200.0, 180.0)] * 2 + [(220.0, 100.0, 300.0, 180.0)]
-    drawn = draw_boxes(ground(), found(boxes, [0, 1, 2]), max_boxes=2)
+def test_the_highest_score_lies_on_top_and_every_box_is_drawn() -> None:
+    many = [(220.0, 2.0 + 7 * row, 300.0, 6.0 + 7 * row) for row in range(30)]
+    drawn = draw_boxes(ground(), found([(50.0, 100.0, 200.0, 180.0)] * 2 + many, [0, 1, *[2] * 30]))
     assert painted(drawn, 0)[179, 60:200].all()
-    assert not painted(drawn, 2).any()
+    assert painted(drawn, 2)[[int(box[3]) - 1 for box in many], 299].all()
 
 
 def test_ground_truth_is_drawn_as_thin_dashes() -> None:

@@ -15,14 +15,20 @@ Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
 def card(
     run: Run,
     out: Annotated[
-        Path | None, typer.Option(help="The file; by default README.md in the run folder; - is standard output.")
+        Path | None,
+        typer.Option(help="By default README.md in the run folder, which boxless push uploads; - is standard output."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="By which it is loaded from the Hub once it is pushed.")
     ] = None,
 ) -> None:
     """Write a model card: data, scores, thresholds, limits and licence, as Markdown that the Hugging Face Hub reads."""
-    from boxless.card import model_card
+    from boxless.card import CARD, model_card
 
-    file = out or run / "README.md"
-    text = model_card(run)
+    file = out or run / CARD
+    text = model_card(run, name)
+    if file.is_file() and file.read_text(encoding="utf-8", errors="replace") != text:
+        raise BoxlessError(f"{file}: exists with another text, perhaps yours; delete it, or choose another --out")
     check_writable(file)
     write_text(file, text)
     logger.info("Model card: %s", file)
@@ -33,7 +39,7 @@ def push(
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Of the model on the Hub; is made if need be.")],
     private: Annotated[bool, typer.Option("--private", help="Only you and your organisation see a new one.")] = False,
 ) -> None:
-    """Upload a run to the Hugging Face Hub: what loading needs, and its model card."""
+    """Upload a run to the Hugging Face Hub: what loading needs, and a model card, yours if there is a README.md."""
     from boxless.hub import push
 
     if repo.startswith("hf:"):

@@ -59,8 +59,12 @@ def predict(
     if given:
         name = next(iter(given)).replace("_", "-")
         raise BoxlessError(f"--{name}: only with a manifest, which boxless manifest DIR --out photos.parquet makes")
-    if any(Path(image).suffix.lower() in VIDEOS for image in images):
-        _predict_video(run, images, out, format, threshold)
+    if "://" in out:
+        raise BoxlessError(f"--out {out}: only the parts of a manifest are written to a URI; give a folder")
+    if video := next((image for image in images if Path(image).suffix.lower() in VIDEOS), None):
+        if len(images) > 1:
+            raise BoxlessError(f"{video}: a video is given alone, without other videos or images")
+        _predict_video(run, video, out, format, threshold)
         return
     from boxless.export import FORMATS
     from boxless.loading import load_predictor
@@ -72,16 +76,14 @@ def predict(
     logger.info("Results: %s", out)
 
 
-def _predict_video(run: Path, images: Sequence[str], out: str, format: str | None, threshold: float | None) -> None:
-    if len(images) > 1:
-        raise BoxlessError(f"{len(images)} images given: a video is given alone")
+def _predict_video(run: Path, video: str, out: str, format: str | None, threshold: float | None) -> None:
     # FFmpeg's own lines would stand beside ours.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from boxless.loading import load_predictor
     from boxless.video import predict_video, writer
 
     writer(format or "coco")
-    frames = predict_video(load_predictor(run), images[0], out, format or "coco", threshold)
+    frames = predict_video(load_predictor(run), video, out, format or "coco", threshold)
     logger.info("Results of %s: %s", counted(frames, "frame"), out)
 
 

@@ -15,14 +15,14 @@ from boxless.doctor import examine
 from boxless.doctor.finding import name_files
 from boxless.errors import BoxlessError
 from boxless.evaluation import DatasetPredictions, in_classes, predict_dataset
-from boxless.files import check_writable, expand_user, write_text
+from boxless.files import check_writable, expand_user, read_json, write_text
 from boxless.image_files import below
 from boxless.logs import log_warnings
 from boxless.metrics import precision_recall, ranking, with_boxes
 from boxless.pseudo_labels.recipe import CAM
 from boxless.report.gallery import Maps, gallery, small_maps
 from boxless.report.page import render_page
-from boxless.run_folder import read_history, read_json, read_manifest
+from boxless.run_folder import read_history, read_manifest
 from boxless.trust import trust_warning, untrusted_classes
 from boxless.visualize.boxes import class_colour
 from boxless.visualize.colours import page_colours

@@ -3,6 +3,7 @@
 import importlib.metadata
 import logging
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 from importlib.resources import files
@@ -36,19 +37,21 @@ BACKLOG = 64
 uvicorn's 2,048 are many in a flood of connections."""
 
 
-def serve(run: Path, host: str, port: int) -> None:
+def serve(run: Path, host: str, port: int, name: str | None = None) -> None:
     """Serve a run's detector until it is interrupted.
 
     Args:
         run: the run folder, or a file of `boxless export`.
         host: address or name to listen on.
         port: to listen on; 0 takes a free one.
+        name: a further host name by which others reach the server.
 
     Raises:
         BoxlessError: it is neither, or the address is not available.
     """
     listener = listen(host, port)
-    run_until_interrupted(create_app(load_predictor(run), host=host), listener, host)
+    names = {host} if name is None else {host, name}
+    run_until_interrupted(create_app(load_predictor(run), names=names), listener, host)
 
 
 def run_until_interrupted(app: ASGIApp, listener: socket.socket, host: str) -> None:
@@ -97,13 +100,13 @@ def listen(host: str, port: int) -> socket.socket:
         raise BoxlessError(f"{host}:{port}: cannot listen there ({error}); choose another --host or --port") from None
 
 
-def create_app(detector: Predictor, limits: Limits | None = None, host: str = "127.0.0.1") -> ASGIApp:
+def create_app(detector: Predictor, limits: Limits | None = None, names: Collection[str] = ()) -> ASGIApp:
     """The server's ASGI application.
 
     Args:
         detector: computes the predictions.
         limits: of size, rate and time.
-        host: a host name that requests may use, beside `localhost` and any IP address.
+        names: host names that requests may use, beside `localhost` and any IP address.
     """
     limits = limits or Limits()
     app = FastAPI(
@@ -117,7 +120,7 @@ def create_app(detector: Predictor, limits: Limits | None = None, host: str = "1
     add_page(app, "index.html", "app.js", "style.css")
     _add_api(app, Service(detector, limits))
     add_errors(app)
-    return Guard(app, limits, frozenset({"localhost", host.lower()}))
+    return Guard(app, limits, frozenset({"localhost", *(name.lower() for name in names)}))
 
 
 _MEDIA = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}

@@ -90,7 +90,9 @@ class Guard:
         """Refuse pages of other sites, by the Host header (DNS rebinding) and by the Origin header."""
         host = headers.get("host", "")
         if not _is_address_or(self._names, host):
-            raise HTTPException(400, "unknown Host: open the server by its address, or by the name given as --host")
+            raise HTTPException(
+                400, "unknown Host: open the server by its address, or by a name given as --host or --name"
+            )
         origin = headers.get("origin")
         if method != "GET" and origin is not None and _site(origin) != host.lower():
             raise HTTPException(403, "requests from pages of other sites are refused")

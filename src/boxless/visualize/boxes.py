@@ -27,7 +27,7 @@ def class_colour(label: int) -> Colour:
 
 
 def draw_boxes(
-    image: NDArray[np.uint8], detections: Detections, annotations: Annotations | None = None, max_boxes: int = 20
+    image: NDArray[np.uint8], detections: Detections, annotations: Annotations | None = None
 ) -> NDArray[np.uint8]:
     """Draw boxes with class and score; higher scores lie on top, captions stay inside the image and do not overlap.
 
@@ -35,7 +35,6 @@ def draw_boxes(
         image: (h, w, 3) uint8, RGB; it is not changed.
         detections: boxes in pixels of this image, best first.
         annotations: ground truth, drawn as thin dashed white lines.
-        max_boxes: the maximum number of detections drawn, best score first.
 
     Returns:
         (h, w, 3) uint8.
@@ -43,9 +42,8 @@ def draw_boxes(
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(max(canvas.size) / 170))
-    count = min(len(detections), max_boxes)
-    boxes = [_pixels(box, canvas.size) for box in detections.boxes[:count].tolist()]
-    colours = [class_colour(label) for label in detections.labels[:count].tolist()]
+    boxes = [_pixels(box, canvas.size) for box in detections.boxes.tolist()]
+    colours = [class_colour(label) for label in detections.labels.tolist()]
     for box, colour in zip(reversed(boxes), reversed(colours), strict=True):
         draw.rectangle(box, outline=colour, width=line)
     for box in annotations.boxes.tolist() if annotations is not None else []:

@@ -49,7 +49,6 @@ def heatmap_panel(
     scores: FloatArray | None = None,
     most: int = 4,
     colormap: str = "jet",
-    alpha: float = 0.5,
 ) -> NDArray[np.uint8]:
     """The image and the heatmaps of its most likely classes side by side, each under its class name and score.
 
@@ -61,7 +60,6 @@ def heatmap_panel(
         scores: (classes,) float32, written beside the names, highest first; None takes each map's greatest value.
         most: the maximum number of classes shown.
         colormap: any of matplotlib's.
-        alpha: opacity of the map, 0 to 1.
 
     Returns:
         (height, width, 3) uint8; tiles are at most 360 pixels long.
@@ -77,7 +75,7 @@ def heatmap_panel(
     small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
     tiles = [_captioned(small, "image", "")]
     for label in np.argsort(-scores, kind="stable")[:most]:
-        drawn = draw_heatmap(small, heatmaps.maps[label], colormap, alpha)
+        drawn = draw_heatmap(small, heatmaps.maps[label], colormap)
         tiles.append(_captioned(drawn, heatmaps.classes[label], f" {scores[label]:.2f}"))
     gap = np.full((tiles[0].shape[0], 4, 3), 255, np.uint8)
     return np.concatenate([part for tile in tiles for part in (gap, tile)][1:], axis=1)
