@@ -143,6 +143,7 @@ def test_a_configuration_can_be_pickled() -> None:
         ("seeded", "pseudo_labels.folds=1", "pseudo_labels.folds: Input should be greater than or equal to 2"),
         ("seeded", "pseudo_labels.consensus_iou=1", "pseudo_labels.consensus_iou: Input should be less than 1"),
         ("seeded", "head.hidden=[]", "head.hidden"),
+        ("oquab", "head.hidden=[0]", "head.hidden.0"),
         ("seeded", "head.samples=[40, 0, 16]", r"head\.samples\.1: Input should be greater than or equal to 1"),
         ("seeded", "head.pca_dims=[0, 4]", "head.pca_dims"),
         ("seeded", "head.reduce=8", "head.reduce: no such setting; there are kind, pca_dims, pool"),

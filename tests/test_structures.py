@@ -9,7 +9,7 @@ from PIL import Image
 
 from boxless.errors import BoxlessError, ImageError
 from boxless.images import write_image
-from boxless.structures import Annotations, Detection, Detections
+from boxless.structures import Annotations, Count, Detection, Detections, Sample
 from boxless.visualize import draw_boxes
 
 CLASSES = ("cat", "dog", "owl")
@@ -186,3 +186,11 @@ def test_annotations_of_other_types_are_converted() -> None:
     assert (own.boxes.tolist(), own.labels.tolist(), own.ignore.tolist()) == ([[80, 90, 200, 220]], [1], [False])
     boxes = np.zeros((1, 4), np.float32)
     assert Annotations(boxes, np.array([0]), np.array([False])).boxes is boxes
+
+
+def test_numpy_integers_of_a_sample_become_plain_ones():
+    sample = Sample(
+        "a", Path("a.jpg"), frozenset(np.array([2, 0])), frozenset(np.array([1])), counts={np.int64(2): Count(3)}
+    )
+    assert sample == Sample("a", Path("a.jpg"), frozenset({0, 2}), frozenset({1}), counts={2: Count(3)})
+    assert all(type(label) is int for label in (*sample.tags, *sample.unsure, *sample.counts))

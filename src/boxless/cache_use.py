@@ -143,7 +143,7 @@ def cache_contents() -> list[Content]:
     """
     root = cache_root()
     contents: dict[tuple[str, str], Content] = {}
-    for array in _arrays(root) if root.exists() else ():
+    for array in _listed(root) if root.exists() else ():
         key = array.folder, array.images
         if key not in contents:
             contents[key] = Content(array.folder.partition("/")[0], _made_with(root / array.folder), array.images)
@@ -179,6 +179,15 @@ def shrink_cache(limit: int) -> tuple[int, int]:
     except OSError as error:
         raise unwritable(root, error) from error
     return before - left, left
+
+
+def _listed(root: Path) -> list[_Array]:
+    try:
+        # Nobody removes arrays meanwhile.
+        with _changing(root):
+            return _arrays(root)
+    except OSError:  # In a cache that can only be read nobody has locks.
+        return _arrays(root)
 
 
 def _arrays(root: Path) -> list[_Array]:

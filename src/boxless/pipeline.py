@@ -16,7 +16,7 @@ from boxless.datasets import load_dataset
 from boxless.datasets.labels import with_labels
 from boxless.detector import Detector
 from boxless.devices import default_device
-from boxless.distributed import on_main_process
+from boxless.distributed import batch_share, on_main_process
 from boxless.errors import BoxlessError
 from boxless.evaluation import in_classes
 from boxless.files import expand_user
@@ -27,7 +27,7 @@ from boxless.proposals import GENERATORS
 from boxless.proposals.choice import choose_proposals
 from boxless.pseudo_labels import SEEDS
 from boxless.pseudo_labels.mosaic import with_mosaics
-from boxless.pseudo_labels.recipe import cross_fitting_config, fit_shared, make_pseudo_labels
+from boxless.pseudo_labels.recipe import cross_fitting_config, fit_shared, make_pseudo_labels, method_config
 from boxless.run_folder import MANIFEST, build_network, read_config, read_manifest
 from boxless.structures import Dataset
 from boxless.training.engine import OnEpochEnd
@@ -96,6 +96,7 @@ def train(
         monitored = on_main_process(lambda: _monitored(data, resolved, dataset.classes))
         resolved = _with_proposals(resolved, dataset, expand_user(out))
         run = create_run(expand_user(out), resolved, dataset.classes, trackers=trackers, on_epoch_end=on_epoch_end)
+        _check_batches(resolved, run.accelerator.num_processes)
         with _own_random_state(run.detector.device):
             detector = _train(run, dataset, monitored)
         _log_time("Trained", read_manifest(run.folder)["seconds"])
@@ -140,6 +141,24 @@ def prepare(
     return cached
 
 
+def _check_batches(config: Config, processes: int) -> None:
+    """Check, before any work starts, that processes can share the batches of the networks within a run."""
+    if not config.head.box_supervised:
+        return
+    inner = [method_config(config, "cam")]
+    if config.uses_pseudo_labels:
+        inner.append(cross_fitting_config(config))
+    try:
+        for own in inner:
+            batch_share(own.training, processes)
+    except BoxlessError:
+        sizes = " and ".join(str(own.training.batch_size) for own in inner)
+        raise BoxlessError(
+            f"{config.method} trains further networks in batches of {sizes} images, which {processes} processes cannot "
+            "share evenly: start as many as divide these numbers"
+        ) from None
+
+
 def _own_random_state(device: torch.device) -> AbstractContextManager[None]:
     """Restore the caller's random state after the block: of the CPU, and of GPUs where one is used."""
     gpus = range(torch.cuda.device_count()) if device.type == "cuda" else []
@@ -149,7 +168,7 @@ def _own_random_state(device: torch.device) -> AbstractContextManager[None]:
 def _train(run: Run, dataset: Dataset, monitored: Dataset | None) -> Detector:
     data = _cache(dataset, run.detector)
     # Again, for the images that can be read.
-    _check_tags(data.dataset)
+    _check_tags(data.dataset, run.detector.config)
     begin(run, data)
     if run.manifest["supervision"] not in ("tags", "boxes"):
         logger.info("Trained on: %s", run.manifest["supervision"])
@@ -234,7 +253,7 @@ def _training_set(
         dataset = replace(dataset, samples=tuple(replace(one, counts={}, points=()) for one in dataset.samples))
     else:
         dataset = _usable(dataset, config)
-    _check_tags(dataset)
+    _check_tags(dataset, config)
     return dataset
 
 
@@ -275,11 +294,13 @@ def _monitored(data: Dataset | str | os.PathLike[str], config: Config, classes: 
     return in_classes(classes, log_warnings(load_dataset(data, config.training.monitor)))
 
 
-def _check_tags(dataset: Dataset) -> None:
+def _check_tags(dataset: Dataset, config: Config) -> None:
     image_labels = dataset.image_labels()
     if not (image_labels == 1).any():
         raise BoxlessError(f"{dataset.name}: no image has a tag; there is nothing to train on")
-    if len(dataset.classes) == 1 and not (image_labels == 0).any():
+    # Boxes tell an object from its background in any image.
+    one_class = len(dataset.classes) == 1 and config.supervision != "boxes"
+    if one_class and not (image_labels == 0).any():
         raise BoxlessError(
             f"{dataset.name}: every image has the one tag '{dataset.classes[0]}', which then cannot be told from its "
             "background; add images that do not show it"

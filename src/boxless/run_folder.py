@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from boxless.backbones import Backbone, create_backbone
 from boxless.config import Config, parse, read_yaml
 from boxless.errors import BoxlessError, in_one_line
-from boxless.files import read_json, write_json, write_text, write_whole
+from boxless.files import check_writable, read_json, write_json, write_text, write_whole
 from boxless.methods import Model
 from boxless.structures import Annotations, Dataset
 
@@ -186,8 +186,9 @@ def check_run(run: Path, config: Config) -> None:
     """Check that a run folder is new, or that of a run begun with the same settings.
 
     Raises:
-        BoxlessError: the folder is of another run or holds something else.
+        BoxlessError: the folder is of another run, holds something else, or cannot be written.
     """
+    check_writable(run / MANIFEST)
     if (run / MANIFEST).exists():
         read_manifest(run)
         changed = _differences(_decisive(read_config(run)), _decisive(config))
@@ -196,6 +197,8 @@ def check_run(run: Path, config: Config) -> None:
             raise BoxlessError(f"{run}: begun with other settings: {changes}; choose another --out, or delete it")
     elif run.is_file() or (run.is_dir() and any(map(_foreign, run.iterdir()))):
         raise BoxlessError(f"{run}: not empty and not a run folder; choose another --out")
+    elif (run / CONFIG).exists() and (run / CONFIG).read_text(encoding="utf-8") != _as_yaml(config):
+        raise BoxlessError(f"{run / CONFIG}: would be overwritten; choose another --out, or delete it")
 
 
 def _foreign(file: Path) -> bool:
@@ -239,9 +242,13 @@ def begin_run(run: Path, config: Config, manifest: dict[str, Any]) -> bool:
         if begun["finished"]:
             _delete_checkpoint(run)
             return True
-    write_text(run / CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_text(run / CONFIG, _as_yaml(config))
     write_json(run / MANIFEST, manifest)
     return False
+
+
+def _as_yaml(config: Config) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def finish_run(run: Path, manifest: dict[str, Any]) -> None:

@@ -124,6 +124,12 @@ class Sample:
     counts: Mapping[int, Count] = field(default_factory=dict)
     points: tuple[Point, ...] = ()
 
+    def __post_init__(self) -> None:
+        # NumPy's integers, of which JSON knows nothing, are equal to these.
+        for name in ("tags", "unsure"):
+            object.__setattr__(self, name, frozenset(map(int, getattr(self, name))))
+        object.__setattr__(self, "counts", {int(label): count for label, count in self.counts.items()})
+
     @property
     def complete(self) -> frozenset[int]:
         """The classes of which every object has a right box: a person said so, or gave as many as were counted."""

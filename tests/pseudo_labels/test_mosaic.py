@@ -190,6 +190,12 @@ def test_mosaics_have_the_aspect_ratio_of_the_images(tmp_path: Path):
         assert (width, height) == View(SCALE).size(100, 200) == (64, 128)
 
 
+def test_images_too_flat_for_a_mosaic_give_none(tmp_path: Path):
+    # At 128 px they are 128x5, and no image with a side under 8 px is used.
+    images = [sample(tmp_path, number, 0, size=(1000, 40), box=(400, 5, 600, 35)) for number in range(8)]
+    assert compose_mosaics(images, 2, 0, SCALE, tmp_path / "to") == ()
+
+
 # Which images are trained on.
 
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -255,6 +256,36 @@ def test_files_that_are_missing_are_rows_with_an_error(detector: str, tmp_path: 
         else:
             # As where the storage is not mounted on one of the machines.
             assert failure in (outcome.failure or "") and list(out.iterdir()) == [out / "job.json"]
+
+
+def test_files_that_may_not_be_read_are_tried_again(
+    detector: str, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = str(tmp_path / "m.parquet")
+    parquet.write_table(_table({"id": [f"{n}" for n in range(12)], "uri": [str(photos / "a" / "00.jpg")] * 12}), path)
+    job = begin_job(detector, path, str(tmp_path / "out"), 500, None)
+
+    def denied(self, file: str) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fsspec.implementations.local.LocalFileSystem.cat_file", denied)
+        (outcome,) = work_on(job)
+    assert "none of the 12 images of shard 0 is there (the first: " in (outcome.failure or "")
+    assert "cannot be read (Permission denied)" in (outcome.failure or "")
+    (outcome,) = work_on(job)
+    assert (outcome.images, outcome.unread, outcome.failure) == (12, 0, None)
+
+
+def test_no_part_is_written_of_a_manifest_that_was_replaced(detector: str, tmp_path: Path, photos: Path):
+    path, uri = str(tmp_path / "m.parquet"), str(photos / "a" / "00.jpg")
+    parquet.write_table(_table({"id": ["a", "b"], "uri": [uri] * 2}), path)
+    job = begin_job(detector, path, str(tmp_path / "out"), 1, None)
+    runtime = load_detector(job)
+    assert predict_shard(job, 0, runtime, 1).failure is None
+    parquet.write_table(_table({"id": ["new", "a", "b"], "uri": [uri] * 3}), path)
+    assert "m.parquet: was replaced since the command was started" in (predict_shard(job, 1, runtime, 1).failure or "")
+    assert part_name(1) not in contents(tmp_path / "out")
 
 
 def _table(columns: dict[str, list[str]]):

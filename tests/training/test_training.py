@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from running import QUICK, SMALL, assert_same_bits, weights
 
@@ -21,6 +22,7 @@ import boxless
 from boxless.config import resolve
 from boxless.errors import BoxlessError, CancelledError
 from boxless.methods import Oquab, preset
+from boxless.pipeline import _check_batches, _check_tags
 from boxless.run_folder import FORMAT, check_run
 from boxless.structures import Dataset
 
@@ -238,6 +240,8 @@ def test_one_tag_on_every_image_or_none_at_all_is_refused(demo: Path, tmp_path: 
     tagged = tuple(replace(sample, tags=frozenset({0})) for sample in dataset.samples)
     with pytest.raises(BoxlessError, match="every image has the one tag 'ball'"):
         train(Dataset("all balls", ("ball",), tagged), tmp_path / "run", method="cam")
+    # With boxes it can be trained on.
+    _check_tags(Dataset("all balls", ("ball",), tagged), resolve(preset("seeded"), options=["supervision=boxes"]))
     untagged = tuple(replace(sample, tags=frozenset()) for sample in dataset.samples)
     with pytest.raises(BoxlessError, match="no image has a tag"):
         train(Dataset("nothing", ("ball",), untagged), tmp_path / "run", method="cam")
@@ -310,6 +314,30 @@ def test_a_folder_with_other_files_is_refused_and_unchanged(demo: Path, tmp_path
     with pytest.raises(BoxlessError, match="not empty and not a run folder"):
         train(demo, tmp_path, split="train")
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_configuration_that_a_person_wrote_is_not_overwritten(tmp_path: Path):
+    file, config = tmp_path / "config.yaml", resolve(preset("cam"))
+    file.write_text("method: cam  # mine\n")
+    with pytest.raises(BoxlessError, match=r"config\.yaml: would be overwritten; choose another --out, or delete it"):
+        check_run(tmp_path, config)
+    # A run that was killed before it wrote its manifest leaves its own.
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    check_run(tmp_path, config)
+
+
+def test_a_run_folder_that_cannot_be_written_is_refused_first(demo: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BoxlessError, match="cannot be written"):
+        train(demo, tmp_path / "file" / "run", split="train")
+
+
+def test_processes_that_cannot_share_the_batches_of_inner_networks_are_refused_first():
+    config = resolve(preset("seeded"), options=["training.batch_size=9"])
+    with pytest.raises(BoxlessError, match="further networks in batches of 16 and 9 images, which 3 processes cannot"):
+        _check_batches(config, 3)
+    _check_batches(resolve(preset("seeded")), 4)
+    _check_batches(resolve(preset("wsddn"), options=["training.batch_size=9"]), 3)
 
 
 def test_a_folder_with_temporary_files_of_a_killed_run_is_accepted(tmp_path: Path):

@@ -26,7 +26,7 @@ class OquabConfig(HeadConfig):
     """
 
     kind: str = "oquab"
-    hidden: tuple[int, ...] = (256,)
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (256,)
     kernel: Literal[1, 3] = 1
     dropout: float = Field(0.0, ge=0, lt=1)
     sharpness: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None

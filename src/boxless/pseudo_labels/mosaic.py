@@ -18,7 +18,7 @@ from boxless.cached_dataset import CachedDataset, cache_together
 from boxless.distributed import on_main_process
 from boxless.errors import BoxlessError
 from boxless.files import write_whole
-from boxless.images import image_size, read_image
+from boxless.images import MIN_SIDE, image_size, read_image
 from boxless.progress import track
 from boxless.pseudo_labels.given import is_negative
 from boxless.structures import Annotations, FloatArray, Sample
@@ -141,6 +141,8 @@ def _compose(
     None where crops do not fit.
     """
     width, height = View(scale).size(*image_size(_choose(random, pool).path))
+    if min(width, height) < MIN_SIDE:
+        return None
     cells = _cells(random, width, height)
     crops = []
     for left, top, right, bottom in cells:

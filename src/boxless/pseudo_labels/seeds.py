@@ -9,8 +9,9 @@ from torch import Tensor
 from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
 from boxless.features import Item, collate
-from boxless.heatmap_boxes import objectness_box, separating_proposal
+from boxless.heatmap_boxes import separating_proposal
 from boxless.methods import CAM
+from boxless.postprocess import cam_boxes
 from boxless.pseudo_labels.held_out import boxes_for_tags, map_rows
 from boxless.registry import Registry
 from boxless.structures import Annotations, FloatArray
@@ -42,9 +43,10 @@ def mixed_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
             (output,) = cam.model(collate([Item(data.map(row, view), (height, width))]).to(cam.device))
         local, whole = _local_cams(data, cam, row), output.numpy()
         assert whole.maps is not None and whole.objectness is not None
-        maps = [_over_maximum(whole.maps[label]) + _over_maximum(local[label]) for label in labels]
-        boxes = [objectness_box(own, whole.objectness, data.sizes[row], cam.cam_threshold) for own in maps]
-        return Annotations(np.array(boxes, np.float32).reshape(-1, 4), labels, np.zeros(len(labels), np.bool_))
+        pairs = zip(whole.maps, local, strict=True)
+        maps = np.array([_over_maximum(one) + _over_maximum(other) for one, other in pairs])
+        boxes = cam_boxes(maps, whole.objectness, data.sizes[row], labels, cam.cam_threshold, [view])
+        return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
 
     return map_rows(find, cam, range(len(data)), "CAM boxes with local CAMs")
 

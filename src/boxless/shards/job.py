@@ -13,7 +13,7 @@ from boxless.errors import BoxlessError
 from boxless.files import expand_user
 from boxless.loading import SUFFIX
 from boxless.shards.manifest import count_rows, manifest_digest
-from boxless.shards.storage import check_folder, join, names, read_bytes, writing
+from boxless.shards.storage import check_folder, join, names, read_bytes, state, writing
 
 FORMAT = 2
 """Of the record and the parts; raised whenever an older Boxless could not read newer ones or the other way round."""
@@ -33,6 +33,7 @@ class Job:
         images: rows of the manifest.
         detector, classes: what `describe` gives.
         manifest_digest: what `manifest.manifest_digest` gives.
+        manifest_state: what `storage.state` gives; it decides no part.
     """
 
     run: str
@@ -44,6 +45,7 @@ class Job:
     detector: str
     classes: tuple[str, ...]
     manifest_digest: str
+    manifest_state: tuple[str, ...] = ()
 
     @property
     def shards(self) -> int:
@@ -58,7 +60,7 @@ class Job:
     def record(self) -> dict[str, Any]:
         """What decides the bytes of the parts; two jobs with the same record may work on the same parts."""
         own = asdict(self) | {"format": FORMAT, "classes": list(self.classes)}
-        return {key: own[key] for key in sorted(own) if key not in ("run", "manifest", "out")}
+        return {key: own[key] for key in sorted(own) if key not in ("run", "manifest", "out", "manifest_state")}
 
 
 def part_name(shard: int) -> str:
@@ -108,9 +110,11 @@ def begin_job(run: str, manifest: str, out: str, shard_size: int, threshold: flo
     if shard_size < 1:
         raise BoxlessError(f"--shard-size {shard_size}: a shard has at least one image")
     check_folder(out)
+    # First: of a manifest that is replaced meanwhile, no part is written.
+    begun = state(manifest)
     images = count_rows(manifest)
     out = out if "://" in out else str(expand_user(out).absolute())
-    job = Job(run, manifest, out, shard_size, threshold, images, *describe(run), manifest_digest(manifest))
+    job = Job(run, manifest, out, shard_size, threshold, images, *describe(run), manifest_digest(manifest), begun)
     found = names(out)
     if RECORD not in found:
         if parts := sorted(name for name in found if re.fullmatch(r"part-\d+\.parquet", name)):

@@ -111,7 +111,7 @@ def read_parts(out: str | PathLike[str]) -> Iterator[PredictedImage]:
 
 def _read_part(uri: str, record: dict[str, Any]) -> Iterator[PredictedImage]:
     try:
-        table = parquet.read_table(BytesIO(read_bytes(uri)))
+        table = parquet.read_table(pa.BufferReader(read_bytes(uri)))
         metadata = json.loads(table.schema.metadata[KEY])
         classes = tuple(metadata["classes"])
         rows = table.select(SCHEMA.names).to_pylist()

@@ -25,14 +25,14 @@ ATTEMPTS, PAUSE = 4, 1.0
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 """Protocols whose objects appear whole, as they are put by one request, or by several and one that ends them."""
 
-_FAULTS = frozenset({errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
+_FAULTS = frozenset({errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
 """Of one local file; others are of the disk or the process."""
 _OF_THE_SERVER = frozenset({401, 403, 407, 408, 425, 429})
 """HTTP statuses below 500 that say nothing of the file."""
 
 
 class MissingImageError(ImageError):
-    """An image that is not there."""
+    """An image that is not there, or that this process may not read."""
 
 
 class StorageError(BoxlessError):
@@ -61,6 +61,17 @@ def local_path(uri: str) -> Path | None:
     return Path(path) if isinstance(files, LocalFileSystem) else None
 
 
+def state(uri: str) -> tuple[str, ...]:
+    """What changes if a file is replaced, on all machines that share it: its size, and when or as what it was written.
+
+    Raises:
+        StorageError: the storage does not answer.
+    """
+    files, path = locate(uri)
+    info = attempt(lambda: files.info(path), uri, "read")
+    return tuple(str(info.get(key)) for key in ("size", "mtime", "LastModified", "updated", "last_modified", "ETag"))
+
+
 def join(folder: str, name: str) -> str:
     """The path or URI of a file in a folder."""
     return f"{folder.rstrip('/')}/{name}"
@@ -70,7 +81,7 @@ def fetch(uri: str) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        MissingImageError: there is no such file.
+        MissingImageError: there is no such file, or it is a local one that this process may not read.
         ImageError: it cannot be read, and no other attempt will change that.
         StorageError: the storage does not answer, or does not let this process read.
     """
@@ -83,6 +94,8 @@ def fetch(uri: str) -> bytes:
             if isinstance(error, FileNotFoundError):
                 raise MissingImageError(f"{uri}: there is no such file") from None
             local = isinstance(files, LocalFileSystem)
+            if local and isinstance(error, PermissionError):
+                raise MissingImageError(f"{uri}: cannot be read ({error.strerror})") from None
             if local and isinstance(error, OSError) and error.errno in _FAULTS:
                 raise ImageError(f"{uri}: cannot be read ({error.strerror})") from None
             status = getattr(error, "status", None)

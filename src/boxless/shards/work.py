@@ -16,7 +16,7 @@ from boxless.progress import progress_bars, track
 from boxless.shards.job import Job, describe, part_name
 from boxless.shards.manifest import ImageRow, read_rows
 from boxless.shards.parts import encode_part
-from boxless.shards.storage import MissingImageError, exists, fetch, join, writing
+from boxless.shards.storage import MissingImageError, exists, fetch, join, state, writing
 from boxless.structures import Detections
 
 READERS = 8
@@ -24,7 +24,8 @@ READERS = 8
 LISTED = 3
 """Unread images of a shard whose reason is passed on."""
 ALL_MISSING = 10
-"""From so many images on a shard of which every file is missing is an error: storage is not mounted, or moved."""
+"""From so many images on a shard of which no file is there or may be read is an error: storage is not mounted, was
+moved, or denies access."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,14 @@ def predict_shard(job: Job, shard: int, detector: Predictor, threads: int | None
     try:
         if exists(part):
             return Outcome(shard)
+        if state(job.manifest) != job.manifest_state:
+            raise BoxlessError(f"{job.manifest}: was replaced since the command was started; start it again")
         rows = read_rows(job.manifest, shard * job.shard_size, job.shard_size)
         found = _predict(rows, detector, threads, job.threshold)
         if len(rows) >= ALL_MISSING and all(isinstance(image, MissingImageError) for image in found):
             raise BoxlessError(
-                f"{job.manifest}: none of the {len(rows)} images of shard {shard} is there, such as {rows[0].uri}; "
-                "mount the storage on this machine, or make the manifest anew"
+                f"{job.manifest}: none of the {len(rows)} images of shard {shard} is there (the first: {found[0]}); "
+                "mount the storage on this machine, get access to it, or make the manifest anew"
             )
         with writing(part) as file:
             file.write(encode_part(rows, found, job.record))

@@ -70,7 +70,8 @@ def estimate(
     except torch.cuda.OutOfMemoryError:
         raise BoxlessError(
             f"a step at {largest} px does not fit into the memory of the GPU: lower training.batch_size="
-            f"{training.batch_size} and raise training.accumulate by the same factor, or lower views.scales"
+            f"{training.batch_size}, raise training.accumulate={training.accumulate} and training.steps="
+            f"{training.steps} by the same factor, or lower views.scales"
         ) from None
     for number in numbers.values():
         # Averages of maps are kept from the first time on.
