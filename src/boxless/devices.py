@@ -13,7 +13,7 @@ from accelerate import DistributedType, PartialState
 
 from boxless.errors import BoxlessError
 from boxless.logs import EVERY_PROCESS
-from boxless.process import ProcessSetting, is_launched
+from boxless.process import ProcessSetting, cores, is_launched
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def one_thread_per_image(device: torch.device) -> Iterator[int]:
     resize ahead, and leave the rest to the device.
     """
     if device.type != "cpu":
-        yield min(MAX_READERS, os.cpu_count() or 1)
+        yield min(MAX_READERS, cores())
         return
     with _threads.changed_to(1) as threads:
         yield threads

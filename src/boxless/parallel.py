@@ -1,7 +1,6 @@
 """Work on many items in threads, in order, behind a progress bar."""
 
 import contextlib
-import os
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,7 @@ from typing import TypeVar
 import cv2
 
 from boxless.errors import ImageError
-from boxless.process import ProcessSetting
+from boxless.process import ProcessSetting, cores
 from boxless.progress import track
 
 T = TypeVar("T")
@@ -36,7 +35,7 @@ def map_threads(
         description: of the progress bar.
         threads: size of the pool; None is one thread per core.
     """
-    with contextlib.closing(in_order(work, items, threads or os.cpu_count() or 1)) as results:
+    with contextlib.closing(in_order(work, items, threads or cores())) as results:
         yield from track(results, description, len(items))
 
 

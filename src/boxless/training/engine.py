@@ -5,7 +5,6 @@ Devices, precision and several processes are accelerate's work.
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,7 +157,7 @@ def _loader(
     """Batches of one process, read ahead of the step by so many workers; by none where averages are kept in memory."""
     on_gpu = device.type == "cuda"
     if workers is None:
-        workers = min(MAX_WORKERS, os.cpu_count() or 1) if on_gpu else 0
+        workers = min(MAX_WORKERS, cores()) if on_gpu else 0
     if items.averages_only:
         workers = 0
     return DataLoader(
