@@ -30,6 +30,7 @@ from boxless.features import collate
 from boxless.images import read_image
 from boxless.methods import Model
 from boxless.metrics.summary import CONVENTIONS
+from boxless.process import cores
 from boxless.progress import track
 from boxless.run_folder import read_checkpoint, read_history, save_checkpoint, write_history
 from boxless.structures import Dataset
