@@ -19,7 +19,7 @@ import typer
 from _shared import machine, spread
 
 import boxless
-from boxless.methods import ViewOutput, fast_rcnn
+from boxless.methods import fast_rcnn
 from boxless.structures import Dataset
 
 SCORES = ("mAP_area", "CorLoc")
@@ -42,9 +42,6 @@ PARTS: dict[str, Callable[[boxless.Detector], AbstractContextManager[object]]] =
     "no rescoring by the CAM": lambda detector: patch.object(detector, "rescored", False),
     "no box voting": without_setting("vote"),
     "contained boxes score as others": without_setting("contained"),
-    "the image alone, without its mirror image": lambda detector: patch.object(
-        ViewOutput, "mean_with", lambda self, other: self
-    ),
 }
 """What is left out -> the context in which it is."""
 

@@ -19,7 +19,7 @@ from boxless.cache import entry, open_store, save_array
 from boxless.config import resolve
 from boxless.datasets.labels import with_labels
 from boxless.images import content_key, read_image
-from boxless.methods import ViewOutput, fast_rcnn, preset
+from boxless.methods import fast_rcnn, preset
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -166,21 +166,21 @@ def test_methods_are_compared_and_one_is_chosen_without_boxes(
 
 def test_ablation_leaves_out_one_part_at_a_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     ablation, config, states = benchmark("ablation", monkeypatch), resolve(preset("seeded")), list[list[object]]()
-    power, mean_with = fast_rcnn.IMAGE_SCORE_POWER, ViewOutput.mean_with
+    power = fast_rcnn.IMAGE_SCORE_POWER
 
     def load(run: Path) -> SimpleNamespace:
         return SimpleNamespace(classes=("a",), config=config, selection=config.inference, rescored=run.name == "tags")
 
     def evaluate(detector: SimpleNamespace, _: object) -> dict[str, float]:
         kept = [power == fast_rcnn.IMAGE_SCORE_POWER, detector.rescored, detector.selection.vote]
-        states.append([*kept, detector.selection.contained, ViewOutput.mean_with is mean_with])
+        states.append([*kept, detector.selection.contained])
         return {"mAP_area": 0.1 * sum(kept), "CorLoc": 0.5}
 
     known = SimpleNamespace(Detector=SimpleNamespace(load=load), load_dataset=lambda *_: None, evaluate=evaluate)
     monkeypatch.setattr(ablation, "boxless", known)
     ablation.main(Path("data"), [Path("tags"), Path("boxes")])
     rows = table(capsys.readouterr().out, "| mAP_area")
-    assert states[::2] == [[True] * 5, *(np.ones((5, 5), bool) ^ np.eye(5, dtype=bool)).tolist()]
+    assert states[::2] == [[True] * 4, *(np.ones((4, 4), bool) ^ np.eye(4, dtype=bool)).tolist()]
     assert all(state[1] is False for state in states[1::2])
     # 0.3 and 0.2 with all parts; what the second run does not have it does not lose.
     assert rows[0][1:] == ["0.250", "0.500", "0.000 (0.000-0.000)", "0.000 (0.000-0.000)"]

@@ -206,25 +206,17 @@ class ExportedFCOS(ExportedNetwork):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, H, W, 3) uint8 -> `runtime.OUTPUTS`; scores (B, cells, classes) and boxes (B, cells, 4), cells row
-        by row, are means over both mirrorings."""
+        by row."""
         view, cam, factor = self.shared(images)
-        size = view.shape[0]
-        reduced = self.head.reduce(view)
-        features = torch.cat([reduced, reduced.flip(3)])
+        features = self.head.reduce(view)
         in_boxes = self.head.box_tower(features)
         logits, quality = self.head.classify(self.head.class_tower(features)), self.head.quality(in_boxes)
         ltrb = (self.head.ltrb(in_boxes) * self.head.scale).clamp(max=MAX_LOG_DISTANCE).exp() * self.stride
+        classes, qualities, sides = (part.flatten(2).transpose(1, 2) for part in (logits, quality, ltrb))
         centres = cell_centres(view, self.stride)
-        scores, boxes = [], []
-        for mirrored in (False, True):
-            parts = [part[size:].flip(3) if mirrored else part[:size] for part in (logits, quality, ltrb)]
-            classes, qualities, sides = (part.flatten(2).transpose(1, 2) for part in parts)
-            near, far = (sides[..., [2, 1]], sides[..., [0, 3]]) if mirrored else (sides[..., :2], sides[..., 2:])
-            found = clipped(torch.cat([centres - near, centres + far], dim=-1), images)
-            inside = (found[..., 2] > found[..., 0]) & (found[..., 3] > found[..., 1])
-            scores.append(classes.sigmoid() * qualities.sigmoid() * factor * inside[..., None])
-            boxes.append(found)
-        return *cam, (scores[0] + scores[1]) / 2, (boxes[0] + boxes[1]) / 2
+        boxes = clipped(torch.cat([centres - sides[..., :2], centres + sides[..., 2:]], dim=-1), images)
+        inside = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+        return *cam, classes.sigmoid() * qualities.sigmoid() * factor * inside[..., None], boxes
 
 
 def cell_centres(view: Tensor, stride: int) -> Tensor:
@@ -241,35 +233,30 @@ class ExportedFastRCNN(ExportedNetwork):
         super().__init__(network)
         assert isinstance(network.model, FastRCNN)
         self.head, self.side = network.model, network.model.config.pool
-        shape = torch.Size((self.side, self.side, self.pca.out_channels))
-        symmetric, antisymmetric = self.head.split_first_layer(shape)
+        first = self.head.trunk[1]
+        assert isinstance(first, nn.Linear)
         # Pooled features come channel by channel; the last columns are those of the context.
-        even = symmetric[:, : -self.pca.out_channels]
-        self.register_buffer(
-            "symmetric", torch.cat([_by_channel(even, shape[2]), symmetric[:, even.shape[1] :]], dim=1)
-        )
-        self.register_buffer("antisymmetric", _by_channel(antisymmetric, shape[2]))
-        self.register_buffer("parts", mirror_parts(self.side))
-        self.symmetric: Tensor
-        self.antisymmetric: Tensor
-        self.parts: Tensor
+        grid, context = torch.split(first.weight, [self.side**2 * self.pca.out_channels, self.pca.out_channels], dim=1)
+        by_cell = grid.reshape(len(grid), -1, self.pca.out_channels)
+        self.register_buffer("first_weight", torch.cat([by_cell.transpose(1, 2).flatten(1), context], dim=1))
+        self.register_buffer("first_bias", first.bias)
+        self.register_buffer("cells", cell_sums(self.side))
+        self.first_weight: Tensor
+        self.first_bias: Tensor
+        self.cells: Tensor
 
     def forward(self, images: Tensor, proposals: Tensor) -> tuple[Tensor, ...]:
         """Images (B, H, W, 3) uint8 and proposals (B, R, 4), xyxy pixels of them -> `runtime.OUTPUTS`; scores
-        (B, R, classes) and boxes (B, R, 4) are means over both mirrorings."""
+        (B, R, classes) and boxes (B, R, 4)."""
         view, cam, factor = self.shared(images)
-        width = images.shape[2]
-        scores, boxes = [], []
-        for mirrored, hidden in enumerate(self.both_mirrorings(*self.pooled(view, proposals, images))):
-            given = mirrored_boxes(proposals, width) if mirrored else proposals
-            found = clipped(decoded(given, self.head.regress(hidden)), images)
-            scores.append(self.head.classify(hidden).softmax(dim=-1)[..., : self.head.classes] * factor)
-            boxes.append(mirrored_boxes(found, width) if mirrored else found)
-        return *cam, (scores[0] + scores[1]) / 2, (boxes[0] + boxes[1]) / 2
+        first = nn.functional.linear(self.pooled(view, proposals, images), self.first_weight, self.first_bias)
+        hidden = self.head.trunk[2:](first)
+        boxes = clipped(decoded(proposals, self.head.regress(hidden)), images)
+        return *cam, self.head.classify(hidden).softmax(dim=-1)[..., : self.head.classes] * factor, boxes
 
-    def pooled(self, view: Tensor, proposals: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The means of `roi_average_pool`: the symmetric and the antisymmetric part of regions (B, R, ...), see
-        `FastRCNN._both_mirrorings`, channel by channel, and their context (B, R, C)."""
+    def pooled(self, view: Tensor, proposals: Tensor, images: Tensor) -> Tensor:
+        """The means of `roi_average_pool`, over the cells of regions, channel by channel, and over their context:
+        (B, R, (side^2 + 1) * C)."""
         centre, half = (proposals[..., :2] + proposals[..., 2:]) / 2, (proposals[..., 2:] - proposals[..., :2]) / 2
         grown = clipped(torch.cat([centre - half * CONTEXT_RATIO, centre + half * CONTEXT_RATIO], dim=-1), images)
         area, grown_area = (
@@ -279,38 +266,18 @@ class ExportedFastRCNN(ExportedNetwork):
         corners = integral_at(integral, proposals / self.stride, self.side)
         outer = integral_at(integral, grown / self.stride, 1)
         whole = outer[..., 3] - outer[..., 2] - outer[..., 1] + outer[..., 0]
-        number = self.side * (self.side // 2)
-        sums = corners @ self.parts
-        inside = sums[..., -1]
-        sums = sums / (area / self.side**2)[..., None]
-        context = (whole - inside) / (grown_area - area).clamp(min=0.5)
-        return sums[..., : -1 - number].flatten(2), sums[..., -1 - number : -1].flatten(2), context
-
-    def both_mirrorings(self, even: Tensor, odd: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """See `FastRCNN._both_mirrorings`: (B, R, hidden) each."""
-        first, rest = self.head.trunk[1], self.head.trunk[2:]
-        assert isinstance(first, nn.Linear)
-        common = nn.functional.linear(torch.cat([even, context], dim=-1), self.symmetric, first.bias)
-        difference = nn.functional.linear(odd, self.antisymmetric)
-        return rest(common + difference), rest(common - difference)
+        sums = corners @ self.cells
+        means = sums[..., :-1] / (area / self.side**2)[..., None]
+        context = (whole - sums[..., -1]) / (grown_area - area).clamp(min=0.5)
+        return torch.cat([means.flatten(2), context], dim=-1)
 
 
-def _by_channel(weights: Tensor, channels: int) -> Tensor:
-    """Weights (outputs, cells * C) of features that come cell by cell, for such that come channel by channel."""
-    by_cell = weights.reshape(len(weights), -1, channels)
-    return by_cell.transpose(1, 2).flatten(1).contiguous()
-
-
-def mirror_parts(side: int) -> Tensor:
-    """From the integral at the (side + 1)^2 corners of a grid to sums over its cells, as a matrix: first the sums of
-    each cell and its mirror image and the cells of a middle column, as `FastRCNN._both_mirrorings` orders them, then
-    the differences, and last the sum over the grid: ((side + 1)^2, side^2 + 1)."""
+def cell_sums(side: int) -> Tensor:
+    """From the integral at the (side + 1)^2 corners of a grid to the sums over its cells, row by row, and over the
+    whole grid, as a matrix: ((side + 1)^2, side^2 + 1)."""
     corners = torch.eye((side + 1) ** 2).reshape(side + 1, side + 1, -1)
-    cells = corners[1:, 1:] - corners[:-1, 1:] - corners[1:, :-1] + corners[:-1, :-1]
-    half, whole = side // 2, (side + 1) // 2
-    left, middle, right = cells[:, :half], cells[:, half:whole], cells.flip(1)[:, :half]
-    parts = [(left + right).flatten(0, 1), middle.flatten(0, 1), (left - right).flatten(0, 1)]
-    return torch.cat([*parts, cells.sum(dim=(0, 1))[None]]).T.contiguous()
+    cells = (corners[1:, 1:] - corners[:-1, 1:] - corners[1:, :-1] + corners[:-1, :-1]).flatten(0, 1)
+    return torch.cat([cells, cells.sum(dim=0, keepdim=True)]).T.contiguous()
 
 
 def integral_at(integral: Tensor, boxes: Tensor, side: int) -> Tensor:
@@ -339,11 +306,6 @@ def integral_at(integral: Tensor, boxes: Tensor, side: int) -> Tensor:
         shape=(batch * number, integral.shape[1], side + 1, side + 1),
     )
     return found.flatten(2).reshape(batch, number, found.shape[1], -1)
-
-
-def mirrored_boxes(boxes: Tensor, width: int) -> Tensor:
-    """Boxes (B, R, 4), xyxy pixels, in an image of `width` pixels mirrored left to right."""
-    return torch.stack([width - boxes[..., 2], boxes[..., 1], width - boxes[..., 0], boxes[..., 3]], dim=-1)
 
 
 def decoded(boxes: Tensor, deltas: Tensor) -> Tensor:

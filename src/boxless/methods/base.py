@@ -1,6 +1,6 @@
 """What every model is and returns: torchvision's convention, losses in training and results in evaluation."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -70,14 +70,3 @@ class ViewOutput:
         image_scores = self.image_scores.float().cpu().numpy()
         others = map(moved, (self.proposal_scores, self.maps, self.objectness, self.boxes))
         return ViewArrays(image_scores, *others)
-
-    def mean_with(self, other: "ViewOutput") -> "ViewOutput":
-        """The mean of two outputs for the same proposals or cells; the heatmaps are those of the first."""
-        assert self.proposal_scores is not None and other.proposal_scores is not None
-        moved = None if self.boxes is None or other.boxes is None else (self.boxes + other.boxes) / 2
-        return replace(
-            self,
-            image_scores=(self.image_scores + other.image_scores) / 2,
-            proposal_scores=(self.proposal_scores + other.proposal_scores) / 2,
-            boxes=moved,
-        )

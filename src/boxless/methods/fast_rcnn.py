@@ -88,7 +88,6 @@ class FastRCNN(BoxSupervised):
         self.trunk = fully_connected(self.pca.out_channels * (config.pool**2 + 1), config.hidden, config.dropout)
         self.classify = linear(config.hidden[-1], classes + 1, 0.01)
         self.regress = linear(config.hidden[-1], 4, 0.001)
-        self._split_weights: tuple[tuple[int, int], Tensor, Tensor] | None = None
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
         """Losses in training mode, one `ViewOutput` a view in evaluation mode."""
@@ -140,66 +139,21 @@ class FastRCNN(BoxSupervised):
         weights = reweight(labels, weights[rows], self.classes, OBJECT_SHARE)
         matched = boxes.boxes[nearest[rows]] if len(boxes.boxes) else sampled
         mirrored = bool(torch.rand(()) < 0.5)
-        regions = _flat(*self._grid(view, sampled, size), mirrored=mirrored)
+        regions, context = self._grid(view, sampled, size)
         if mirrored:
+            # The means over a mirrored map are the mirrored means.
+            regions = regions.flip(2)
             width = size[1].item()
             sampled, matched = mirror_boxes(sampled, width), mirror_boxes(matched, width)
-        return regions, labels, weights, encode(sampled, matched), absent, image_labels.isnan().expand(len(rows), -1)
+        flat, unknown = _flat(regions, context), image_labels.isnan().expand(len(rows), -1)
+        return flat, labels, weights, encode(sampled, matched), absent, unknown
 
     def _output(self, view: Tensor, size: Tensor, cam: ViewOutput, proposals: Tensor) -> ViewOutput:
-        """The mean over both mirrorings, with the CAM's heatmaps and image-level scores."""
-        width = size[1].item()
-        outputs = []
-        for mirrored, hidden in enumerate(self._both_mirrorings(*map(_padded, self._grid(view, proposals, size)))):
-            boxes = mirror_boxes(proposals, width) if mirrored else proposals
-            logits, deltas = self.classify(hidden)[: len(boxes)].float(), self.regress(hidden)[: len(boxes)].float()
-            moved = decode(boxes, deltas, size)
-            scores = logits.softmax(dim=1)[:, : self.classes] * cam.image_scores**IMAGE_SCORE_POWER
-            found = mirror_boxes(moved, width) if mirrored else moved
-            outputs.append(replace(cam, proposal_scores=scores, boxes=found))
-        return outputs[0].mean_with(outputs[1])
-
-    def _both_mirrorings(self, regions: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden features of regions and of their mirror images, at little more than the cost of one.
-
-        The first layer is by far the widest. It is linear, so with w' the weights w mirrored, w x and w mirrored(x) are
-        (w + w') / 2 x plus and minus (w - w') / 2 x; the first needs only the symmetric part of a region and the second
-        only the antisymmetric part: half the columns each.
-        """
-        symmetric, antisymmetric = self.split_first_layer(regions.shape[1:])
-        half, whole = regions.shape[2] // 2, (regions.shape[2] + 1) // 2
-        left, middle, right = regions[:, :, :half], regions[:, :, half:whole], regions.flip(2)[:, :, :half]
-        # The middle column is its own mirror image.
-        even = torch.cat([(left + right).flatten(1), middle.flatten(1), context], dim=1)
-        common = nn.functional.linear(even, symmetric, self._first_layer.bias)
-        difference = nn.functional.linear((left - right).flatten(1), antisymmetric)
-        rest = self.trunk[2:]
-        return rest(common + difference), rest(common - difference)
-
-    def split_first_layer(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """The first layer's weights for the symmetric and the antisymmetric part of regions of this shape.
-
-        They are kept until the weights change, as splitting them takes as long as a hundred regions do.
-        """
-        weights = self._first_layer.weight.detach()
-        state = weights.data_ptr(), weights._version
-        if self._split_weights is None or self._split_weights[0] != state:
-            grid = weights[:, : shape.numel()].reshape(-1, *shape)
-            half, whole = shape[1] // 2, (shape[1] + 1) // 2
-            symmetric, other = (grid + grid.flip(2)) / 2, (grid - grid.flip(2)) / 2
-            parts = [
-                symmetric[:, :, :half].flatten(1),
-                symmetric[:, :, half:whole].flatten(1),
-                weights[:, shape.numel() :],
-            ]
-            self._split_weights = state, torch.cat(parts, dim=1), other[:, :, :half].flatten(1).contiguous()
-        return self._split_weights[1:]
-
-    @property
-    def _first_layer(self) -> nn.Linear:
-        layer = self.trunk[1]
-        assert isinstance(layer, nn.Linear)
-        return layer
+        """Scores and regressed boxes of one view's proposals, with the CAM's heatmaps and image-level scores."""
+        hidden = self.trunk(_padded(_flat(*self._grid(view, proposals, size))))
+        logits, deltas = (layer(hidden)[: len(proposals)].float() for layer in (self.classify, self.regress))
+        scores = logits.softmax(dim=1)[:, : self.classes] * cam.image_scores**IMAGE_SCORE_POWER
+        return replace(cam, proposal_scores=scores, boxes=decode(proposals, deltas, size))
 
     def _grid(self, view: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         return roi_average_pool([view], [boxes], [context_regions(boxes, size)], self.stride, self.config.pool)
@@ -222,6 +176,6 @@ def _padded(rows: Tensor) -> Tensor:
     return torch.cat([rows, rows.new_zeros(-len(rows) % ROW_MULTIPLE, *rows.shape[1:])])
 
 
-def _flat(regions: Tensor, context: Tensor, *, mirrored: bool) -> Tensor:
-    """One row a region; the means over a mirrored map are the mirrored means."""
-    return torch.cat([(regions.flip(2) if mirrored else regions).flatten(1), context], dim=1)
+def _flat(regions: Tensor, context: Tensor) -> Tensor:
+    """One row a region."""
+    return torch.cat([regions.flatten(1), context], dim=1)

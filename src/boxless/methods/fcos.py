@@ -112,18 +112,15 @@ class FCOS(BoxSupervised):
         return logits, quality, boxes, labels, by_class, matched
 
     def _output(self, view: Tensor, size: Tensor, cam: ViewOutput) -> ViewOutput:
-        """The mean over both mirrorings, with the CAM's heatmaps and image-level scores."""
-        outputs = []
-        for mirrored in (False, True):
-            logits, quality, boxes = self._predict_cells(view, mirrored=mirrored)
-            boxes = clip_boxes(boxes, size)
-            scores = logits.sigmoid() * quality.sigmoid()[:, None] * cam.image_scores**IMAGE_SCORE_POWER
-            # The last cells may reach beyond the view, and so may their boxes.
-            scores = scores * (boxes[:, 2:] > boxes[:, :2]).all(dim=1)[:, None]
-            outputs.append(replace(cam, proposal_scores=scores, boxes=boxes))
-        return outputs[0].mean_with(outputs[1])
+        """Scores and boxes of the cells of one view, with the CAM's heatmaps and image-level scores."""
+        logits, quality, boxes = self._predict_cells(view)
+        boxes = clip_boxes(boxes, size)
+        scores = logits.sigmoid() * quality.sigmoid()[:, None] * cam.image_scores**IMAGE_SCORE_POWER
+        # The last cells may reach beyond the view, and so may their boxes.
+        scores = scores * (boxes[:, 2:] > boxes[:, :2]).all(dim=1)[:, None]
+        return replace(cam, proposal_scores=scores, boxes=boxes)
 
-    def _predict_cells(self, view: Tensor, *, mirrored: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _predict_cells(self, view: Tensor, *, mirrored: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Predictions for the cells of a view (out_channels, h, w), row by row, in its own coordinates if mirrored too.
 
         Returns:
