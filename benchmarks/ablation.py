@@ -4,8 +4,7 @@
     python benchmarks/ablation.py playing-cards runs/benchmark/playing-cards/upper-bound-* --report test
 
 Nothing is trained, so rows differ by that part alone. A row gives area mAP and CorLoc, the mean over the runs, and
-their mean difference from the first row with its range. Rescoring is off in runs of `supervision=boxes`, so there it
-changes nothing.
+their mean difference from the first row with its range.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,7 +38,6 @@ def without_setting(name: str) -> Callable[[boxless.Detector], AbstractContextMa
 PARTS: dict[str, Callable[[boxless.Detector], AbstractContextManager[object]]] = {
     "all parts": lambda detector: nullcontext(),
     "scores not multiplied by the image-level score": lambda detector: patch.object(fast_rcnn, "IMAGE_SCORE_POWER", 0),
-    "no rescoring by the CAM": lambda detector: patch.object(detector, "rescored", False),
     "no box voting": without_setting("vote"),
     "contained boxes score as others": without_setting("contained"),
 }

@@ -26,8 +26,6 @@ def write_detector(path: Path, name: str = "drawn", least: float = 0.3) -> Path:
         "classes": CLASSES,
         "views": [{"scale": 64, "flipped": False}],
         "selection": {"min_score": least, "nms": 0.4, "vote": False, "contained": False, "max_boxes": 20},
-        "rescored": False,
-        "cam_threshold": 0.5,
         "proposals": None,
     }
     model = helper.make_model(_graph(), opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -43,7 +41,6 @@ def _graph() -> Any:
     constants = {
         "whole": np.float32(255),
         "size": np.array([1, 3, CELLS, CELLS]),
-        "channels": np.array([1]),
         "places": np.array([2, 3]),
         "rows": np.array([1, 3, CELLS**2]),
         "sides": np.array([2, 1, 2, 1]),
@@ -53,10 +50,9 @@ def _graph() -> Any:
         ("Cast", ["images"], "numbers", {"to": TensorProto.FLOAT}),
         ("Div", ["numbers", "whole"], "parts", {}),
         ("Transpose", ["parts"], "planes", {"perm": [0, 3, 1, 2]}),
-        ("Resize", ["planes", "", "", "size"], "heatmaps", {"mode": "linear", "antialias": 1}),
-        ("ReduceMean", ["heatmaps", "channels"], "objectness", {"keepdims": 0}),
-        ("ReduceMax", ["heatmaps", "places"], "image_scores", {"keepdims": 0}),
-        ("Reshape", ["heatmaps", "rows"], "by_class", {}),
+        ("Resize", ["planes", "", "", "size"], "resized", {"mode": "linear", "antialias": 1}),
+        ("ReduceMax", ["resized", "places"], "image_scores", {"keepdims": 0}),
+        ("Reshape", ["resized", "rows"], "by_class", {}),
         ("Transpose", ["by_class"], "scores", {"perm": [0, 2, 1]}),
         ("Shape", ["images"], "shape", {}),
         ("Gather", ["shape", "sides"], "pixels", {}),

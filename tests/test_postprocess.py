@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
@@ -179,36 +178,6 @@ def test_kept_boxes_move_to_the_votes_of_those_around_them():
     moved[[0, 2]] = [[shift, 0, 40 + shift, 40], [6.4, 0, 46.4, 40]]
     np.testing.assert_allclose(found.boxes, moved, rtol=1e-5)
     np.testing.assert_array_equal(heatmaps.maps, other.maps)
-
-
-@pytest.mark.parametrize("head", [FastRCNNConfig(), FCOSConfig()], ids=["fast_rcnn", "fcos"])
-def test_scores_are_rescored_by_the_iou_of_best_box_and_cam_box(head: FastRCNNConfig | FCOSConfig):
-    scores, maps = SCORES.clone(), torch.zeros(3, 4, 6)
-    scores[2, 2] = 0.2
-    # CAM boxes: the left half of the image, and all of it, also for the last class, whose image score is too low.
-    maps[0, :, :3], maps[1:] = 1, 1
-
-    def predict(features: Tensor, size: tuple[int, int], boxes: Tensor | None) -> ViewOutput:
-        return ViewOutput(torch.tensor([0.9, 0.01, 0.009]), scores, maps=maps, boxes=torch.from_numpy(BOXES))
-
-    inference = InferenceConfig(views=ViewConfig(scales=(96,)), nms=0.4, min_score=1e-2)
-    given = [torch.zeros(3, 4, 6)], BOXES, (96, 64)
-    found, heatmaps = detector(predict, head, inference=inference).postprocess(*given)
-    # The best boxes of the first two classes have 40 x 40 pixels within 48 x 64, and within 96 x 64.
-    first, second = (1 + 1600 / (48 * 64)) / 2, (1 + 1600 / (96 * 64)) / 2
-    assert rows(found) == [
-        (0, 0, round(0.5 * first, 4)),
-        (2, 0, round(0.3 * first, 4)),
-        (1, 1, round(0.2 * second, 4)),
-        (2, 2, 0.1),
-        (2, 1, round(0.15 * second, 4)),
-        (3, 0, round(0.05 * first, 4)),
-    ]
-    # A network that was trained on ground truth is not rescored.
-    upper_bound = detector(predict, head, inference=inference, supervision="boxes")
-    plain, other = upper_bound.postprocess(*given)
-    assert rows(plain) == [(0, 0, 0.5), (2, 0, 0.3), (1, 1, 0.2), (2, 2, 0.2), (2, 1, 0.15), (3, 0, 0.05)]
-    np.testing.assert_allclose(heatmaps.maps, other.maps, rtol=1e-5)
 
 
 def test_cam_boxes_of_large_images_are_computed_at_twice_the_view():

@@ -269,14 +269,13 @@ def export(
             counted(lost["measured"], "image"),
         )
     logger.info(
-        "Exported: %s, %.1f MB. On %s its boxes differ from the run's by at most %.2g px, its scores by %.2g, "
-        "its heatmaps and objectness by %.2g of their largest values. Next: boxless predict %s IMAGES --out DIR",
+        "Exported: %s, %.1f MB. On %s its boxes differ from the run's by at most %.2g px, its scores by %.2g. "
+        "Next: boxless predict %s IMAGES --out DIR",
         out,
         expand_user(out).stat().st_size / 1e6,
         counted(measured["images"], "image"),
         measured["boxes_px"],
         measured["scores"],
-        max(measured["heatmaps"], measured["objectness"]),
         out,
     )
 

@@ -217,8 +217,7 @@ class Config(Section):
         method: name of the preset that was started from.
         seed: of initial weights, order and dropout.
         supervision: what training uses: `tags`, or the data's ground-truth `boxes`, which gives the fully supervised
-            upper bound (box-supervised heads only; the boxes replace pseudo labels, and detections are not rescored by
-            the CAM).
+            upper bound (box-supervised heads only; the boxes replace pseudo labels).
         head: settings of the head that `head.kind` names.
         inference: from scores to boxes.
     """

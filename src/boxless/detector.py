@@ -15,7 +15,7 @@ from boxless.devices import default_device, full_width, one_thread_per_image, vi
 from boxless.features import FeatureStore, Item, collate
 from boxless.files import expand_user
 from boxless.hub import fetch, on_hub
-from boxless.methods import BoxSupervised, FastRCNN, HeatmapModel, ViewOutput
+from boxless.methods import FastRCNN, HeatmapModel, ViewOutput
 from boxless.methods.cam import DEFAULT_THRESHOLD
 from boxless.metrics.boxes import iou
 from boxless.postprocess import ViewArrays, average_boxes, average_heatmaps, box_vote, cam_boxes
@@ -55,7 +55,7 @@ class Detector(Predictor):
     ) -> None:
         self.name = name
         self.config = config
-        self.method, self.selection, self.rescored = config.method, config.inference, config.uses_pseudo_labels
+        self.method, self.selection = config.method, config.inference
         self.supervision: str = config.supervision
         """What it was trained on; of a loaded run as its manifest says, where boxes may be given beside tags."""
         self.classes = tuple(classes)
@@ -99,8 +99,7 @@ class Detector(Predictor):
     ) -> tuple[Detections, Heatmaps]:
         """From the feature maps of every test view to boxes and heatmaps.
 
-        Scores are means over the views (WSDDN sums them, which ranks the same). Scores of a head trained on pseudo
-        labels are rescored by the IoU of its best box of the class and the CAM box.
+        Scores are means over the views (WSDDN sums them, which ranks the same).
 
         Args:
             maps: one a view, (C, h, w).
@@ -208,7 +207,7 @@ class Detector(Predictor):
     @property
     def cam_threshold(self) -> float:
         """See `Predictor`; the default until it is fitted."""
-        assert isinstance(self.model, HeatmapModel | BoxSupervised)
+        assert isinstance(self.model, HeatmapModel)
         return float(self.model.threshold.nan_to_num(DEFAULT_THRESHOLD))
 
     def _outputs(

@@ -21,11 +21,6 @@ CONTAINED_AREA, CONTAINED_FACTOR = 0.8, 0.7
 MAX_PIXELS_PER_VIEW_PIXEL = 2
 """CAM boxes are computed in pixels of the image, but no finer than this many pixels per pixel of the view."""
 
-RESCORING_FLOOR = 0.5
-"""Factor of the scores of a class whose best box does not overlap its CAM box at all; it rises to 1 with their IoU."""
-RESCORING_MIN_SCORE = 0.01
-"""Classes below this image-level score get `RESCORING_FLOOR` without computing their CAM boxes, which saves time."""
-
 Selected = tuple[FloatArray, FloatArray, NDArray[np.int64]]
 """Boxes (N, 4), scores (N,) and labels (N,), the highest scores first."""
 
@@ -187,34 +182,6 @@ def average_heatmaps(outputs: Sequence[ViewArrays], views: Sequence[View]) -> tu
     heatmaps = mean_of_views([row.maps for row in outputs if row.maps is not None], views)
     objects = [row.objectness[None] for row in outputs if row.objectness is not None]
     return heatmaps, mean_of_views(objects, views)[0] if objects else None
-
-
-def rescoring(
-    outputs: Sequence[ViewArrays],
-    views: Sequence[View],
-    image_scores: FloatArray,
-    boxes: FloatArray,
-    scores: FloatArray,
-    size: tuple[int, int],
-    threshold: float,
-) -> FloatArray:
-    """Factors of the scores by the IoU of each class's best box and its CAM box: (classes,) float32.
-
-    Args:
-        outputs: of every view.
-        views: the views.
-        image_scores: what `average_image_scores` gives.
-        boxes, scores: what `average_boxes` gives.
-        size: width and height of the image in pixels.
-        threshold: of the CAM.
-    """
-    labels = np.flatnonzero(image_scores >= RESCORING_MIN_SCORE)
-    # In pixels of a view, as an image may have many more.
-    view = View(max(view.scale for view in views))
-    around_cams = cam_boxes(*average_heatmaps(outputs, views), view.size(*size), labels, threshold, views)
-    overlaps = np.zeros(len(image_scores), np.float32)
-    overlaps[labels] = np.diagonal(iou(box_vote(boxes, scores, labels), view.restore(around_cams, *size)))
-    return np.asarray(RESCORING_FLOOR + (1 - RESCORING_FLOOR) * overlaps, np.float32)
 
 
 def average_image_scores(outputs: Sequence[ViewArrays]) -> FloatArray:

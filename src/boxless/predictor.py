@@ -24,7 +24,6 @@ from boxless.postprocess import (
     average_heatmaps,
     average_image_scores,
     cam_boxes,
-    rescoring,
     select_boxes,
 )
 from boxless.progress import progress_bars
@@ -63,15 +62,16 @@ class Predictor(ABC):
     """From scores to boxes."""
     proposals: Proposing | None
     """Of the regions that are scored; None for methods that score map cells."""
-    rescored: bool
-    """Whether scores are rescored by the IoU of the best box of a class and its CAM box."""
     calibration: Calibration | None = None
     """What makes of the scores of boxes how often the class is in the image; None leaves them."""
 
     @property
-    @abstractmethod
     def cam_threshold(self) -> float:
-        """Fraction of a heatmap's maximum from which a location belongs to the object."""
+        """Fraction of a heatmap's maximum from which a location belongs to the object.
+
+        Only models whose boxes are drawn around heatmaps have one.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def outputs(self, pixels: NDArray[np.uint8], boxes: FloatArray | None) -> list[ViewArrays]:
@@ -227,10 +227,7 @@ class Predictor(ABC):
         if outputs[0].proposal_scores is None:
             heatmaps, objectness = average_heatmaps(outputs, self.views)
             return Scored(image_scores, heatmaps=heatmaps, objectness=objectness)
-        final, scores = average_boxes(outputs, self.views, boxes, size)
-        if self.rescored:
-            scores = scores * rescoring(outputs, self.views, image_scores, final, scores, size, self.cam_threshold)
-        return Scored(image_scores, final, scores)
+        return Scored(image_scores, *average_boxes(outputs, self.views, boxes, size))
 
     def _detections(self, scored: Scored, size: tuple[int, int]) -> Detections:
         limits, image_scores = self.selection, scored.image_scores

@@ -30,7 +30,7 @@ try:
 except ImportError:
     raise BoxlessError("onnxruntime is not installed: pip install onnxruntime") from None
 
-OUTPUTS = ("image_scores", "heatmaps", "objectness", "scores", "boxes")
+OUTPUTS = ("image_scores", "scores", "boxes")
 """What the network in a file gives, in this order; `methods.ViewOutput` describes them, each with a batch in front."""
 
 Network = Callable[[Mapping[str, NDArray[Any]]], Sequence[FloatArray]]
@@ -75,7 +75,7 @@ class Runtime(Predictor):
         self.name, self.method, self.supervision = description.name, description.method, description.supervision
         self.untrusted = description.untrusted
         self.classes, self.views = description.classes, description.views
-        self.selection, self.rescored = description.selection, description.rescored
+        self.selection = description.selection
         self.calibration = description.calibration
         self.proposals = description.proposals
         self._check_generator()
@@ -92,11 +92,6 @@ class Runtime(Predictor):
             raise BoxlessError(
                 f"{self._source}: computes proposals with numba, which is not installed: pip install numba"
             )
-
-    @property
-    def cam_threshold(self) -> float:
-        """See `Predictor`."""
-        return self.description.cam_threshold
 
     def _network(self) -> Network:
         """The network on as many threads as an image gets; it is loaded once for each number."""
@@ -162,9 +157,8 @@ class Runtime(Predictor):
             parts = [part[0] for part in network(given)]
         except Exception as error:  # As above.
             raise self._broken(error) from None
-        image_scores, heatmaps, objectness, scores, found = parts
+        image_scores, scores, found = parts
         classes = len(self.classes)
-        shapes = (classes,), (classes, *objectness.shape[-2:]), (len(found), classes), (len(found), 4)
-        if tuple(part.shape for part in (image_scores, heatmaps, scores, found)) != shapes or objectness.ndim != 2:
+        if [part.shape for part in parts] != [(classes,), (len(found), classes), (len(found), 4)]:
             raise BoxlessError(f"{self._source}: its network does not give what its metadata says; export it again")
-        return ViewArrays(image_scores, scores, heatmaps, objectness, found)
+        return ViewArrays(image_scores, scores, boxes=found)

@@ -15,7 +15,7 @@ from boxless.errors import BoxlessError
 from boxless.files import read_json
 from boxless.views import View
 
-FORMAT = 1
+FORMAT = 2
 """Of the metadata; raised whenever an older Boxless could not read a newer file or the other way round."""
 KEY = "boxless"
 """Of the metadata in the file; the value is JSON."""
@@ -66,9 +66,7 @@ class Description:
         classes: class names.
         views: whose mean is taken; each gives an image to the network.
         selection: from scores to boxes.
-        rescored: whether scores are rescored by CAM boxes.
         calibration: of the scores of boxes; None leaves them.
-        cam_threshold: fraction of a heatmap's maximum.
         proposals: how the regions are made that the network scores; None where it needs none.
         content: all of it.
     """
@@ -80,9 +78,7 @@ class Description:
     classes: tuple[str, ...]
     views: tuple[View, ...]
     selection: Selection
-    rescored: bool
     calibration: Calibration | None
-    cam_threshold: float
     proposals: Proposals | None
     content: Mapping[str, Any]
 
@@ -154,9 +150,7 @@ def _description(content: Any, name: str) -> Description:
             _flag(selection["contained"]),
             _whole(selection["max_boxes"], 10_000),
         ),
-        rescored=_flag(content["rescored"]),
         calibration=read_calibration(content.get("calibration"), classes),
-        cam_threshold=_number(content["cam_threshold"]),
         proposals=None
         if proposals is None
         else Proposals(

@@ -19,7 +19,7 @@ from box_supervision import (
 )
 from torch import Tensor, nn
 
-from boxless.features import Item, Targets, collate
+from boxless.features import Item, Targets
 from boxless.methods import FCOS, FCOSConfig
 from boxless.methods.fcos import FAR_WEIGHT, match_cells
 
@@ -215,9 +215,6 @@ def test_scores_are_class_times_quality_times_a_root_of_image_level_scores():
     model.cam.threshold.fill_(0.1)
     (found,) = outputs(model, row)
     assert found.proposal_scores is not None and found.boxes is not None
-    (cam,) = model.cam(collate([row]))
-    assert found.maps is not None and torch.equal(found.maps, cam.maps)
-    assert found.objectness is not None and torch.equal(found.objectness, cam.objectness)
     in_image = image_scores(model, row)
     torch.testing.assert_close(found.image_scores, in_image)
     limits = np.array([144, 96, 144, 96])

@@ -18,9 +18,8 @@ from boxless.structures import FloatArray
 from boxless.views import View
 
 PIXELS = np.zeros((100, 200, 3), np.uint8)
-FIELDS = ViewArrays._fields
 # Where each is found in a `Difference`.
-PLACES = {"image_scores": 1, "proposal_scores": 1, "maps": 2, "objectness": 3, "boxes": 0}
+PLACES = {"image_scores": 1, "proposal_scores": 1, "boxes": 0}
 
 
 class Given(Predictor):
@@ -28,10 +27,6 @@ class Given(Predictor):
 
     def __init__(self, *images: ViewArrays) -> None:
         self.images, self.views, self.proposals = list(images), (View(100),), None
-
-    @property
-    def cam_threshold(self) -> float:
-        return 0.5
 
     def outputs(self, pixels: NDArray[np.uint8], boxes: FloatArray | None) -> list[ViewArrays]:
         return [self.images.pop(0)]
@@ -41,12 +36,9 @@ class Given(Predictor):
 
 
 def outputs(cells: int = 6) -> ViewArrays:
-    """Of two classes on a map of 2 x 3 cells: class maps with largest absolute values 4 and 0.5, objectness with 8."""
-    maps = np.zeros((2, 2, 3), np.float32)
-    maps[0, 0, 1], maps[1, 1, 2] = -4, 0.5
-    objectness = np.full((2, 3), -8, np.float32)
+    """Of two classes."""
     scores, boxes = np.full((cells, 2), 0.25, np.float32), np.tile(np.array([[5, 6, 40, 45]], np.float32), (cells, 1))
-    return ViewArrays(np.array([0.5, 0.75], np.float32), scores, maps, objectness, boxes)
+    return ViewArrays(np.array([0.5, 0.75], np.float32), scores, boxes=boxes)
 
 
 def changed(field: str, place: tuple[int, ...], by: float) -> ViewArrays:
@@ -60,18 +52,15 @@ def compared(two: ViewArrays) -> Difference:
 
 
 def test_equal_outputs_do_not_differ():
-    assert compared(outputs()) == (0, 0, 0, 0)
+    assert compared(outputs()) == (0, 0)
 
 
 @pytest.mark.parametrize(
     ("field", "place", "by", "expected"),
     [
-        ("boxes", (5, 2), 0.25, (0.5, 0, 0, 0)),  # Pixels of the image, which is twice the view.
-        ("image_scores", (1,), -0.125, (0, 0.125, 0, 0)),
-        ("proposal_scores", (3, 1), 0.125, (0, 0.125, 0, 0)),
-        ("maps", (0, 1, 1), 0.25, (0, 0, 0.25 / 4, 0)),
-        ("maps", (1, 0, 0), -0.25, (0, 0, 0.25 / 0.5, 0)),
-        ("objectness", (1, 2), 2, (0, 0, 0, 2 / 8)),
+        ("boxes", (5, 2), 0.25, (0.5, 0)),  # Pixels of the image, which is twice the view.
+        ("image_scores", (1,), -0.125, (0, 0.125)),
+        ("proposal_scores", (3, 1), 0.125, (0, 0.125)),
     ],
 )
 def test_the_largest_difference_of_each_output(
@@ -80,13 +69,7 @@ def test_the_largest_difference_of_each_output(
     assert compared(changed(field, place, by)) == expected
 
 
-def test_a_map_of_zeros_equals_itself_only():
-    zeros = outputs()._replace(maps=np.zeros((2, 2, 3), np.float32))
-    assert difference(Given(zeros), Given(zeros), PIXELS, "a.onnx") == (0, 0, 0, 0)
-    assert difference(Given(zeros), Given(outputs()), PIXELS, "a.onnx").heatmaps > 1
-
-
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("field", PLACES)
 def test_what_is_not_a_number_differs(field: str):
     first = tuple(0 for _ in getattr(outputs(), field).shape)
     found = compared(changed(field, first, float("nan")))
@@ -98,8 +81,6 @@ def test_what_is_not_a_number_differs(field: str):
     [
         ("proposal_scores", outputs(cells=8)),
         ("proposal_scores", outputs(cells=1)),
-        ("maps", outputs()._replace(maps=np.zeros((2, 1, 1), np.float32))),
-        ("objectness", outputs()._replace(objectness=np.zeros((3, 2), np.float32))),
         ("boxes", outputs()._replace(boxes=outputs(cells=8).boxes)),
     ],
 )
@@ -126,13 +107,13 @@ def compare(two: Sequence[ViewArrays], files: Sequence[Path]) -> dict[str, Any]:
 
 
 def test_the_largest_of_all_images_is_written(files: list[Path]):
-    two = [changed("objectness", (0, 0), 2**-8), changed("boxes", (0, 0), 0.125), changed("boxes", (0, 0), 0.0625)]
-    expected = {"images": 3, "boxes_px": 0.25, "scores": 0, "heatmaps": 0, "objectness": 0.000488281}
+    two = [changed("image_scores", (0,), 2**-11), changed("boxes", (0, 0), 0.125), changed("boxes", (0, 0), 0.0625)]
+    expected = {"images": 3, "boxes_px": 0.25, "scores": 0.000488281}
     assert compare(two, files) == expected
 
 
 @pytest.mark.parametrize("by", [float("nan"), 2.0])
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("field", PLACES)
 @pytest.mark.parametrize("image", [0, 1, 2])
 def test_one_image_on_which_any_output_differs_is_enough(image: int, field: str, by: float, files: list[Path]):
     two = [outputs() for _ in files]

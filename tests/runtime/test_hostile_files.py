@@ -103,7 +103,7 @@ CHANGED: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "class of another kind": (with_change(lambda said: said.update(classes=[1, 2, 3])), "metadata is damaged"),
     "huge view": (with_change(lambda said: said["views"][0].update(scale=10**9)), "metadata is damaged"),
     "view of another kind": (with_change(lambda said: said["views"][0].update(scale=True)), "metadata is damaged"),
-    "threshold": (with_change(lambda said: said.update(cam_threshold=1e400)), "metadata is damaged"),
+    "infinite score": (with_change(lambda said: said["selection"].update(min_score=1e400)), "metadata is damaged"),
     "calibration of other classes": (with_change(lambda said: said.update(calibration={})), "metadata is damaged"),
     "falling calibration": (
         with_change(lambda said: said.update(calibration=dict.fromkeys(CLASSES, FALLING))),

@@ -93,7 +93,7 @@ def test_batches_of_any_number_and_size(exported: Exported, images: list[Path]):
 
 
 def test_what_the_file_says_is_known(exported: Exported):
-    for name in ("name", "method", "supervision", "classes", "views", "rescored", "cam_threshold"):
+    for name in ("name", "method", "supervision", "classes", "views"):
         assert getattr(exported.runtime, name) == getattr(exported.detector, name)
     assert dict(exported.runtime.untrusted) == {"owl": 0.1}
 

@@ -42,7 +42,7 @@ from boxless.run_folder import (
     read_manifest,
     versions,
 )
-from boxless.structures import SHOWN_IMAGE_SCORE, SHOWN_SHARE, FloatArray
+from boxless.structures import SHOWN_IMAGE_SCORE, SHOWN_SHARE
 from boxless.wording import counted
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 OPSET = 18
 """Of ONNX; ONNX Runtime reads it since 1.14, OpenVINO since 2023.1."""
 MAX_BOX_ERROR, MAX_SCORE_ERROR = 0.5, 1e-3
-"""By which a file may differ from its run: pixels of the image; scores, and shares of the largest value of a map."""
+"""By which a file may differ from its run: pixels of the image, and scores."""
 
 
 def export_onnx(
@@ -153,8 +153,6 @@ def _metadata(detector: Detector, manifest: Mapping[str, Any], network: Network)
         "input": "images: RGB, uint8, (batch, height, width, 3), resized so that the longest side is views.scale",
         "boxes": "x1, y1, x2, y2 in pixels of the input, right and bottom exclusive",
         "selection": limits.model_dump(exclude={"views"}),
-        "rescored": detector.rescored,
-        "cam_threshold": detector.cam_threshold,
         "proposals": None if detector.proposals is None else detector.proposals.model_dump(),
         "backbone": {"name": backbone.name, **public_weights(manifest, detector.config)},
         "data": manifest["data"],
@@ -241,14 +239,10 @@ class Difference(NamedTuple):
     Args:
         boxes_px: of the boxes, in pixels of the image.
         scores: of the scores, of images and of boxes.
-        heatmaps: of the heatmaps, as a share of the largest absolute value of the run's map of the class.
-        objectness: of the log odds of objectness, as a share of the largest absolute value of the run's.
     """
 
     boxes_px: float = 0.0
     scores: float = 0.0
-    heatmaps: float = 0.0
-    objectness: float = 0.0
 
 
 def _runtime(content: bytes, name: str) -> "Runtime":
@@ -273,12 +267,11 @@ def _compare(detector: Predictor, runtime: Predictor, files: Sequence[Path], nam
         raise BoxlessError(
             f"none of the {counted(len(files), 'image')} to compare on can be read; the first: {files[0]}"
         )
-    if not (largest.boxes_px <= MAX_BOX_ERROR and all(share <= MAX_SCORE_ERROR for share in largest[1:])):
+    if not (largest.boxes_px <= MAX_BOX_ERROR and largest.scores <= MAX_SCORE_ERROR):
         raise BoxlessError(
-            f"{name}: not written, as it differs from the run: boxes by {largest.boxes_px:.3g} px, scores by "
-            f"{largest.scores:.3g}, heatmaps by {largest.heatmaps:.3g} and objectness by {largest.objectness:.3g} of "
-            f"their largest values on {counted(compared, 'image')} (allowed: {MAX_BOX_ERROR} px, else "
-            f"{MAX_SCORE_ERROR}); please report the backbone"
+            f"{name}: not written, as it differs from the run: boxes by {largest.boxes_px:.3g} px and scores by "
+            f"{largest.scores:.3g} on {counted(compared, 'image')} (allowed: {MAX_BOX_ERROR} px and {MAX_SCORE_ERROR}"
+            "); please report the backbone"
         )
     return {"images": compared, **{key: round(value, 9) for key, value in largest._asdict().items()}}
 
@@ -306,19 +299,10 @@ def difference(detector: Predictor, other: Predictor, pixels: NDArray[np.uint8],
         _check_shapes(one, two, name)
         assert one.boxes is not None and two.boxes is not None
         assert one.proposal_scores is not None and two.proposal_scores is not None
-        assert one.maps is not None and two.maps is not None
-        assert one.objectness is not None and two.objectness is not None
         moved = view.restore(one.boxes, width, height) - view.restore(two.boxes, width, height)
         of_boxes = np.abs(one.proposal_scores - two.proposal_scores).max(initial=0)
         of_image = np.abs(one.image_scores - two.image_scores).max()
-        found.append(
-            (
-                np.abs(moved).max(initial=0),
-                np.maximum(of_boxes, of_image),
-                _share(one.maps, two.maps),
-                _share(one.objectness[None], two.objectness[None]),
-            )
-        )
+        found.append((np.abs(moved).max(initial=0), np.maximum(of_boxes, of_image)))
     return Difference(*np.max(found, axis=0).tolist())
 
 
@@ -330,10 +314,3 @@ def _check_shapes(one: ViewArrays, two: ViewArrays, name: str) -> None:
                 f"{name}: not written, as it differs from the run: {field} of shape {shape} instead of {expected}; "
                 "please report the backbone"
             )
-
-
-def _share(maps: FloatArray, others: FloatArray) -> float:
-    """The largest difference of maps (planes, h, w), each as a share of the largest absolute value of the first."""
-    # A plane of zeros is divided by little, which takes more than float32.
-    scale = np.maximum(np.abs(maps).max(axis=(1, 2)).astype(np.float64), np.finfo(np.float32).tiny)
-    return float((np.abs(maps - others).max(axis=(1, 2)) / scale).max())

@@ -128,16 +128,16 @@ def cell_rms(maps: Tensor) -> Tensor:
     return (nn.functional.conv2d(maps.square(), weights) + 1e-6).sqrt()
 
 
-class CAMOutputs(nn.Module):
-    """Image-level scores, CAMs and objectness of hypercolumns, see `methods.cam.CAM`."""
+class ImageScores(nn.Module):
+    """Image-level scores of hypercolumns, see `methods.cam.CAM`."""
 
     def __init__(self, cam: CAM) -> None:
         super().__init__()
-        assert cam.objectness is not None and cam.local is not None
-        self.cam, self.objectness, self.local = cam, cam.objectness, cam.local
+        assert cam.local is not None
+        self.cam, self.local = cam, cam.local
 
-    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, C, h, w) -> scores (B, classes), CAMs (B, classes, h, w) and log odds (B, h, w)."""
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, classes)."""
         planes = self.cam.head(maps[:, : self.cam.channels])
         levels = torch.split(maps[:, self.cam.levels], list(self.local.channels), dim=1)
         local = nn.functional.conv2d(
@@ -147,13 +147,8 @@ class CAMOutputs(nn.Module):
         number = torch.ones_like(cells[:, :1]).sum(dim=2)
         assert self.local.cells.bias is not None
         logits = cells.logsumexp(dim=2) - number.log() + self.local.cells.bias
-        scores = ((planes.mean(dim=(2, 3)) + logits) / 2).sigmoid()
-        early = maps[:, self.cam.early]
-        odds = self.objectness.cells((early / cell_rms(early)).permute(0, 2, 3, 1))[..., 0]
-        odds = nn.functional.avg_pool2d(odds[:, None], 3, stride=1, padding=1, count_include_pad=False)[:, 0]
-        bias = self.cam.head[-1].bias
-        assert isinstance(bias, Tensor)
-        return scores, planes - bias[:, None, None], odds
+        scores: Tensor = ((planes.mean(dim=(2, 3)) + logits) / 2).sigmoid()
+        return scores
 
 
 class ExportedNetwork(nn.Module):
@@ -167,17 +162,17 @@ class ExportedNetwork(nn.Module):
         super().__init__()
         model = network.model
         assert isinstance(model, BoxSupervised)
-        self.columns, self.cam, self.pca = Columns(network), CAMOutputs(model.cam), model.pca
+        self.columns, self.image_scores, self.pca = Columns(network), ImageScores(model.cam), model.pca
         self.stride = model.stride
 
-    def shared(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
-        """Images (B, H, W, 3) uint8 -> principal components (B, out_channels, h, w), the CAM's outputs, and the factor
-        of the scores of boxes (B, 1, classes)."""
+    def shared(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, H, W, 3) uint8 -> principal components (B, out_channels, h, w), image-level scores (B, classes),
+        and the factor of the scores of boxes (B, 1, classes)."""
         maps = self.columns(images)
         last, *earlier = torch.split(maps, list(self.pca.channels), dim=1)
         view = torch.cat([components(self.pca.last, [last]), components(self.pca.earlier, earlier)], dim=1)
-        cam = self.cam(maps)
-        return view, cam, (cam[0] ** IMAGE_SCORE_POWER)[:, None]
+        image_scores = self.image_scores(maps)
+        return view, image_scores, (image_scores**IMAGE_SCORE_POWER)[:, None]
 
 
 def components(pca: PCA, maps: list[Tensor]) -> Tensor:
@@ -207,7 +202,7 @@ class ExportedFCOS(ExportedNetwork):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, H, W, 3) uint8 -> `runtime.OUTPUTS`; scores (B, cells, classes) and boxes (B, cells, 4), cells row
         by row."""
-        view, cam, factor = self.shared(images)
+        view, image_scores, factor = self.shared(images)
         features = self.head.reduce(view)
         in_boxes = self.head.box_tower(features)
         logits, quality = self.head.classify(self.head.class_tower(features)), self.head.quality(in_boxes)
@@ -216,7 +211,7 @@ class ExportedFCOS(ExportedNetwork):
         centres = cell_centres(view, self.stride)
         boxes = clipped(torch.cat([centres - sides[..., :2], centres + sides[..., 2:]], dim=-1), images)
         inside = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
-        return *cam, classes.sigmoid() * qualities.sigmoid() * factor * inside[..., None], boxes
+        return image_scores, classes.sigmoid() * qualities.sigmoid() * factor * inside[..., None], boxes
 
 
 def cell_centres(view: Tensor, stride: int) -> Tensor:
@@ -248,11 +243,11 @@ class ExportedFastRCNN(ExportedNetwork):
     def forward(self, images: Tensor, proposals: Tensor) -> tuple[Tensor, ...]:
         """Images (B, H, W, 3) uint8 and proposals (B, R, 4), xyxy pixels of them -> `runtime.OUTPUTS`; scores
         (B, R, classes) and boxes (B, R, 4)."""
-        view, cam, factor = self.shared(images)
+        view, image_scores, factor = self.shared(images)
         first = nn.functional.linear(self.pooled(view, proposals, images), self.first_weight, self.first_bias)
         hidden = self.head.trunk[2:](first)
         boxes = clipped(decoded(proposals, self.head.regress(hidden)), images)
-        return *cam, self.head.classify(hidden).softmax(dim=-1)[..., : self.head.classes] * factor, boxes
+        return image_scores, self.head.classify(hidden).softmax(dim=-1)[..., : self.head.classes] * factor, boxes
 
     def pooled(self, view: Tensor, proposals: Tensor, images: Tensor) -> Tensor:
         """The means of `roi_average_pool`, over the cells of regions, channel by channel, and over their context:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from boxless.backbones import Backbone
 from boxless.config import HeadConfig
 from boxless.features import Batch
-from boxless.methods.base import Model, ViewOutput
+from boxless.methods.base import Model
 from boxless.methods.cam import CAM, CAMConfig
 from boxless.methods.pca import HypercolumnPCA
 
@@ -52,13 +52,6 @@ class BoxSupervised(Model):
         """See `Model`."""
         return self.pca
 
-    @property
-    def threshold(self) -> Tensor:
-        """The CAM's threshold, see `HeatmapModel`."""
-        return self.cam.threshold
-
-    def cam_outputs(self, batch: Batch) -> list[ViewOutput]:
-        """Image-level scores, CAMs and objectness of each view, in evaluation mode."""
-        found = self.cam(batch)
-        assert isinstance(found, list)
-        return found
+    def image_scores(self, batch: Batch) -> list[Tensor]:
+        """Image-level scores (classes,) of each view, in evaluation mode."""
+        return [view.image_scores for view in self.cam(batch)]

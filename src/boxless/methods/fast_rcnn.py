@@ -1,7 +1,6 @@
 """Fast R-CNN (Girshick, ICCV 2015) over proposals, on the hypercolumns of a frozen backbone."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, ClassVar, NamedTuple
 
 import torch
@@ -60,12 +59,12 @@ class PreparedView(NamedTuple):
     Args:
         view: (out_channels, h, w), principal components of its locations.
         size: (2,), height and width of the view in pixels.
-        cam: output of the CAM.
+        image_scores: (classes,), of the CAM.
     """
 
     view: Tensor
     size: Tensor
-    cam: ViewOutput
+    image_scores: Tensor
 
 
 class FastRCNN(BoxSupervised):
@@ -74,7 +73,7 @@ class FastRCNN(BoxSupervised):
     Differs from the paper so that it trains on a CPU: the backbone is frozen, and regions are means over the exact
     cells of a grid (integral maps), so that mirroring a region permutes its cells. Proposals that boxes say nothing
     about are trained on the image's negative labels. The score of a box is its class probability times the image-level
-    score to the power of `IMAGE_SCORE_POWER` (before rescoring, see `Detector.postprocess`).
+    score to the power of `IMAGE_SCORE_POWER`.
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
@@ -99,7 +98,7 @@ class FastRCNN(BoxSupervised):
     def prepare_views(self, batch: Batch) -> list[PreparedView]:
         """What does not depend on the proposals, in evaluation mode."""
         maps = [self.pca(view) for view in batch.own(batch.maps)]
-        return [PreparedView(*row) for row in zip(maps, batch.sizes, self.cam_outputs(batch), strict=True)]
+        return [PreparedView(*row) for row in zip(maps, batch.sizes, self.image_scores(batch), strict=True)]
 
     def score_proposals(self, views: Sequence[PreparedView], proposals: Sequence[Tensor]) -> list[ViewOutput]:
         """Scores and regressed boxes of the proposals (N, 4) of each view, xyxy pixels of the view."""
@@ -148,12 +147,12 @@ class FastRCNN(BoxSupervised):
         flat, unknown = _flat(regions, context), image_labels.isnan().expand(len(rows), -1)
         return flat, labels, weights, encode(sampled, matched), absent, unknown
 
-    def _output(self, view: Tensor, size: Tensor, cam: ViewOutput, proposals: Tensor) -> ViewOutput:
-        """Scores and regressed boxes of one view's proposals, with the CAM's heatmaps and image-level scores."""
+    def _output(self, view: Tensor, size: Tensor, image_scores: Tensor, proposals: Tensor) -> ViewOutput:
+        """Scores and regressed boxes of one view's proposals."""
         hidden = self.trunk(_padded(_flat(*self._grid(view, proposals, size))))
         logits, deltas = (layer(hidden)[: len(proposals)].float() for layer in (self.classify, self.regress))
-        scores = logits.softmax(dim=1)[:, : self.classes] * cam.image_scores**IMAGE_SCORE_POWER
-        return replace(cam, proposal_scores=scores, boxes=decode(proposals, deltas, size))
+        scores = logits.softmax(dim=1)[:, : self.classes] * image_scores**IMAGE_SCORE_POWER
+        return ViewOutput(image_scores, scores, boxes=decode(proposals, deltas, size))
 
     def _grid(self, view: Tensor, boxes: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         return roi_average_pool([view], [boxes], [context_regions(boxes, size)], self.stride, self.config.pool)

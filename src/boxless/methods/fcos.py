@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -55,7 +54,7 @@ class FCOS(BoxSupervised):
 
     FCOS's head (section 3.1) on one level; the quality is the IoU of the predicted box (Wu, Li, Wang, Image and Vision
     Computing 2020) in place of centre-ness. The score of a box is its class probability times its quality, times the
-    image-level score to the power of `IMAGE_SCORE_POWER` (before rescoring, see `Detector.postprocess`).
+    image-level score to the power of `IMAGE_SCORE_POWER`.
 
     Args:
         backbone: for channels and stride; its maps come as hypercolumns.
@@ -78,7 +77,7 @@ class FCOS(BoxSupervised):
         if self.training:
             return self._losses(batch, [view.float() for view in maps])
         maps = [self.pca(view) for view in maps]
-        return [self._output(*row) for row in zip(maps, batch.sizes, self.cam_outputs(batch), strict=True)]
+        return [self._output(*row) for row in zip(maps, batch.sizes, self.image_scores(batch), strict=True)]
 
     def _losses(self, batch: Batch, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Equation 2 of FCOS, and the loss of the quality: sums over cells, over the number of those on objects."""
@@ -111,14 +110,13 @@ class FCOS(BoxSupervised):
             by_class = by_class.masked_fill((by_class == FAR_WEIGHT) & targets.complete, 1)
         return logits, quality, boxes, labels, by_class, matched
 
-    def _output(self, view: Tensor, size: Tensor, cam: ViewOutput) -> ViewOutput:
-        """Scores and boxes of the cells of one view, with the CAM's heatmaps and image-level scores."""
+    def _output(self, view: Tensor, size: Tensor, image_scores: Tensor) -> ViewOutput:
+        """Scores and boxes of the cells of one view."""
         logits, quality, boxes = self._predict_cells(view)
         boxes = clip_boxes(boxes, size)
-        scores = logits.sigmoid() * quality.sigmoid()[:, None] * cam.image_scores**IMAGE_SCORE_POWER
+        scores = logits.sigmoid() * quality.sigmoid()[:, None] * image_scores**IMAGE_SCORE_POWER
         # The last cells may reach beyond the view, and so may their boxes.
-        scores = scores * (boxes[:, 2:] > boxes[:, :2]).all(dim=1)[:, None]
-        return replace(cam, proposal_scores=scores, boxes=boxes)
+        return ViewOutput(image_scores, scores * (boxes[:, 2:] > boxes[:, :2]).all(dim=1)[:, None], boxes=boxes)
 
     def _predict_cells(self, view: Tensor, *, mirrored: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Predictions for the cells of a view (out_channels, h, w), row by row, in its own coordinates if mirrored too.
