@@ -108,6 +108,6 @@ def image_scores(model: BoxSupervised, row: Item) -> Tensor:
     (layer,), local = model.cam.head, model.cam.local
     assert isinstance(layer, nn.Conv2d) and layer.bias is not None and local is not None
     logits = row.map[: CHANNELS[0]].mean(dim=(1, 2)) @ layer.weight[:, :, 0, 0].T + layer.bias
-    if not model.threshold.isnan():
+    if not model.cam.threshold.isnan():
         logits = (logits + local.pool(local(row.map[CHANNELS[0] :]))) / 2
     return logits.sigmoid().detach()

@@ -63,7 +63,7 @@ def random_run(folder: Path, method: str, options: Sequence[str] = (), images: S
         for parameter in network.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=random) * 0.2)
         if isinstance(network.model, BoxSupervised):
-            network.model.threshold.fill_(0.3)
+            network.model.cam.threshold.fill_(0.3)
             for pca in (network.model.pca.last, network.model.pca.earlier):
                 pca.mean.copy_(torch.randn(pca.mean.shape, generator=random) * 0.2)
     folder.mkdir(parents=True)
