@@ -176,7 +176,7 @@ def _question(sample: Sample, examined: Examined, score: float) -> Question:
 
 def examine(detector: Detector, dataset: Dataset) -> Iterator[tuple[Sample, Examined]]:
     """Every image that can be read, and what the detector says of it, behind a progress bar."""
-    # Not a mirrored view: heads over proposals average both mirror images of a box already.
+    # Another scale rather than the mirror image, as heads are trained on mirrored regions.
     views = detector.views if len(detector.views) > 1 else (*detector.views, _rescaled(detector.views[0]))
     data = cache_dataset(dataset.tags_only(), detector.features, views, detector.proposals)
     with (
