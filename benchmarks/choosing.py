@@ -4,8 +4,9 @@
     python benchmarks/choosing.py playing-cards runs/benchmark/playing-cards --report test
 
 Takes the runs that `methods.py` left in a folder. All predict the boxes of the tags of the same training images; every
-two are compared by chance-corrected IoU (`training.cam_boxes.chance_corrected_iou`). No box of the data is read; what
-the choice costs is read from the results on the split that was reported on. The upper bound is left out.
+two are compared by chance-corrected IoU (`pseudo_labels.consensus.chance_corrected_ious`, of all classes together). No
+box of the data is read; what the choice costs is read from the results on the split that was reported on. The upper
+bound is left out.
 """
 
 import json
@@ -19,9 +20,10 @@ from _shared import machine
 
 from boxless import Detector, load_dataset
 from boxless.cached_dataset import cache_dataset
+from boxless.pseudo_labels.consensus import chance_corrected_ious
 from boxless.pseudo_labels.held_out import boxes_for_tags
 from boxless.structures import Dataset, FloatArray
-from boxless.training.cam_boxes import chance_corrected_iou, tagged_rows
+from boxless.training.cam_boxes import tagged_rows
 
 
 def main(
@@ -45,7 +47,7 @@ def main(
     dataset = replace(everything, samples=tuple(everything.samples[row] for row in rows))
     boxes = {name: tag_boxes(detector, dataset, name) for name, detector in detectors.items()}
     agreement = {
-        name: float(np.mean([chance_corrected_iou(own, other) for rival, other in boxes.items() if rival != name]))
+        name: float(np.mean([agree(own, other) for rival, other in boxes.items() if rival != name]))
         for name, own in boxes.items()
     }
     print(f"{data.name}, {machine()}, seed {seed}, {len(dataset)} images\n")
@@ -60,6 +62,11 @@ def main(
     )
     cost = scores[best]["mAP_11point"] - scores[chosen]["mAP_11point"]
     print(f"\nChosen without boxes: {chosen}; with the boxes of {report}: {best}; that costs {cost:.3f} mAP")
+
+
+def agree(boxes: FloatArray, others: FloatArray) -> float:
+    """The mean chance-corrected IoU of boxes (N, 4) of the same objects."""
+    return float(chance_corrected_ious(boxes, others, np.zeros(len(boxes), np.int64)).mean())
 
 
 def tag_boxes(detector: Detector, dataset: Dataset, name: str) -> FloatArray:

@@ -62,10 +62,9 @@ def assert_same_bits(first: Path, second: Path) -> None:
 
 
 def shorten_training(patch: pytest.MonkeyPatch) -> None:
-    """Train the CAMs of a run for moments, fit the threshold to two images, and compose mosaics of few images."""
+    """Train the CAMs of a run for moments, and compose mosaics of few images."""
     patch.setattr("boxless.training.engine.MAX_EPOCHS", 2)
     patch.setattr("boxless.methods.local_cam.STEPS", 4)
-    patch.setattr("boxless.training.cam_boxes.THRESHOLD_IMAGES", 2)
     patch.setattr("boxless.pseudo_labels.mosaic.IMAGES_PER_MOSAIC", 1)
 
 

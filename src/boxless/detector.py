@@ -148,20 +148,6 @@ class Detector(Predictor):
             candidates = average_boxes(outputs, self.views, boxes, size)
         return box_vote(*candidates, wanted)
 
-    def cam_boxes_at(
-        self, maps: Sequence[torch.Tensor], size: tuple[int, int], labels: Sequence[int], thresholds: Sequence[float]
-    ) -> list[FloatArray]:
-        """The CAM boxes of each of these classes at each threshold: (len(labels), 4) float32, xyxy pixels, each.
-
-        Args:
-            maps, size: as for `postprocess`.
-            labels: the classes.
-            thresholds: fractions of a heatmap's maximum.
-        """
-        heatmaps, objectness = average_heatmaps(self._outputs(maps, None, size), self.views)
-        wanted = np.array(labels, np.int64)
-        return [cam_boxes(heatmaps, objectness, size, wanted, threshold, self.views) for threshold in thresholds]
-
     @contextmanager
     def _in_parallel(self) -> Iterator[int]:
         with one_thread_per_image(self.device) as threads, full_width(self.device):
@@ -206,7 +192,7 @@ class Detector(Predictor):
 
     @property
     def cam_threshold(self) -> float:
-        """See `Predictor`; the default until it is fitted."""
+        """See `Predictor`; the default until objectness is fitted."""
         assert isinstance(self.model, HeatmapModel)
         return float(self.model.threshold.nan_to_num(DEFAULT_THRESHOLD))
 

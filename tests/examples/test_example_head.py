@@ -31,7 +31,6 @@ def test_a_method_with_the_head_trains_predicts_and_needs_its_file(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run, image = tmp_path / "run", boxless.load_dataset(demo, "val").samples[0].path
-    monkeypatch.setattr("boxless.training.cam_boxes.THRESHOLD_IMAGES", 2)
     words = ["train", demo, "--out", run, "--split", "train", "--method", "top_share", "head.share=0.25", *SMALL]
     with unregistered(HEADS, PRESETS):
         assert run_example("head.py", words, monkeypatch) == 0

@@ -12,10 +12,10 @@ def make(tail: nn.Sequential | None = None, channels: int = 4) -> CAM:
     return with_large_weights(CAM(backbone_of(channels), tail or nn.Sequential(), CAMConfig(), 3))
 
 
-def with_objectness(threshold: float | None) -> CAM:
+def with_objectness() -> CAM:
     """A CAM over a last map of four channels, with objectness over an early one of two behind it."""
     torch.manual_seed(0)
-    config = CAMConfig(objectness=True, threshold=threshold)
+    config = CAMConfig(objectness=True)
     model = CAM(backbone_of(4, levels=(0,)), nn.Sequential(), config, 3).eval()
     assert model.local is not None
     nn.init.normal_(model.local.cells.weight)
@@ -80,7 +80,7 @@ def test_the_tail_is_run_and_trained():
 
 
 def test_classes_are_scored_on_the_last_map_and_objectness_on_the_early_one():
-    model = with_objectness(None)
+    model = with_objectness()
     model.threshold.fill_(0.1)
     # Channels of the last map, of the early one, and of a level that objectness does not read.
     maps = torch.randn(4 + 2 + 3, 3, 5)
@@ -102,9 +102,8 @@ def test_classes_are_scored_on_the_last_map_and_objectness_on_the_early_one():
     assert expected.objectness is None
 
 
-@pytest.mark.parametrize("threshold", [None, 0.3])
-def test_objectness_that_is_not_fitted_yet_is_not_output(threshold: float | None):
-    model, row = with_objectness(threshold), Item(torch.randn(6, 3, 5), (40, 70))
+def test_objectness_that_is_not_fitted_yet_is_not_output():
+    model, row = with_objectness(), Item(torch.randn(6, 3, 5), (40, 70))
     assert outputs(model, row)[0].objectness is None
     model.threshold.fill_(0.3)
     assert outputs(model, row)[0].objectness is not None

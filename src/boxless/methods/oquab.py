@@ -21,8 +21,7 @@ class OquabConfig(HeadConfig):
         dropout: rate before every layer but the first.
         sharpness: of the log-sum-exp that replaces the maximum in training (Pinheiro & Collobert, CVPR 2015), at the
             first and at the last step; null trains the maximum itself.
-        threshold: locations of at least this fraction of a map's maximum belong to the object; null fits it after
-            training.
+        threshold: locations of at least this fraction of a map's maximum belong to the object.
     """
 
     kind: str = "oquab"
@@ -30,7 +29,7 @@ class OquabConfig(HeadConfig):
     kernel: Literal[1, 3] = 1
     dropout: float = Field(0.0, ge=0, lt=1)
     sharpness: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
-    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    threshold: float = Field(DEFAULT_THRESHOLD, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _layers_fit(self) -> Self:
@@ -58,7 +57,7 @@ class Oquab(HeatmapModel):
 
     def __init__(self, backbone: Backbone, tail: nn.Sequential, config: OquabConfig, classes: int) -> None:
         widths = (backbone.channels, *config.hidden, classes)
-        super().__init__(tail, widths, config.kernel, config.dropout, config.threshold or DEFAULT_THRESHOLD)
+        super().__init__(tail, widths, config.kernel, config.dropout, config.threshold)
         self.sharpness = config.sharpness
 
     def pool(self, heatmaps: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ PRESETS["cam"] = {
 }
 PRESETS["oquab"] = {
     # The adaptation layer over frozen features; head.kernel=3 widens it, at nine times its cost.
-    "head": {"kind": "oquab", "hidden": (256,), "sharpness": (0.2, 5), "threshold": 0.1},
+    "head": {"kind": "oquab", "hidden": (256,), "sharpness": (0.2, 5)},
     # The paper rescales images at random by 0.7 to 1.4 in training (section 4); 1.4 would cost more to extract than
     # both of these.
     "views": {"scales": (358, 512)},

@@ -21,6 +21,8 @@ Seed = Callable[[CachedDataset, Detector], list[Annotations]]
 SEEDS: Registry[Seed] = Registry("pseudo_labels.seeds")
 """Seeds by name: from the training images and the trained CAM to one box for each tag of each image, the tags in the
 order of their class indices."""
+LOCAL_SHARE = 1 / 3
+"""Of the local CAM in `mixed_cam`."""
 LOCAL_CAM_SEEDS = frozenset({"mixed_cam", "local_cam"})
 """Those that need good local CAMs (`local_cam_errors`)."""
 
@@ -33,7 +35,7 @@ def cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
 
 @SEEDS.register("mixed_cam")
 def mixed_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
-    """The CAM box of every tag, with the mean of CAM and local CAM, each over its maximum, in place of the CAM."""
+    """The CAM box of every tag, with the weighted mean of CAM and local CAM, each over its maximum, as the CAM."""
     view = cam.views[0]
 
     def find(row: int) -> Annotations:
@@ -43,8 +45,8 @@ def mixed_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
             (output,) = cam.model(collate([Item(data.map(row, view), (height, width))]).to(cam.device))
         local, whole = _local_cams(data, cam, row), output.numpy()
         assert whole.maps is not None and whole.objectness is not None
-        pairs = zip(whole.maps, local, strict=True)
-        maps = np.array([_over_maximum(one) + _over_maximum(other) for one, other in pairs])
+        parts = ([_over_maximum(one) for one in some] for some in (whole.maps, local))
+        maps = np.average(list(parts), axis=0, weights=(1 - LOCAL_SHARE, LOCAL_SHARE)).astype(np.float32)
         boxes = cam_boxes(maps, whole.objectness, data.sizes[row], labels, cam.cam_threshold, [view])
         return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
 
