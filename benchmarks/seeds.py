@@ -3,8 +3,7 @@
     BOXLESS_DATA=shared/data python benchmarks/seeds.py --images 300
 
 The CAM of the default method is trained on the tags of the training images. A row gives, over these images, the share
-of right boxes of every seed (the mean over classes) and the threshold of the CAM. Boxes are read to count which are
-right, on training images only. Trained CAMs in `--out` are not trained again.
+of right boxes of every seed (the mean over classes). Boxes are read to count which are right, on training images only. Trained CAMs in `--out` are not trained again.
 """
 
 import os
@@ -37,7 +36,7 @@ def main(
     """Train the CAMs; print the table."""
     config = resolve(preset("seeded"))
     print(f"seed {seed}, {images or 'all'} images, {machine()}\n")
-    print(f"| set | {' | '.join(SEEDS)} | threshold |\n|---|{'---|' * (len(SEEDS) + 1)}")
+    print(f"| set | {' | '.join(SEEDS)} |\n|---|{'---|' * len(SEEDS)}")
     for name in sets.split(","):
         which = SETS[name]
         root = make_demo(out, seed=0) if name == "demo" else Path(os.environ["BOXLESS_DATA"]) / which.path
@@ -45,7 +44,7 @@ def main(
         cam = boxless.train(train, out / f"{name}-{images or 'all'}-{seed}", method="cam", seed=seed)
         data = cache_dataset(train.tags_only(), cam.features, cam.views, config.proposals)
         scores = [share_right(train, snap_all(find(data, cam), data)) for find in SEEDS.values()]
-        print(f"| {name} | {' | '.join(f'{value:.3f}' for value in scores)} | {cam.model.threshold:.2f} |", flush=True)
+        print(f"| {name} | {' | '.join(f'{value:.3f}' for value in scores)} |", flush=True)
 
 
 def share_right(dataset: Dataset, boxes: list[Annotations]) -> float:

@@ -142,7 +142,7 @@ class PseudoLabelConfig(Section):
             `supervision=boxes` gets them too.
     """
 
-    seeds: tuple[str, ...] = Field(("mixed_cam", "cam", "local_cam"), min_length=1)
+    seeds: tuple[str, ...] = Field(("cam", "mixed_cam", "local_cam"), min_length=1)
     folds: int = Field(2, ge=2)
     rounds: int = Field(2, ge=1)
     consensus_iou: float = Field(0.5, gt=0, lt=1)

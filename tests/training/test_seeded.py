@@ -216,7 +216,7 @@ def test_labels_of_every_network_are_those_of_the_recipe(
     assert counts == {}
 
 
-@pytest.mark.parametrize(("classify", "names"), [(True, ["mixed_cam", "cam", "local_cam"]), (False, ["cam"])])
+@pytest.mark.parametrize(("classify", "names"), [(True, ["mixed_cam", "local_cam", "edges"]), (False, ["edges"])])
 def test_seeds_of_local_cams_take_part_only_where_these_classify(
     classify: bool, names: list[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -230,10 +230,9 @@ def test_seeds_of_local_cams_take_part_only_where_these_classify(
         detector = SimpleNamespace(config=config)
         return SimpleNamespace(detector=detector, folder=Path("run"), timed=lambda stage: nullcontext())
 
-    assert recipe._seeds(run("mixed_cam", "cam", "local_cam"), Any, Any) == names
-    # There is nothing to choose from.
-    assert recipe._seeds(run("local_cam"), Any, Any) == ["local_cam"]
-    assert recipe._seeds(run("edges", "cam"), Any, Any) == ["edges", "cam"]
+    assert recipe._further_seeds(run("cam", "mixed_cam", "local_cam", "edges"), Any, Any) == names
+    # Other seeds are the user's choice.
+    assert recipe._further_seeds(run("local_cam", "edges"), Any, Any) == ["edges"]
     assert calls == [Path("run/held_out_errors.json")]
 
 

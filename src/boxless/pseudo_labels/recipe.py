@@ -3,11 +3,11 @@
     cam        1  A linear classifier of the tags gives class activation maps, another one local CAMs.
                2  Objectness, fitted without boxes, tells where objects end: one CAM box a tag.
     seeds      3  A box of the first seed for each tag, snapped to proposals, and of the others where they are needed;
-                  seeds of local CAMs only if these classify held-out images well (`local_cam_errors`). Of classes with
-                  enough given boxes those that a network predicts which is trained on them.
+                  of classes with enough given boxes those that a network predicts which is trained on them.
     held_out   4  Cross-fitting, in rounds: networks trained on the labels of the other folds predict the box of every
                   tag. The first round is trained on the first seed, the next on its consensus with out-of-fold
-                  predictions or, if these rarely agree, on all boxes of the seeds.
+                  predictions or, if these rarely agree, on all boxes of the seeds; on those of local CAMs only if these
+                  classify held-out images well (`local_cam_errors`).
     rescaled   5  Small objects: the same networks predict at a larger scale.
     labels     6  The consensus of what was predicted by different means, or all of it if that rarely agrees, snapped to
                   proposals.
@@ -116,17 +116,16 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
             own = snap_all(SEEDS.find(name)(tagged, cam), data)
         return own if predicted is None else chosen(own, predicted, boxed)
 
-    first, *further = _seeds(run, data, cam)
-    names, held_out, no_consensus = [first], None, list[int]()
-    seeds = [seed_boxes(first)]
+    names, held_out, no_consensus = [rules.seeds[0]], None, list[int]()
+    seeds = [seed_boxes(names[0])]
     for round_ in range(1, rules.rounds + 1):
         settings = fold_config(networks, round_)
         detectors, held_out = cross_fit(data, seeds, held_out, folds, settings, run, round_, boxed, no_consensus)
         if round_ == 1:
             merged = consensus(seeds[0], held_out, data.sizes, rules.consensus_iou)
             if no_consensus := classes_without_consensus(merged, boxed):
-                names += further
-                seeds += [seed_boxes(name) for name in further]
+                names += _further_seeds(run, data, cam)
+                seeds += [seed_boxes(name) for name in names[1:]]
     with run.timed("pseudo labels"):
         assert held_out is not None
         rescaled = rescaled_pass(detectors, tagged, folds, held_out, boxed)
@@ -159,17 +158,16 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
     return data.with_each(sets)
 
 
-def _seeds(run: Run, data: CachedDataset, cam: Detector) -> list[str]:
-    """The names of the seeds; those of local CAMs only where these classify held-out images well, or there is none."""
+def _further_seeds(run: Run, data: CachedDataset, cam: Detector) -> list[str]:
+    """The names of the seeds after the first; those of local CAMs only where these classify held-out images well."""
     config = run.detector.config
-    names, errors = list(config.pseudo_labels.seeds), run.folder / HELD_OUT_ERRORS
-    others = [name for name in names if name not in LOCAL_CAM_SEEDS]
-    if not others or len(others) == len(names):
+    names, errors = list(config.pseudo_labels.seeds[1:]), run.folder / HELD_OUT_ERRORS
+    if LOCAL_CAM_SEEDS.isdisjoint(names):
         return names
     with run.timed("pseudo labels"):
         # Processes whose devices round differently must not train on different seeds.
-        well = on_main_process(lambda: local_cams_classify_well(data, cam, config.seed, errors))
-    return names if well else others
+        trained_on = on_main_process(lambda: local_cams_classify_well(data, cam, config.seed, errors))
+    return names if trained_on else [name for name in names if name not in LOCAL_CAM_SEEDS]
 
 
 def _record(run: Run, merged: CachedDataset, agreement: Sequence[float | None]) -> None:
