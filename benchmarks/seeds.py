@@ -3,7 +3,8 @@
     BOXLESS_DATA=shared/data python benchmarks/seeds.py --images 300
 
 The CAM of the default method is trained on the tags of the training images. A row gives, over these images, the share
-of right boxes of every seed (the mean over classes). Boxes are read to count which are right, on training images only. Trained CAMs in `--out` are not trained again.
+of right boxes of every seed (the mean over classes). Boxes are read to count which are right, on training images only.
+Trained CAMs in `--out` are not trained again.
 """
 
 import os
