@@ -111,11 +111,16 @@ def test_the_video_with_boxes_has_all_frames_and_its_rate(clip: Path, tmp_path: 
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"overlay.mp4", "predictions.csv"}
 
 
-@pytest.mark.parametrize("rate", [0.5, 480])
+@pytest.mark.parametrize("rate", [0.5, 29.97, 118.347, 300.123, 480])
 def test_slow_and_fast_videos_keep_their_rate(rate: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    predict_video(Stub(), write(tmp_path / "clip.mp4", 5, rate), tmp_path / "out")
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), rate, SIZE)
+    for _ in range(5):
+        writer.write(np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
+    writer.release()
+    predict_video(Stub(), clip, tmp_path / "out")
     capture = cv2.VideoCapture(str(tmp_path / "out" / "overlay.mp4"))
-    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(rate)
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(rate, rel=1e-3)
     assert not caplog.records
 
 
@@ -125,6 +130,19 @@ def test_a_video_is_not_overwritten_by_its_own_boxes(clip: Path, tmp_path: Path)
     with pytest.raises(BoxlessError, match=r"overlay\.mp4: would be overwritten; choose another --out"):
         predict_video(Stub(), own, tmp_path)
     assert own.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["overlay.mp4", "predictions.json"])
+def test_files_that_are_no_results_are_not_overwritten(name: str, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(BoxlessError, match=f"{name}: exists, and is no result of Boxless"):
+        predict_video(Stub(), clip, out)
+    assert (out / name).read_text() == "mine"
+    # Its own results are.
+    for _ in range(2):
+        predict_video(Stub(), clip, tmp_path / "own")
 
 
 def test_a_full_disk_leaves_the_earlier_video(tmp_path: Path) -> None:

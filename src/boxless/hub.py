@@ -102,19 +102,27 @@ def uploaded(run: Path, repo: str) -> dict[str, bytes | str]:
         BoxlessError: the run cannot be loaded, or is a part of another one.
     """
     # The card is of the metrics too, whose code takes a while to import.
-    from boxless.card import CARD, model_card
+    from boxless.card import CARD
 
     manifest, config = read_manifest(run), read_config(run)
     load_network(run, config, manifest)
     if any(name.startswith("..") for name in manifest["files"].values()):
         raise BoxlessError(f"{run}: a part of another run, whose weights it shares; push that run")
     return {
-        # A person may have written into the card that `boxless card` has made.
-        CARD: str(run / CARD) if (run / CARD).is_file() else model_card(run, repo).encode(),
+        CARD: _card(run, repo).encode(),
         MANIFEST: json.dumps(_public(manifest, config), indent=1, ensure_ascii=False).encode(),
         CONFIG: yaml.safe_dump(_public_config(config), sort_keys=False).encode(),
         **{name: str(run / name) for name in manifest["files"].values()},
     }
+
+
+def _card(run: Path, repo: str) -> str:
+    """The card in the run folder where a person has changed it, else a new one, which loads the model from the Hub."""
+    from boxless.card import CARD, model_card
+
+    file = run / CARD
+    own = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+    return model_card(run, repo) if own in (None, model_card(run)) else own
 
 
 def _public(manifest: Mapping[str, Any], config: Config) -> dict[str, Any]:

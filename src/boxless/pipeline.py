@@ -15,7 +15,7 @@ from boxless.config import Config, ProposalConfig, read_yaml, resolve
 from boxless.datasets import load_dataset
 from boxless.datasets.labels import with_labels
 from boxless.detector import Detector
-from boxless.devices import default_device
+from boxless.devices import default_device, join_processes
 from boxless.distributed import batch_share, on_main_process
 from boxless.errors import BoxlessError
 from boxless.evaluation import in_classes
@@ -91,12 +91,12 @@ def train(
     """
     with progress_bars(progress):
         resolved = _resolve(method, config, options, settings, seed, backbone)
+        _check_batches(resolved, join_processes().num_processes)
         check_trackers(trackers)
         dataset = on_main_process(lambda: _training_set(data, split, classes, labels, resolved))
         monitored = on_main_process(lambda: _monitored(data, resolved, dataset.classes))
         resolved = _with_proposals(resolved, dataset, expand_user(out))
         run = create_run(expand_user(out), resolved, dataset.classes, trackers=trackers, on_epoch_end=on_epoch_end)
-        _check_batches(resolved, run.accelerator.num_processes)
         with _own_random_state(run.detector.device):
             detector = _train(run, dataset, monitored)
         _log_time("Trained", read_manifest(run.folder)["seconds"])

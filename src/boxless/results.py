@@ -24,7 +24,7 @@ from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
 
-OVERLAYS, OVERVIEW = "overlays", "overview.jpg"
+OVERLAYS, OVERVIEW, VIDEO = "overlays", "overview.jpg", "overlay.mp4"
 SHEET = 24
 """The maximum number of images on an overview."""
 TILE = 600
@@ -63,7 +63,7 @@ def predict(
             are not results.
     """
     out = expand_user(out)
-    _check_results(out, WRITTEN.get(format, ()))
+    check_results(out, (OVERVIEW, *WRITTEN.get(format, ())))
     files, skipped = _find(images, out)
     names, overlays, labels = Names(), list[NDArray[np.uint8]](), set[str]()
 
@@ -108,7 +108,7 @@ def heatmaps(
     if class_name is not None and class_name not in detector.classes:
         raise BoxlessError(f"the detector has no class '{class_name}'; it has: {', '.join(detector.classes)}")
     out = expand_user(out)
-    _check_results(out, ("maps",))
+    check_results(out, (OVERVIEW, "maps"))
     files, skipped = _find(images, out)
     names, overlays = Names(), list[NDArray[np.uint8]]()
     for path, pixels, detections, maps in detector.heatmap_files(files, skipped):
@@ -127,10 +127,15 @@ def heatmaps(
     return skipped
 
 
-def _check_results(out: Path, names: Sequence[str]) -> None:
-    """Refuse to overwrite files that are not results of an earlier call."""
-    own = [out / name for name in (OVERVIEW, *names) if (out / name).exists()]
-    if own and not (out / OVERLAYS).is_dir():
+def check_results(out: Path, names: Sequence[str]) -> None:
+    """Refuse to overwrite files that are not results of an earlier call.
+
+    Raises:
+        BoxlessError: `out` has one of these names, and neither overlays of images nor boxes and overlay of a video.
+    """
+    own = [out / name for name in names if (out / name).exists()]
+    of_video = (out / VIDEO).is_file() and any((out / f"predictions.{kind}").is_file() for kind in ("json", "csv"))
+    if own and not (out / OVERLAYS).is_dir() and not of_video:
         raise BoxlessError(
             f"{own[0]}: exists, and is no result of Boxless, as there is no {OVERLAYS}/ beside it; choose another --out"
         )

@@ -25,7 +25,7 @@ from boxless.files import check_writable, read_json, write_json, write_text, wri
 from boxless.methods import Model
 from boxless.structures import Annotations, Dataset
 
-FORMAT = 7
+FORMAT = 8
 """Of the run folder; raised whenever an older Boxless could not read a newer folder or the other way round."""
 
 WEIGHTS = "weights.safetensors"
@@ -188,7 +188,6 @@ def check_run(run: Path, config: Config) -> None:
     Raises:
         BoxlessError: the folder is of another run, holds something else, or cannot be written.
     """
-    check_writable(run / MANIFEST)
     if (run / MANIFEST).exists():
         read_manifest(run)
         changed = _differences(_decisive(read_config(run)), _decisive(config))
@@ -197,8 +196,10 @@ def check_run(run: Path, config: Config) -> None:
             raise BoxlessError(f"{run}: begun with other settings: {changes}; choose another --out, or delete it")
     elif run.is_file() or (run.is_dir() and any(map(_foreign, run.iterdir()))):
         raise BoxlessError(f"{run}: not empty and not a run folder; choose another --out")
-    elif (run / CONFIG).exists() and (run / CONFIG).read_text(encoding="utf-8") != _as_yaml(config):
+    elif (run / CONFIG).exists() and (run / CONFIG).read_text(encoding="utf-8", errors="replace") != _as_yaml(config):
         raise BoxlessError(f"{run / CONFIG}: would be overwritten; choose another --out, or delete it")
+    else:
+        check_writable(run / MANIFEST)
 
 
 def _foreign(file: Path) -> bool:

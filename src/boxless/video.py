@@ -24,6 +24,7 @@ from boxless.export.common import rows
 from boxless.files import expand_user, unwritable, write_whole
 from boxless.predictor import Predictor
 from boxless.progress import track
+from boxless.results import VIDEO, check_results
 from boxless.structures import Detections
 from boxless.visualize import draw_boxes
 
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE = 16
 """Frames that are decoded before they are processed in parallel."""
-OVERLAY = "overlay.mp4"
 MIN_RATE, MAX_RATE = 0.01, 1000.0
 """Frames a second that are taken for true; some files state 0 or millions."""
 MAX_MISSING = 0.05
@@ -109,8 +109,9 @@ def predict_video(
     """
     write = writer(format)
     path, folder = expand_user(video), expand_user(out)
-    if path.resolve() == (folder / OVERLAY).resolve():
+    if path.resolve() == (folder / VIDEO).resolve():
         raise BoxlessError(f"{path}: would be overwritten; choose another --out")
+    check_results(folder, (VIDEO, f"predictions.{'csv' if format == 'csv' else 'json'}"))
     with _opened(path) as capture:
         frames, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))
     count, last = 0, 0.0
@@ -123,7 +124,9 @@ def predict_video(
             count, last = count + 1, frame.seconds
             yield frame, detections
 
-    with _written(folder / OVERLAY, rate if MIN_RATE <= rate <= MAX_RATE else 25.0) as overlay:
+    # MPEG-4 counts time in at most 65,535 parts of a second.
+    known = round(rate, 3 if rate <= 65 else 1) if MIN_RATE <= rate <= MAX_RATE else 25.0
+    with _written(folder / VIDEO, known) as overlay:
         write(folder, path, found(), detector.classes, detector.name)
     # The last frame begins one frame before the end.
     length, end = (frames / rate, last + 1 / rate) if rate > 0 else (0.0, 0.0)

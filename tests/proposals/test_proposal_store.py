@@ -78,7 +78,7 @@ def test_an_interrupted_call_is_resumed(
         return original(image, config)
 
     # One thread, so that the number of computed images is known.
-    monkeypatch.setattr("boxless.parallel.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("boxless.parallel.cores", lambda: 1)
     monkeypatch.setattr(store, "generate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ProposalStore(CONFIG).compute(images)

@@ -91,6 +91,10 @@ def test_a_card_that_a_person_has_changed_is_kept_and_pushed(
         assert run_boxless(monkeypatch, "card", own, "--name", "me/cats") == 0
     card = own / "README.md"
     assert card.read_text() == model_card(own, "me/cats")
+    # One without the name on the Hub gets it.
+    card.write_text(model_card(own))
+    push(own, "me/dogs")
+    assert hub.repos["me/dogs"]["README.md"].decode() == model_card(own, "me/dogs")
     card.write_text(card.read_text() + "\nThe photos are mine.\n")
     assert run_boxless(monkeypatch, "card", own, "--name", "me/cats") == 1
     push(own, "me/cats")

@@ -182,7 +182,7 @@ def test_workers_change_no_bit(demo: Path, tmp_path: Path):
 def test_a_gpu_has_workers_unless_averages_are_kept(
     monkeypatch: pytest.MonkeyPatch, workers: int | None, averages_only: bool, device: str, expected: int
 ):
-    monkeypatch.setattr("boxless.training.engine.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("boxless.training.engine.cores", lambda: 2)
     items = SimpleNamespace(averages_only=averages_only)
     loader = _loader(items, range(8), 2, workers, torch.device(device))  # type: ignore[arg-type]
     assert (loader.num_workers, loader.pin_memory, loader.persistent_workers) == (

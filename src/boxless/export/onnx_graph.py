@@ -228,30 +228,20 @@ class ExportedFastRCNN(ExportedNetwork):
         super().__init__(network)
         assert isinstance(network.model, FastRCNN)
         self.head, self.side = network.model, network.model.config.pool
-        first = self.head.trunk[1]
-        assert isinstance(first, nn.Linear)
-        # Pooled features come channel by channel; the last columns are those of the context.
-        grid, context = torch.split(first.weight, [self.side**2 * self.pca.out_channels, self.pca.out_channels], dim=1)
-        by_cell = grid.reshape(len(grid), -1, self.pca.out_channels)
-        self.register_buffer("first_weight", torch.cat([by_cell.transpose(1, 2).flatten(1), context], dim=1))
-        self.register_buffer("first_bias", first.bias)
         self.register_buffer("cells", cell_sums(self.side))
-        self.first_weight: Tensor
-        self.first_bias: Tensor
         self.cells: Tensor
 
     def forward(self, images: Tensor, proposals: Tensor) -> tuple[Tensor, ...]:
         """Images (B, H, W, 3) uint8 and proposals (B, R, 4), xyxy pixels of them -> `runtime.OUTPUTS`; scores
         (B, R, classes) and boxes (B, R, 4)."""
         view, image_scores, factor = self.shared(images)
-        first = nn.functional.linear(self.pooled(view, proposals, images), self.first_weight, self.first_bias)
-        hidden = self.head.trunk[2:](first)
+        # Without the layer that flattens regions.
+        hidden = self.head.trunk[1:](self.pooled(view, proposals, images))
         boxes = clipped(decoded(proposals, self.head.regress(hidden)), images)
         return image_scores, self.head.classify(hidden).softmax(dim=-1)[..., : self.head.classes] * factor, boxes
 
     def pooled(self, view: Tensor, proposals: Tensor, images: Tensor) -> Tensor:
-        """The means of `roi_average_pool`, over the cells of regions, channel by channel, and over their context:
-        (B, R, (side^2 + 1) * C)."""
+        """The means of `roi_average_pool`, of the cells of regions and of their context: (B, R, (side^2 + 1) * C)."""
         centre, half = (proposals[..., :2] + proposals[..., 2:]) / 2, (proposals[..., 2:] - proposals[..., :2]) / 2
         grown = clipped(torch.cat([centre - half * CONTEXT_RATIO, centre + half * CONTEXT_RATIO], dim=-1), images)
         area, grown_area = (
@@ -264,7 +254,7 @@ class ExportedFastRCNN(ExportedNetwork):
         sums = corners @ self.cells
         means = sums[..., :-1] / (area / self.side**2)[..., None]
         context = (whole - sums[..., -1]) / (grown_area - area).clamp(min=0.5)
-        return torch.cat([means.flatten(2), context], dim=-1)
+        return torch.cat([means.transpose(2, 3).flatten(2), context], dim=-1)
 
 
 def cell_sums(side: int) -> Tensor:

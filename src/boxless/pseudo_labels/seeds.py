@@ -35,7 +35,7 @@ def cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
 
 @SEEDS.register("mixed_cam")
 def mixed_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
-    """The CAM box of every tag, with the weighted mean of CAM and local CAM, each over its maximum, as the CAM."""
+    """The CAM box of every tag, of the weighted mean of CAM and local CAM, each divided by its maximum."""
     view = cam.views[0]
 
     def find(row: int) -> Annotations:
@@ -45,8 +45,7 @@ def mixed_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
             (output,) = cam.model(collate([Item(data.map(row, view), (height, width))]).to(cam.device))
         local, whole = _local_cams(data, cam, row), output.numpy()
         assert whole.maps is not None and whole.objectness is not None
-        parts = ([_over_maximum(one) for one in some] for some in (whole.maps, local))
-        maps = np.average(list(parts), axis=0, weights=(1 - LOCAL_SHARE, LOCAL_SHARE)).astype(np.float32)
+        maps = (1 - LOCAL_SHARE) * _over_maximum(whole.maps) + LOCAL_SHARE * _over_maximum(local)
         boxes = cam_boxes(maps, whole.objectness, data.sizes[row], labels, cam.cam_threshold, [view])
         return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
 
@@ -77,5 +76,6 @@ def _local_cams(data: CachedDataset, cam: Detector, row: int) -> FloatArray:
     return found
 
 
-def _over_maximum(heatmap: FloatArray) -> FloatArray:
-    return np.asarray(heatmap / max(float(heatmap.max()), 1e-6), np.float32)
+def _over_maximum(heatmaps: FloatArray) -> FloatArray:
+    """Each of the heatmaps (classes, h, w) over its maximum."""
+    return np.asarray(heatmaps / np.maximum(heatmaps.max(axis=(1, 2), keepdims=True), 1e-6), np.float32)

@@ -11,7 +11,6 @@ from torch import Tensor
 from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
 from boxless.methods import CAM, HeatmapModel
-from boxless.methods.cam import CAMConfig
 from boxless.methods.local_cam import LocalCAM, fit_local_cam
 from boxless.methods.objectness import Objectness, fit_objectness
 from boxless.structures import Dataset
@@ -35,8 +34,7 @@ def fit_cam_boxes(model: HeatmapModel, data: CachedDataset, detector: Detector) 
     if not isinstance(model, CAM) or model.objectness is None or model.local is None:
         return
     logger.info("Fitting where objects end")
-    view, head = views_of(detector.config.views)[0], detector.config.head
-    assert isinstance(head, CAMConfig)
+    view = views_of(detector.config.views)[0]
 
     def levels(row: int) -> Tensor:
         return data.map(row, view)[model.levels].float().to(detector.device)
@@ -44,7 +42,7 @@ def fit_cam_boxes(model: HeatmapModel, data: CachedDataset, detector: Detector) 
     fit_local_cam(model.local, levels, torch.from_numpy(data.dataset.image_labels()), detector.config.seed)
     _fit_objectness(model.objectness, model.local, levels, data.dataset, detector.config.seed)
     # The model outputs objectness once the threshold is a number.
-    model.threshold.fill_(head.threshold)
+    model.threshold.fill_(model.threshold_once_fitted)
 
 
 def _fit_objectness(
