@@ -4,9 +4,8 @@
     python benchmarks/choosing.py playing-cards runs/benchmark/playing-cards --report test
 
 Takes the runs that `methods.py` left in a folder. All predict the boxes of the tags of the same training images; every
-two are compared by chance-corrected IoU (`pseudo_labels.consensus.chance_corrected_ious`, of all classes together). No
-box of the data is read; what the choice costs is read from the results on the split that was reported on. The upper
-bound is left out.
+two are compared by the mean IoU of their boxes beyond that of random images. No box of the data is read; what the
+choice costs is read from the results on the split that was reported on. The upper bound is left out.
 """
 
 import json
@@ -15,12 +14,13 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import typer
 from _shared import machine
 
 from boxless import Detector, load_dataset
 from boxless.cached_dataset import cache_dataset
-from boxless.pseudo_labels.consensus import chance_corrected_ious
+from boxless.methods.box_ops import chance_iou, paired_iou
 from boxless.pseudo_labels.held_out import boxes_for_tags
 from boxless.structures import Dataset, FloatArray
 from boxless.training.cam_boxes import tagged_rows
@@ -65,8 +65,10 @@ def main(
 
 
 def agree(boxes: FloatArray, others: FloatArray) -> float:
-    """The mean chance-corrected IoU of boxes (N, 4) of the same objects."""
-    return float(chance_corrected_ious(boxes, others, np.zeros(len(boxes), np.int64)).mean())
+    """Mean IoU of boxes (N, 4) of the same objects beyond chance, relative to what is possible (as Cohen's kappa)."""
+    one, other = torch.from_numpy(boxes), torch.from_numpy(others)
+    same, chance = (float(values.double().mean()) for values in (paired_iou(one, other), chance_iou(one, other)))
+    return (same - chance) / max(1 - chance, 1e-9)
 
 
 def tag_boxes(detector: Detector, dataset: Dataset, name: str) -> FloatArray:

@@ -136,9 +136,12 @@ def test_files_that_are_no_results_are_not_overwritten(format: str, own: str, ph
     with pytest.raises(BoxlessError, match=f"{Path(own).parts[0]}: exists, and is no result of Boxless"):
         predict(Stub(), photos / "one", photos, format)
     assert file.read_text() == "mine" and not (photos / "overlays").exists()
-    # Its own results are.
+    # Its own results are, but not files of the user beside them.
     for _ in range(2):
         predict(Stub(), photos / "one", photos / "out", format)
+    (photos / "out" / "maps").mkdir()
+    with pytest.raises(BoxlessError, match="maps: exists, and is no result of Boxless"):
+        heatmaps(Stub(), photos / "one", photos / "out")
 
 
 def test_maps_that_are_no_results_are_not_overwritten(photos: Path):

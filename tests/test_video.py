@@ -108,7 +108,7 @@ def test_the_video_with_boxes_has_all_frames_and_its_rate(clip: Path, tmp_path: 
     assert drawn[-1].seconds == pytest.approx(0.6) and drawn[0].pixels.shape == (48, 64, 3)
     plain = list(read_frames(clip))
     assert np.abs(drawn[3].pixels[:24, :16].astype(int) - plain[3].pixels[:24, :16]).mean() > 5
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"overlay.mp4", "predictions.csv"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {".boxless.json", "overlay.mp4", "predictions.csv"}
 
 
 @pytest.mark.parametrize("rate", [0.5, 29.97, 118.347, 300.123, 480])

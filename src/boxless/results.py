@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from boxless.errors import BoxlessError
 from boxless.export import FORMATS
 from boxless.export.common import Names
-from boxless.files import expand_user, write_text, write_whole
+from boxless.files import expand_user, read_json, write_json, write_text, write_whole
 from boxless.image_files import scan_images
 from boxless.images import write_image
 from boxless.predictor import Predictor
@@ -25,6 +25,8 @@ from boxless.wording import counted
 logger = logging.getLogger(__name__)
 
 OVERLAYS, OVERVIEW, VIDEO = "overlays", "overview.jpg", "overlay.mp4"
+RECORD = ".boxless.json"
+"""In a folder of results: the names of what was written there, so that nothing else is overwritten."""
 SHEET = 24
 """The maximum number of images on an overview."""
 TILE = 600
@@ -63,12 +65,15 @@ def predict(
             are not results.
     """
     out = expand_user(out)
-    check_results(out, (OVERVIEW, *WRITTEN.get(format, ())))
+    written = (OVERLAYS, OVERVIEW, *WRITTEN.get(format, ()))
+    check_results(out, written)
     files, skipped = _find(images, out)
     names, overlays, labels = Names(), list[NDArray[np.uint8]](), set[str]()
 
     def found() -> Iterator[tuple[Path, Detections]]:
         for path, pixels, detections in detector.predict_files(files, skipped):
+            if not overlays:
+                record_results(out, written)
             shown = detections.confident() if threshold is None else detections.above(threshold)
             overlay = draw_boxes(pixels, shown)
             write_image(out / OVERLAYS / f"{names.name(path)}.jpg", overlay)
@@ -108,10 +113,13 @@ def heatmaps(
     if class_name is not None and class_name not in detector.classes:
         raise BoxlessError(f"the detector has no class '{class_name}'; it has: {', '.join(detector.classes)}")
     out = expand_user(out)
-    check_results(out, (OVERVIEW, "maps"))
+    written = (OVERLAYS, OVERVIEW, "maps")
+    check_results(out, written)
     files, skipped = _find(images, out)
     names, overlays = Names(), list[NDArray[np.uint8]]()
     for path, pixels, detections, maps in detector.heatmap_files(files, skipped):
+        if not overlays:
+            record_results(out, written)
         if class_name is None:
             overlay = heatmap_panel(pixels, maps, detections.image_scores, colormap=colormap)
         else:
@@ -131,14 +139,23 @@ def check_results(out: Path, names: Sequence[str]) -> None:
     """Refuse to overwrite files that are not results of an earlier call.
 
     Raises:
-        BoxlessError: `out` has one of these names, and neither overlays of images nor boxes and overlay of a video.
+        BoxlessError: `out` has one of these names, which `RECORD` does not list.
     """
-    own = [out / name for name in names if (out / name).exists()]
-    of_video = (out / VIDEO).is_file() and any((out / f"predictions.{kind}").is_file() for kind in ("json", "csv"))
-    if own and not (out / OVERLAYS).is_dir() and not of_video:
-        raise BoxlessError(
-            f"{own[0]}: exists, and is no result of Boxless, as there is no {OVERLAYS}/ beside it; choose another --out"
-        )
+    own = [out / name for name in names if (out / name).exists() and name not in _recorded(out)]
+    if own:
+        raise BoxlessError(f"{own[0]}: exists, and is no result of Boxless by {RECORD}; choose another --out")
+
+
+def record_results(out: Path, names: Sequence[str]) -> None:
+    """Record that these files are results, before the first of them is written."""
+    write_json(out / RECORD, {"written": sorted({*_recorded(out), *names})})
+
+
+def _recorded(out: Path) -> set[str]:
+    try:
+        return set(map(str, read_json((out / RECORD).read_text(encoding="utf-8"))["written"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _find(images: Images, out: Path) -> tuple[list[Path], dict[Path, str]]:

@@ -24,7 +24,7 @@ from boxless.export.common import rows
 from boxless.files import expand_user, unwritable, write_whole
 from boxless.predictor import Predictor
 from boxless.progress import track
-from boxless.results import VIDEO, check_results
+from boxless.results import VIDEO, check_results, record_results
 from boxless.structures import Detections
 from boxless.visualize import draw_boxes
 
@@ -111,7 +111,8 @@ def predict_video(
     path, folder = expand_user(video), expand_user(out)
     if path.resolve() == (folder / VIDEO).resolve():
         raise BoxlessError(f"{path}: would be overwritten; choose another --out")
-    check_results(folder, (VIDEO, f"predictions.{'csv' if format == 'csv' else 'json'}"))
+    written = (VIDEO, f"predictions.{'csv' if format == 'csv' else 'json'}")
+    check_results(folder, written)
     with _opened(path) as capture:
         frames, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))
     count, last = 0, 0.0
@@ -123,6 +124,8 @@ def predict_video(
             overlay(draw_boxes(frame.pixels, detections))
             count, last = count + 1, frame.seconds
             yield frame, detections
+        # Both files appear after this.
+        record_results(folder, written)
 
     # MPEG-4 counts time in at most 65,535 parts of a second.
     known = round(rate, 3 if rate <= 65 else 1) if MIN_RATE <= rate <= MAX_RATE else 25.0

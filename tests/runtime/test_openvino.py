@@ -33,9 +33,11 @@ def test_it_gives_the_detections_of_onnx_runtime(runtime_class: type, exported: 
     # As one after the other, and in parallel.
     for found in ([detector.predict(path, 0) for path in images[:3]], detector.predict(images[:3], 0)):
         for one, two in zip(found, exported.runtime.predict(images[:3], 0), strict=True):
-            assert one.labels.tolist() == two.labels.tolist() and len(one) > 0
-            np.testing.assert_allclose(one.boxes, two.boxes, atol=PIXELS)
+            assert sorted(one.labels.tolist()) == sorted(two.labels.tolist()) and len(one) > 0
             np.testing.assert_allclose(one.scores, two.scores, atol=SCORE)
+            # Which of two boxes comes first whose scores differ in the last bits is not said.
+            apart = np.abs(one.boxes[:, None] - two.boxes).max(axis=2)
+            assert apart.min(axis=0).max() < PIXELS and apart.min(axis=1).max() < PIXELS
 
 
 def test_what_it_cannot_read_is_one_line(runtime_class: type, student: Exported, monkeypatch: pytest.MonkeyPatch):

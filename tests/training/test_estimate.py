@@ -90,7 +90,9 @@ def test_a_step_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch):
         raise torch.cuda.OutOfMemoryError
 
     monkeypatch.setattr(Timed, "forward", fail)
-    with pytest.raises(BoxlessError, match=r"a step at 128 px does not fit .* lower training.batch_size=8 and raise"):
+    with pytest.raises(
+        BoxlessError, match=r"a step at 128 px does not fit .* lower training.batch_size=8, raise training.accum"
+    ):
         run(monkeypatch, TrainingConfig())
 
 

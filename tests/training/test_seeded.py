@@ -105,7 +105,7 @@ def with_consensus(demo: Path, short_training: None, tmp_path_factory: pytest.Te
     return run, record
 
 
-@pytest.mark.parametrize(("finished", "share"), [("with_consensus", 0.2), ("whole", 0.6)])
+@pytest.mark.parametrize(("finished", "share"), [("with_consensus", 0.2), ("whole", 0.55)])
 def test_labels_of_every_network_are_those_of_the_recipe(
     finished: str, share: float, demo: Path, request: pytest.FixtureRequest
 ):

@@ -9,7 +9,7 @@ import torch
 from boxless.methods.box_ops import chance_iou, paired_iou
 from boxless.structures import Annotations, BoolArray, Dataset, FloatArray, IntArray
 
-MIN_AGREEING = 0.6
+MIN_AGREEING = 0.55
 """Least share of the tags, the mean over classes, on which two predictions agree if agreement is to choose labels."""
 MIN_TAGS = 5
 """Classes with fewer tags have no part in that mean, unless all have fewer."""
