@@ -91,7 +91,6 @@ def train(
     """
     with progress_bars(progress):
         resolved = _resolve(method, config, options, settings, seed, backbone)
-        _check_batches(resolved, join_processes().num_processes)
         check_trackers(trackers)
         dataset = on_main_process(lambda: _training_set(data, split, classes, labels, resolved))
         monitored = on_main_process(lambda: _monitored(data, resolved, dataset.classes))
@@ -225,6 +224,7 @@ def _resolve(
     GENERATORS.find(resolved.proposals.generator)
     for name in resolved.pseudo_labels.seeds:
         SEEDS.find(name)
+    _check_batches(resolved, join_processes().num_processes)
     return resolved
 
 
