@@ -141,7 +141,8 @@ def check_results(out: Path, names: Sequence[str]) -> None:
     Raises:
         BoxlessError: `out` has one of these names, which `RECORD` does not list.
     """
-    own = [out / name for name in names if (out / name).exists() and name not in _recorded(out)]
+    recorded = _recorded(out)
+    own = [out / name for name in names if (out / name).exists() and name not in recorded]
     if own:
         raise BoxlessError(f"{own[0]}: exists, and is no result of Boxless by {RECORD}; choose another --out")
 

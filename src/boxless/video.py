@@ -24,7 +24,7 @@ from boxless.export.common import rows
 from boxless.files import expand_user, unwritable, write_whole
 from boxless.predictor import Predictor
 from boxless.progress import track
-from boxless.results import VIDEO, check_results, record_results
+from boxless.results import VIDEO, WRITTEN, check_results, record_results
 from boxless.structures import Detections
 from boxless.visualize import draw_boxes
 
@@ -111,7 +111,7 @@ def predict_video(
     path, folder = expand_user(video), expand_user(out)
     if path.resolve() == (folder / VIDEO).resolve():
         raise BoxlessError(f"{path}: would be overwritten; choose another --out")
-    written = (VIDEO, f"predictions.{'csv' if format == 'csv' else 'json'}")
+    written = (VIDEO, *WRITTEN[format])
     check_results(folder, written)
     with _opened(path) as capture:
         frames, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))
