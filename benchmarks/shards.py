@@ -54,11 +54,12 @@ from boxless.memory import peak_memory
 from boxless.shards import write_manifest
 from boxless.shards.job import Job, plan
 from boxless.shards.manifest import count_rows, manifest_digest, read_rows
+from boxless.shards.storage import state
 folder, manifest = sys.argv[1:]
 before = peak_memory()
 write_manifest(folder, manifest)
 listed = peak_memory()
-job = Job("", manifest, "/none", 500, None, count_rows(manifest), "", (), manifest_digest(manifest))
+job = Job("", manifest, "/none", 500, None, count_rows(manifest), "", (), manifest_digest(manifest), state(manifest))
 shards, _ = plan(job, (1, 1))
 assert sum(len(read_rows(manifest, shard * 500, 500)) for shard in shards) == job.images
 print(job.images, before / 1e6, (listed - before) / 1e6, (peak_memory() - listed) / 1e6)

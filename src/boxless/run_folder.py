@@ -287,10 +287,12 @@ def read_manifest(run: Path) -> dict[str, Any]:
             raise BoxlessError(
                 f"{run}: boxless predict takes it, this needs the run folder that it was exported from"
             ) from None
-        # `Path` makes one slash of two.
-        if run.parts[:1] == ("hf:",):
+        # `hub` depends on this module.
+        from boxless.hub import on_hub
+
+        if model := on_hub(run):
             raise BoxlessError(
-                f"hf://{'/'.join(run.parts[1:])}: boxless predict and boxless serve take it; this needs the run folder "
+                f"hf://{model.repo}: boxless predict and boxless serve take it; this needs the run folder "
                 "on the machine that pushed it"
             ) from None
         raise BoxlessError(

@@ -45,7 +45,7 @@ class Job:
     detector: str
     classes: tuple[str, ...]
     manifest_digest: str
-    manifest_state: tuple[str, ...] = ()
+    manifest_state: tuple[str, ...]
 
     @property
     def shards(self) -> int:
