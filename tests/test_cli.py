@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from PIL import Image
 from running import boxless
 
 from boxless import Detector, diagnose
+from boxless.card import model_card
 from boxless.images import image_size, read_image
 from boxless.metrics import summary
 from boxless.tables import print_scores
+from boxless.wording import counted
 
 QUICK = [
     "views.scales=[160]",
@@ -69,6 +72,28 @@ def test_evaluate_writes_the_scores_it_prints(
     assert scores["CorLoc"] == pytest.approx(np.mean(means))
     printed = capsys.readouterr()
     assert "mAP_11point" in printed.out + printed.err
+
+
+def test_scores_of_the_training_images_are_marked_as_such(
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    for split, marked in (("val", False), ("train", True)):
+        assert boxless(monkeypatch, "evaluate", copy, demo, "--split", split) == 0
+        words = f"Warning: VOC-demo {split}: the images that it was trained on; scores of other images are lower"
+        assert (words in " ".join(capsys.readouterr().err.split())) == marked
+    # A card shows both and publishes those of the other images alone.
+    card = model_card(copy)
+    assert card.count("the images that it was trained on") == 1
+    assert "On VOC-demo train" in card and "On VOC-demo val" in card
+    assert "name: VOC-demo val" in card and "name: VOC-demo train" not in card
+
+
+def test_the_version_is_that_of_the_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert boxless(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"boxless {metadata.version('boxless')}\n"
 
 
 def test_diagnose_writes_a_chart_and_what_it_shows(
@@ -176,16 +201,19 @@ def test_predict_writes_overlays_beside_results(
 
 
 def test_predict_writes_the_confident_boxes_or_those_from_a_threshold_on(
-    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = sorted((demo / "JPEGImages").iterdir())[0]
     detector = Detector.load(run)
+    capsys.readouterr()
     middle = float(np.median(detector.predict(image, 0).scores))
     for name, words in {"confident": [], "all": ["--threshold", 0], "above": ["--threshold", middle]}.items():
         assert boxless(monkeypatch, "predict", run, image, "--out", tmp_path / name, *words) == 0
         found = json.loads((tmp_path / name / "predictions.json").read_text())["annotations"]
         expected = detector.predict(image, float(words[1]) if words else None)
         assert [row["score"] for row in found] == pytest.approx(expected.scores.tolist(), abs=1e-4)
+        told = f"Found {counted(len(expected), 'box')} in {min(len(expected), 1)} of 1 image"
+        assert told in capsys.readouterr().err
 
 
 def test_names_of_classes_and_data_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:

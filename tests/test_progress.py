@@ -2,8 +2,10 @@ import os
 import pty
 import subprocess
 import sys
+from functools import cache
 
 import pytest
+from rich.console import Console
 
 from boxless.progress import bars_shown, progress_bars, track
 
@@ -69,13 +71,25 @@ def test_a_log_file_has_neither_bars_nor_blank_nor_wrapped_lines(environment: di
     epoch = "epoch 1  " + "loss 0.1234  " * 20
     warning = "\x1b[33mWarning: watch out\x1b[0m" if environment else "Warning: watch out"
     # What takes long is a line; a bar that would disappear again is none.
-    assert run.stderr.splitlines() == [epoch, epoch, "Slow: 0/3", warning]
+    assert run.stderr.splitlines() == [epoch, epoch, "Slow: 0 of 3 done", warning]
     assert run.stdout == ""
+
+
+def test_what_takes_long_is_told_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    clock = iter([0.0, 1, 2, 50, 62])
+    monkeypatch.setattr("boxless.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("boxless.progress.bars_shown", lambda: False)
+    caplog.set_level("INFO", "boxless")
+    assert list(track(range(4), "Slow", 4)) == [0, 1, 2, 3]
+    # After 2 seconds, and again a minute later.
+    assert caplog.messages == ["Slow: 1 of 4 done", "Slow: 3 of 4 done"]
 
 
 def test_inner_contexts_cannot_turn_bars_on_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stderr", type("Terminal", (), {"isatty": lambda self: True})())
     monkeypatch.setenv("TERM", "xterm")
+    # One of its own, as rich keeps the colours of the terminal that a console began with.
+    monkeypatch.setattr("boxless.progress.console", cache(lambda: Console(stderr=True)))
     assert bars_shown()
     with progress_bars(False):
         with progress_bars(True):

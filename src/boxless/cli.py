@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -33,11 +34,7 @@ from boxless.progress import console
 from boxless.tables import print_diagnosis, print_examination, print_proposals, print_scores, results
 from boxless.wording import counted
 
-app = typer.Typer(
-    help="Object detectors from image tags: class heatmaps, boxes and a detector, and nobody draws a box.",
-    no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
 
 Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
 Trained = Annotated[Path, typer.Argument(help="Run folder of boxless train, or file of boxless export.")]
@@ -60,6 +57,21 @@ class Voc(StrEnum):
 
     voc2007 = "voc2007"
     voc2012 = "voc2012"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        results.print(f"boxless {version('boxless')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Object detectors from image tags: class heatmaps, boxes and a detector, and nobody draws a box."""
 
 
 @app.command()
@@ -168,12 +180,15 @@ def evaluate(
     from boxless.detector import Detector
     from boxless.evaluation import evaluate
     from boxless.hub import on_hub
+    from boxless.run_folder import is_training_set, read_manifest, training_set_note
 
     detector = Detector.load(run)
     scores = evaluate(detector, data, split)
     _write(json_file, scores, print_scores)
     if on_hub(run):
         return
+    if is_training_set(read_manifest(run), scores):
+        logger.warning("%s", training_set_note(scores))
     with copies():
         write_json(run / f"metrics-{scores['data'].replace(' ', '-')}.json", scores)
 

@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LOG_AFTER = 2.0
-"""Seconds after which a log file is told what takes so long."""
+LOG_AFTER, LOG_EVERY = 2.0, 60.0
+"""Seconds after which a log file is told what takes so long, and after which it is told again."""
 RELEASE_EVERY = 20
 """Items after which free memory is released."""
 
@@ -64,7 +64,8 @@ def bars_shown() -> bool:
 def track(items: Iterable[T], description: str, total: int, *, transient: bool = False) -> Iterator[T]:
     """Yield from `items` behind a progress bar, and release free memory now and then.
 
-    Where there is no terminal, a line tells of what takes longer than `LOG_AFTER`, unless the bar would disappear.
+    Where there is no terminal, a line tells of what takes longer than `LOG_AFTER`, and another one every `LOG_EVERY`,
+    unless the bar would disappear.
 
     Args:
         items: what to iterate over.
@@ -145,11 +146,12 @@ def shard_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _told(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    start, told = time.monotonic(), False
+    due = time.monotonic() + LOG_AFTER
     for number, item in enumerate(items):
-        if not told and time.monotonic() - start >= LOG_AFTER:
-            logger.info("%s: %d/%d", description, number, total)
-            told = True
+        now = time.monotonic()
+        if now >= due:
+            logger.info("%s: %d of %d done", description, number, total)
+            due = now + LOG_EVERY
         yield item
 
 

@@ -1,6 +1,7 @@
 """The files that `boxless predict` and `boxless heatmap` write: overlays for people, annotations for programs."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from os import PathLike
@@ -68,9 +69,11 @@ def predict(
     written = (OVERLAYS, OVERVIEW, *WRITTEN.get(format, ()))
     check_results(out, written)
     files, skipped = _find(images, out)
-    names, overlays, labels = Names(), list[NDArray[np.uint8]](), set[str]()
+    names, overlays, boxes = Names(), list[NDArray[np.uint8]](), Counter[str]()
+    seen = with_boxes = 0
 
     def found() -> Iterator[tuple[Path, Detections]]:
+        nonlocal seen, with_boxes
         for path, pixels, detections in detector.predict_files(files, skipped):
             if not overlays:
                 record_results(out, written)
@@ -78,14 +81,16 @@ def predict(
             overlay = draw_boxes(pixels, shown)
             write_image(out / OVERLAYS / f"{names.name(path)}.jpg", overlay)
             overlays.extend([shrink(overlay, TILE)] if len(overlays) < SHEET else [])
-            labels.update(shown.names)
+            boxes.update(shown.names)
+            seen, with_boxes = seen + 1, with_boxes + bool(len(shown))
             yield path, shown
         # Raised here, so that no file without any image is written.
         _check_any(files, skipped)
 
     FORMATS.find(format)(out, found(), detector.classes, detector.name)
     _overview(out, overlays)
-    if untrusted := {name: value for name, value in detector.untrusted.items() if name in labels}:
+    logger.info("Found %s in %d of %s", counted(boxes.total(), "box"), with_boxes, counted(seen, "image"))
+    if untrusted := {name: value for name, value in detector.untrusted.items() if name in boxes}:
         logger.warning(trust_warning(untrusted))
     return skipped
 

@@ -372,6 +372,17 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def is_training_set(manifest: Mapping[str, Any], scores: Mapping[str, Any]) -> bool:
+    """Whether scores of `evaluate` are, by name and number of images, of the images that the run was trained on."""
+    trained_on = manifest.get("data")
+    return trained_on is not None and (scores["data"], scores["images"]) == (trained_on["name"], trained_on["images"])
+
+
+def training_set_note(scores: Mapping[str, Any]) -> str:
+    """One sentence on such scores."""
+    return f"{scores['data']}: the images that it was trained on; scores of other images are lower"
+
+
 def dataset_digest(dataset: Dataset, keys: Sequence[str]) -> str:
     """A name for the training data: image contents and tags, in order, and the boxes that are trained on."""
     state = hashlib.blake2b(json.dumps(dataset.classes).encode(), digest_size=16)

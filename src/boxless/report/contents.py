@@ -22,7 +22,7 @@ from boxless.metrics import precision_recall, ranking, with_boxes
 from boxless.pseudo_labels.recipe import CAM
 from boxless.report.gallery import Maps, gallery, small_maps
 from boxless.report.page import render_page
-from boxless.run_folder import read_history, read_manifest
+from boxless.run_folder import is_training_set, read_history, read_manifest, training_set_note
 from boxless.trust import trust_warning, untrusted_classes
 from boxless.visualize.boxes import class_colour
 from boxless.visualize.colours import page_colours
@@ -86,10 +86,9 @@ def summary(contents: dict[str, Any]) -> list[str]:
         lines.append(f"Trained on {supervision}.")
     if untrusted := untrusted_classes(contents["manifest"]):
         lines.append(f"{trust_warning(untrusted)}.")
-    trained_on = contents["manifest"].get("data")
     for scores in contents["evaluations"]:
-        if trained_on and (scores["data"], scores["images"]) == (trained_on["name"], trained_on["images"]):
-            lines.append(f"{scores['data']}: the images that it was trained on; scores of other images are lower.")
+        if is_training_set(contents["manifest"], scores):
+            lines.append(f"{training_set_note(scores)}.")
         if scores["CorLoc"] is not None:
             share = f"{100 * scores['CorLoc']:.0f} %"
             lines.append(f"{scores['data']}: in {share} of the images of a class, its best box lies on an object.")
