@@ -7,8 +7,8 @@ Nothing is trained, so rows differ by that part alone. A row gives area mAP and 
 their mean difference from the first row with its range.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 from unittest.mock import patch
@@ -24,22 +24,15 @@ from boxless.structures import Dataset
 SCORES = ("mAP_area", "CorLoc")
 
 
-def without_setting(name: str) -> Callable[[boxless.Detector], AbstractContextManager[None]]:
-    """Leave out a part that `inference` switches."""
-
-    @contextmanager
-    def left_out(detector: boxless.Detector) -> Iterator[None]:
-        with patch.object(detector, "selection", detector.config.inference.model_copy(update={name: False})):
-            yield
-
-    return left_out
+def without_voting(detector: boxless.Detector) -> AbstractContextManager[object]:
+    """Leave out box voting."""
+    return patch.object(detector, "selection", detector.config.inference.model_copy(update={"vote": False}))
 
 
 PARTS: dict[str, Callable[[boxless.Detector], AbstractContextManager[object]]] = {
     "all parts": lambda detector: nullcontext(),
     "scores not multiplied by the image-level score": lambda detector: patch.object(fast_rcnn, "IMAGE_SCORE_POWER", 0),
-    "no box voting": without_setting("vote"),
-    "contained boxes score as others": without_setting("contained"),
+    "no box voting": without_voting,
 }
 """What is left out -> the context in which it is."""
 

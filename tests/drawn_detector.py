@@ -25,7 +25,7 @@ def write_detector(path: Path, name: str = "drawn", least: float = 0.3) -> Path:
         "untrusted": {},
         "classes": CLASSES,
         "views": [{"scale": 64, "flipped": False}],
-        "selection": {"min_score": least, "nms": 0.4, "vote": False, "contained": False, "max_boxes": 20},
+        "selection": {"min_score": least, "nms": 0.4, "vote": False, "max_boxes": 20},
         "proposals": None,
     }
     model = helper.make_model(_graph(), opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

@@ -241,26 +241,6 @@ def test_proposals_are_moved_into_every_view_and_scores_averaged():
     assert found.boxes.tolist() == [[10, 4, 40, 60]] * 3
 
 
-def test_contained_boxes_of_a_class_are_downweighted():
-    whole, head, beside, rest = [0.0, 0, 60, 60], [10.0, 10, 20, 20], [57.0, 0, 72, 10], [70.0, 0, 90, 60]
-    boxes = np.array([whole, head, beside, rest], np.float32)
-    scores = torch.tensor([[0.5, 0, 0], [0.4, 0.2, 0], [0.38, 0, 0], [0.3, 0.1, 0]])
-
-    def predict(maps: Tensor, size: tuple[int, int], boxes: Tensor) -> ViewOutput:
-        return ViewOutput(scores.amax(dim=0), scores, maps=torch.zeros(3, 4, 6))
-
-    settings = {"views": ViewConfig(scales=(96,)), "min_score": 0.05}
-    found = {}
-    for contained in (False, True):
-        toy = detector(predict, MILConfig(), inference=InferenceConfig(contained=contained, **settings))
-        found[contained], _ = toy.postprocess([torch.zeros(3, 4, 6)], boxes, (96, 64))
-    assert found[False].boxes.tolist() == [whole, head, beside, rest, head, rest]
-    # Only a fifth of the box beside lies in the whole; the other class has no better box around the head.
-    assert found[True].boxes.tolist() == [whole, beside, rest, head, head, rest]
-    np.testing.assert_allclose(found[True].scores, [0.5, 0.38, 0.3, 0.28, 0.2, 0.1], rtol=1e-6)
-    assert found[True].labels.tolist() == [0, 0, 0, 0, 1, 1]
-
-
 def test_known_labels_get_the_votes_of_their_best_proposals():
     toy = proposal_detector(96, min_score=0.9)
     found = toy.boxes_for_labels([torch.zeros(3, 4, 6)], BOXES, (96, 64), [0, 1])

@@ -197,8 +197,6 @@ class InferenceConfig(Section):
         nms: IoU above which the lower-scored of two boxes of a class is dropped.
         vote: whether every box kept moves to the mean of all boxes that overlap it by half, weighted by their squared
             scores (box voting; Gidaris and Komodakis, ICCV 2015, section 4); two may then overlap by more than `nms`.
-        contained: whether a box inside a higher-scored one of its class scores less, as it is likelier a part of the
-            object than another object (`postprocess.CONTAINED_AREA`, `postprocess.CONTAINED_FACTOR`).
         max_boxes: most boxes per image.
     """
 
@@ -206,7 +204,6 @@ class InferenceConfig(Section):
     min_score: float = Field(1e-5, ge=0)
     nms: float = Field(0.4, gt=0, le=1)
     vote: bool = False
-    contained: bool = False
     max_boxes: int = Field(100, ge=1, le=10_000)
 
 

@@ -10,13 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxless.heatmap_boxes import largest_component_box, objectness_box, resize_map
-from boxless.metrics.boxes import coverage, iou
+from boxless.metrics.boxes import iou
 from boxless.structures import FloatArray, Heatmaps
 from boxless.views import View
-
-CONTAINED_AREA, CONTAINED_FACTOR = 0.8, 0.7
-"""A box of which this share of the area lies in a higher-scored one of its class has its score multiplied by the factor
-(docs/lab_book)."""
 
 MAX_PIXELS_PER_VIEW_PIXEL = 2
 """CAM boxes are computed in pixels of the image, but no finer than this many pixels per pixel of the view."""
@@ -39,10 +35,6 @@ class Selection(Protocol):
     @property
     def vote(self) -> bool:
         """Whether kept boxes move to the vote of those around them."""
-
-    @property
-    def contained(self) -> bool:
-        """Whether a box inside a higher-scored one of its class scores less."""
 
     @property
     def max_boxes(self) -> int:
@@ -78,7 +70,7 @@ class Scored(NamedTuple):
 
 
 def select_boxes(boxes: FloatArray, scores: FloatArray, selection: Selection) -> Selected:
-    """Suppression by class, box voting and downweighting of contained boxes, as the settings say.
+    """Suppression by class and box voting, as the settings say.
 
     Args:
         boxes: (N, 4), xyxy pixels.
@@ -89,8 +81,7 @@ def select_boxes(boxes: FloatArray, scores: FloatArray, selection: Selection) ->
     values = scores[rows, labels]
     keep = nms(boxes[rows], values, labels, selection.nms, selection.max_boxes)
     found = box_vote(boxes, scores, labels[keep], rows[keep]) if selection.vote else boxes[rows[keep]]
-    kept = found, values[keep], labels[keep]
-    return _downweight_contained(*kept) if selection.contained else kept
+    return found, values[keep], labels[keep]
 
 
 def nms(
@@ -148,15 +139,6 @@ def box_vote(
     # Relative to the best, as the squares of very small scores would underflow.
     weights = np.where(best > 0, own / np.where(best > 0, best, 1), near).astype(np.float32) ** 2
     return np.asarray(np.einsum("nm,nc->mc", weights, boxes) / weights.sum(axis=0)[:, None], np.float32)
-
-
-def _downweight_contained(boxes: FloatArray, scores: FloatArray, labels: NDArray[np.int64]) -> Selected:
-    contained = (coverage(boxes, boxes) >= CONTAINED_AREA) & (labels[:, None] == labels)
-    # Rows are sorted by score: columns before a row's own are the higher-scored boxes.
-    inside = np.tril(contained, -1).any(axis=1)
-    weighted = np.where(inside, scores * np.float32(CONTAINED_FACTOR), scores)
-    order = np.argsort(-weighted, kind="stable")
-    return boxes[order], weighted[order], labels[order]
 
 
 def average_boxes(

@@ -25,7 +25,7 @@ from boxless.files import check_writable, read_json, write_json, write_text, wri
 from boxless.methods import Model
 from boxless.structures import Annotations, Dataset
 
-FORMAT = 8
+FORMAT = 9
 """Of the run folder; raised whenever an older Boxless could not read a newer folder or the other way round."""
 
 WEIGHTS = "weights.safetensors"

@@ -15,7 +15,7 @@ from boxless.errors import BoxlessError
 from boxless.files import read_json
 from boxless.views import View
 
-FORMAT = 2
+FORMAT = 3
 """Of the metadata; raised whenever an older Boxless could not read a newer file or the other way round."""
 KEY = "boxless"
 """Of the metadata in the file; the value is JSON."""
@@ -40,7 +40,6 @@ class Selection:
     min_score: float
     nms: float
     vote: bool
-    contained: bool
     max_boxes: int
 
 
@@ -147,7 +146,6 @@ def _description(content: Any, name: str) -> Description:
             _number(selection["min_score"]),
             _number(selection["nms"]),
             _flag(selection["vote"]),
-            _flag(selection["contained"]),
             _whole(selection["max_boxes"], 10_000),
         ),
         calibration=read_calibration(content.get("calibration"), classes),

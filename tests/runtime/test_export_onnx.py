@@ -33,7 +33,7 @@ def test_the_file_says_all_that_is_needed_to_use_it(exported: Exported):
     certain = "score" if calibrated else "image_score"
     assert all(row == {certain: 0.5, "share_of_best": 0.5} for row in said["thresholds"].values())
     assert said["views"] == [{"scale": 160, "flipped": False}]
-    assert said["selection"] == {"min_score": 1e-5, "nms": 0.3, "vote": True, "contained": True, "max_boxes": 100}
+    assert said["selection"] == {"min_score": 1e-5, "nms": 0.3, "vote": True, "max_boxes": 100}
     assert (said["supervision"], said["seed"], said["untrusted"]) == ("tags", 7, {"owl": 0.1})
     assert said["backbone"]["licence"] == "none needed: random"
     assert said["data"] == {"name": "drawn", "images": 3, "digest": "da7a" * 8}

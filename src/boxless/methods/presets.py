@@ -14,12 +14,12 @@ _SELECTIVE_SEARCH = {"generator": "selective_search"}
 
 PRESETS["seeded"] = {
     "head": {"kind": "fast_rcnn"},
-    "inference": {"nms": 0.3, "vote": True, "contained": True},
+    "inference": {"nms": 0.3, "vote": True},
     "training": {"steps": 600, "batch_size": 8, "lr": 5e-4},
 }
 PRESETS["student"] = {
     "head": {"kind": "fcos"},
-    "inference": {"nms": 0.3, "vote": True, "contained": True},
+    "inference": {"nms": 0.3, "vote": True},
     "training": {"steps": 900, "batch_size": 8, "lr": 1e-3},
 }
 PRESETS["cam"] = {
