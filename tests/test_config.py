@@ -103,7 +103,7 @@ def settings_of(section: type[Section], key: str = "") -> Iterator[str]:
 
 
 def test_all_methods_together_have_few_settings() -> None:
-    assert len(found := set(settings_of(Config))) <= 61, sorted(found)
+    assert len(found := set(settings_of(Config))) <= 60, sorted(found)
 
 
 @pytest.mark.parametrize(
