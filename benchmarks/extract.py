@@ -92,13 +92,13 @@ class Pixels(TorchDataset[Item]):
     """Images as the network takes them."""
 
     def __init__(self, paths: Sequence[Path], backbone: Backbone, view: View) -> None:
-        self.paths, self.view, self.mean, self.std = paths, view, backbone.mean, backbone.std
+        self.paths, self.view, self.backbone = paths, view, backbone
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Item:
-        pixels = to_pixels(read_image(self.paths[index]), self.view, self.mean, self.std)
+        pixels = to_pixels(read_image(self.paths[index]), self.view, self.backbone)
         return Item(pixels, (pixels.shape[1], pixels.shape[2]))
 
 

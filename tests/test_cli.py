@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import requests
 from PIL import Image
 from running import boxless
 
-from boxless import Detector, diagnose
+from boxless import Detector, diagnose, evaluate, load_dataset
 from boxless.card import model_card
 from boxless.images import image_size, read_image
 from boxless.metrics import summary
@@ -80,11 +81,16 @@ def test_scores_of_the_training_images_are_marked_as_such(
     copy = shutil.copytree(run, tmp_path / "run")
     for split, marked in (("val", False), ("train", True)):
         assert boxless(monkeypatch, "evaluate", copy, demo, "--split", split) == 0
-        words = f"Warning: VOC-demo {split}: the images that it was trained on; scores of other images are lower"
-        assert (words in " ".join(capsys.readouterr().err.split())) == marked
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("; scores of other images are lower" in said) == marked
+    number = json.loads((copy / "metrics-VOC-demo-train.json").read_text())["images"]
+    assert f"Warning: VOC-demo train: trained on {number} of the {number} images;" in said
+    # As it is by any other name, and in part.
+    part = replace(load_dataset(demo, "trainval"), name="other")
+    assert evaluate(Detector.load(copy), part)["training_images"] == number < len(part)
     # A card shows both and publishes those of the other images alone.
     card = model_card(copy)
-    assert card.count("the images that it was trained on") == 1
+    assert card.count("trained on") == 1
     assert "On VOC-demo train" in card and "On VOC-demo val" in card
     assert "name: VOC-demo val" in card and "name: VOC-demo train" not in card
 

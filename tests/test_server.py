@@ -182,7 +182,6 @@ def test_label_studio_gets_predictions_in_its_config(url: str) -> None:
         ("file:///etc/hostname", "task 2: 'image' is a path or a URL"),
         ("data:text/plain,cat", "task 2: 'image' is a path or a URL"),
         ("data:image/png;base64,a*b", "task 2: 'image' is not base64"),
-        ("data:image/png;base64,YWJj", "task 2: not an image"),
         (None, "task 2: its data has no 'image'"),
     ],
 )
@@ -190,6 +189,16 @@ def test_no_path_or_url_in_a_task_is_read(url: str, image: str | None, message: 
     tasks = [{"data": {"image": data_uri(encoded())}}, {"data": {"image": image}}]
     answer = requests.post(f"{url}/predict", json={"tasks": tasks}, timeout=30)
     assert answer.status_code == 422 and message in answer.json()["error"]
+
+
+def test_an_image_that_cannot_be_read_costs_the_other_tasks_nothing(url: str) -> None:
+    good, bad = {"data": {"image": data_uri(encoded())}}, {"data": {"image": "data:image/png;base64,YWJj"}}
+    answer = requests.post(f"{url}/predict", json={"tasks": [good, bad, good]}, timeout=30)
+    first, empty, last = answer.json()["results"]
+    assert answer.status_code == 200 and first == last and len(first["result"]) > 0
+    assert (empty["result"], empty["score"]) == ([], 0)
+    answer = requests.post(f"{url}/predict", json={"tasks": [bad, bad]}, timeout=30)
+    assert answer.status_code == 422 and "task 1: not an image" in answer.json()["error"]
 
 
 # Bounds.

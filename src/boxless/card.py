@@ -11,9 +11,9 @@ import yaml
 
 from boxless.config import Config
 from boxless.files import expand_user
-from boxless.metrics.summary import mean_name
+from boxless.metrics.summary import mean_name, training_images_note
 from boxless.report.contents import saved_scores
-from boxless.run_folder import is_training_set, public_weights, read_config, read_manifest, training_set_note
+from boxless.run_folder import public_weights, read_config, read_manifest
 from boxless.structures import SHOWN_IMAGE_SCORE, SHOWN_SHARE
 from boxless.trust import trust_warning, untrusted_classes
 from boxless.wording import counted
@@ -47,7 +47,7 @@ def model_card(run: str | os.PathLike[str], name: str | None = None) -> str:
         _introduction(manifest),
         *_section("Use", _use(title, hub=name is not None)),
         *_section("Training data", _data(manifest)),
-        *_section("Scores", _scores(manifest, scores)),
+        *_section("Scores", _scores(scores)),
         *_section("Thresholds", _thresholds(manifest, config)),
         *_section("Limits", _limits(manifest)),
         *_section("Licence", _licence(public_weights(manifest, config))),
@@ -64,7 +64,7 @@ def metadata(manifest: Mapping[str, Any], scores: Sequence[Mapping[str, Any]], n
         found["license_name"] = "see-model-card"
     found |= {"library_name": "boxless", "pipeline_tag": "object-detection"}
     found["tags"] = ["boxless", "object-detection", "weakly-supervised-object-detection", manifest["method"]]
-    scores = [one for one in scores if not is_training_set(manifest, one)]
+    scores = [one for one in scores if not one.get("training_images")]
     results = [
         {
             "task": {"type": "object-detection"},
@@ -133,13 +133,13 @@ def _data(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield _table(["class", "boxes kept", "of tags", "agreement"], rows)
 
 
-def _scores(manifest: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _scores(scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not scores:
         yield "Not evaluated."
     for one in scores:
         yield f"On {_text(one['data'])}, {counted(one['images'], 'image')}:"
-        if is_training_set(manifest, one):
-            yield f"**{_text(training_set_note(one))}.**"
+        if one.get("training_images"):
+            yield f"**{_text(training_images_note(one))}.**"
         shown = [key for key in METRICS if one.get(key) is not None]
         rows = [[name, *(_number(row.get(key)) for key in shown)] for name, row in one["classes"].items()]
         rows.append([mean_name(one), *(_number(one[key]) for key in shown)])

@@ -39,6 +39,9 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
 Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
 Trained = Annotated[Path, typer.Argument(help="Run folder of boxless train, or file of boxless export.")]
 Images = Annotated[list[Path], typer.Argument(help="Images, folders of images, or patterns such as 'photos/*.jpg'.")]
+HostName = Annotated[
+    str | None, typer.Option("--name", help="Host name by which others reach it, such as host.docker.internal.")
+]
 
 
 def _writable(file: Path | None) -> Path | None:
@@ -180,15 +183,12 @@ def evaluate(
     from boxless.detector import Detector
     from boxless.evaluation import evaluate
     from boxless.hub import on_hub
-    from boxless.run_folder import is_training_set, read_manifest, training_set_note
 
     detector = Detector.load(run)
     scores = evaluate(detector, data, split)
     _write(json_file, scores, print_scores)
     if on_hub(run):
         return
-    if is_training_set(read_manifest(run), scores):
-        logger.warning("%s", training_set_note(scores))
     with copies():
         write_json(run / f"metrics-{scores['data'].replace(' ', '-')}.json", scores)
 
@@ -332,11 +332,12 @@ def review(
         str, typer.Option(help="Address to listen on; by default only this machine can open the page.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    name: HostName = None,
 ) -> None:
     """Serve a page on which proposed boxes are accepted, corrected and drawn, image by image."""
     from boxless.review.app import review
 
-    for line in review(run, data, out, queue=queue, split=split, reviewer=reviewer, host=host, port=port):
+    for line in review(run, data, out, queue=queue, split=split, reviewer=reviewer, host=host, port=port, name=name):
         results.print(Text(line))
     words = f"{data} --labels {out}" + (f" --split {split}" if split else "")
     logger.info("Next: boxless train %s --out RUN2", words)
@@ -349,9 +350,7 @@ def serve(
         str, typer.Option(help="Address to listen on; by default only this machine can ask.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
-    name: Annotated[
-        str | None, typer.Option(help="Host name by which others reach it, such as host.docker.internal.")
-    ] = None,
+    name: HostName = None,
 ) -> None:
     """Serve a page that shows boxes and heatmaps of dropped images, and a JSON API."""
     from boxless.server import serve
@@ -385,5 +384,5 @@ def main() -> None:
 
 def _fail(message: str) -> NoReturn:
     console().print("[bold red]Error:[/] ", end="")
-    console().print(message, markup=False, highlight=False, soft_wrap=True)
+    console().print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
     sys.exit(1)

@@ -15,12 +15,12 @@ from boxless.devices import default_device, full_width, one_thread_per_image, vi
 from boxless.features import FeatureStore, Item, collate
 from boxless.files import expand_user
 from boxless.hub import fetch, on_hub
-from boxless.methods import FastRCNN, HeatmapModel, ViewOutput
+from boxless.methods import FastRCNN, ViewOutput
 from boxless.methods.cam import DEFAULT_THRESHOLD
 from boxless.metrics.boxes import iou
 from boxless.postprocess import ViewArrays, average_boxes, average_heatmaps, box_vote, cam_boxes
 from boxless.predictor import Predictor
-from boxless.run_folder import MANIFEST, Network, load_network, read_config, read_manifest
+from boxless.run_folder import MANIFEST, Network, load_network, read_config, read_manifest, read_training_images
 from boxless.structures import Detections, FloatArray, Heatmaps
 from boxless.trust import untrusted_classes
 from boxless.views import View, views_of
@@ -58,6 +58,8 @@ class Detector(Predictor):
         self.method, self.selection = config.method, config.inference
         self.supervision: str = config.supervision
         """What it was trained on; of a loaded run as its manifest says, where boxes may be given beside tags."""
+        self.training_images = frozenset[str]()
+        """Content keys of the images that a loaded run was trained on, see `run_folder.write_training_images`."""
         self.classes = tuple(classes)
         self.views = views_of(config.test_views)
         self.device = device
@@ -85,6 +87,7 @@ class Detector(Predictor):
         name = folder.resolve().name if model is None else model.repo.rpartition("/")[2]
         detector = cls(network, config, manifest["classes"], where, name)
         detector.supervision, detector.untrusted = manifest["supervision"], untrusted_classes(manifest)
+        detector.training_images = read_training_images(folder)
         detector.calibration = manifest_calibration(folder / MANIFEST, manifest)
         return detector
 
@@ -192,9 +195,9 @@ class Detector(Predictor):
 
     @property
     def cam_threshold(self) -> float:
-        """See `Predictor`; the default until objectness is fitted."""
-        assert isinstance(self.model, HeatmapModel)
-        return float(self.model.threshold.nan_to_num(DEFAULT_THRESHOLD))
+        """See `Predictor`; the default until objectness is fitted, and of heads with heatmaps and no threshold."""
+        threshold = getattr(self.model, "threshold", torch.tensor(torch.nan))
+        return float(threshold.nan_to_num(DEFAULT_THRESHOLD))
 
     def _outputs(
         self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]

@@ -21,6 +21,7 @@ from boxless.devices import full_width, images_at_once, one_thread_per_image
 from boxless.errors import BoxlessError
 from boxless.logs import log_warnings
 from boxless.metrics import diagnose_detections, evaluate_detections
+from boxless.metrics.summary import training_images_note
 from boxless.parallel import map_threads
 from boxless.postprocess import points_of
 from boxless.structures import Dataset, Detections, FloatArray, Heatmaps, Sample
@@ -45,12 +46,17 @@ def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
 
     Returns:
         What `metrics.evaluate_detections` gives, with `data` (its name), `supervision` (`Detector.supervision`),
-        `seconds` and `skipped` (images that could not be read).
+        `training_images` (how many of the images the detector was trained on, which is a warning too), `seconds` and
+        `skipped` (images that could not be read).
 
     Raises:
         BoxlessError: the dataset has none of the detector's classes, or no readable image.
     """
-    return predict_dataset(detector, matched(detector, data, split), "Evaluate").scores()
+    predictions = predict_dataset(detector, matched(detector, data, split), "Evaluate")
+    scores = predictions.scores()
+    if scores["training_images"]:
+        logger.warning("%s", training_images_note(scores))
+    return scores
 
 
 def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def diagnose(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
 
     Returns:
         What `metrics.diagnose_detections` gives, with `data` (its name), `supervision` (`Detector.supervision`),
-        `seconds` and `skipped` (images that could not be read).
+        `training_images` (see `evaluate`), `seconds` and `skipped` (images that could not be read).
 
     Raises:
         BoxlessError: the dataset has no boxes, none of the detector's classes, or no readable image.
@@ -88,6 +94,7 @@ class DatasetPredictions:
         points: (images, classes, 2) float32, see `points_of`.
         skipped: images that could not be read -> reason.
         seconds: computing time.
+        training_images: how many of the images the detector was trained on.
     """
 
     dataset: Dataset
@@ -96,6 +103,7 @@ class DatasetPredictions:
     points: FloatArray
     skipped: dict[Path, str]
     seconds: float
+    training_images: int = 0
 
     def scores(self) -> dict[str, Any]:
         """What `evaluate` gives."""
@@ -112,7 +120,8 @@ class DatasetPredictions:
 
     def _result(self, numbers: dict[str, Any]) -> dict[str, Any]:
         result = {"data": self.dataset.name, "supervision": self.supervision, **numbers}
-        return result | {"skipped": len(self.skipped), "seconds": self.seconds}
+        counts = {"training_images": self.training_images, "skipped": len(self.skipped)}
+        return result | counts | {"seconds": self.seconds}
 
 
 def matched(detector: Detector, data: Dataset | str | os.PathLike[str], split: str | None) -> Dataset:
@@ -203,4 +212,7 @@ def predict_dataset(
             if on_image is not None:
                 on_image(sample, detections, heatmaps)
     seconds = round(time.perf_counter() - start, 1)
-    return DatasetPredictions(cached.dataset, detector.supervision, found, np.array(points), cached.skipped, seconds)
+    trained_on = sum(key in detector.training_images for key in cached.keys)
+    return DatasetPredictions(
+        cached.dataset, detector.supervision, found, np.array(points), cached.skipped, seconds, trained_on
+    )

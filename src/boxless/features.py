@@ -139,10 +139,12 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
-def to_pixels(image: NDArray[np.uint8], view: View, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Resize, mirror and normalise an image (h, w, 3) uint8 into (3, h', w') float32."""
-    pixels = (view.resize(image).astype(np.float32) / 255 - np.array(mean, np.float32)) / np.array(std, np.float32)
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+def to_pixels(image: NDArray[np.uint8], view: View, backbone: Backbone) -> Tensor:
+    """Resize, mirror and normalise an image (h, w, 3) uint8 into (3, h', w') float32, with zeros up to `min_side`."""
+    mean, std = np.array(backbone.mean, np.float32), np.array(backbone.std, np.float32)
+    pixels = (view.resize(image).astype(np.float32) / 255 - mean) / std
+    lacking = (max(0, backbone.min_side - side) for side in pixels.shape[:2])
+    return torch.from_numpy(np.pad(pixels.transpose(2, 0, 1), [(0, 0), *((0, more) for more in lacking)]))
 
 
 class FeatureStore:
@@ -152,7 +154,7 @@ class FeatureStore:
     does not grow with their number. Where nothing is frozen, nothing is stored: `load` gives the pixels themselves.
 
     Args:
-        backbone: for the pixels' mean and deviation.
+        backbone: for the pixels' mean, deviation and least number.
         frozen: its frozen stages, in evaluation mode.
         config: what to name in the artefact.
         device: where the frozen stages run.
@@ -162,7 +164,7 @@ class FeatureStore:
     """
 
     def __init__(self, backbone: Backbone, frozen: nn.Sequential, config: BackboneConfig, device: torch.device) -> None:
-        self._mean, self._std = backbone.mean, backbone.std
+        self._backbone = backbone
         self._device = device
         self._frozen = frozen.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.cached = len(frozen) > 0
@@ -180,14 +182,14 @@ class FeatureStore:
 
     def extract(self, image: NDArray[np.uint8], view: View) -> Tensor:
         """The map of a view of an image (h, w, 3) uint8: (C, h', w') float32, rounded to half precision."""
-        return self._forward(to_pixels(image, view, self._mean, self._std)[None])[0]
+        return self._forward(to_pixels(image, view, self._backbone)[None])[0]
 
     def extract_all(self, pairs: Sequence[tuple[NDArray[np.uint8], View]]) -> Iterator[tuple[int, Tensor]]:
         """`extract` for pairs of image and view, in batches where the device gains by it; yields numbers of pairs, not
         in order, and maps."""
         sizes = [view.size(image.shape[1], image.shape[0]) for image, view in pairs]
         for numbers in views_at_once(sizes, self._device):
-            batch = [to_pixels(*pairs[number], self._mean, self._std) for number in numbers]
+            batch = [to_pixels(*pairs[number], self._backbone) for number in numbers]
             yield from zip(numbers, self._forward(torch.stack(batch)), strict=True)
 
     def _forward(self, pixels: Tensor) -> list[Tensor]:
@@ -254,7 +256,7 @@ class FeatureStore:
         if self.cached:
             return [from_stored(load_array(self._entry(key, view))) for view in views]
         image = read_image(path)
-        return [to_pixels(image, view, self._mean, self._std) for view in views]
+        return [to_pixels(image, view, self._backbone) for view in views]
 
     def _entry(self, key: str, view: View) -> Path:
         if view not in self._folders:

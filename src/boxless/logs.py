@@ -33,9 +33,11 @@ class ConsoleHandler(logging.Handler):
         try:
             message = self.format(record)
             if record.levelno >= logging.WARNING:
-                console().print(f"Warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+                console().print(
+                    f"Warning: {message}", style="yellow", markup=False, emoji=False, highlight=False, soft_wrap=True
+                )
             else:
-                console().print(message, markup=False, highlight=False, soft_wrap=True)
+                console().print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
         except Exception:
             self.handleError(record)
 

@@ -28,7 +28,7 @@ from boxless.proposals.choice import choose_proposals
 from boxless.pseudo_labels import SEEDS
 from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.recipe import cross_fitting_config, fit_shared, make_pseudo_labels, method_config
-from boxless.run_folder import MANIFEST, build_network, read_config, read_manifest
+from boxless.run_folder import MANIFEST, build_network, read_config, read_manifest, write_training_images
 from boxless.structures import Dataset
 from boxless.training.engine import OnEpochEnd
 from boxless.training.fit import Run, begin, create_run, fit
@@ -169,6 +169,8 @@ def _train(run: Run, dataset: Dataset, monitored: Dataset | None) -> Detector:
     # Again, for the images that can be read.
     _check_tags(data.dataset, run.detector.config)
     begin(run, data)
+    if not run.finished and run.accelerator.is_main_process:
+        write_training_images(run.folder, data.keys)
     if run.manifest["supervision"] not in ("tags", "boxes"):
         logger.info("Trained on: %s", run.manifest["supervision"])
     if run.finished:
@@ -302,8 +304,8 @@ def _check_tags(dataset: Dataset, config: Config) -> None:
     one_class = len(dataset.classes) == 1 and config.supervision != "boxes"
     if one_class and not (image_labels == 0).any():
         raise BoxlessError(
-            f"{dataset.name}: every image has the one tag '{dataset.classes[0]}', which then cannot be told from its "
-            "background; add images that do not show it"
+            f"{dataset.name}: no image is known not to show '{dataset.classes[0]}', the one class, which then cannot "
+            "be told from its background; add images that do not show it"
         )
 
 

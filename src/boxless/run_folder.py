@@ -33,6 +33,7 @@ BACKBONE = "backbone.safetensors"
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 HISTORY = "history.jsonl"
+TRAINING_IMAGES = "training_images.txt"
 CHECKPOINT = "checkpoint.pt"
 
 MAX_SAMPLE_IMAGES = 32
@@ -372,15 +373,21 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def is_training_set(manifest: Mapping[str, Any], scores: Mapping[str, Any]) -> bool:
-    """Whether scores of `evaluate` are, by name and number of images, of the images that the run was trained on."""
-    trained_on = manifest.get("data")
-    return trained_on is not None and (scores["data"], scores["images"]) == (trained_on["name"], trained_on["images"])
+def write_training_images(run: Path, keys: Sequence[str]) -> None:
+    """Record the content keys (`images.content_keys`) of the training images, so that scores of them are marked.
+
+    Raises:
+        BoxlessError: the folder cannot be written.
+    """
+    write_text(run / TRAINING_IMAGES, "".join(f"{key}\n" for key in keys))
 
 
-def training_set_note(scores: Mapping[str, Any]) -> str:
-    """One sentence on such scores."""
-    return f"{scores['data']}: the images that it was trained on; scores of other images are lower"
+def read_training_images(run: Path) -> frozenset[str]:
+    """Those keys; none where there is no such file, as of a run from the Hugging Face Hub."""
+    try:
+        return frozenset((run / TRAINING_IMAGES).read_text(encoding="utf-8").split())
+    except (OSError, ValueError):
+        return frozenset()
 
 
 def dataset_digest(dataset: Dataset, keys: Sequence[str]) -> str:

@@ -164,7 +164,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise BoxlessError(f"{path}: {'is no file' if path.exists() else 'does not exist'}")
     if not path.stat().st_size:
         raise BoxlessError(f"{path}: the file is empty")
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(str(path.absolute()))
     try:
         if not capture.isOpened():
             raise BoxlessError(f"{path}: cannot be read as a video; convert it (ffmpeg -i {path.name} new.mp4)")
@@ -185,7 +185,7 @@ def _written(path: Path, rate: float) -> Iterator[Callable[[NDArray[np.uint8]], 
         count += 1
         if not writers:
             size = pixels.shape[1], pixels.shape[0]
-            writers.append(cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), rate, size))
+            writers.append(cv2.VideoWriter(str(temporary.absolute()), cv2.VideoWriter.fourcc(*"mp4v"), rate, size))
             if not writers[0].isOpened():
                 raise BoxlessError(f"{path}: cannot be written; choose another folder")
         writers[0].write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
@@ -196,7 +196,7 @@ def _written(path: Path, rate: float) -> Iterator[Callable[[NDArray[np.uint8]], 
         for one in writers:
             one.release()
         # OpenCV says nothing of a write that failed.
-        written = cv2.VideoCapture(str(temporary))
+        written = cv2.VideoCapture(str(temporary.absolute()))
         if int(written.get(cv2.CAP_PROP_FRAME_COUNT)) != count:
             raise BoxlessError(f"{path}: cannot be written whole; the disk may be full")
         written.release()

@@ -7,6 +7,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -19,6 +20,8 @@ from boxless.backbones import Backbone, create_backbone
 from boxless.backbones.base import maps_of
 from boxless.config import BackboneConfig
 from boxless.errors import BoxlessError
+from boxless.features import FeatureStore, to_pixels
+from boxless.views import View
 
 SLOW = pytest.mark.slow
 NETWORKS = {
@@ -96,6 +99,22 @@ def test_any_size_of_image_is_taken(name: str):
         assert channels == backbone.channels
         assert rows - 1 <= height / 16 <= rows + 1
         assert columns - 1 <= width / 16 <= columns + 1
+
+
+@pytest.mark.parametrize(("name", "output_stride"), [("alexnet", 16), ("vgg16", 16), ("vgg16", 8)])
+def test_images_of_any_shape_give_at_least_a_row_of_cells(name: str, output_stride: int):
+    config = BackboneConfig(name=name, weights="none", output_stride=output_stride)
+    backbone = create_backbone(config)
+    store = FeatureStore(backbone, backbone.stages, config, torch.device("cpu"))
+    for height, width in ((1, 64), (64, 3)):
+        found = store.extract(np.full((height, width, 3), 200, np.uint8), View(64))
+        assert found.shape[0] == backbone.channels and min(found.shape[1:]) == 1
+        # Padded on the right and below with zeros, which are pixels of the mean.
+        pixels = to_pixels(np.full((height, width, 3), 200, np.uint8), View(64), backbone)
+        assert min(pixels.shape[1:]) == backbone.min_side
+        assert (
+            (pixels[:, :height, :width] != 0).all() and not pixels[:, height:].any() and not pixels[:, :, width:].any()
+        )
 
 
 @pytest.mark.parametrize("name", NETWORKS)

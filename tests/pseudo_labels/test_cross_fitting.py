@@ -41,6 +41,8 @@ def test_networks_of_the_first_round_get_two_thirds_of_the_steps_and_no_mosaics(
     first = fold_config(config, 1)
     assert (first.training.steps, first.pseudo_labels.mosaics) == (67, 0)
     assert fold_config(config, 2) == config
+    by_epochs = config.model_copy(update={"training": config.training.model_copy(update={"epochs": 8})})
+    assert fold_config(by_epochs, 1).training.epochs == 6
 
 
 def test_networks_that_score_no_proposals_are_cross_fitted_with_the_settings_of_seeded():
@@ -56,8 +58,10 @@ def test_networks_that_score_no_proposals_are_cross_fitted_with_the_settings_of_
 
 
 def test_another_method_on_the_same_maps_keeps_seed_backbone_views_and_process_settings():
-    options = ["training.accumulate=2", "training.steps=9", "views.flips=true", "backbone.output_stride=8"]
+    options = ["training.accumulate=2", "training.steps=9", "training.precision=bf16", "training.workers=1"]
+    options += ["views.flips=true", "backbone.output_stride=8"]
     found = method_config(resolve(preset("seeded"), options=options, seed=3), "cam")
-    assert (found.method, found.seed, found.training.accumulate) == ("cam", 3, 2)
+    assert (found.method, found.seed, found.training.precision, found.training.workers) == ("cam", 3, "bf16", 1)
+    assert found.training.accumulate == 1
     assert found.views.flips and found.backbone.output_stride == 8
     assert found.training.steps == resolve(preset("cam")).training.steps

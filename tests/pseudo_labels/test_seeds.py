@@ -43,9 +43,9 @@ def test_the_local_cam_seed_is_the_proposal_around_the_cells_that_show_the_tag()
     assert third.boxes.tolist() == [[0, 0, 64, 64]] and not third.ignore.any()
 
 
-@pytest.mark.parametrize(("share", "right"), [(1 / 3, 52), (1 / 2, 64)])
+@pytest.mark.parametrize(("share", "local", "right"), [(1 / 3, 1, 52), (1 / 2, 1, 64), (1 / 3, -1, 43)])
 def test_the_mixed_seed_is_the_box_of_a_weighted_mean_of_cam_and_local_cam(
-    share: float, right: int, monkeypatch: pytest.MonkeyPatch
+    share: float, local: float, right: int, monkeypatch: pytest.MonkeyPatch
 ):
     stages = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Conv2d(1, 1, 1))
     backbone = Backbone(stages, 1, 16, (0,) * 3, (1,) * 3, "", "", levels=(0,))
@@ -57,7 +57,9 @@ def test_the_mixed_seed_is_the_box_of_a_weighted_mean_of_cam_and_local_cam(
     monkeypatch.setattr(model, "objectness_of", lambda maps: torch.zeros(maps.shape[1:]))
     # The CAM is 3 in all columns but the last, the local CAM responds to that one alone.
     maps = torch.zeros(2, 4, 4)
-    maps[0, :, :3], maps[1, :, 3] = 3.0, 1.0
+    maps[0, :, :3], maps[1, :, 3] = 3.0, local
+    # One that is nowhere positive says nothing.
+    maps[1, :, :3] = min(local, 0)
     monkeypatch.setattr(seeds, "LOCAL_SHARE", share)
     sample = Sample("a", Path("a"), frozenset({0}))
     stored = SimpleNamespace(load=lambda key, path, view: maps)
@@ -65,5 +67,6 @@ def test_the_mixed_seed_is_the_box_of_a_weighted_mean_of_cam_and_local_cam(
     cam = SimpleNamespace(model=model, views=(View(64),), device=torch.device("cpu"), cam_threshold=0.6)
     (found,) = mixed_cam_seed(data, cam)  # type: ignore[arg-type]
     # The last column is half as strong as the others, or as strong. Odds of 1 / 0.6 and 0.5 / 0.6 are probabilities of
-    # 0.625 and 0.455, which reach 0.5 at pixel 51.7 between the centres 40 and 56 of the last two columns.
+    # 0.625 and 0.455, which reach 0.5 at pixel 51.7 between the centres 40 and 56 of the last two columns; of the CAM
+    # alone they are 0.625 and 0, and it is pixel 43.2.
     assert found.boxes.tolist() == [[0, 0, right, 64]]

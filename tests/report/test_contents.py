@@ -195,12 +195,12 @@ def test_the_summary_has_the_most_important_results() -> None:
     ]
     mixed = "tags on 9 images, boxes on 2 of them"
     assert module.summary(contents | {"manifest": {"supervision": mixed}}) == [f"Trained on {mixed}.", *lines]
-    for images, told in (
-        (8, ["zoo val: the images that it was trained on; scores of other images are lower."]),
-        (9, []),
+    for number, told in (
+        (3, ["zoo val: trained on 3 of the 8 images; scores of other images are lower."]),
+        (0, []),
     ):
-        manifest = {"supervision": "tags", "data": {"name": "zoo val", "images": images}}
-        assert module.summary(contents | {"manifest": manifest}) == [*told, *lines]
+        evaluations = [scores | {"training_images": number}]
+        assert module.summary(contents | {"evaluations": evaluations}) == [*told, *lines]
     labels = {"cat": {"kept": 3, "all": 9, "agreement": 0.1}, "cow": {"kept": 0, "all": 0, "agreement": None}}
     warned = module.summary(contents | {"manifest": {"supervision": "tags", "pseudo_labels": labels}})
     assert (

@@ -260,6 +260,17 @@ def test_tags_counts_and_completeness(visit: Visit, folder: Path) -> None:
     assert last(folder, "a.png")["complete"] == ["dog"]
 
 
+def test_a_box_of_a_class_that_is_called_unknown_is_not_accepted(visit: Visit, folder: Path) -> None:
+    page = visit()
+    shows(page, "a.png", "cat, proposed", "dog, proposed")
+    page.locator("#classes li").nth(0).get_by_role("button", name="unknown").click()
+    page.keyboard.press("Shift+Enter")
+    shows(page, "b.png", "dog, proposed")
+    saved(page)
+    said = last(folder, "a.png")
+    assert (said["tags"], said["boxes"], said["complete"]) == ({"cat": None}, [box("dog", DOG, "right", DOG)], ["dog"])
+
+
 def test_a_tag_stays_if_a_person_set_it_and_not_only_a_box(visit: Visit, folder: Path) -> None:
     page = visit()
     shows(page, "a.png", "cat, proposed", "dog, proposed")
@@ -360,7 +371,7 @@ def test_an_image_whose_labels_are_refused_is_not_done(visit: Visit, folder: Pat
     shows(page, "a.png", "cat, proposed", "dog, proposed")
     refusal = {"status": 422, "json": {"error": "a box leaves its image"}}
     page.route(
-        "**/images/2", lambda route: route.fulfill(**refusal) if route.request.method == "POST" else route.fallback()
+        "**/images/2*", lambda route: route.fulfill(**refusal) if route.request.method == "POST" else route.fallback()
     )
     for name in ("b.png", "c.png"):
         page.keyboard.press("Enter")
@@ -369,7 +380,7 @@ def test_an_image_whose_labels_are_refused_is_not_done(visit: Visit, folder: Pat
     expect(page.locator("#error")).to_have_text("Not saved: a box leaves its image")
     shows(page, "c.png", "owl, right", "owl, right")
     expect(page.locator("#count")).to_have_text("Image 3, 2 of 3 done")
-    page.unroute("**/images/2")
+    page.unroute("**/images/2*")
     page.keyboard.press("Enter")
     expect(page.locator("#end")).to_be_visible()
     saved(page)
@@ -378,7 +389,7 @@ def test_an_image_whose_labels_are_refused_is_not_done(visit: Visit, folder: Pat
 
 def test_a_refusal_does_not_hold_back_the_other_images(visit: Visit, folder: Path) -> None:
     page = visit()
-    page.route("**/images/0", lambda route: route.abort() if route.request.method == "POST" else route.continue_())
+    page.route("**/images/0*", lambda route: route.abort() if route.request.method == "POST" else route.continue_())
     page.reload()
     shows(page, "a.png", "cat, proposed", "dog, proposed")
     page.keyboard.press("Enter")
@@ -387,7 +398,7 @@ def test_a_refusal_does_not_hold_back_the_other_images(visit: Visit, folder: Pat
     page.keyboard.press("Enter")
     expect(page.locator("#name")).to_have_text("c.png")
     refusal = {"status": 409, "json": {"error": "the server has another queue; reload the page"}}
-    page.route("**/images/0", lambda route: route.fulfill(**refusal))
+    page.route("**/images/0*", lambda route: route.fulfill(**refusal))
     expect(page.locator("#count")).to_have_text("Image 3, 1 of 3 done")
     expect(page.locator("#saved")).to_have_text("not saved")
     expect(page.locator("#error")).to_have_text("Not saved: the server has another queue; reload the page")
@@ -415,7 +426,9 @@ def test_an_image_that_is_gone_is_named_and_passed_over(visit: Visit, folder: Pa
     page = visit()
     shows(page, "a.png", "cat, proposed", "dog, proposed")
     held: list[Route] = []
-    page.route("**/images/0", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
+    page.route(
+        "**/images/0*", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
+    )
     page.keyboard.press("Enter")
     expect(page.locator("#error")).to_contain_text("b.png: the file is empty")
     # That the image before is saved only now says nothing of this one.

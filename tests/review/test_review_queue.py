@@ -240,6 +240,14 @@ def test_ask_writes_the_queue_for_every_tool(
     assert (out / "labeling-config.xml").exists()
 
 
+def test_a_queue_is_replaced_and_other_files_are_not(known: None, data: Path, tmp_path: Path) -> None:
+    assert [ask("RUN", data, tmp_path / "ask", number) for number in (1, 2)] == [1, 2]
+    (tmp_path / "tasks.json").write_text("mine")
+    with pytest.raises(BoxlessError, match=r"tasks\.json: exists, and is no result"):
+        ask("RUN", data, tmp_path)
+    assert (tmp_path / "tasks.json").read_text() == "mine" and not (tmp_path / "queue.jsonl").exists()
+
+
 def test_images_that_are_done_are_not_asked_about_again(known: None, data: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.jsonl"
     labels.write_text('{"image": "b.png", "done": true}\n{"image": "d.png", "tags": {"cat": null}}\n')

@@ -97,6 +97,31 @@ def test_points_that_another_tool_gave_are_kept(folder: Path) -> None:
     assert (said["points"], said["reviewer"], said["boxes"]) == (points, "ann", ACCEPTED["boxes"])
 
 
+def test_a_page_does_not_overwrite_what_another_one_has_saved(folder: Path) -> None:
+    mine, other = {**ACCEPTED, "image": "a.png"}, {"image": "a.png", "tags": {"cat": None}}
+    with served(opened_review(folder)) as url:
+        both = get(url, "images/0")["revision"]
+        saved = post(url, f"0?revision={both}", other).json()["revision"]
+        answer = post(url, f"0?revision={both}", mine)
+        assert answer.status_code == 409 and "another page has saved labels of this image" in answer.json()["error"]
+        # An answer that got lost is asked for again.
+        assert post(url, f"0?revision={both}", other).json()["revision"] == saved == get(url, "images/0")["revision"]
+    # Also after a restart.
+    with served(opened_review(folder)) as url:
+        assert post(url, f"0?revision={both}", mine).status_code == 409
+        assert post(url, f"0?revision={saved}", mine).json()["verdict"] == "accepted"
+    assert [line["tags"] for line in lines(folder)] == [{"cat": None}, {"cat": None}, {}]
+
+
+def test_an_image_that_the_data_no_longer_has_is_left_out(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "data" / "b.png").unlink()
+    with (folder / "queue.jsonl").open("a") as queue:
+        queue.write("\n")
+    review = opened_review(folder)
+    assert [item.queued.image for item in review.items] == ["a.png", "c.png"]
+    assert "queue.jsonl: left out 1 image, which the data no longer has: b.png" in caplog.text
+
+
 # What is refused.
 
 OUTSIDE = [120.0, 10.0, 201.0, 90.0]
@@ -239,7 +264,7 @@ def test_the_command_ends_with_the_summary(
         ({"--out": "tags.csv"}, "give --out a name that ends in .jsonl"),
         ({"--out": "queue.jsonl"}, "queue.jsonl, line 1: "),
         ({"--queue": "nowhere.jsonl"}, "nowhere.jsonl: cannot be read"),
-        ({"--queue": "other.jsonl"}, "other.jsonl: x.png is not in tags"),
+        ({"--queue": "other.jsonl"}, "other.jsonl: 3 images of 3 are not in tags, such as a.jpg"),
         ({"--queue": "ox.jsonl"}, "'ox' is no class of this run"),
     ],
 )
@@ -251,7 +276,7 @@ def test_wrong_options_fail_before_anything_is_served(
     message: str,
 ) -> None:
     start = (folder / "queue.jsonl").read_text()
-    (folder / "other.jsonl").write_text(start.replace("a.png", "x.png"))
+    (folder / "other.jsonl").write_text(start.replace(".png", ".jpg"))
     (folder / "ox.jsonl").write_text(start.replace('"class": "cat"', '"class": "ox"'))
     given = words(folder)
     for option, name in change.items():

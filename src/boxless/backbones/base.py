@@ -33,6 +33,7 @@ class Backbone:
         pool: see above; 0 where there are none.
         levels: indices of earlier maps that hypercolumns add to the last one, counted over all maps of `stages` in
             order: one per stage, or several from a `MultiMapStage`. Empty where there is one map only.
+        min_side: pixels that the shorter side of an image needs for a map of one cell; shorter ones are padded.
     """
 
     stages: nn.Sequential
@@ -45,6 +46,7 @@ class Backbone:
     fully_connected: tuple[nn.Linear, ...] = ()
     pool: int = 0
     levels: tuple[int, ...] = ()
+    min_side: int = 1
 
     @cached_property
     def level_channels(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from boxless.config import BackboneConfig
 def alexnet(config: BackboneConfig) -> Backbone:
     """AlexNet without its last pooling layer, at a stride of 16, as in WSDDN (Bilen & Vedaldi, CVPR 2016)."""
     model = _model(config)
-    return _with_hidden_layers(config, model, list(model.features.children())[:-1], pool=6, stride=16)
+    return _with_hidden_layers(config, model, list(model.features.children())[:-1], pool=6, stride=16, min_side=31)
 
 
 @BACKBONES.register("vgg16")
@@ -26,7 +26,7 @@ def vgg16(config: BackboneConfig) -> Backbone:
     stride = 8 if config.output_stride == 8 else 16
     if stride == 8:
         _dilate(layers)
-    return _with_hidden_layers(config, model, layers, pool=7, stride=stride)
+    return _with_hidden_layers(config, model, layers, pool=7, stride=stride, min_side=stride)
 
 
 @BACKBONES.register("resnet50")
@@ -60,7 +60,7 @@ def _origin(config: BackboneConfig) -> dict[str, Any]:
 
 
 def _with_hidden_layers(
-    config: BackboneConfig, model: Any, layers: list[nn.Module], pool: int, stride: int
+    config: BackboneConfig, model: Any, layers: list[nn.Module], pool: int, stride: int, min_side: int
 ) -> Backbone:
     hidden = tuple(layer for layer in model.classifier if isinstance(layer, nn.Linear))[:2]
     stages = _after_each(layers, nn.MaxPool2d)
@@ -71,6 +71,7 @@ def _with_hidden_layers(
         fully_connected=hidden,
         pool=pool,
         levels=(len(stages) - 3, len(stages) - 2),
+        min_side=min_side,
         **_origin(config),
     )
 

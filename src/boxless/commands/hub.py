@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from boxless.errors import BoxlessError
-from boxless.files import check_writable, write_text
+from boxless.files import check_writable, expand_user, write_text
 from boxless.logs import logger
 
 Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
@@ -25,7 +25,7 @@ def card(
     """Write a model card: data, scores, thresholds, limits and licence, as Markdown that the Hugging Face Hub reads."""
     from boxless.card import CARD, model_card
 
-    file = out or run / CARD
+    file = expand_user(out or run / CARD)
     text = model_card(run, name)
     if file.is_file() and file.read_text(encoding="utf-8", errors="replace") != text:
         raise BoxlessError(f"{file}: exists with another text, perhaps yours; delete it, or choose another --out")

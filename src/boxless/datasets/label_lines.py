@@ -191,7 +191,8 @@ def end_last_line(path: Path) -> None:
             start, newline, rest = file.read().rpartition(b"\n")
             if _is_line(rest):
                 file.write(b"\n")
-            else:
+            # Another review may have appended a line since it was read.
+            elif rest:
                 file.truncate(len(start) + len(newline))
     except OSError as error:
         raise unwritable(path, error) from None

@@ -20,8 +20,8 @@ from boxless.methods.roi_pooling import context_regions
 CENTRE_SIDE = 0.5
 """Sides of the central part of a box, whose cells are trained on it, over those of the box (centre sampling)."""
 FAR_WEIGHT = 0.3
-"""Weight of background cells outside of the context regions of all boxes, for the classes that the image has or may
-have: pseudo labels miss objects."""
+"""Weight of background cells outside of the context regions of all boxes, for the classes that the image has: pseudo
+labels miss objects."""
 ALPHA, GAMMA = 0.25, 2.0
 """Of the focal loss (Lin et al., ICCV 2017, section 4.1)."""
 PRIOR = 0.01

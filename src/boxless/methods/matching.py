@@ -28,7 +28,7 @@ class PseudoLabels:
 
 def weighted(targets: Targets) -> PseudoLabels:
     """Targets with weight 1, and 0 where they are to be ignored: proposals matched to these are not trained."""
-    # A proposal that overlaps nothing is matched to the first box, which must not be an ignored one.
+    # Of boxes that overlap a proposal alike the first is matched, which must not be an ignored one.
     order = targets.ignore.int().argsort(stable=True)
     return PseudoLabels(targets.boxes[order], targets.labels[order], 1 - targets.ignore[order].float())
 

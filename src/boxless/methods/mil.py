@@ -67,7 +67,7 @@ class MILConfig(HeadConfig):
 
     @model_validator(mode="after")
     def _pooling_fits(self) -> Self:
-        if self.contrast and self.pool == 2:
+        if self.contrast and self.hidden != "backbone" and self.pool == 2:
             raise ValueError("contrast needs pool=1, or pool=3 or more for a context region around the region")
         if self.drop_block and self.hidden != "backbone" and self.pool < 5:
             raise ValueError("drop_block needs pool=5 or more: it drops blocks of 3 by 3 cells")

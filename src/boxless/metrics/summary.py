@@ -102,6 +102,16 @@ def evaluate_detections(
     return means | {"classes": by_class, "images": len(samples), "conventions": dict(CONVENTIONS)}
 
 
+def training_images_note(result: Mapping[str, Any]) -> str:
+    """A sentence on results of images that the detector was trained on.
+
+    Args:
+        result: of `evaluate` or `diagnose`, whose `training_images` are more than none.
+    """
+    number, images = result["training_images"], counted(result["images"], "image")
+    return f"{result['data']}: trained on {number:,} of the {images}; scores of other images are lower"
+
+
 def supervision_note(result: dict[str, Any]) -> str:
     """A remark for results that are not from tags alone, else an empty string.
 

@@ -104,12 +104,14 @@ def fold_config(config: Config, round_: int) -> Config:
     """Settings of the networks of a round, from those of a method that scores proposals."""
     if round_ > 1:
         return config
+    training = config.training
+    shorter = {"steps": math.ceil(training.steps * FIRST_ROUND_STEPS)}
+    if training.epochs is not None:
+        shorter["epochs"] = math.ceil(training.epochs * FIRST_ROUND_STEPS)
     # Mosaics need consensus labels, and seeds are worth less training.
     return config.model_copy(
         update={
             "pseudo_labels": config.pseudo_labels.model_copy(update={"mosaics": 0}),
-            "training": config.training.model_copy(
-                update={"steps": math.ceil(config.training.steps * FIRST_ROUND_STEPS)}
-            ),
+            "training": training.model_copy(update=shorter),
         }
     )

@@ -28,9 +28,9 @@ from boxless.views import View, views_of
 MOSAICS = "mosaics"
 """The folder within a run folder that takes them."""
 IMAGES_PER_MOSAIC = 4
-"""At most one mosaic for so many images that crops can be cut from."""
+"""At most one mosaic for so many images that crops can be cut from; copies of an image, with other boxes, count."""
 MOSAICS_PER_IMAGE = 2
-"""At most so many mosaics of a class for each of its images: a few images repeated would be overfitted."""
+"""At most so many mosaics of a class for each of these images: a few images repeated would be overfitted."""
 ATTEMPTS = 8
 """How often a crop is drawn for a cell, and a mosaic started anew: a long object fits no narrow cell."""
 MAX_GRID = 4

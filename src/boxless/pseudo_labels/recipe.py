@@ -193,7 +193,7 @@ def _predicted_from_given(run: Run, data: CachedDataset, networks: Config) -> li
     detector = fit_network(run.folder / GIVEN, networks, boxed, run, with_mosaics)
     run.seconds["given boxes"] = sum(read_manifest(run.folder / GIVEN)["seconds"].values())
     with run.timed("given boxes"):
-        return boxes_for_tags(detector, without_given(data), range(len(data)), "Boxes like the given ones")
+        return boxes_for_tags(detector, without_given(data), range(len(data)), "Seeds from given boxes")
 
 
 def cross_fitting_config(config: Config) -> Config:
@@ -212,8 +212,8 @@ def method_config(config: Config, method: str, **own: Any) -> Config:
         seed=config.seed,
         backbone=config.backbone.model_dump(),
         views=config.views.model_dump(),
-        # accelerate keeps these for the whole process.
-        training=config.training.model_dump(include={"precision", "accumulate", "workers"}),
+        # Batches and steps are of the other method.
+        training=config.training.model_dump(include={"precision", "workers"}),
         **own,
     )
 

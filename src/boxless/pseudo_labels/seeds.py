@@ -77,5 +77,6 @@ def _local_cams(data: CachedDataset, cam: Detector, row: int) -> FloatArray:
 
 
 def _over_maximum(heatmaps: FloatArray) -> FloatArray:
-    """Each of the heatmaps (classes, h, w) over its maximum."""
-    return np.asarray(heatmaps / np.maximum(heatmaps.max(axis=(1, 2), keepdims=True), 1e-6), np.float32)
+    """Each of the heatmaps (classes, h, w) over its maximum; zeros where it is nowhere positive: no evidence."""
+    top = heatmaps.max(axis=(1, 2), keepdims=True)
+    return np.asarray(np.where(top > 0, heatmaps / np.maximum(top, 1e-6), 0), np.float32)

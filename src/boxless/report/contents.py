@@ -19,10 +19,11 @@ from boxless.files import check_writable, expand_user, read_json, write_text
 from boxless.image_files import below
 from boxless.logs import log_warnings
 from boxless.metrics import precision_recall, ranking, with_boxes
+from boxless.metrics.summary import training_images_note
 from boxless.pseudo_labels.recipe import CAM
 from boxless.report.gallery import Maps, gallery, small_maps
 from boxless.report.page import render_page
-from boxless.run_folder import is_training_set, read_history, read_manifest, training_set_note
+from boxless.run_folder import read_history, read_manifest
 from boxless.trust import trust_warning, untrusted_classes
 from boxless.visualize.boxes import class_colour
 from boxless.visualize.colours import page_colours
@@ -87,8 +88,8 @@ def summary(contents: dict[str, Any]) -> list[str]:
     if untrusted := untrusted_classes(contents["manifest"]):
         lines.append(f"{trust_warning(untrusted)}.")
     for scores in contents["evaluations"]:
-        if is_training_set(contents["manifest"], scores):
-            lines.append(f"{training_set_note(scores)}.")
+        if scores.get("training_images"):
+            lines.append(f"{training_images_note(scores)}.")
         if scores["CorLoc"] is not None:
             share = f"{100 * scores['CorLoc']:.0f} %"
             lines.append(f"{scores['data']}: in {share} of the images of a class, its best box lies on an object.")

@@ -5,9 +5,10 @@ only compared. Only images of the queue are read, and only the file of labels is
 """
 
 import asyncio
+import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,6 +106,7 @@ def review(
     reviewer: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
+    name: str | None = None,
 ) -> list[str]:
     """Serve the page until it is interrupted.
 
@@ -117,6 +119,7 @@ def review(
         reviewer: who looks at the images.
         host: address or name to listen on.
         port: to listen on; 0 takes a free one.
+        name: a further host name by which others reach the page.
 
     Returns:
         The summary, in lines.
@@ -128,7 +131,8 @@ def review(
     listener = listen(host, port)
     with listener:
         own = open_review(run, data, out, queue=queue, split=split, reviewer=reviewer)
-        run_until_interrupted(create_review_app(own, host), listener, host)
+        names = {host} if name is None else {host, name}
+        run_until_interrupted(create_review_app(own, names), listener, host)
     return own.summary()
 
 
@@ -171,28 +175,34 @@ def open_review(
 
 def _items(images: Sequence[QueuedImage], dataset: Dataset, root: Path, where: str) -> list[Item]:
     samples = {image_name(root, sample.path): sample for sample in dataset.samples}
-    for image in images:
-        if image.image not in samples:
+    if absent := [image.image for image in images if image.image not in samples]:
+        if 2 * len(absent) > len(images):
             raise BoxlessError(
-                f"{where}: {image.image} is not in {dataset.name}; give the data and --split of the queue"
+                f"{where}: {counted(len(absent), 'image')} of {len(images)} are not in {dataset.name}, such as "
+                f"{absent[0]}; give the data and --split of the queue"
             )
+        logger.warning(
+            "%s: left out %s, which the data no longer has: %s", where, counted(len(absent), "image"), absent[0]
+        )
+    images = [image for image in images if image.image in samples]
+    for image in images:
         if unknown := {box.name for box in image.boxes} - set(dataset.classes):
             raise BoxlessError(f"{where}: '{min(unknown)}' is no class of this run; give the run of the queue")
     return [Item(image, samples[image.image]) for image in images]
 
 
-def create_review_app(review: Review, host: str = "127.0.0.1") -> ASGIApp:
+def create_review_app(review: Review, names: Collection[str] = ()) -> ASGIApp:
     """The ASGI application of a review.
 
     Args:
         review: the review.
-        host: a host name that requests may use, beside `localhost` and any IP address.
+        names: host names that requests may use, beside `localhost` and any IP address.
     """
     app = FastAPI(title="Boxless review", docs_url=None, redoc_url=None, openapi_url=None)
     add_page(app, "review.html", "review.js", "review_stage.js", "style.css", "review.css")
     _add_routes(app, review)
     add_errors(app)
-    return Guard(app, Limits(size=ANSWER_BYTES), frozenset({"localhost", host.lower()}))
+    return Guard(app, Limits(size=ANSWER_BYTES), frozenset({"localhost", *map(str.lower, names)}))
 
 
 def _add_routes(app: FastAPI, review: Review) -> None:
@@ -225,7 +235,7 @@ def _add_routes(app: FastAPI, review: Review) -> None:
             return await asyncio.to_thread(_shown, own, review)
 
     @app.post("/images/{number}")
-    async def save(number: int, request: Request) -> dict[str, Any]:
+    async def save(number: int, request: Request, revision: str | None = None) -> dict[str, Any]:
         own = item(number)
         if kind(request) != "application/json":
             raise HTTPException(415, "send the labels as application/json")
@@ -233,10 +243,14 @@ def _add_routes(app: FastAPI, review: Review) -> None:
         # A page that an earlier server sent counts places in the queue of that one.
         if labels.image != own.queued.image:
             raise HTTPException(409, "the server has another queue; reload the page")
+        saved = review.labels.get(own.queued.image)
+        # An answer that got lost is asked for again, with the same labels.
+        if revision not in (None, _revision(saved)) and not (saved and _shown_labels(saved) == _shown_labels(labels)):
+            raise HTTPException(409, "another page has saved labels of this image since; reload this page")
         # Not in a thread, so that steps are written in the order in which they arrive.
         review.save(own, labels)
-        verdict = _verdict(review.labels[own.queued.image])
-        return {"verdict": verdict, "summary": review.summary()}
+        saved = review.labels[own.queued.image]
+        return {"verdict": _verdict(saved), "summary": review.summary(), "revision": _revision(saved)}
 
 
 def _verdict(labels: ImageLabels | None) -> str | None:
@@ -244,6 +258,16 @@ def _verdict(labels: ImageLabels | None) -> str | None:
     if labels is None or not labels.done:
         return None
     return "accepted" if is_accepted(labels) else "corrected"
+
+
+def _revision(labels: ImageLabels | None) -> str:
+    """A name for what is saved of an image, the same after a restart; empty if nothing is."""
+    return "" if labels is None else hashlib.blake2b(labels.model_dump_json().encode(), digest_size=8).hexdigest()
+
+
+def _shown_labels(labels: ImageLabels) -> dict[str, Any]:
+    """Those of a line that the page shows and sends."""
+    return labels.model_dump(by_alias=True, exclude={"image", "reviewer", "points"})
 
 
 def _shown(item: Item, review: Review) -> dict[str, Any]:
@@ -261,7 +285,8 @@ def _shown(item: Item, review: Review) -> dict[str, Any]:
         "reasons": item.queued.reasons,
         "tags": tags,
         "boxes": _clipped(item.queued.boxes, pixels.shape[1], pixels.shape[0]),
-        "labels": None if labels is None else labels.model_dump(by_alias=True, exclude={"image", "reviewer"}),
+        "labels": None if labels is None else _shown_labels(labels),
+        "revision": _revision(labels),
     }
 
 

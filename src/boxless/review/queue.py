@@ -13,11 +13,13 @@ same queue.
 """
 
 import json
+import logging
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,8 +38,11 @@ from boxless.export.common import rows
 from boxless.files import check_writable, expand_user, write_whole
 from boxless.metrics.boxes import areas, coverage, iou
 from boxless.parallel import map_threads
+from boxless.results import WRITTEN, check_results, record_results
 from boxless.structures import Dataset, Detections, FloatArray, Sample
 from boxless.views import View
+
+logger = logging.getLogger(__name__)
 
 QUEUE = "queue.jsonl"
 EXPORTS = ("label-studio", "coco")
@@ -136,10 +141,15 @@ def ask(
     """
     out, root = expand_user(out), expand_user(data)
     check_writable(out / QUEUE)
+    written = (QUEUE, *chain.from_iterable(WRITTEN[name] for name in EXPORTS))
+    check_results(out, written)
     done = {} if labels is None else read_labels(expand_user(labels))
     detector = Detector.load(run)
     dataset = _without(matched(detector, root, split), root, {name for name, own in done.items() if own.done})
+    if random and done:
+        logger.warning("The sample is of the images that were not reviewed: it says nothing of the others")
     questions = choose(detector, dataset, number, random=random)
+    record_results(out, written)
     write_queue(out / QUEUE, questions, root)
     for name in EXPORTS:
         pairs = [(question.sample.path, question.proposed) for question in questions]
@@ -342,6 +352,8 @@ def read_queue(path: Path) -> list[QueuedImage]:
         try:
             images.append(QueuedImage.model_validate_json(line))
         except ValidationError as error:
+            if not line.strip():
+                continue
             raise BoxlessError(
                 f"{path}, line {number}: {what_is_wrong(error)}; make it anew with boxless ask"
             ) from None

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp
 
-from boxless.errors import BoxlessError
+from boxless.errors import BoxlessError, ImageError
 from boxless.export.label_studio import own_control, read_labeling_config
 from boxless.loading import load_predictor
 from boxless.predictor import Predictor
@@ -201,10 +201,18 @@ async def _predict_tasks(service: Service, body: bytes) -> dict[str, Any]:
     control = read_labeling_config(message.label_config, classes) if message.label_config else own_control(classes)
     names = [f"task {number}" for number in range(1, len(message.tasks) + 1)]
     images = [task_image(task, control.key, name) for task, name in zip(message.tasks, names, strict=True)]
-    results = [
-        await service.run(partial(service.task, content, name, control))
-        for content, name in zip(images, names, strict=True)
-    ]
+    results, unread = [], list[ImageError]()
+    for content, name in zip(images, names, strict=True):
+        try:
+            results.append(await service.run(partial(service.task, content, name, control)))
+        except ImageError as error:
+            # The other tasks keep their boxes.
+            unread.append(error)
+            results.append({"result": [], "score": 0, "model_version": service.detector.name})
+    if unread and len(unread) == len(images):
+        raise unread[0]
+    for reason in unread:
+        logger.warning("%s", reason)
     return {"results": results, "model_version": service.detector.name}
 
 

@@ -109,6 +109,8 @@ def begin_job(run: str, manifest: str, out: str, shard_size: int, threshold: flo
     """
     if shard_size < 1:
         raise BoxlessError(f"--shard-size {shard_size}: a shard has at least one image")
+    if threshold is not None and math.isnan(threshold):
+        raise BoxlessError("--threshold nan: give a number")
     check_folder(out)
     # First: of a manifest that is replaced meanwhile, no part is written.
     begun = state(manifest)

@@ -15,6 +15,7 @@ let brush = null; // Class of the next box that is drawn.
 const images = new Map(); // Number -> promise of what the page shows of an image.
 const states = new Map(); // Number -> what the person has said of it so far, see `begin`.
 const data = new Map(); // Number -> tags as the data has them.
+const revisions = new Map(); // Number -> what the server calls the labels that these states continue.
 const seconds = new Map(); // Number -> spent on it.
 const history = []; // Of steps: { number, state } before each.
 let since = performance.now();
@@ -70,7 +71,8 @@ async function send() {
     const [number, body] = unsaved.entries().next().value;
     $("saved").textContent = "saving …";
     try {
-      const { verdict, summary } = await request(`images/${number}`, body);
+      const { verdict, summary, revision } = await request(`images/${number}?revision=${revisions.get(number)}`, body);
+      revisions.set(number, revision);
       queue.images[number].verdict = verdict;
       queue.summary = summary;
       if (unsaved.get(number) === body) unsaved.delete(number);
@@ -193,7 +195,9 @@ function undo() {
 function accept(complete) {
   if (shown !== current) return;
   step((state) => {
-    for (const box of state.boxes) if (box.state === "proposed") box.state = "right";
+    // Boxes of a class that the person called unknown stay open.
+    const open = (name) => state.tags[name] === null && data.get(current)[name] !== null;
+    for (const box of state.boxes) if (box.state === "proposed" && !open(box.class)) box.state = "right";
     if (complete) state.complete = [...new Set(state.boxes.filter((box) => box.state === "right").map((box) => box.class))];
     state.done = true;
   });
@@ -291,6 +295,7 @@ async function open(number) {
     if (!states.has(number)) {
       states.set(number, begin(image));
       data.set(number, image.tags);
+      revisions.set(number, image.revision);
       seconds.set(number, image.labels ? image.labels.seconds : 0);
     }
     present(image);
@@ -384,7 +389,7 @@ function makeClass({ name, colour }, index) {
     button.addEventListener("click", () => tag(name, value));
     return button;
   });
-  const number = element("input", { type: "text", inputMode: "numeric", size: 4, autocomplete: "off", ariaLabel: `Number of objects of ${name}, such as 3, or 2+ for at least 2`, placeholder: "–" });
+  const number = element("input", { type: "text", inputMode: "tel", size: 4, autocomplete: "off", ariaLabel: `Number of objects of ${name}, such as 3, or 2+ for at least 2`, placeholder: "–" });
   number.addEventListener("change", () => count(name, number));
   const all = element("input", { type: "checkbox" });
   all.addEventListener("change", () => complete(name));

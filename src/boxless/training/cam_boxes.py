@@ -33,7 +33,7 @@ def fit_cam_boxes(model: HeatmapModel, data: CachedDataset, detector: Detector) 
     model.eval()
     if not isinstance(model, CAM) or model.objectness is None or model.local is None:
         return
-    logger.info("Fitting where objects end")
+    logger.info("Fitting local CAM and objectness")
     view = views_of(detector.config.views)[0]
 
     def levels(row: int) -> Tensor:
