@@ -7,6 +7,7 @@ import pytest
 
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
+from boxless.structures import Point
 
 SIZE = {"original_width": 100, "original_height": 80}
 
@@ -87,6 +88,52 @@ def test_the_last_annotation_counts_else_the_prediction(tmp_path, image):
     assert [sample.id for sample in dataset.samples] == ["a.jpg", "b.jpg"]
     warning = "tasks without an annotation, left out as their tags are unknown: 2 (task 3, task 4)"
     assert dataset.warnings == (warning, "image files that no task has, not used: 1 (d.jpg)")
+
+
+def test_annotations_were_called_completions_before_version_1(tmp_path, image):
+    prediction = {"predictions": [{"result": [rectangle(0, 0, 10, 10, "dog")]}]}
+    file = write(tmp_path / "tasks.json", task("a.jpg", [rectangle(10, 25, 20, 37.5)], key="completions", **prediction))
+    image(tmp_path / "a.jpg")
+    dataset = load_dataset(file)
+    assert (dataset.classes, dataset.samples[0].annotations.boxes.tolist()) == (("cat",), [[10, 20, 30, 50]])
+
+
+@pytest.mark.parametrize(("key", "word"), [("annotations", "was_cancelled"), ("completions", "skipped")])
+def test_the_prediction_of_a_skipped_task_is_not_taken(tmp_path, image, key, word):
+    for name in "ab":
+        image(tmp_path / f"{name}.jpg")
+    predictions = [{"result": [rectangle(0, 0, 10, 10, "dog")]}]
+    skipped = {"data": {"image": "a.jpg"}, key: [{word: True, "result": []}], "predictions": predictions}
+    dataset = load_dataset(write(tmp_path / "tasks.json", skipped, task("b.jpg", [rectangle(10, 25, 20, 37.5)])))
+    assert (dataset.classes, [sample.id for sample in dataset.samples]) == (("cat",), ["b.jpg"])
+    assert "tasks without an annotation, left out as their tags are unknown: 1 (task 1)" in dataset.warnings
+
+
+def test_choices_for_a_region_are_its_class_or_say_more_of_its_label(tmp_path, image):
+    def choice(name: str, **shape: Any) -> dict[str, Any]:
+        return {"type": "choices", "value": {**shape, "choices": [name]}, **SIZE}
+
+    shape = {"x": 10, "y": 25, "width": 20, "height": 37.5, "rotation": 0}
+    bare = {"type": "rectangle", "value": shape, **SIZE}
+    file = write(
+        tmp_path / "tasks.json",
+        task("a.jpg", [rectangle(10, 25, 20, 37.5) | {"id": "r1"}, choice("occluded", **shape) | {"id": "r1"}]),
+        task("b.jpg", [bare | {"id": "r1"}, choice("cat", **shape) | {"id": "r1"}]),
+        task("c.jpg", [choice("dog", points=[[10, 25], [30, 50], [20, 75]]), choice("cat", x=50, y=50, width=0.5)]),
+    )
+    for name in "abc":
+        image(tmp_path / f"{name}.jpg")
+    dataset = load_dataset(file)
+    assert dataset.classes == ("cat", "dog")
+    assert [sample.tags for sample in dataset.samples] == [{0}, {0}, {0, 1}]
+    assert [sample.annotations and sample.annotations.boxes.tolist() for sample in dataset.samples] == [
+        [[10, 20, 30, 50]],
+        [[10, 20, 30, 50]],
+        None,
+    ]
+    assert dataset.samples[2].points == (Point(0, 50, 40),)
+    warning = "choices for a region that has a label, attributes of it and not used: 1 (occluded)"
+    assert dataset.warnings == (warning,)
 
 
 def test_an_image_whose_regions_have_no_class_is_no_negative(tmp_path, image):

@@ -24,6 +24,7 @@ _UNKNOWN = "tasks whose regions have no class that is read, left out as their ta
 _UNNAMED = "images with regions that have no class that is read; those regions are not used"
 REMARKS = frozenset({"choices", "datetime", "number", "pairwise", "rating", "text"})
 """What a region may hold that has no class: it is a remark, or nothing was chosen."""
+_ATTRIBUTES = "choices for a region that has a label, attributes of it and not used"
 _FIX = "put the images beside the file, or into a folder images beside it"
 
 
@@ -53,9 +54,10 @@ def holds_tasks(file: Path) -> bool:
 def load_label_studio(file: Path, split: str | None) -> Dataset:
     """Read the tasks of a file.
 
-    Of a task the last annotation that was not cancelled counts, else its prediction; left out are a task without any,
-    and one with regions of which none has a class that is read, as it may be any. Rectangles, ellipses and polygons are
-    objects with boxes, choices are tags. Classes are sorted. Sample ids are the paths of the images.
+    Of a task the last annotation that was not cancelled counts, or if nobody annotated or skipped it, its prediction;
+    left out are a task without any, and one with regions of which none has a class that is read, as it may be any.
+    Rectangles, ellipses and polygons are objects with boxes, choices are tags, or the class of a region without a
+    label. Classes are sorted. Sample ids are the paths of the images.
 
     Raises:
         BoxlessError: the file is not JSON, a split is given, or more than half of the images are missing.
@@ -118,7 +120,10 @@ def read_label_studio(
             size = next((size for one in result if (size := _size(one))), None)
             if _unnamed(result):
                 problems.add(_UNNAMED, name.as_posix())
-            found[path] = AnnotatedImage(name.as_posix(), path, _objects(result), size)
+            objects, attributes = _parted(result)
+            for item in attributes:
+                problems.add(_ATTRIBUTES, item.name)
+            found[path] = AnnotatedImage(name.as_posix(), path, objects, size)
     return list(found.values())
 
 
@@ -131,9 +136,12 @@ def _named_image(task: Any, finder: Finder) -> tuple[str, Path | None]:
 def _result(task: Any, *, predictions: bool = True) -> list[dict[str, Any]] | None:
     if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
         return None
-    made = [one for one in _objects_in(task.get("annotations")) if not one.get("was_cancelled")]
-    if predictions:
-        made = made or _objects_in(task.get("predictions"))
+    # Before version 1.0 annotations were completions.
+    annotations = _objects_in(task.get("annotations")) or _objects_in(task.get("completions"))
+    made = [one for one in annotations if not one.get("was_cancelled") and not one.get("skipped")]
+    # Whoever skips a task has seen its prediction, and did not accept it.
+    if predictions and not annotations:
+        made = _objects_in(task.get("predictions"))
     result = made[-1].get("result") if made else None
     return _objects_in(result) if isinstance(result, list) else None
 
@@ -144,7 +152,23 @@ def _is_unknown(result: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _objects(result: Iterable[Mapping[str, Any]]) -> list[Object]:
-    return [item for region in result for item in region_objects(region)]
+    return _parted(result)[0]
+
+
+def _parted(result: Iterable[Mapping[str, Any]]) -> tuple[list[Object], list[Object]]:
+    """The objects of an annotation, and the choices that say more of a region with a label, such as `occluded`."""
+    entries = [(region, region_objects(region)) for region in result]
+    labelled = {str(region.get("id")) for region, items in entries if items and not _has_choices(region)}
+    objects: list[Object] = []
+    attributes: list[Object] = []
+    for region, items in entries:
+        is_attribute = region.get("id") and _has_choices(region) and str(region["id"]) in labelled
+        (attributes if is_attribute else objects).extend(items)
+    return objects, attributes
+
+
+def _has_choices(region: Mapping[str, Any]) -> bool:
+    return isinstance(value := region.get("value"), dict) and "choices" in value
 
 
 def _unnamed(result: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -174,6 +198,13 @@ def _addresses(task: Any) -> Iterator[str]:
     yield from (value for value in values.values() if "?d=" in value)
 
 
+def _is_point(value: Mapping[str, Any]) -> bool:
+    """Whether a region is a point, which alone has a width, that of its mark, but no height."""
+    return "keypointlabels" in value or (
+        "choices" in value and "x" in value and not value.keys() & {"height", "radiusY"}
+    )
+
+
 def _size(region: Mapping[str, Any]) -> tuple[int, int] | None:
     return to_size((region.get("original_width"), region.get("original_height")))
 
@@ -195,8 +226,9 @@ def region_objects(region: Mapping[str, Any]) -> list[Object]:
     for key, labels in value.items():
         if key.endswith("labels") or key == "choices":
             names = [printable(str(name)) for name in (labels if isinstance(labels, list) else [labels])]
-            is_point = key == "keypointlabels"
-            boxed = key != "choices" and not is_point
+            is_point = _is_point(value)
+            # Choices for a region have its geometry, those for the image have none.
+            boxed = (key != "choices" or not value.keys().isdisjoint({"x", "points"})) and not is_point
             objects += [Object(name, box, has_box=boxed, is_point=is_point) for name in names]
     return objects + _count(region, value)
 
@@ -225,7 +257,7 @@ def _points(value: Mapping[str, Any], size: tuple[int, int]) -> Iterable[tuple[f
         numbers = [to_floats(point) for point in value["points"] if isinstance(point, list) and len(point) == 2]
         return [(point[0] * width, point[1] * height) for point in numbers if point]
     keys = ("x", "y", "radiusX", "radiusY") if "radiusX" in value else ("x", "y", "width", "height")
-    is_point = "keypointlabels" in value
+    is_point = _is_point(value)
     # The width of a point is that of its mark.
     numbers_ = to_floats(0 if is_point and key in ("width", "height") else value.get(key) for key in keys)
     if numbers_ is None:
