@@ -11,14 +11,7 @@ from boxless.datasets.layouts import Source
 from boxless.datasets.lookup import FileFinder, Finder, names_of_own_images, unnamed_images
 from boxless.datasets.problems import Problems
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
-from boxless.datasets.table_files import (
-    DELIMITERS,
-    Table,
-    box_columns,
-    image_column,
-    read_table,
-    split_column,
-)
+from boxless.datasets.table_files import DELIMITERS, Table, read_table
 from boxless.datasets.table_objects import read_objects
 from boxless.errors import BoxlessError
 from boxless.image_files import suffixes
@@ -53,7 +46,7 @@ def _names_images(file: Path) -> bool:
         found = read_table(file, Problems())
     except BoxlessError:
         return False
-    finder, column = FileFinder(_folders(found)), image_column(found.header)
+    finder, column = FileFinder(_folders(found)), found.image
     return any(row[column] and finder.find(row[column], Problems()) for row in islice(found.rows, 20))
 
 
@@ -64,8 +57,7 @@ def table_splits(file: Path) -> set[str]:
         BoxlessError: the file is not a table.
     """
     found = read_table(file, Problems())
-    column = split_column(found.header)
-    return set() if column is None else _values(found, column)
+    return set() if found.split is None else _values(found, found.split)
 
 
 def _values(found: Table, column: str) -> set[str]:
@@ -76,16 +68,18 @@ def load_table(file: Path, split: str | None) -> Dataset:
     """Read a table, or the rows of one split.
 
     A column called image, file, filename, path or the like, else the first one, has the image's path relative to the
-    table's folder. A column tags, labels, class or the like has tags, see `table_cells.parse_tags`, and with columns
-    xmin, ymin, xmax, ymax or the like the class of a box; classes are sorted. Without such a column, each other column
-    whose cells are mostly 0 and 1 is a class, in the order of the columns: 1 is present, 0 or empty is absent, -1 is
-    unknown. Rows of the same image are merged: a tag present in one of them is present. Rows whose column confidence or
-    score is 0 say that their tags are absent. Boxes are in pixels, or all in fractions of the image; right and bottom
-    are exclusive.
+    table's folder; a column of names of image files precedes one without any. A column tags, labels, class or the like
+    has tags, see `table_cells.parse_tags`, and with columns xmin, ymin, xmax, ymax or the like the class of a box;
+    classes are sorted. Without such a column, each other column whose cells are mostly 0 and 1 is a class, in the order
+    of the columns: 1 is present, 0 or empty is absent, -1 is unknown. Rows of the same image are merged: a tag present
+    in one of them is present. Rows whose column confidence or score is 0 say that their tags are absent. A column
+    called label, split or the like is a class if its cells are 0 and 1 and those of another column of a class are, too.
+    Boxes are in pixels, or all in fractions of the image; right and bottom are exclusive.
 
     Args:
         file: .csv (commas or semicolons) or .tsv (tabs), UTF-8, quoted as Python's `csv` module does it.
-        split: a value of the column `split`; None for trainval, else train, else the only one.
+        split: a value of the column `split`, or of one called `set` or the like that names splits only; None for
+            trainval, else train, else the only one.
 
     Raises:
         BoxlessError: the file is not such a table, there is no such split, or most images are missing.
@@ -100,28 +94,27 @@ def load_table(file: Path, split: str | None) -> Dataset:
             f"{', '.join(map(repr, found.header))}"
         )
     images = _merge(found, objects, FileFinder(_folders(found)), problems, _MISSING)
-    column = image_column(found.header)
+    column = found.image
     fix = "give their paths relative to the table's folder"
     if all(re.fullmatch(r"\d+(\.0)?", row[column]) for row in found.rows):
         fix += "; where these were numbers, zeros in front may be lost, as of 0001, or .0 added: write them as text"
     problems.refuse_most(_MISSING, len(found.rows), file, fix)
     for path in unnamed_images((image.path for image in images), lambda: [row[column] for row in whole.rows]):
         problems.add_unmatched("image files that no row names, not used", path.name)
-    layout = "table of boxes" if box_columns(found.header) else "table"
+    layout = "table of boxes" if found.boxes else "table"
     samples = boxed_samples(images, classes, problems)
     return loaded(layout, dataset_name(file.with_suffix(""), split), classes, samples, problems)
 
 
 def _of_split(found: Table, split: str | None, problems: Problems) -> tuple[Table, str | None]:
-    column = split_column(found.header)
+    column = found.split
     if column is None:
         refuse_split(split, found.file)
         return found, None
     split = choose_split(split, _values(found, column), found.file)
-    image = image_column(found.header)
     for row in found.rows:
         if not row[column]:
-            problems.add("rows without a split, left out", row[image])
+            problems.add("rows without a split, left out", row[found.image])
     return found._replace(rows=[row for row in found.rows if row[column] == split]), split
 
 
@@ -147,7 +140,7 @@ def _merge(
     found: Table, objects: Sequence[Sequence[Object]], finder: Finder, problems: Problems, missing: str
 ) -> list[AnnotatedImage]:
     """The images of all rows, each with the objects of its rows."""
-    column, boxes = image_column(found.header), box_columns(found.header)
+    column, boxes = found.image, found.boxes
     merged: dict[Path, AnnotatedImage] = {}
     paths = _paths([row[column] for row in found.rows], finder, problems)
     for row, items, path in zip(found.rows, objects, paths, strict=True):

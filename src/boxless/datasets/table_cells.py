@@ -167,6 +167,12 @@ def is_class(cells: Sequence[str]) -> bool:
     return 2 * sum(cell in _PRESENT | _ABSENT | _UNSURE for cell in filled) >= len(filled)
 
 
+def are_flags(cells: Iterable[str]) -> bool:
+    """Whether cells are 1, 0, -1 or empty, and not all empty."""
+    kinds = {"" if is_empty(cell) else cell.lower() for cell in set(cells)}
+    return kinds != {""} and kinds <= _PRESENT | _ABSENT | _UNSURE
+
+
 def has_no_zero(cells: Sequence[str]) -> bool:
     """Whether the cells are 1 and -1 only, as in lists of attributes whose -1 means that a class is absent."""
     kinds = [[cell.lower() in kind for cell in cells] for kind in (_PRESENT, _UNSURE)]

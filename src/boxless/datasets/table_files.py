@@ -4,13 +4,13 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from boxless.datasets.common import SPLIT_NAMES, first_path
+from boxless.datasets.common import SPLIT_NAMES, find_splits, first_path
 from boxless.datasets.problems import Problems
-from boxless.datasets.table_cells import is_empty
+from boxless.datasets.table_cells import are_flags, is_empty
 from boxless.errors import BoxlessError, in_one_line
 from boxless.image_files import suffixes
 
@@ -18,11 +18,18 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """Suffixes of tables, and the usual delimiter of their columns."""
 _OTHERS = (",", ";", "\t", "|")
 
-_IMAGE = ("image", "file", "filename", "path", "file_name", "image_path", "file_path", "filepath", "image_name", "img")
+_IMAGE = (
+    *("image", "file", "filename", "path", "file_name", "image_path", "file_path", "filepath", "image_name", "img"),
+    *("images", "filenames", "filepaths", "fname"),
+)
 _ID = ("image_id", "imageid")
-_TAGS = ("tags", "labels", "tag", "label", "label_name", "labelname", "class", "classes", "class_name", "category")
-_CHOICES = ("choice", "choices")
+_TAGS = (
+    *("tags", "labels", "tag", "label", "label_name", "labelname", "class", "classes", "class_name", "category"),
+    *("choice", "choices"),
+)
 _SPLIT = ("split",)
+_SPLITS = ("set", "subset", "partition", "phase", "usage", "dataset", "data_set", "data set")
+"""Other names of a column of splits, if its cells are such."""
 _FOLDS = ("fold", "kfold", "k_fold")
 _CONFIDENCE = ("confidence", "score")
 _CORNERS = (
@@ -32,25 +39,13 @@ _CORNERS = (
     ("left", "top", "right", "bottom"),
 )
 _SIZED = (("bbox_x", "bbox_y", "bbox_width", "bbox_height"), ("bbox_left", "bbox_top", "bbox_width", "bbox_height"))
-_SIZES = (("width", "height"), ("image_width", "image_height"))
+_SIZES = (("image_width", "image_height"), ("width", "height"))
 _LABEL_STUDIO = frozenset({"annotation_id", "annotator", "created_at", "updated_at", "lead_time"})
 _NO_CLASS = _LABEL_STUDIO | {"", "id", "index", "idx", "score", "confidence"}
+_NO_IMAGE = re.compile("mask|segment|label|annot|truth|depth|thumb|overlay|origin|source|url|link", re.IGNORECASE)
+"""In the names of columns of files that are not the images, or not where these are now."""
 _NO_NAME = re.compile(r"(unnamed: \d+)?", re.IGNORECASE)
 """What a data frame calls a column without a name."""
-
-
-class Table(NamedTuple):
-    """The rows of a file, all cells as stripped text.
-
-    Args:
-        file: the file.
-        header: names of the columns; no two are the same.
-        rows: column -> cell.
-    """
-
-    file: Path
-    header: list[str]
-    rows: list[dict[str, str]]
 
 
 class Boxes(NamedTuple):
@@ -65,6 +60,28 @@ class Boxes(NamedTuple):
     sides: tuple[str, ...]
     is_sized: bool
     size: tuple[str, ...] | None
+
+
+class Table(NamedTuple):
+    """The rows of a file, all cells as stripped text.
+
+    Args:
+        file: the file.
+        header: names of the columns; no two are the same.
+        rows: column -> cell.
+        image: the column that names the images.
+        tags: the columns that hold tags; none if there is a column for each class.
+        split: the column that names the splits, if there is one.
+        boxes: the columns that hold boxes, if there are.
+    """
+
+    file: Path
+    header: list[str]
+    rows: list[dict[str, str]]
+    image: str
+    tags: list[str]
+    split: str | None
+    boxes: Boxes | None
 
 
 def read_table(file: Path, problems: Problems) -> Table:
@@ -99,12 +116,14 @@ def read_table(file: Path, problems: Problems) -> Table:
         cells = [cell.strip() for cell in line] + [""] * len(header)
         rows.append(dict(zip(header, cells, strict=False)))
     header = [column for column in header if not is_unnamed(column) or any(row[column] for row in rows)]
-    if delimiter == ";" and (boxes := box_columns(header)):
+    table = _recognised(file, header, rows, problems)
+    if delimiter == ";" and table.boxes:
         # Where semicolons part the columns the comma is the decimal separator.
-        rows = [row | {side: row[side].replace(",", ".") for side in boxes.sides} for row in rows]
-    _check_encoding(file, header, rows)
-    _merge_splits(header, rows, problems)
-    return Table(file, header, rows)
+        sides = table.boxes.sides
+        table = table._replace(rows=[row | {side: row[side].replace(",", ".") for side in sides} for row in rows])
+    _check_encoding(table)
+    _merge_splits(table, problems)
+    return table
 
 
 def _text(file: Path) -> str:
@@ -164,21 +183,22 @@ def _delimiter(text: str, file: Path) -> str:
     return max(counts, key=lambda one: counts[one])
 
 
-def _check_encoding(file: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+def _check_encoding(found: Table) -> None:
     # Names of files need not be UTF-8.
-    image = image_column(header)
-    cells = [*header, *(cell for row in rows for column, cell in row.items() if column != image)]
+    cells = [*found.header, *(cell for row in found.rows for column, cell in row.items() if column != found.image)]
     for cell in cells:
         if re.search("[\udc80-\udcff]", cell):
-            raise BoxlessError(f"{file}: cannot be read as a table (not UTF-8: {cell!a}); save it as CSV in UTF-8")
+            raise BoxlessError(
+                f"{found.file}: cannot be read as a table (not UTF-8: {cell!a}); save it as CSV in UTF-8"
+            )
 
 
-def _merge_splits(header: Sequence[str], rows: Sequence[dict[str, str]], problems: Problems) -> None:
-    column = split_column(header)
+def _merge_splits(found: Table, problems: Problems) -> None:
+    column = found.split
     if column is None:
         return
     spellings: dict[str, str] = {}
-    for row in rows:
+    for row in found.rows:
         if is_empty(row[column]):
             row[column] = ""
         first = spellings.setdefault(row[column].casefold(), row[column])
@@ -187,19 +207,71 @@ def _merge_splits(header: Sequence[str], rows: Sequence[dict[str, str]], problem
             row[column] = first
 
 
-def _find_column(header: Sequence[str], names: Iterable[str]) -> str | None:
+def _recognised(file: Path, header: list[str], rows: list[dict[str, str]], problems: Problems) -> Table:
+    """The table, with what its columns are: by their names, but where their cells say otherwise."""
+    image = _image_column(header, rows, problems)
+    tags, split, boxes = _tags_columns(header, image), _split_column(header, rows, problems), _box_columns(header)
+    flags = [column for column in header if column != image and are_flags([row[column] for row in rows])]
+    if boxes and not tags and set(boxes.sides) <= set(flags):
+        boxes = None  # `left` is a class there.
+    if boxes is None and not _is_of_label_studio(header) and any(_is_class(column, rows) for column in flags):
+        classes = [column for column in flags if column.lower() in _TAGS]
+        tags = _tags_columns([column for column in header if column not in classes], image)
+        if split in flags and not tags:
+            classes.append(split)
+            split = None
+        for column in classes:
+            problems.add("columns called as those of tags or splits, classes as they hold 0 and 1 as others do", column)
+    return Table(file, header, rows, image, tags, split, boxes)
+
+
+def _is_class(flag: str, rows: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a column of 0 and 1 is a class by its name, and not 1 throughout, as a number of something may be."""
+    is_ordinary = flag.lower() not in {*_TAGS, *_SPLIT, *_FOLDS} and not may_be_split(flag, ())
+    return is_ordinary and may_be_class(flag) and bool({row[flag] for row in rows} - {"1", "1.0"})
+
+
+def _find_column(header: Sequence[str], names: Collection[str]) -> str | None:
     return next((column for column in header if column.lower() in names), None)
 
 
-def image_column(header: Sequence[str]) -> str:
-    """The column that names the images; the first one if none is called so, but not the index of a data frame."""
-    first = next((column for column in header if not is_unnamed(column)), header[0])
-    return _find_column(header, _IMAGE) or _find_column(header, _ID) or first
+def _image_column(header: Sequence[str], rows: Sequence[Mapping[str, str]], problems: Problems) -> str:
+    """The column that names the images; the first one if none is called so, but not the index of a data frame.
+
+    A column of names of files precedes one in which none is the name of a file, as they may be mere numbers.
+    """
+    known = [column for names in (_IMAGE, _ID) for column in header if column.lower() in names]
+    unnamed = [column for column in header if is_unnamed(column)]
+    special = {*_TAGS, *_SPLIT, *_SPLITS}
+    others = [column for column in header if column not in unnamed and column.lower() not in special]
+    columns = [*known, *others, *unnamed]
+    first = next(iter(columns), header[0])
+    if _names_of_images(rows, first):
+        return first
+    for column in columns:
+        if not _NO_IMAGE.search(column) and 2 * _names_of_images(rows, column) > len(rows):
+            problems.add(f"columns of names of image files, taken as the images, not {first!r}", column)
+            return column
+    return first
 
 
-def split_column(header: Sequence[str]) -> str | None:
-    """The column that names the splits."""
-    return _find_column(header, _SPLIT)
+def _names_of_images(rows: Sequence[Mapping[str, str]], column: str) -> int:
+    """How many cells of a column are names of image files, and no addresses."""
+    ends = tuple(suffixes())
+    return sum(row[column].lower().endswith(ends) and "://" not in row[column] for row in rows)
+
+
+def _split_column(header: Sequence[str], rows: Sequence[Mapping[str, str]], problems: Problems) -> str | None:
+    """The column that names the splits: called so, or in another usual way if all its cells are names of splits."""
+    if column := _find_column(header, _SPLIT):
+        return column
+    for column in header:
+        cells = {row[column] for row in rows} if column.lower() in _SPLITS else set()
+        cells = {cell for cell in cells if cell and not is_empty(cell)}
+        if cells and find_splits(cells) == cells:
+            problems.add("columns read as `split`, as all their cells are names of splits", column)
+            return column
+    return None
 
 
 def confidence_column(header: Sequence[str]) -> str | None:
@@ -207,17 +279,20 @@ def confidence_column(header: Sequence[str]) -> str | None:
     return _find_column(header, _CONFIDENCE)
 
 
-def tags_columns(header: Sequence[str]) -> list[str]:
+def _tags_columns(header: Sequence[str], image: str) -> list[str]:
     """The columns that hold tags: the first that is called so; for Label Studio all that it does not write itself."""
-    if {column.lower() for column in header} | {"updated_at"} >= _LABEL_STUDIO:
-        own = {*_LABEL_STUDIO, "id", image_column(header).lower()}
-        named = [column for column in header if column.lower() in {*_TAGS, *_CHOICES}]
-        return named or [column for column in header if column.lower() not in own]
-    column = _find_column(header, (*_TAGS, *_CHOICES))
-    return [] if column is None else [column]
+    named = [column for column in header if column.lower() in _TAGS and column != image]
+    if not _is_of_label_studio(header):
+        return named[:1]
+    own = {*_LABEL_STUDIO, "id", image.lower()}
+    return named or [column for column in header if column.lower() not in own]
 
 
-def box_columns(header: Sequence[str]) -> Boxes | None:
+def _is_of_label_studio(header: Sequence[str]) -> bool:
+    return {column.lower() for column in header} | {"updated_at"} >= _LABEL_STUDIO
+
+
+def _box_columns(header: Sequence[str]) -> Boxes | None:
     """The columns that hold boxes."""
     by_name = {column.lower(): column for column in header}
     sizes = [tuple(by_name[name] for name in names) for names in _SIZES if by_name.keys() >= set(names)]

@@ -1,7 +1,7 @@
 """What the rows of a table say: objects with classes, of a column of tags or of columns of 0 and 1."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import takewhile
 
 from boxless.datasets.common import Object
@@ -19,18 +19,15 @@ from boxless.datasets.table_cells import (
 from boxless.datasets.table_files import (
     Boxes,
     Table,
-    box_columns,
     confidence_column,
-    image_column,
     is_unnamed,
     may_be_class,
     may_be_split,
-    split_column,
-    tags_columns,
 )
 from boxless.errors import BoxlessError
 
 _UNREAD = "rows whose tags cannot be read, their images left out"
+_MAY_BE_SPLIT = "columns that may say the split, not used; a column `split` would be"
 _TAG_WORDS = 2
 """Words up to which a text may be a tag; longer ones are remarks."""
 
@@ -45,45 +42,44 @@ def read_objects(found: Table, problems: Problems) -> tuple[Table, list[str], li
     Raises:
         BoxlessError: its tags are not written in a way that is read.
     """
-    image, boxes = image_column(found.header), box_columns(found.header)
-    columns = [column for column in tags_columns(found.header) if column != image]
-    if columns:
-        found, objects = _of_tags(found, columns, problems)
+    if found.tags:
+        found, objects = _of_tags(found, problems)
         return found, sorted({item.name for items in objects for item in items}), objects
-    if boxes is not None:
+    if found.boxes is not None:
         raise BoxlessError(f"{found.file} has boxes, but no column `class`: add one")
     if "region_shape_attributes" in found.header:
         raise BoxlessError(f"{found.file}: VGG Image Annotator's own CSV is not read; export COCO there")
     classes = _classes(found, problems)
-    return found, classes, [parse_classes(row, classes, row[image], problems) for row in found.rows]
+    return found, classes, [parse_classes(row, classes, row[found.image], problems) for row in found.rows]
 
 
-def _of_tags(found: Table, columns: Sequence[str], problems: Problems) -> tuple[Table, list[list[Object]]]:
+def _of_tags(found: Table, problems: Problems) -> tuple[Table, list[list[Object]]]:
     """The rows with tags that can be read, and the objects of each.
 
     Raises:
         BoxlessError: there are tags in other columns, or no names in these, or most cannot be read.
     """
-    _refuse_more_tags(found, columns, problems)
-    parsed = [parse_tags([row[column] for row in found.rows], problems) for column in columns]
+    _refuse_more_tags(found, problems)
+    parsed = [parse_tags([row[column] for row in found.rows], problems) for column in found.tags]
     if any(map(are_vectors, parsed)):
         raise BoxlessError(
             f"{found.file}: the tags are 0 and 1 without the names of their classes; write the names, or a column of 0 "
             "and 1 for each class"
         )
-    image, boxes = image_column(found.header), box_columns(found.header)
+    _name_numbers(found, problems)
+    image, boxes = found.image, found.boxes
     objects, unread = [], set()
     for row, cells in zip(found.rows, zip(*parsed, strict=True), strict=True):
         items = [item for cell in cells for item in cell or ()]
         if not items and None in cells:
-            problems.add(_UNREAD, next(row[column] for column in columns if row[column]))
+            problems.add(_UNREAD, next(row[column] for column in found.tags if row[column]))
             unread.add(row[image])
         elif not items and boxes is not None and _has_box(row, boxes):
             problems.add("boxes without a class, their images left out", row[image])
             unread.add(row[image])
         objects.append(items if boxes is None else read_box(row, items, boxes))
     problems.refuse_most(_UNREAD, len(found.rows), found.file, "write the names of classes, parted by `;`")
-    _name_unused(found, columns, problems)
+    _name_unused(found, problems)
     objects = _without_absent(found, objects, problems)
     kept = [number for number, row in enumerate(found.rows) if row[image] not in unread]
     return found._replace(rows=[found.rows[number] for number in kept]), [objects[number] for number in kept]
@@ -95,9 +91,17 @@ def _has_box(row: Mapping[str, str], boxes: Boxes) -> bool:
     return box is not None and box[0] < box[2] and box[1] < box[3]
 
 
-def _refuse_more_tags(found: Table, columns: Sequence[str], problems: Problems) -> None:
+def _name_numbers(found: Table, problems: Problems) -> None:
+    """Name columns of tags that are 0 and 1: these may be two classes, or mean that one is absent and present."""
+    for column in found.tags if found.boxes is None else ():
+        if {row[column].removesuffix(".0") for row in found.rows} - {""} == {"0", "1"}:
+            kind = "columns of the tags 0 and 1, two classes; if 0 means absent, call the column as the class"
+            problems.add(kind, column)
+
+
+def _refuse_more_tags(found: Table, problems: Problems) -> None:
     """Raise BoxlessError if there are tags to the right of the tags in columns without a name; remarks are counted."""
-    for column in columns:
+    for column in found.tags:
         beside = list(takewhile(is_unnamed, found.header[found.header.index(column) + 1 :]))
         cells = [row[one] for row in found.rows for one in beside if row[one]]
         names = {name.strip() for row in found.rows for name in re.split("[;|,]", row[column])}
@@ -121,15 +125,15 @@ def _classes(found: Table, problems: Problems) -> list[str]:
     Raises:
         BoxlessError: one of them has no name.
     """
-    image = image_column(found.header)
-    others = [column for column in found.header if column not in (image, split_column(found.header))]
+    image = found.image
+    others = [column for column in found.header if column not in (image, found.split)]
     classes = []
     for column in others:
         cells = [row[column] for row in found.rows]
         if is_unnamed(column) and found.header.index(column) > found.header.index(image) and is_class(cells):
             raise BoxlessError(f"{found.file}: a column of 0 and 1 has no name; name its class in the first row")
         if may_be_split(column, cells):
-            problems.add("columns that may say the split, not used; a column `split` would be", column)
+            problems.add(_MAY_BE_SPLIT, column)
         elif may_be_class(column) and is_class(cells):
             classes.append(column)
         elif column:
@@ -140,19 +144,20 @@ def _classes(found: Table, problems: Problems) -> list[str]:
     return classes
 
 
-def _name_unused(found: Table, tags: Sequence[str], problems: Problems) -> None:
+def _name_unused(found: Table, problems: Problems) -> None:
     """Name the columns that are not used; boxes may be in them, in a way that is not read."""
-    boxes = box_columns(found.header)
-    used = {image_column(found.header), split_column(found.header), confidence_column(found.header), *tags}
+    boxes = found.boxes
+    used = {found.image, found.split, confidence_column(found.header), *found.tags}
     used |= {*boxes.sides, *(boxes.size or ())} if boxes else set()
     for column in found.header:
         if column not in used and may_be_class(column):
-            problems.add("columns that are not used", column)
+            is_split = may_be_split(column, [row[column] for row in found.rows])
+            problems.add(_MAY_BE_SPLIT if is_split else "columns that are not used", column)
 
 
 def _without_absent(found: Table, objects: list[list[Object]], problems: Problems) -> list[list[Object]]:
     """The objects of each row; none of those of confidence 0, with which Open Images says that a class is absent."""
-    column, image = confidence_column(found.header), image_column(found.header)
+    column, image = confidence_column(found.header), found.image
     if column is None:
         return objects
     kept = []
