@@ -69,9 +69,17 @@ def test_a_comma_that_always_stands_between_the_same_words_belongs_to_the_name(t
     assert load_dataset(file).classes == ("Hund", "Kuh, groß", "Kuh, klein")
 
 
+def test_a_comma_behind_the_last_tag_is_of_no_name(tmp_path):
+    file = write(tmp_path / "t.csv", 'image,tags\na.jpg,"dent,"\nb.jpg,"Kuh, groß, "\n', "a.jpg", "b.jpg")
+    assert tags(file) == [{"dent"}, {"Kuh, groß"}]
+    assert load_dataset(file).warnings[0].endswith("as no part of them is in another cell: 1 (Kuh, groß,)")
+
+
 def test_empty_cells_of_a_data_frame_are_counted(tmp_path):
-    file = write(tmp_path / "t.csv", "image,tags\na.jpg,dent\nb.jpg,nan\nc.jpg,NaN\n", "a.jpg", "b.jpg", "c.jpg")
-    assert "cells `nan`, `none` or the like, taken as no tag: 2 (nan, NaN)" in load_dataset(file).warnings
+    text = "image,tags\na.jpg,Na\nb.jpg,nan\nc.jpg,NaN\nd.jpg,NA\n"
+    file = write(tmp_path / "t.csv", text, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    assert tags(file) == [{"Na"}, set(), set(), set()]
+    assert "cells `nan`, `none` or the like, taken as no tag: 3 (nan, NaN, NA)" in load_dataset(file).warnings
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])

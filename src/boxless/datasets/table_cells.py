@@ -23,8 +23,9 @@ _NO_TAG = "cells `nan`, `none` or the like, taken as no tag"
 
 
 def is_empty(cell: str) -> bool:
-    """Whether a cell says that there is nothing, as data frames and spreadsheets do."""
-    return cell.lower() in _EMPTY
+    """Whether a cell says that there is nothing, as data frames, R and spreadsheets do."""
+    # As R writes it: `Na` is sodium.
+    return cell == "NA" or cell.lower() in _EMPTY
 
 
 def tag(name: str, unsure: bool = False, count: Count | None = None) -> Object:
@@ -60,13 +61,13 @@ def parse_tags(cells: Sequence[str], problems: Problems) -> list[list[Object] | 
     A cell is a list of Python or JSON, regions or choices of Label Studio, or names. Those are parted by semicolons or
     `|`; where no cell has one of these, by commas, if a name beside a comma occurs in another cell, too: else the comma
     belongs to the name. A line break parts names, too. `?scratch` says that it is unknown whether there is a scratch,
-    `scratch:3` that there are three, and `scratch:2+` at least two. `nan`, `-` and the like are no tag.
+    `scratch:3` that there are three, and `scratch:2+` at least two. `nan`, `NA`, `-` and the like are no tag.
     """
     lists = [_parse_list(cell, problems) for cell in cells]
     plain = [cell for cell, found in zip(cells, lists, strict=True) if found is None]
     separator = _separator(plain)
     if "," not in separator:
-        for cell in dict.fromkeys(cell for cell in plain if "," in cell):
+        for cell in dict.fromkeys(cell for cell in plain if "," in cell.strip(", ")):
             problems.add("tags with a comma, taken as one name each, as no part of them is in another cell", cell)
     parsed = []
     for cell, found in zip(cells, lists, strict=True):
@@ -137,7 +138,8 @@ def _flat(content: Any) -> Iterator[str | dict[str, Any]]:
 
 
 def _split(cell: str, separator: str) -> list[str]:
-    return [name for part in re.split(separator, cell) if (name := part.strip())]
+    # A comma that has nothing behind it parts nothing, and is of no name.
+    return [name for part in re.split(separator, cell) if (name := part.strip(", \t\r\n"))]
 
 
 def _separator(cells: Sequence[str]) -> str:
