@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxless.datasets import load_dataset
+from boxless.datasets import load_dataset, split_names
 from boxless.datasets.voc import load_voc
 from boxless.errors import BoxlessError
 
@@ -209,11 +209,26 @@ def test_an_error_gives_the_reasons_if_nothing_is_usable(tmp_path):
 def test_images_with_annotations_that_no_list_has_are_counted(tmp_path):
     year = write_year(tmp_path, {"1": object_xml("dog"), "2 b": object_xml("cat"), "3": object_xml("cat")})
     write_split(year, "train", ["1"])
-    warning = "images with annotations that no list in ImageSets/Main has, not used: {}"
+    warning = "images with annotations that no list in ImageSets has, not used: {}"
     assert load_dataset(year, "train").warnings == (warning.format("2 (2 b, 3)"),)
     # Lists of classes are lists, too.
     write_split(year, "dog_val", ["2 b -1", "3  1"])
     assert load_dataset(year, "train").warnings == ()
+
+
+def test_lists_of_splits_may_lie_in_imagesets_itself(tmp_path):
+    year = write_year(tmp_path, {"1": object_xml("dog"), "2": object_xml("cat"), "3": object_xml("cat")}, "val")
+    (year / "ImageSets" / "Main" / "val.txt").unlink()
+    (year / "ImageSets" / "classes.txt").write_text("dog\ncat\n")
+    (year / "ImageSets" / "train.txt").write_text("1\n")
+    (year / "ImageSets" / "val.txt").write_text("2\n")
+    assert split_names(year) == ("train", "val")
+    assert [load_dataset(year, split).classes for split in ("train", "val")] == [("dog",), ("cat",)]
+    warning = "images with annotations that no list in ImageSets has, not used: 1 (3)"
+    assert load_dataset(year).warnings == (warning,)
+    # Those in Main precede them.
+    write_split(year, "trainval", ["3"])
+    assert split_names(year) == ("trainval",)
 
 
 def test_a_few_ids_and_files_without_counterpart_are_counted_and_most_are_an_error(tmp_path):
@@ -262,7 +277,7 @@ def test_an_id_that_fits_two_files_is_not_matched(tmp_path):
     write_split(year, "train", ["a", "bb"])
     assert load_dataset(year).warnings == (
         "ids without an image in JPEGImages, left out: 1 (bb)",
-        "images with annotations that no list in ImageSets/Main has, not used: 2 (Bb, bB)",
+        "images with annotations that no list in ImageSets has, not used: 2 (Bb, bB)",
     )
 
 

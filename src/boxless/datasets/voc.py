@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from boxless.datasets.common import choose_split, dataset_name, first_path, loaded, read_lines
+from boxless.datasets.common import choose_split, dataset_name, first_path, loaded, read_lines, split_kinds
 from boxless.datasets.layouts import Source
 from boxless.datasets.lookup import FileFinder, NameIndex
 from boxless.datasets.problems import Problems
@@ -25,7 +25,7 @@ def voc(path: Path) -> Source | None:
     years = find_years(path)
     if len(years) > 1:
         raise BoxlessError(f"{path} contains several VOC years; choose one of {', '.join(map(str, years))}")
-    if years and (_list_stems(years[0]) or not (years[0] / "Annotations").is_dir()):
+    if years and (_lists(years[0]) or not (years[0] / "Annotations").is_dir()):
         return Source(partial(voc_splits, years[0]), partial(load_voc, years[0]))
     year = years[0] if years else None
     pairs = find_pairs(path) if year is None else pair(year, year / "JPEGImages", year / "Annotations")
@@ -45,7 +45,7 @@ def voc_splits(year: Path) -> set[str]:
     """The splits of a year folder: its lists of images; without annotations, the suffixes of its class lists."""
     if (year / "Annotations").is_dir():
         return _lists_of_images(year, None)
-    return {stem.rpartition("_")[2] for stem in _list_stems(year) if "_" in stem}
+    return {stem.rpartition("_")[2] for stem in _lists(year) if "_" in stem}
 
 
 def load_voc(year: Path, split: str | None) -> Dataset:
@@ -56,8 +56,8 @@ def load_voc(year: Path, split: str | None) -> Dataset:
     folder Annotations, tags are read from ImageSets/Main/<class>_<split>.txt: 1 present, -1 absent, 0 unsure.
 
     Args:
-        year: a folder with JPEGImages and ImageSets/Main.
-        split: the stem of a list in ImageSets/Main; None for trainval, else train, else the only one.
+        year: a folder with JPEGImages and ImageSets/Main, or the lists in ImageSets itself.
+        split: the stem of a list there; None for trainval, else train, else the only one.
 
     Raises:
         BoxlessError: there is no such split, or more than half of its images or annotations are missing.
@@ -67,7 +67,7 @@ def load_voc(year: Path, split: str | None) -> Dataset:
     if not (year / "Annotations").is_dir():
         return _from_class_lists(year, split, files, problems)
     split = choose_split(split, _lists_of_images(year, split), year)
-    ids = read_lines(year / "ImageSets" / "Main" / f"{split}.txt")
+    ids = read_lines(_lists(year)[split])
     index = NameIndex(files)
     images = {id_: files[id_] for id_ in _known_ids(year, ids, files, index, problems).values()}
     annotations = FileFinder([year / "Annotations"])
@@ -83,13 +83,15 @@ def load_voc(year: Path, split: str | None) -> Dataset:
 
 def _lists_of_images(year: Path, split: str | None) -> set[str]:
     """The splits; <class>_<split>.txt is one only if it is requested by its stem."""
-    stems = _list_stems(year)
+    stems = _lists(year).keys()
     return {stem for stem in stems if stem == split or not any(stem.endswith(f"_{other}") for other in stems - {stem})}
 
 
-def _list_stems(year: Path) -> set[str]:
-    files = (year / "ImageSets" / "Main").glob("*.txt")
-    return {file.stem for file in files if not is_hidden(file.name)}
+def _lists(year: Path) -> dict[str, Path]:
+    """The lists of ImageSets/Main by their stems; if there are none, those of splits in ImageSets itself."""
+    folder = year / "ImageSets"
+    found = {file.stem: file for file in (folder / "Main").glob("*.txt") if not is_hidden(file.name)}
+    return found or {file.stem: file for file in folder.glob("*.txt") if split_kinds([file.stem])}
 
 
 def _known_ids(
@@ -125,17 +127,18 @@ def _add_unlisted(
 ) -> None:
     """Count images with an annotation that no list has, of images or of a class."""
     silent = Problems()
-    lines = {line for stem in _list_stems(year) for line in read_lines(year / "ImageSets" / "Main" / f"{stem}.txt")}
+    lines = {line for file in _lists(year).values() for line in read_lines(file)}
     # Lines of the list of a class end with a number.
     names = lines | {line.rpartition(" ")[0].strip() for line in lines}
     listed = {index.find(name, silent) for name in names if name}
     for id_, file in files.items():
         if file not in listed and annotations.find(f"{id_}.xml", silent):
-            problems.add("images with annotations that no list in ImageSets/Main has, not used", id_)
+            problems.add("images with annotations that no list in ImageSets has, not used", id_)
 
 
 def _from_class_lists(year: Path, split: str | None, files: Mapping[str, Path], problems: Problems) -> Dataset:
-    stems = sorted(stem for stem in _list_stems(year) if "_" in stem)
+    lists = _lists(year)
+    stems = sorted(stem for stem in lists if "_" in stem)
     if not stems:
         raise BoxlessError(
             f"{year} has neither Annotations nor tags in ImageSets/Main/<class>_<split>.txt: add one of them"
@@ -144,7 +147,7 @@ def _from_class_lists(year: Path, split: str | None, files: Mapping[str, Path], 
     classes = [stem.removesuffix(f"_{split}") for stem in stems if stem.endswith(f"_{split}")]
     values: dict[str, dict[int, str]] = {}
     for label, name in enumerate(classes):
-        file = year / "ImageSets" / "Main" / f"{name}_{split}.txt"
+        file = lists[f"{name}_{split}"]
         for line in read_lines(file):
             id_, _, value = line.replace("\t", " ").rpartition(" ")
             if not id_ or value not in ("1", "-1", "0"):
