@@ -35,6 +35,28 @@ def test_the_yaml_may_have_any_name(tmp_path, image, name):
     assert_one_cat(tmp_path, photo)
 
 
+@pytest.mark.parametrize("given", ["", "labels"])
+def test_the_list_of_classes_may_lie_beside_the_labels(tmp_path, image, given):
+    """As LabelImg writes it."""
+    photo = image(tmp_path / "images" / "a.jpg")
+    write(tmp_path, {"labels/a.txt": LABEL, "labels/classes.txt": "cat\ndog\n"})
+    dataset = load_dataset(tmp_path / given)
+    assert (dataset.name, dataset.classes, dataset.summary) == (
+        tmp_path.name,
+        ("cat", "dog"),
+        "YOLO, 1 image, 2 classes",
+    )
+    assert [(sample.id, sample.path) for sample in dataset.samples] == [("images/a.jpg", photo)]
+
+
+def test_labels_are_found_behind_many_empty_ones(tmp_path, image):
+    empty = {f"labels/a{number}.txt": "" for number in range(30)}
+    for name in (*empty, "labels/b.txt"):
+        image(tmp_path / "images" / f"{name[7:-4]}.jpg")
+    write(tmp_path, {**empty, "labels/b.txt": LABEL, "classes.txt": "cat\ndog\n"})
+    assert load_dataset(tmp_path).summary == "YOLO, 31 images, 2 classes; 30 images without a tag, kept as negatives"
+
+
 def test_keypoints_behind_a_box_are_no_polygon(tmp_path, image):
     photo = image(tmp_path / "images" / "a.jpg")
     text = "names: [cat, dog]\ntrain: images\nkpt_shape: [4, 2]"

@@ -50,7 +50,7 @@ def yolo_splits(file: Path) -> list[str]:
 def load_yolo(file: Path, split: str | None) -> Dataset:
     """Read one split.
 
-    Classes are in the order of their numbers; sample ids are paths relative to the folder of `file`. The label file of
+    Classes are in the order of their numbers; sample ids are paths relative to the folder of the set. The label file of
     an image is at its path with the last folder `images` replaced by `labels`, or beside it. Its lines are
     `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...`, in fractions of the displayed image; polygons become their
     bounding boxes. A sixth number is a score and not used, as are keypoints where `kpt_shape` says that there are, or
@@ -72,16 +72,16 @@ def load_yolo(file: Path, split: str | None) -> Dataset:
     problems = Problems()
     classes = merge_names(data.names)
     if data.labels is None:
-        labels = LabelFinder(file.parent, problems)
+        labels = LabelFinder(data.root, problems)
         found = {image: labels.find(image) for image in split_images(data, split or "", problems)}
         labels.check(found)
         add_unlisted(data, split or "", found, problems)
-        found = _without_sharing(found, file.parent, problems)
+        found = _without_sharing(found, data.root, problems)
     else:
         found = _exported(data, data.labels, split or "", problems)
     samples = (_sample(image, label, data, classes, problems) for image, label in found.items())
     kept = [sample for sample in samples if sample is not None]
-    return loaded("YOLO", dataset_name(file.parent, split), classes, kept, problems)
+    return loaded("YOLO", dataset_name(data.root, split), classes, kept, problems)
 
 
 def _without_sharing(found: Mapping[Path, Path | None], root: Path, problems: Problems) -> dict[Path, Path | None]:
@@ -121,7 +121,7 @@ def _sample(
     image: Path, labels: Path | None, data: YoloData, classes: tuple[str, ...], problems: Problems
 ) -> Sample | None:
     """None if the tags are unknown, which is not the same as no tags."""
-    id_ = name_of_image(image, data.file.parent)
+    id_ = name_of_image(image, data.root)
     try:
         lines = [] if labels is None else read_lines(labels)
     except BoxlessError:

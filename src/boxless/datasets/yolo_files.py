@@ -9,7 +9,7 @@ import yaml
 
 from boxless.datasets.common import SPLIT_NAMES, as_text, find_splits, first_path, read_lines, to_floats
 from boxless.errors import BoxlessError, in_one_line
-from boxless.image_files import walk_files
+from boxless.image_files import find_images, walk_files
 from boxless.yaml_keys import TextLoader
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
@@ -24,7 +24,8 @@ class YoloData(NamedTuple):
 
     Args:
         file: the description.
-        base: the folder its paths start from, beside that of `file`.
+        root: the folder of the set: that of `file`, or the one above where that is in `labels`.
+        base: the folder its paths start from, beside `root`.
         names: class names by their numbers.
         splits: split -> paths of image folders or of lists of images; {"": ...} if the set is not split.
         labels: the list of label files in the order of the list of images; None if they are named like the images, as
@@ -33,6 +34,7 @@ class YoloData(NamedTuple):
     """
 
     file: Path
+    root: Path
     base: Path
     names: dict[int, str]
     splits: dict[str, list[str]]
@@ -55,13 +57,16 @@ def find_yolo(path: Path) -> Path | None:
         names = ", ".join(file.name for file in files)
         raise BoxlessError(f"{path}: several YAML files name classes, give the path of one of {names}")
     darknet = [file for file in sorted(path.glob("*.data")) if "names" in _assignments(file)]
-    classes = [path / name for name in _CLASSES if (path / name).is_file() and any_labels(path)]
+    lists = [file for folder in (path, path / "labels") for name in _CLASSES if (file := folder / name).is_file()]
+    lists = [file for file in lists if path in (file.parent, _above_labels(file.parent))]
+    classes = [file for file in lists if any_labels(file.parent)]
     return next(iter([*files, *darknet, *classes]), None)
 
 
 def any_labels(folder: Path) -> bool:
-    """Whether one of the first few text files at any depth of a folder holds labels."""
-    return any(map(is_label_file, islice(walk_files(folder, {".txt"}), 20)))
+    """Whether one of the first few text files at any depth of a folder that are not empty holds labels."""
+    filled = (file for file in walk_files(folder, {".txt"}) if file.stat().st_size)
+    return any(map(is_label_file, islice(filled, 20)))
 
 
 def is_label_file(file: Path) -> bool:
@@ -84,15 +89,24 @@ def read_yolo(file: Path) -> YoloData:
         splits = {key: _paths(content, key, file) for key in _SPLITS if content.get(key)}
         base = file.parent.joinpath(*_paths(content, "path", file))
         own = file.parent.joinpath(*_paths(content, _LABELS, file)) if content.get(_LABELS) else None
-        return YoloData(file, base, _names(content.get("names"), file), splits, own, "kpt_shape" in content)
+        return YoloData(
+            file, file.parent, base, _names(content.get("names"), file), splits, own, "kpt_shape" in content
+        )
     if file.suffix.lower() == ".data":
         content = _assignments(file)
         names = first_path(file.parent / one for one in _ends(content.get("names", "")))
         if names is None:
             raise BoxlessError(f"{file}: `names` must be the path of the list of classes")
         splits = {key: [_ends(content[key])[-1]] for key in _SPLITS if key in content}
-        return YoloData(file, file.parent, _listed_names(names), splits)
-    return YoloData(file, file.parent, _listed_names(file), _folders(file.parent))
+        return YoloData(file, file.parent, file.parent, _listed_names(names), splits)
+    root = _above_labels(file.parent)
+    return YoloData(file, root, root, _listed_names(file), _folders(root))
+
+
+def _above_labels(folder: Path) -> Path:
+    """The folder of a set whose classes are listed in `folder`: LabelImg writes them beside the labels."""
+    is_beside = folder.name.lower() == "labels" and "images" in map(str.lower, _names_of_folders(folder.parent))
+    return folder.parent if is_beside and not find_images(folder) else folder
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

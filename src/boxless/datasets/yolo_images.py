@@ -25,7 +25,7 @@ def split_images(data: YoloData, split: str, problems: Problems) -> Collection[P
     for entry in data.splits[split]:
         source = _existing(entry, data, problems)
         if source is None:
-            places = f"neither at {data.base / entry} nor at {data.file.parent / entry}"
+            places = f"neither at {data.base / entry} nor at {data.root / entry}"
             raise BoxlessError(f"{data.file}: `{split}: {entry}` is {places}")
         if source.resolve() in data.file.resolve().parents[2:]:
             raise BoxlessError(f"{data.file}: `{split}: {entry}` is far above it; give the folder of its images")
@@ -33,7 +33,7 @@ def split_images(data: YoloData, split: str, problems: Problems) -> Collection[P
             images += _listed(source, data.base, problems)
         else:
             found = scan_images(source)
-            problems.add_unread(found.unread, data.file.parent)
+            problems.add_unread(found.unread, data.root)
             images += found.images
     counts = Counter(images)
     for image, count in counts.items():
@@ -43,7 +43,7 @@ def split_images(data: YoloData, split: str, problems: Problems) -> Collection[P
 
 
 def _existing(entry: str, data: YoloData, problems: Problems) -> Path | None:
-    bases = (data.base, data.file.parent)
+    bases = (data.base, data.root)
     # Roboflow writes `../train/images` for a folder beside its data.yaml.
     usual = first_path((base / one for one in (entry, entry.removeprefix("../")) for base in bases), Path.exists)
     return usual or FileFinder(bases).find(entry, problems, Path.exists)
@@ -74,12 +74,12 @@ def add_unlisted(data: YoloData, split: str, images: Collection[Path], problems:
             continue
     folders = {folder: Path(os.path.realpath(folder)) for folder in {image.parent for image in known}}
     real = {folders[image.parent] / image.name for image in known}
-    tops = {_top(image.parent, (data.base, data.file.parent)) for image in images}
+    tops = {_top(image.parent, (data.base, data.root)) for image in images}
     for image in sorted({image for top in tops for image in scan_images(top).images}):
         if image.parent not in folders:
             folders[image.parent] = Path(os.path.realpath(image.parent))
         if folders[image.parent] / image.name not in real:
-            problems.add_unmatched("image files that no split has, not used", name_of_image(image, data.file.parent))
+            problems.add_unmatched("image files that no split has, not used", name_of_image(image, data.root))
 
 
 def _top(folder: Path, bases: Sequence[Path]) -> Path:
