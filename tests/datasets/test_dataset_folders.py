@@ -1,6 +1,8 @@
+import shutil
+
 import pytest
 
-from boxless.datasets import load_dataset
+from boxless.datasets import load_dataset, split_names
 from boxless.errors import BoxlessError
 
 
@@ -39,6 +41,23 @@ def test_splits_may_have_any_name_if_no_image_is_directly_in_them(tmp_path, imag
     for name in ("2023/dog/1.jpg", "2024/dog/1.jpg"):
         image(tmp_path / name)
     assert [sample.id for sample in load_dataset(tmp_path, "2024").samples] == ["2024/dog/1.jpg"]
+
+
+def test_a_copy_of_the_splits_in_a_folder_beside_them_is_no_split(tmp_path, image):
+    for split in ("train", "test", "val"):
+        for name in ("cat", "dog"):
+            image(tmp_path / split / name / "1.jpg")
+            image(tmp_path / "copy" / split / name / "1.jpg")
+    assert split_names(tmp_path) == ("test", "train", "val")
+    dataset = load_dataset(tmp_path)
+    assert [sample.id for sample in dataset.samples] == ["train/cat/1.jpg", "train/dog/1.jpg"]
+    warning = "folders that hold splits of their own, left out; give their path to read them: 1 (copy)"
+    assert dataset.warnings == (warning,)
+    for split in ("train", "test", "val"):
+        shutil.rmtree(tmp_path / split)
+    with pytest.raises(BoxlessError, match=r"the splits are in a folder of it; give the path of .*/copy$"):
+        load_dataset(tmp_path)
+    assert load_dataset(tmp_path / "copy").classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize(

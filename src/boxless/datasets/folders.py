@@ -11,6 +11,7 @@ from boxless.datasets.image_records import ClassImages
 from boxless.datasets.layouts import Source
 from boxless.datasets.problems import Problems
 from boxless.datasets.unread import refuse_disagreeing, refuse_unread
+from boxless.errors import BoxlessError
 from boxless.image_files import Found, is_hidden, scan_images, suffixes
 from boxless.structures import Dataset, Sample
 
@@ -42,6 +43,7 @@ def folders(path: Path) -> Source | None:
     refuse_unread(path)
     found = find_in_folders(path)
     if not found.images:
+        _refuse_splits_below(path)
         return None
     ignored = refuse_disagreeing(path, ClassImages(_with_class(found.images)))
     return Source(partial(folder_splits, found.images), partial(load_folders, path, found, ignored))
@@ -63,12 +65,29 @@ def find_in_folders(root: Path) -> Found:
     return Found(images, found.unread)
 
 
+def _refuse_splits_below(root: Path) -> None:
+    """Raise BoxlessError if the splits, with class folders in them, lie in folders of `root`, not in it."""
+    images = [image.relative_to(root) for image in scan_images(root).images]
+    outer = _outer({image.parts[0] for image in images}, images)
+    if outer and all(len(image.parts) > 3 for image in images):
+        names = " or ".join(as_text(str(root / name)) for name in sorted(outer))
+        raise BoxlessError(f"{root}: the splits are in a folder of it; give the path of {names}")
+
+
+def _outer(tops: Collection[str], images: Sequence[Path]) -> set[str]:
+    """The first folders in which those of several splits lie, as in copies of a set in itself."""
+    inner = defaultdict[str, set[str]](set)
+    for path in images:
+        inner[path.parts[0]].add(path.parts[1] if len(path.parts) > 2 else "")
+    return {top for top in tops if len(inner[top]) > 1 and find_splits(inner[top]) == inner[top]}
+
+
 def folder_splits(images: Sequence[Path]) -> set[str]:
     """The splits of the images of `find_in_folders`; none if the first folders of their paths are the classes."""
     tops = {image.parts[0] for image in images}
     # If no image lies directly in the first folders, these may have any name.
     if all(len(image.parts) > 2 for image in images):
-        return tops
+        return tops - _outer(tops, images) or tops
     splits = find_splits(tops)
     return splits if any(len(image.parts) > 2 and image.parts[0] in splits for image in images) else set()
 
@@ -124,7 +143,11 @@ def load_folders(root: Path, found: Found, ignored: Sequence[Path], split: str |
         problems.add("files that say something of the images, not read", as_text(str(file.relative_to(root))))
     problems.add_unread({path: why for path, why in found.unread.items() if path.is_relative_to(folder)}, root)
     beside = [Path(file.name) for file in root.glob("*") if file.suffix.lower() in suffixes() and file.is_file()]
-    others = [path for path in found.images if path not in in_class and path.parts[0] not in splits - {split}]
+    tops = {path.parts[0] for path in found.images}
+    outer = _outer(tops - splits, found.images) if splits else set()
+    for name in sorted(outer):
+        problems.add("folders that hold splits of their own, left out; give their path to read them", as_text(name))
+    others = [path for path in found.images if path not in in_class and path.parts[0] not in outer | splits - {split}]
     for image in sorted({*others, *beside}):
         problems.add("images outside the class folders, left out", image.as_posix())
     folders = sorted(set(in_class.values()))
