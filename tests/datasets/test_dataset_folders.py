@@ -184,6 +184,7 @@ VOC = "<annotation><object><name>cat</name></object></annotation>"
         ("shots/1.jpg", "shots/1.json", LABELME, r"annotations of LabelMe such as shots/1.json.*convert them to COCO"),
         ("1.jpg", "1.json", LABELME, r"annotations of LabelMe such as 1.json"),
         ("images/1.jpg", "labels/1.json", LABELME, r"annotations of LabelMe such as labels/1.json"),
+        ("images/1.jpg", "annotations/1.json", LABELME, r"annotations of LabelMe such as annotations/1.json"),
         ("images/1.jpg", "min.json", JSON_MIN, r"annotations of Label Studio's JSON-MIN such as min.json"),
         ("cats/1.jpg", "cats/via.json", VIA, r"annotations of VGG Image Annotator such as cats/via.json"),
         ("train/1.jpg", "train/_annotations.createml.json", CREATE_ML, r"annotations of Create ML such as train/_ann"),

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from boxless.datasets.common import MOST_JSON
+from boxless.datasets.unread import unread_json
 from boxless.image_files import find_images, is_hidden
 
 ROBOFLOW = "_annotations.coco.json"
@@ -35,8 +36,10 @@ def _of_annotations(folder: Path) -> list[Path]:
     files = [file for file in sorted(folder.glob("*.json")) if not is_hidden(file.name)]
     if len(files) > MOST_JSON:
         return []
-    # A damaged file is a split too: loading it says what is wrong. If none is recognised, loading all does.
-    return [file for file in files if is_coco(file) or _is_cut_off(file)] or files
+    # A damaged file is a split too: loading it says what is wrong. If none is recognised, loading all does; files of a
+    # format that is not read are refused by its name.
+    found = [file for file in files if is_coco(file) or _is_cut_off(file)]
+    return found or ([] if any(map(unread_json, files)) else files)
 
 
 def coco_in(folder: Path) -> list[Path]:

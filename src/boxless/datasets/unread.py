@@ -53,11 +53,14 @@ def refuse_unread(root: Path) -> None:
                 f"{root}: annotations of PASCAL VOC such as {file.relative_to(root)}, but too deep below it; give the "
                 f"path of a folder nearer to them, such as {nearer}"
             )
-        if file.suffix.lower() == ".json":
-            content = _content(file)
-            for name, keys in _FORMATS.items():
-                if all(key in content for key in keys):
-                    raise _unread(root, file, name)
+        if file.suffix.lower() == ".json" and (name := unread_json(file)):
+            raise _unread(root, file, name)
+
+
+def unread_json(file: Path) -> str | None:
+    """The name of the format of a JSON file, if it is one of annotations that are not read."""
+    content = _content(file)
+    return next((name for name, keys in _FORMATS.items() if all(key in content for key in keys)), None)
 
 
 def refuse_disagreeing(root: Path, images: ClassImages) -> list[Path]:
