@@ -7,6 +7,7 @@ import pytest
 from random_runs import Exported
 
 from boxless.errors import BoxlessError
+from boxless.hub import HubModel
 from boxless.shards import read_parts, write_manifest
 from boxless.shards.job import begin_job, describe
 from boxless.shards.work import load_detector, predict_shard
@@ -40,3 +41,13 @@ def test_a_copy_of_a_run_is_the_same_detector_and_other_weights_are_another(stud
     assert describe(str(copy))[0] != describe(str(student.run))[0]
     with pytest.raises(BoxlessError, match="not a run folder"):
         describe(str(tmp_path))
+
+
+def test_a_run_on_the_hub_is_the_one_that_is_downloaded(
+    student: Exported, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("boxless.hub.fetch", {HubModel("me/cats", None): student.run}.get)
+    manifest = str(tmp_path / "images.parquet")
+    write_manifest(str(images[0].parent), manifest)
+    job = begin_job("hf://me/cats", manifest, str(tmp_path / "out"), 100, None)
+    assert (job.run, job.detector) == (str(student.run), describe(str(student.run))[0])

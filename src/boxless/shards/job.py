@@ -112,6 +112,12 @@ def begin_job(run: str, manifest: str, out: str, shard_size: int, threshold: flo
     if threshold is not None and math.isnan(threshold):
         raise BoxlessError("--threshold nan: give a number")
     check_folder(out)
+    if run.startswith("hf:"):
+        # Imports torch, which takes seconds.
+        from boxless.hub import fetch, on_hub
+
+        if model := on_hub(run):
+            run = str(fetch(model))
     # First: of a manifest that is replaced meanwhile, no part is written.
     begun = state(manifest)
     images = count_rows(manifest)

@@ -61,7 +61,7 @@ def predict_manifest(
     this below `if __name__ == "__main__":`, as the processes that it starts import the script.
 
     Args:
-        run: run folder of `boxless train`, or file of `boxless export`.
+        run: run folder of `boxless train`, `hf://OWNER/NAME`, or file of `boxless export`.
         manifest: path or URI of what `boxless manifest` writes, or a Parquet file of your own with columns `id` and
             `uri`.
         out: folder, or URI in an object store, which takes the parts and `job.json`.
