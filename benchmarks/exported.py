@@ -3,9 +3,9 @@
     python benchmarks/exported.py RUN VOCdevkit/VOC2012 --split val --calibrate train --out runs/exported
 
 Exports RUN to `detector.onnx` and `int8.onnx` in `--out`; the second is calibrated on images of the split `--calibrate`
-as `boxless export --int8` chooses them, and written whatever it loses. All three predict the images of `--split`, from
-the image files but for the run, whose feature maps come from the cache. The last column is the area mAP of the run less
-that of the row.
+as `boxless export --int8` chooses them, and written whatever it loses. All three predict the image files of `--split`;
+the last row is of the run on maps of the cache, which are rounded to 8 bits, as `boxless evaluate` reads them. The last
+column is the area mAP of the run less that of the row.
 """
 
 from collections.abc import Sequence
@@ -42,11 +42,11 @@ def main(
         said = export_onnx(run, files[1], int8=folder, max_loss=1)["int8"]
     predictions = predict_dataset(detector, matched(detector, data, split), "Evaluate")
     samples = predictions.dataset.samples
-    found = {f"the run, {detector.method}": predictions.detections}
+    images = [sample.path for sample in samples]
+    found = {f"the run, {detector.method}": detector.predict(images, 0)}
     for file in files:
-        found[f"`{file.name}`, {file.stat().st_size / 1e6:.1f} MB"] = Runtime(file).predict(
-            [sample.path for sample in samples], 0
-        )
+        found[f"`{file.name}`, {file.stat().st_size / 1e6:.1f} MB"] = Runtime(file).predict(images, 0)
+    found["the run, on maps of the cache"] = predictions.detections
     print(f"{machine()}, {predictions.dataset.name}, {len(samples)} images")
     print(f"8-bit integers calibrated on {said['calibrated']} images of {calibrate}\n")
     print("| detector | mAP, 11-point | mAP, area | CorLoc | less than the run |\n|---|---|---|---|---|")

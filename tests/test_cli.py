@@ -82,9 +82,9 @@ def test_scores_of_the_training_images_are_marked_as_such(
     for split, marked in (("val", False), ("train", True)):
         assert boxless(monkeypatch, "evaluate", copy, demo, "--split", split) == 0
         said = " ".join(capsys.readouterr().err.split())
-        assert ("; scores of other images are lower" in said) == marked
+        assert ("whose scores are higher than those of new images" in said) == marked
     number = json.loads((copy / "metrics-VOC-demo-train.json").read_text())["images"]
-    assert f"Warning: VOC-demo train: trained on {number} of the {number} images;" in said
+    assert f"Warning: VOC-demo train: trained on {number} of the {number} images, whose" in said
     # As it is by any other name, and in part.
     part = replace(load_dataset(demo, "trainval"), name="other")
     assert evaluate(Detector.load(copy), part)["training_images"] == number < len(part)

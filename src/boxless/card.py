@@ -24,6 +24,8 @@ CARD = "README.md"
 """The file of the card, in a run folder and on the Hub."""
 METRICS = {"mAP_area": "mAP at IoU 0.5", "CorLoc": "CorLoc", "classification_mAP": "classification mAP"}
 """Of an evaluation, those that a card shows, and their names."""
+MOST_TRAINED_ON = 0.01
+"""Share of images that the run was trained on above which a result is not among the metadata."""
 
 
 def model_card(run: str | os.PathLike[str], name: str | None = None) -> str:
@@ -64,7 +66,7 @@ def metadata(manifest: Mapping[str, Any], scores: Sequence[Mapping[str, Any]], n
         found["license_name"] = "see-model-card"
     found |= {"library_name": "boxless", "pipeline_tag": "object-detection"}
     found["tags"] = ["boxless", "object-detection", "weakly-supervised-object-detection", manifest["method"]]
-    scores = [one for one in scores if not one.get("training_images")]
+    scores = [one for one in scores if (one.get("training_images") or 0) <= MOST_TRAINED_ON * one["images"]]
     results = [
         {
             "task": {"type": "object-detection"},

@@ -58,8 +58,8 @@ class Detector(Predictor):
         self.method, self.selection = config.method, config.inference
         self.supervision: str = config.supervision
         """What it was trained on; of a loaded run as its manifest says, where boxes may be given beside tags."""
-        self.training_images = frozenset[str]()
-        """Content keys of the images that a loaded run was trained on, see `run_folder.write_training_images`."""
+        self.training_images: frozenset[str] | None = None
+        """Content keys of the images that a loaded run was trained on (`run_folder.write_training_images`); None: unknown."""
         self.classes = tuple(classes)
         self.views = views_of(config.test_views)
         self.device = device

@@ -46,8 +46,8 @@ def evaluate(detector: Detector, data: Dataset | str | os.PathLike[str], split: 
 
     Returns:
         What `metrics.evaluate_detections` gives, with `data` (its name), `supervision` (`Detector.supervision`),
-        `training_images` (how many of the images the detector was trained on, which is a warning too), `seconds` and
-        `skipped` (images that could not be read).
+        `training_images` (how many of the images the detector was trained on, which is a warning too; None if unknown,
+        as of a run from the Hugging Face Hub), `seconds` and `skipped` (images that could not be read).
 
     Raises:
         BoxlessError: the dataset has none of the detector's classes, or no readable image.
@@ -94,7 +94,7 @@ class DatasetPredictions:
         points: (images, classes, 2) float32, see `points_of`.
         skipped: images that could not be read -> reason.
         seconds: computing time.
-        training_images: how many of the images the detector was trained on.
+        training_images: how many of the images the detector was trained on; None if unknown.
     """
 
     dataset: Dataset
@@ -103,7 +103,7 @@ class DatasetPredictions:
     points: FloatArray
     skipped: dict[Path, str]
     seconds: float
-    training_images: int = 0
+    training_images: int | None = None
 
     def scores(self) -> dict[str, Any]:
         """What `evaluate` gives."""
@@ -212,7 +212,8 @@ def predict_dataset(
             if on_image is not None:
                 on_image(sample, detections, heatmaps)
     seconds = round(time.perf_counter() - start, 1)
-    trained_on = sum(key in detector.training_images for key in cached.keys)
+    known = detector.training_images
+    trained_on = None if known is None else sum(key in known for key in cached.keys)
     return DatasetPredictions(
         cached.dataset, detector.supervision, found, np.array(points), cached.skipped, seconds, trained_on
     )

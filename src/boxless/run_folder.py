@@ -382,12 +382,12 @@ def write_training_images(run: Path, keys: Sequence[str]) -> None:
     write_text(run / TRAINING_IMAGES, "".join(f"{key}\n" for key in keys))
 
 
-def read_training_images(run: Path) -> frozenset[str]:
-    """Those keys; none where there is no such file, as of a run from the Hugging Face Hub."""
+def read_training_images(run: Path) -> frozenset[str] | None:
+    """Those keys; None where there is no such file, as of a run from the Hugging Face Hub or a network within a run."""
     try:
         return frozenset((run / TRAINING_IMAGES).read_text(encoding="utf-8").split())
-    except (OSError, ValueError):
-        return frozenset()
+    except FileNotFoundError:
+        return None
 
 
 def dataset_digest(dataset: Dataset, keys: Sequence[str]) -> str:

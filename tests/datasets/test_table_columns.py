@@ -49,16 +49,27 @@ def test_names_of_masks_and_of_files_elsewhere_are_not_those_of_the_images(tmp_p
     assert list(tags(file)) == ["1.jpg", "2.jpg"]
 
 
-@pytest.mark.parametrize("name", ["label", "tag", "class", "category", "split"])
-def test_a_class_may_be_called_as_a_column_of_tags_or_splits(tmp_path, name):
-    file = write(tmp_path / "t.csv", f"filename,bottle,{name}\n1.jpg,1,1\n2.jpg,1,0\n3.jpg,0,1\n4.jpg,0,\n")
+def test_a_column_called_as_images_are_precedes_others_of_files_unless_it_holds_numbers(tmp_path):
+    file = write(tmp_path / "t.csv", "image,preview,tags\n./1,small/1.jpg,cat\n./2,small/2.jpg,dog\n")
+    assert tags(file) == {"1.jpg": {"cat"}, "2.jpg": {"dog"}}
+
+
+@pytest.mark.parametrize("name", ["label", "tag", "class", "category"])
+def test_a_class_may_be_called_as_a_column_of_tags(tmp_path, name):
+    rows = "1.jpg,1,0,1\n2.jpg,1,0,0\n3.jpg,0,0,1\n4.jpg,0,,\n"
+    file = write(tmp_path / "t.csv", f"filename,bottle,cap,{name}\n{rows}")
     assert tags(file) == {"1.jpg": {"bottle", name}, "2.jpg": {"bottle"}, "3.jpg": {name}, "4.jpg": set()}
-    warning = f"columns called as those of tags or splits, classes as they hold 0 and 1 as others do: 1 ({name})"
-    assert load_dataset(file).warnings == (warning,)
+    warning = f"columns called as those of tags, classes as they hold 0 and 1 as others do: 1 ({name})"
+    assert warning in load_dataset(file).warnings
+
+
+def test_a_split_of_0_and_1_beside_classes_stays_a_split(tmp_path):
+    file = write(tmp_path / "t.csv", "image,split,cat,dog\n1.jpg,0,1,0\n2.jpg,1,0,1\n")
+    assert split_names(file) == ("0", "1") and load_dataset(file, "1").classes == ("cat", "dog")
 
 
 def test_several_classes_may_be_called_so_and_the_others_be_absent(tmp_path):
-    file = write(tmp_path / "t.csv", "image,class,label,bottle\n1.jpg,1,1,0\n2.jpg,0,1,0\n")
+    file = write(tmp_path / "t.csv", "image,class,label,bottle,cap\n1.jpg,1,1,0,0\n2.jpg,0,1,0,0\n")
     assert tags(file) == {"1.jpg": {"class", "label"}, "2.jpg": {"label"}}
 
 
@@ -73,6 +84,7 @@ def test_columns_of_0_and_1_called_as_the_sides_of_a_box_are_classes(tmp_path):
         "image,label\n1.jpg,1\n2.jpg,0\n",
         "image,label,fold,is_valid\n1.jpg,1,0,0\n2.jpg,0,1,1\n",
         "image,label,same\n1.jpg,1,1\n2.jpg,0,1\n",
+        "image,label,occluded\n1.jpg,1,1\n2.jpg,0,0\n",
     ],
 )
 def test_a_lone_column_of_0_and_1_is_one_of_tags_and_named(tmp_path, text):

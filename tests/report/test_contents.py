@@ -196,7 +196,7 @@ def test_the_summary_has_the_most_important_results() -> None:
     mixed = "tags on 9 images, boxes on 2 of them"
     assert module.summary(contents | {"manifest": {"supervision": mixed}}) == [f"Trained on {mixed}.", *lines]
     for number, told in (
-        (3, ["zoo val: trained on 3 of the 8 images; scores of other images are lower."]),
+        (3, ["zoo val: trained on 3 of the 8 images, whose scores are higher than those of new images."]),
         (0, []),
     ):
         evaluations = [scores | {"training_images": number}]

@@ -366,6 +366,27 @@ def test_what_cannot_be_saved_is_sent_again(visit: Visit, folder: Path) -> None:
     assert last(folder, "a.png")["boxes"] == wrong
 
 
+def test_a_step_after_one_whose_answer_got_lost_is_saved(visit: Visit, folder: Path) -> None:
+    page = visit()
+    shows(page, "a.png", "cat, proposed", "dog, proposed")
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/images/0*", lose)
+    page.click("text=dog, proposed")
+    page.keyboard.press("x")
+    expect(page.locator("#saved")).to_have_text("not saved")
+    page.click("text=cat, proposed")
+    page.keyboard.press("x")
+    page.unroute("**/images/0*")
+    saved(page)
+    expect(page.locator("#error")).to_have_text("")
+    wrong = [box("cat", CAT, "wrong", CAT), box("dog", DOG, "wrong", DOG)]
+    assert last(folder, "a.png")["boxes"] == wrong and len(lines(folder)) >= 2
+
+
 def test_an_image_whose_labels_are_refused_is_not_done(visit: Visit, folder: Path) -> None:
     page = visit()
     shows(page, "a.png", "cat, proposed", "dog, proposed")

@@ -236,6 +236,10 @@ def test_parts_become_coco_as_predict_writes_it(parts: Path, photos: Path, detec
     found, same = json.loads(file.read_text()), json.loads(expected.read_text())
     assert {**found, "info": None} == {**same, "info": None}
     assert len(found["images"]) == 18 and len(found["annotations"]) > 18
+    # Formats that hold paths have those of the files, wherever they are written from.
+    export_parts(parts, tmp_path / "c", "yolo")
+    listed = (tmp_path / "c" / "images.txt").read_text().splitlines()
+    assert listed == [str((photos / id).absolute()) for id in ids]
 
 
 # Storage that fails.

@@ -214,14 +214,14 @@ def _recognised(file: Path, header: list[str], rows: list[dict[str, str]], probl
     flags = [column for column in header if column != image and are_flags([row[column] for row in rows])]
     if boxes and not tags and set(boxes.sides) <= set(flags):
         boxes = None  # `left` is a class there.
-    if boxes is None and not _is_of_label_studio(header) and any(_is_class(column, rows) for column in flags):
-        classes = [column for column in flags if column.lower() in _TAGS]
-        tags = _tags_columns([column for column in header if column not in classes], image)
-        if split in flags and not tags:
-            classes.append(split)
-            split = None
-        for column in classes:
-            problems.add("columns called as those of tags or splits, classes as they hold 0 and 1 as others do", column)
+    others = [column for column in header if column not in flags]
+    # One other column may be a remark, such as whether the object is occluded.
+    several = sum(_is_class(column, rows) for column in flags) > 1
+    if several and boxes is None and not _is_of_label_studio(header) and not _tags_columns(others, image):
+        tags = []
+        for column in flags:
+            if column.lower() in _TAGS:
+                problems.add("columns called as those of tags, classes as they hold 0 and 1 as others do", column)
     return Table(file, header, rows, image, tags, split, boxes)
 
 
@@ -238,7 +238,8 @@ def _find_column(header: Sequence[str], names: Collection[str]) -> str | None:
 def _image_column(header: Sequence[str], rows: Sequence[Mapping[str, str]], problems: Problems) -> str:
     """The column that names the images; the first one if none is called so, but not the index of a data frame.
 
-    A column of names of files precedes one in which none is the name of a file, as they may be mere numbers.
+    A column of names of files precedes one in which none is the name of a file: one that is called so, if it holds mere
+    numbers.
     """
     known = [column for names in (_IMAGE, _ID) for column in header if column.lower() in names]
     unnamed = [column for column in header if is_unnamed(column)]
@@ -246,7 +247,7 @@ def _image_column(header: Sequence[str], rows: Sequence[Mapping[str, str]], prob
     others = [column for column in header if column not in unnamed and column.lower() not in special]
     columns = [*known, *others, *unnamed]
     first = next(iter(columns), header[0])
-    if _names_of_images(rows, first):
+    if _names_of_images(rows, first) or (first in known and not all(row[first].isdigit() for row in rows)):
         return first
     for column in columns:
         if not _NO_IMAGE.search(column) and 2 * _names_of_images(rows, column) > len(rows):

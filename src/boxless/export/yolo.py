@@ -48,6 +48,6 @@ def write_yolo(out: Path, predictions: Iterable[tuple[Path, Detections]], classe
                 file.write(f"{label} {' '.join(f'{number:.6f}' for number in numbers)}\n".encode())
     for name, paths in (("images.txt", images), ("labels.txt", labels)):
         write_text(out / name, "".join(f"{path}\n" for path in paths))
-    content = {"names": dict(enumerate(classes)), "train": "images.txt", "val": "images.txt", LABELS: "labels.txt"}
+    content = {"names": dict(enumerate(classes)), "train": "images.txt", LABELS: "labels.txt"}
     write_text(out / "data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
     return out / "data.yaml"

@@ -109,7 +109,7 @@ def training_images_note(result: Mapping[str, Any]) -> str:
         result: of `evaluate` or `diagnose`, whose `training_images` are more than none.
     """
     number, images = result["training_images"], counted(result["images"], "image")
-    return f"{result['data']}: trained on {number:,} of the {images}; scores of other images are lower"
+    return f"{result['data']}: trained on {number:,} of the {images}, whose scores are higher than those of new images"
 
 
 def supervision_note(result: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from boxless.export import FORMATS
 from boxless.files import expand_user
 from boxless.shards.job import RECORD, part_name, read_record
 from boxless.shards.manifest import ImageRow
-from boxless.shards.storage import join, local_path, names, read_bytes
+from boxless.shards.storage import join, names, read_bytes
 from boxless.structures import Detections
 
 PATHS = ("voc", "yolo", "label-studio")
@@ -143,8 +143,8 @@ def _detections(row: dict[str, Any], classes: tuple[str, ...]) -> Detections:
 def export_parts(parts: str | PathLike[str], out: str | PathLike[str], format: str = "coco") -> Path:
     """Write the boxes of a folder of parts as annotations for other programs; images that were not read are left out.
 
-    Files are named by the `id` of the manifest, which `boxless manifest` makes the path below its folder; formats that
-    hold paths of images (`PATHS`) have those of images on this machine.
+    Images are named by the `id` of the manifest, which `boxless manifest` makes the path below its folder; formats that
+    hold paths of images (`PATHS`) name those on this machine by `uri`, their path.
 
     Args:
         parts: folder or URI that `predict_manifest` wrote to.
@@ -161,7 +161,7 @@ def export_parts(parts: str | PathLike[str], out: str | PathLike[str], format: s
     record = read_record(fspath(parts))
 
     def path(image: PredictedImage) -> Path:
-        return (local_path(image.uri) if format in PATHS else None) or Path(image.id)
+        return Path(image.uri if format in PATHS and "://" not in image.uri else image.id)
 
     images = ((path(image), image.detections) for image in read_parts(parts) if image.detections is not None)
     return writer(expand_user(out), images, record["classes"], f"detector {record['detector']}")

@@ -67,12 +67,14 @@ async function send() {
   if (sending) return;
   sending = true;
   const refusals = new Map(); // Number -> why its labels were refused.
+  let unanswered = null; // What the server may have saved all the same; sent again before any newer state.
   while (unsaved.size) {
-    const [number, body] = unsaved.entries().next().value;
+    const [number, body] = unanswered ?? unsaved.entries().next().value;
     $("saved").textContent = "saving …";
     try {
       const { verdict, summary, revision } = await request(`images/${number}?revision=${revisions.get(number)}`, body);
       revisions.set(number, revision);
+      unanswered = null;
       queue.images[number].verdict = verdict;
       queue.summary = summary;
       if (unsaved.get(number) === body) unsaved.delete(number);
@@ -82,6 +84,7 @@ async function send() {
       drawProgress();
     } catch (error) {
       const final = [404, 409, 413, 415, 422].includes(error.status);
+      unanswered = final ? null : [number, body];
       if (final) await reopen(number, body);
       refused = error.status ? `Not saved: ${error.message}` : "Not saved: the server does not answer; is it still running?";
       $("saved").textContent = "not saved";
