@@ -59,7 +59,7 @@ class Detector(Predictor):
         self.supervision: str = config.supervision
         """What it was trained on; of a loaded run as its manifest says, where boxes may be given beside tags."""
         self.training_images: frozenset[str] | None = None
-        """Content keys of the images that a loaded run was trained on; None if unknown (`run_folder.TRAINING_IMAGES`)."""
+        """Content keys of the images that a loaded run was trained on; None if unknown."""
         self.classes = tuple(classes)
         self.views = views_of(config.test_views)
         self.device = device
