@@ -86,11 +86,12 @@ def test_scores_of_the_training_images_are_marked_as_such(
     number = json.loads((copy / "metrics-VOC-demo-train.json").read_text())["images"]
     assert f"Warning: VOC-demo train: trained on {number} of the {number} images, whose" in said
     # As it is by any other name, and in part.
-    part = replace(load_dataset(demo, "trainval"), name="other")
-    assert evaluate(Detector.load(copy), part)["training_images"] == number < len(part)
+    train, val = (load_dataset(demo, split) for split in ("train", "val"))
+    part = replace(val, name="other", samples=val.samples + train.samples[:2])
+    assert evaluate(Detector.load(copy), part)["training_images"] == 2
     # A card shows both and publishes those of the other images alone.
     card = model_card(copy)
-    assert card.count("trained on") == 1
+    assert card.count("whose scores are higher") == 1
     assert "On VOC-demo train" in card and "On VOC-demo val" in card
     assert "name: VOC-demo val" in card and "name: VOC-demo train" not in card
 
@@ -229,6 +230,26 @@ def test_names_of_classes_and_data_are_no_markup(capsys: pytest.CaptureFixture[s
     assert "a [b] c" in printed and "[left]" in printed and "[/x]" in printed
 
 
+def test_scores_of_tags_alone_are_those_of_image_classification(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {**dict.fromkeys(summary.CONVENTIONS), "classification_mAP": 0.25, "images": 3, "objects": None}
+    print_scores({**row, "data": "tags", "supervision": "tags", "classes": {"cat": row}})
+    printed = capsys.readouterr().out
+    assert "0.250" in printed and "classification_mAP" in printed and "CorLoc" not in printed
+    assert "Other scores need boxes, which this data does not have." in printed
+
+
+def test_a_training_that_is_stopped_says_how_it_goes_on(
+    tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("boxless.pipeline.train", stopped)
+    assert boxless(monkeypatch, "train", demo, "--out", tmp_path / "run") == 130
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"Stopped: the same command continues {tmp_path / 'run'}" in said
+
+
 def test_results_among_the_images_are_not_predicted(
     run: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,9 +353,9 @@ def test_a_run_folder_from_another_version_is_refused(
     other = tmp_path / "run"
     shutil.copytree(run, other)
     manifest = json.loads((other / "manifest.json").read_text())
-    (other / "manifest.json").write_text(json.dumps(manifest | {"format": 9, "versions": {"boxless": "7.0"}}))
+    (other / "manifest.json").write_text(json.dumps(manifest | {"format": 99, "versions": {"boxless": "7.0"}}))
     assert boxless(monkeypatch, "predict", other, demo, "--out", tmp_path / "out") == 1
-    assert "a run folder of format 9, made by Boxless 7.0" in " ".join(capsys.readouterr().err.split())
+    assert "a run folder of format 99, made by Boxless 7.0" in " ".join(capsys.readouterr().err.split())
     (other / "manifest.json").write_text("{")
     assert boxless(monkeypatch, "predict", other, demo, "--out", tmp_path / "out") == 1
     shutil.copy(run / "manifest.json", other / "manifest.json")

@@ -150,19 +150,23 @@ def train(
     """Train a detector on image-level tags; boxes are read of --labels, and with supervision=boxes, the upper bound."""
     from boxless.pipeline import train
 
-    train(
-        data,
-        out,
-        labels=labels,
-        method=method,
-        split=split,
-        classes=class_names(classes),
-        config=config,
-        options=settings or [],
-        seed=seed,
-        backbone=backbone,
-        trackers=track or [],
-    )
+    try:
+        train(
+            data,
+            out,
+            labels=labels,
+            method=method,
+            split=split,
+            classes=class_names(classes),
+            config=config,
+            options=settings or [],
+            seed=seed,
+            backbone=backbone,
+            trackers=track or [],
+        )
+    except KeyboardInterrupt:
+        logger.info("Stopped: the same command continues %s", out)
+        raise
     logger.info(
         "Trained: %s. Next: boxless predict %s IMAGES --out DIR; where there are boxes of other images, "
         "boxless evaluate %s DATA --split val",

@@ -168,7 +168,10 @@ def _train(run: Run, dataset: Dataset, monitored: Dataset | None) -> Detector:
     data = _cache(dataset, run.detector)
     # Again, for the images that can be read.
     _check_tags(data.dataset, run.detector.config)
+    resumed = (run.folder / MANIFEST).exists()
     begin(run, data)
+    if resumed and not run.finished:
+        logger.info("%s: continues a training that was stopped", run.folder)
     if not run.finished and run.accelerator.is_main_process:
         write_training_images(run.folder, data.keys)
     if run.manifest["supervision"] not in ("tags", "boxes"):

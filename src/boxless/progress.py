@@ -146,13 +146,15 @@ def shard_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _told(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    due = time.monotonic() + LOG_AFTER
+    due, told = time.monotonic() + LOG_AFTER, False
     for number, item in enumerate(items):
         now = time.monotonic()
         if now >= due:
             logger.info("%s: %d of %d done", description, number, total)
-            due = now + LOG_EVERY
+            due, told = now + LOG_EVERY, True
         yield item
+    if told:
+        logger.info("%s: %d of %d done", description, total, total)
 
 
 def _releasing_memory(items: Iterable[T]) -> Iterator[T]:

@@ -41,15 +41,19 @@ def print_scores(scores: dict[str, Any]) -> None:
     title = f"{scores['data']}: {counted(scores['images'], 'image')}{supervision_note(scores)}"
     # Text, as names of classes and data may look like markup.
     table = Table("class", "images", "objects", title=Text(title), padding=0)
-    for key in CONVENTIONS:
+    # Without boxes there is image classification alone.
+    known = [key for key in CONVENTIONS if scores[key] is not None] or list(CONVENTIONS)
+    for key in known:
         table.add_column(key.replace("_", "\n"), overflow="fold")
     for name, row in {**scores["classes"], mean_name(scores): scores}.items():
-        cells = ["" if row[key] is None else f"{row[key]:.3f}" for key in CONVENTIONS]
+        cells = ["" if row[key] is None else f"{row[key]:.3f}" for key in known]
         counts = ["" if row is scores or row[key] is None else str(row[key]) for key in ("images", "objects")]
         table.add_row(Text(name), *counts, *cells, style="bold" if row is scores else None)
     results.print(table)
-    for key, convention in CONVENTIONS.items():
-        results.print(f"[bold]{key}[/]  {convention}", highlight=False)
+    for key in known:
+        results.print(f"[bold]{key}[/]  {CONVENTIONS[key]}", highlight=False)
+    if len(known) < len(CONVENTIONS):
+        results.print("Other scores need boxes, which this data does not have.", highlight=False)
 
 
 def print_diagnosis(diagnosis: dict[str, Any]) -> None:

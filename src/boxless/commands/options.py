@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 Data = Annotated[
-    Path, typer.Argument(help="VOC devkit year, COCO JSON, YOLO data.yaml, class folders, or a CSV/TSV table.")
+    Path, typer.Argument(help="Table (.csv, .tsv), class folders, VOC, COCO, YOLO or Label Studio; see docs/tags.md.")
 ]
 Split = Annotated[str | None, typer.Option(help="Part of the data; by default trainval, else train or the only one.")]
 Classes = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]

@@ -42,7 +42,8 @@ def predict(
         typer.Option(help="Of the machine-readable file: coco (default), voc, yolo, csv, label-studio."),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Least score of a box; by default the confident boxes of each class.")
+        float | None,
+        typer.Option(min=0, max=1, help="Least score of a box; by default the confident boxes of each class."),
     ] = None,
     engine: Annotated[str | None, typer.Option(help="For a manifest: local (default) or ray.")] = None,
     shard_size: Annotated[int | None, typer.Option(help="For a manifest: images in a part; by default 500.")] = None,

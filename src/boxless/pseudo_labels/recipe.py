@@ -146,7 +146,8 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
     _record(run, data.with_boxes(merged), [None if label in boxed else one for label, one in enumerate(agreement)])
     if no_consensus:
         logger.info(
-            "They agreed on too few boxes in the first round: trained on the boxes of %s and those out of fold",
+            "In the first round they agreed on too few boxes to tell the right ones, so consensus is left out: trained "
+            "on the boxes of %s and those out of fold",
             ", ".join(names),
         )
     elif never_kept:
