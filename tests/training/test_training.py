@@ -405,15 +405,20 @@ def test_only_false_cancels(demo: Path, tmp_path: Path, answer: object):
     assert len(history(tmp_path / "run")) == 2
 
 
-def test_a_cancelled_run_has_a_checkpoint_and_resumes_to_the_same_bits(demo: Path, finished: Path, tmp_path: Path):
+def test_a_cancelled_run_has_a_checkpoint_and_resumes_to_the_same_bits(
+    demo: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     run = tmp_path / "cancelled"
+    caplog.set_level("INFO", "boxless")
     with pytest.raises(CancelledError, match="cancelled: cancelled after epoch 2 of 3; the same call resumes it"):
         train(demo, run, split="train", options=QUICK, seed=1, on_epoch_end=lambda row: row["epoch"] < 2)
     assert torch.load(run / "checkpoint.pt", weights_only=True)["epochs"] == 2
     assert [row["epoch"] for row in history(run)] == [1, 2]
     with pytest.raises(BoxlessError, match="the training has not ended: run the same train command again"):
         boxless.Detector.load(run)
+    assert "continues" not in caplog.text
     train(demo, run, split="train", options=QUICK, seed=1)
+    assert f"{run}: continues a training that was stopped" in caplog.text
     assert_same_bits(finished, run)
     assert [row["epoch"] for row in history(run)] == [1, 2, 3]
     assert not (run / "checkpoint.pt").exists()
