@@ -27,6 +27,10 @@ CPU = torch.device("cpu")
 VIEWS = (View(64), View(96, True))
 
 
+UNCHANGED = Backbone(nn.Sequential(), 3, 1, (0, 0, 0), (1, 1, 1), "", "")
+"""Of pixels from 0 to 1."""
+
+
 def backbone(seed: int = 0) -> Backbone:
     """Two random stages of stride 16 whose maps have as many cells as ceil(side / 16)."""
     torch.manual_seed(seed)
@@ -95,7 +99,7 @@ def test_boxes_of_plain_and_flipped_views_hold_the_same_pixels():
     image[10:30, 8:20] = 255
     box = np.array([[8, 10, 20, 30]], np.float32)
     for view in (View(64), View(64, True), View(128), View(128, True)):
-        pixels = to_pixels(image, view, (0, 0, 0), (1, 1, 1))
+        pixels = to_pixels(image, view, UNCHANGED)
         left, top, right, bottom = view.boxes(box, 64, 48)[0].astype(int)
         assert pixels[:, top + 1 : bottom - 1, left + 1 : right - 1].min() == 1
         pixels[:, top - 1 : bottom + 1, left - 1 : right + 1] = 0
@@ -122,7 +126,8 @@ def test_mirrored_views_come_after_plain_ones():
 def test_pixels_are_normalised_channel_by_channel():
     image = np.empty((16, 32, 3), np.uint8)
     image[:] = (255, 51, 0)
-    pixels = to_pixels(image, View(32), (0.5, 0.4, 0.25), (0.5, 0.1, 0.5))
+    network = replace(UNCHANGED, mean=(0.5, 0.4, 0.25), std=(0.5, 0.1, 0.5))
+    pixels = to_pixels(image, View(32), network)
     assert pixels.shape == (3, 16, 32)
     assert pixels.dtype == torch.float32
     for channel, value in zip(pixels, (1.0, -2.0, -0.5), strict=True):
@@ -131,16 +136,16 @@ def test_pixels_are_normalised_channel_by_channel():
 
 def test_pixels_of_a_view_of_the_same_size_are_the_image_and_its_mirror():
     image = noise(32, 16)
-    plain = to_pixels(image, View(32), (0, 0, 0), (1, 1, 1))
+    plain = to_pixels(image, View(32), UNCHANGED)
     np.testing.assert_allclose(plain.numpy(), image.transpose(2, 0, 1) / 255, rtol=1e-6)
-    flipped = to_pixels(image, View(32, True), (0, 0, 0), (1, 1, 1))
+    flipped = to_pixels(image, View(32, True), UNCHANGED)
     assert torch.equal(flipped, plain.flip(2))
     assert flipped.is_contiguous()
 
 
 def test_a_smaller_view_averages_pixels():
     image = noise(32, 16)
-    half = to_pixels(image, View(16), (0, 0, 0), (1, 1, 1)) * 255
+    half = to_pixels(image, View(16), UNCHANGED) * 255
     means = image.reshape(8, 2, 16, 2, 3).astype(float).mean(axis=(1, 3))
     assert np.abs(half.numpy() - means.transpose(2, 0, 1)).max() <= 0.51  # rounded to whole values
 
@@ -148,7 +153,7 @@ def test_a_smaller_view_averages_pixels():
 def test_a_larger_view_interpolates():
     image = np.zeros((8, 8, 3), np.uint8)
     image[:, 4:] = 200
-    row = to_pixels(image, View(16), (0, 0, 0), (1, 1, 1))[0, 0] * 255
+    row = to_pixels(image, View(16), UNCHANGED)[0, 0] * 255
     np.testing.assert_allclose(row, [0] * 7 + [50, 150] + [200] * 7, atol=0.6)
 
 
@@ -240,7 +245,7 @@ def test_extract_runs_the_frozen_stages_on_the_views_pixels():
     for view in VIEWS:
         features = store.extract(image, view)
         with torch.inference_mode():
-            expected = network.stages(to_pixels(image, view, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))[None])[0]
+            expected = network.stages(to_pixels(image, view, network)[None])[0]
         assert features.dtype == torch.float32
         assert not features.requires_grad
         assert features.shape == (6, -(-view.size(100, 70)[1] // 16), view.scale // 16)
@@ -364,7 +369,7 @@ def test_without_frozen_stages_pixels_are_loaded_and_nothing_is_stored(images: d
     assert store.compute(images, VIEWS) == {}
     for key, path in images.items():
         for view in VIEWS:
-            expected = to_pixels(read_image(path), view, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
+            expected = to_pixels(read_image(path), view, backbone())
             assert torch.equal(store.load(key, path, view), expected)
             assert torch.equal(store.extract(read_image(path), view), expected)
     assert not cache.exists()

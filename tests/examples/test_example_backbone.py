@@ -11,7 +11,7 @@ from running_examples import EXAMPLES, run_example, unregistered
 from safetensors.torch import save_file
 
 import boxless
-from boxless.backbones import BACKBONES
+from boxless.backbones import BACKBONES, Backbone
 from boxless.config import BackboneConfig
 from boxless.features import to_pixels
 from boxless.images import read_image
@@ -47,7 +47,7 @@ def test_a_detector_is_trained_on_the_backbone(demo: Path, tmp_path: Path, monke
     assert len(detector.predict(image, threshold=0))
     # The detector has the weights of the file, and gets the maps of the last block, the second and the third.
     view = detector.views[0]
-    pixels = to_pixels(read_image(image), view, (0.5,) * 3, (0.25,) * 3)
+    pixels = to_pixels(read_image(image), view, Backbone(network, 128, 16, (0.5,) * 3, (0.25,) * 3, "", ""))
     blocks = list(accumulate(network.eval(), lambda maps, block: block(maps), initial=pixels[None]))
     maps = detector.features.extract(read_image(image), view)
     assert maps.shape[0] == 128 + 32 + 64

@@ -41,11 +41,14 @@ def test_the_file_has_the_map_of_the_run_and_integers_are_beside_it(
     exported, out = importlib.import_module("exported"), tmp_path / "files"
     exported.main(run, demo, "val", "train", out)
     text = capsys.readouterr().out
-    head, whole, file, integers = table(text)
+    head, whole, file, integers, cached = table(text)
     assert "6 images" in text and "calibrated on 10 images of train" in text
     assert head[0] == "detector" and whole[0] == "the run, student"
     assert file[0].startswith("`detector.onnx`, ") and integers[0].startswith("`int8.onnx`, ")
     assert float(whole[2]) > 0
+    # Its maps are rounded.
+    assert cached[0] == "the run, on maps of the cache"
+    assert float(cached[4]) == pytest.approx(float(whole[2]) - float(cached[2]), abs=2e-4)
     assert [float(cell) for cell in file[1:4]] == pytest.approx([float(cell) for cell in whole[1:4]], abs=2e-3)
     assert float(integers[4]) == pytest.approx(float(whole[2]) - float(integers[2]), abs=2e-4)
     assert json.loads(onnx.load(out / "int8.onnx").metadata_props[0].value)["int8"]["measured"] == 6
