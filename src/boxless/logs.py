@@ -32,12 +32,10 @@ class ConsoleHandler(logging.Handler):
             return
         try:
             message = self.format(record)
+            style = None
             if record.levelno >= logging.WARNING:
-                console().print(
-                    f"Warning: {message}", style="yellow", markup=False, emoji=False, highlight=False, soft_wrap=True
-                )
-            else:
-                console().print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
+                message, style = f"Warning: {message}", "yellow"
+            console().print(message, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
         except Exception:
             self.handleError(record)
 

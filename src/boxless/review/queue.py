@@ -349,11 +349,11 @@ def read_queue(path: Path) -> list[QueuedImage]:
         raise BoxlessError(f"{path}: cannot be read ({error.strerror}); boxless ask writes a queue") from None
     images = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             images.append(QueuedImage.model_validate_json(line))
         except ValidationError as error:
-            if not line.strip():
-                continue
             raise BoxlessError(
                 f"{path}, line {number}: {what_is_wrong(error)}; make it anew with boxless ask"
             ) from None

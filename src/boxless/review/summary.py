@@ -50,7 +50,11 @@ class Summary(NamedTuple):
         if not self.boxes:
             return [said]
         low, high = wilson_interval(self.hits, self.boxes)
-        whose = "of the images that this random sample is of" if at_random else "on these images, the least certain"
+        whose = (
+            "of the images that this random sample was drawn from"
+            if at_random
+            else "on these images, the least certain"
+        )
         return [
             said,
             f"Precision of the {counted(self.boxes, 'proposed box')} at IoU {HIT_IOU}: {self.hits / self.boxes:.2f} "

@@ -120,7 +120,7 @@ def create_app(detector: Predictor, limits: Limits | None = None, names: Collect
     add_page(app, "index.html", "app.js", "style.css")
     _add_api(app, Service(detector, limits))
     add_errors(app)
-    return Guard(app, limits, frozenset({"localhost", *(name.lower() for name in names)}))
+    return Guard(app, limits, names)
 
 
 _MEDIA = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}

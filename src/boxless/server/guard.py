@@ -5,6 +5,7 @@ import ipaddress
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -57,10 +58,17 @@ _HEADERS = {
 
 
 class Guard:
-    """Refuses requests of other sites and of unknown hosts, too many or too large ones, and reads bodies whole."""
+    """Refuses requests of other sites and of unknown hosts, too many or too large ones, and reads bodies whole.
 
-    def __init__(self, app: ASGIApp, limits: Limits, names: frozenset[str]) -> None:
-        self._app, self._limits, self._names = app, limits, names
+    Args:
+        app: gets the other requests.
+        limits: of size, rate and time.
+        names: host names that requests may use, beside `localhost` and any IP address.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, names: Collection[str]) -> None:
+        self._app, self._limits = app, limits
+        self._names = frozenset({"localhost", *map(str.lower, names)})
         self._rate = _Rate(limits.rate, limits.burst)
         self._inside = 0
 
