@@ -73,7 +73,7 @@ def load_table(file: Path, split: str | None) -> Dataset:
     classes are sorted. Without such a column, each other column whose cells are mostly 0 and 1 is a class, in the order
     of the columns: 1 is present, 0 or empty is absent, -1 is unknown. Rows of the same image are merged: a tag present
     in one of them is present. Rows whose column confidence or score is 0 say that their tags are absent. A column
-    called label or the like is a class if its cells are 0 and 1 and those of two other columns of classes are, too.
+    called label or the like is a class if its cells are 0 and 1 and those of two other classes are, too.
     Boxes are in pixels, or all in fractions of the image; right and bottom are exclusive.
 
     Args:
