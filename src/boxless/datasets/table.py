@@ -67,13 +67,14 @@ def _values(found: Table, column: str) -> set[str]:
 def load_table(file: Path, split: str | None) -> Dataset:
     """Read a table, or the rows of one split.
 
-    A column called image, file, filename, path or the like, else the first one, has the image's path relative to the
-    table's folder; a column of names of image files precedes one of mere numbers. A column tags, labels, class or the like
-    has tags, see `table_cells.parse_tags`, and with columns xmin, ymin, xmax, ymax or the like the class of a box;
-    classes are sorted. Without such a column, each other column whose cells are mostly 0 and 1 is a class, in the order
-    of the columns: 1 is present, 0 or empty is absent, -1 is unknown. Rows of the same image are merged: a tag present
-    in one of them is present. Rows whose column confidence or score is 0 say that their tags are absent. A column
-    called label or the like is a class if its cells are 0 and 1 and those of two other classes are, too.
+    A column called image, file, filename, path or the like, else the first one, has the image's path relative to
+    the table's folder; a column of names of image files precedes one of mere numbers. A column tags, labels, class
+    or the like has tags, see `table_cells.parse_tags`, and with columns xmin, ymin, xmax, ymax or the like the
+    class of a box; classes are sorted. Without such a column, each other column whose cells are mostly 0 and 1 is a
+    class, in the order of the columns: 1 is present, 0 or empty is absent, -1 is unknown. Rows of the same image
+    are merged: a tag present in one of them is present. Rows whose column confidence or score is 0 say that their
+    tags are absent. A column called label or the like is a class if its cells are 0 and 1 and those of two other
+    classes are, too.
     Boxes are in pixels, or all in fractions of the image; right and bottom are exclusive.
 
     Args:
