@@ -48,7 +48,7 @@ class BoxSupervised(Model):
         self.pca = HypercolumnPCA((backbone.channels, *backbone.level_channels), config.pca_dims)
 
     @property
-    def fixed_part(self) -> nn.Module:
+    def fixed_part(self) -> nn.Module | None:
         """See `Model`."""
         return self.pca
 
