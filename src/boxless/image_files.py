@@ -170,3 +170,8 @@ def below(data: Path, file: str | Path) -> str:
     """A file's path relative to the data (a folder, or a file in it); unchanged if it is elsewhere."""
     folder = data if data.is_dir() else data.parent
     return str(Path(file).relative_to(folder) if Path(file).is_relative_to(folder) else file)
+
+
+def parent(folder: Path) -> Path:
+    """The folder above, also of `.` and of paths that end in `..`."""
+    return folder / ".." if folder.name in ("", "..") else folder.parent

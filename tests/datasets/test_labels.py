@@ -470,3 +470,10 @@ def test_given_boxes_are_not_annotations(root: Path):
     assert not found.has_boxes
     assert found.without_annotations() == found
     assert all(sample.given is None for sample in found.tags_only().samples)
+
+
+def test_a_byte_order_mark_may_begin_any_line(root: Path):
+    lines = [json.dumps({"image": f"photos/{name}.jpg", "tags": {"owl": True}}) for name in "ab"]
+    (root / "l.jsonl").write_text("".join(f"\ufeff{line}\n" for line in lines), encoding="utf-8")
+    images = by_id(labelled(root, "l.jsonl"))
+    assert [2 in images[f"photos/{name}.jpg"].tags for name in "ab"] == [True, True]

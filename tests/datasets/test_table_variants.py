@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from boxless.datasets import load_dataset, split_names
 from boxless.datasets.lookup import RESPELLED
@@ -524,3 +525,32 @@ def test_remarks_in_a_column_without_a_name_are_no_tags(tmp_path):
 def test_quotation_marks_in_a_note_are_its_text(tmp_path):
     text = 'image,tags,notes\na.jpg,dent,"two\nlines"\nb.jpg,scratch,"5" pipe"\n'
     assert tags(write(tmp_path / "t.csv", text, "a.jpg", "b.jpg")) == [{"dent"}, {"scratch"}]
+
+
+@pytest.mark.parametrize("name", ["red, big", "red; big", "A|B", "M3:8", "?odd", "(x)"])
+def test_the_class_of_a_box_is_one_name(tmp_path, name):
+    rows = "".join(f'a.jpg,"{own}",1,2,30,40\n' for own in (name, "red", "big"))
+    file = write(tmp_path / "t.csv", "image,class,x1,y1,x2,y2\n" + rows)
+    Image.new("RGB", (50, 50)).save(tmp_path / "a.jpg")
+    dataset = load_dataset(file)
+    (sample,) = dataset.samples
+    assert {dataset.classes[label] for label in sample.annotations.labels} == {name, "red", "big"}
+    assert len(sample.annotations.labels) == 3 and not sample.counts and not sample.unsure
+
+
+def test_an_empty_column_beside_columns_of_0_and_1_is_no_class(tmp_path):
+    file = write(tmp_path / "t.csv", "image,dent,comment\na.jpg,1,\nb.jpg,0,\n", "a.jpg", "b.jpg")
+    assert load_dataset(file).classes == ("dent",)
+
+
+def test_blank_lines_may_precede_the_header(tmp_path):
+    file = write(tmp_path / "t.csv", "\r\n\r\nimage;tags\r\na.jpg;dent\r\n", "a.jpg")
+    assert tags(file) == [{"dent"}]
+
+
+def test_images_in_a_folder_above_are_found_from_within_the_folder_of_the_table(tmp_path, monkeypatch):
+    write(tmp_path / "set" / "t.csv", "image,tags\n..\\photos\\a.jpg,dent\n")
+    write(tmp_path / "photos" / "a.jpg", "")
+    monkeypatch.chdir(tmp_path / "set")
+    (sample,) = load_dataset("t.csv").samples
+    assert sample.path.resolve() == tmp_path / "photos" / "a.jpg"

@@ -351,3 +351,14 @@ def test_links_are_followed_and_images_in_other_formats_are_counted(tmp_path, im
     assert load_dataset(tmp_path / "set").warnings[0] == (
         "image files left out, a raw file of a camera, which is not read; convert it to JPEG or PNG: 1 (images/b.NEF)"
     )
+
+
+@pytest.mark.parametrize(("inside", "given"), [("labels", "."), ("images", "data.yaml"), ("", ".")])
+def test_a_set_is_the_same_from_within_its_folders(tmp_path, image, monkeypatch, inside, given):
+    photo = image(tmp_path / "images" / "a.jpg")
+    yaml = {"images/data.yaml": "names: [cat, dog]\ntrain: ."} if inside == "images" else {}
+    write(tmp_path, {"labels/a.txt": LABEL, "labels/classes.txt": "cat\ndog\n", **yaml})
+    monkeypatch.chdir(tmp_path / inside)
+    (sample,) = load_dataset(given).samples
+    assert sample.path.resolve() == photo
+    np.testing.assert_allclose(sample.annotations.boxes, [[40, 24, 60, 56]], rtol=1e-6)

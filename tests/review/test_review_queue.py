@@ -280,3 +280,18 @@ def test_a_file_that_is_no_queue_is_named(tmp_path: Path, write: Callable[[Path]
     write(tmp_path / "queue.jsonl")
     with pytest.raises(BoxlessError, match=f"queue.jsonl.*{message}"):
         read_queue(tmp_path / "queue.jsonl")
+
+
+@pytest.mark.parametrize("name", ["{folder}/b.png", "B.PNG", "data\\b.png"])
+def test_images_that_are_done_may_be_spelt_otherwise(known: None, data: Path, tmp_path: Path, name: str) -> None:
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text(json.dumps({"image": name.format(folder=data.parent), "done": True}) + "\n")
+    assert ask("RUN", data, tmp_path / "ask", labels=labels) == 3
+    assert {one.image for one in read_queue(tmp_path / "ask" / "queue.jsonl")} == {"a.png", "c.png", "d.png"}
+
+
+def test_a_byte_order_mark_may_begin_a_queue(tmp_path: Path) -> None:
+    (tmp_path / "queue.jsonl").write_text(
+        '\ufeff{"image": "a.png", "score": 0.5, "reasons": [], "boxes": []}\n', encoding="utf-8"
+    )
+    assert [one.image for one in read_queue(tmp_path / "queue.jsonl")] == ["a.png"]

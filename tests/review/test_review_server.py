@@ -264,7 +264,7 @@ def test_the_command_ends_with_the_summary(
         ({"--out": "tags.csv"}, "give --out a name that ends in .jsonl"),
         ({"--out": "queue.jsonl"}, "queue.jsonl, line 1: "),
         ({"--queue": "nowhere.jsonl"}, "nowhere.jsonl: cannot be read"),
-        ({"--queue": "other.jsonl"}, "other.jsonl: 3 images of 3 are not in tags, such as a.jpg"),
+        ({"--queue": "other.jsonl"}, "other.jsonl: 3 images of 3 are not in tags, such as a-2.png"),
         ({"--queue": "ox.jsonl"}, "'ox' is no class of this run"),
     ],
 )
@@ -276,7 +276,7 @@ def test_wrong_options_fail_before_anything_is_served(
     message: str,
 ) -> None:
     start = (folder / "queue.jsonl").read_text()
-    (folder / "other.jsonl").write_text(start.replace(".png", ".jpg"))
+    (folder / "other.jsonl").write_text(start.replace(".png", "-2.png"))
     (folder / "ox.jsonl").write_text(start.replace('"class": "cat"', '"class": "ox"'))
     given = words(folder)
     for option, name in change.items():

@@ -1,5 +1,6 @@
 """Arguments and options that several commands have."""
 
+import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -25,4 +26,7 @@ ConfigFile = Annotated[Path | None, typer.Option(help="YAML file laid over the m
 
 def class_names(classes: str | None) -> list[str] | None:
     """The names in `--classes`; None where it is not given."""
-    return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
+    if classes is None:
+        return None
+    # As in CSV: the name of a class that holds a comma is put in quotation marks.
+    return [name for cell in next(csv.reader([classes], skipinitialspace=True)) if (name := cell.strip())]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from boxless.datasets.common import MOST_JSON
 from boxless.datasets.unread import unread_json
-from boxless.image_files import find_images, is_hidden
+from boxless.image_files import find_images, is_hidden, parent
 
 ROBOFLOW = "_annotations.coco.json"
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
@@ -89,7 +89,7 @@ def image_folders(file: Path, split: str) -> tuple[Path, ...]:
 
 def dataset_folder(file: Path) -> Path:
     """The folder of a dataset, from that of its JSON file."""
-    return file.parent.parent if file.parent.name == "annotations" else file.parent
+    return parent(file.parent) if file.parent.absolute().name == "annotations" else file.parent
 
 
 def folders_without(files: Iterable[Path], root: Path) -> list[str]:

@@ -4,6 +4,7 @@ A later line for an image replaces the earlier one. Files of several people are 
 `cat a.jsonl b.jsonl`.
 """
 
+import codecs
 import json
 import logging
 import os
@@ -16,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from boxless.datasets.problems import printable
 from boxless.errors import BoxlessError
 from boxless.files import unwritable
-from boxless.image_files import below
 from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -129,9 +129,14 @@ class ImageLabels(Labels):
 def image_name(data: Path, file: Path) -> str:
     """What an image is called in these files: its path relative to the data's folder, with slashes.
 
-    Bytes that are not UTF-8 (surrogate escapes) are written as `\\udcXX`.
+    The name does not depend on the current folder. Bytes that are not UTF-8 (surrogate escapes) are written as
+    `\\udcXX`.
     """
-    return Path(below(data, file)).as_posix().encode("utf-8", "backslashreplace").decode()
+    try:
+        name = os.path.relpath(file, data if data.is_dir() else data.parent)
+    except ValueError:  # On another drive of Windows.
+        name = os.path.abspath(file)  # noqa: PTH100
+    return Path(name).as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def read_labels(path: Path) -> dict[str, ImageLabels]:
@@ -146,7 +151,8 @@ def read_labels(path: Path) -> dict[str, ImageLabels]:
         content = path.read_bytes()
     except OSError as error:
         raise BoxlessError(f"{path}: cannot be read ({error.strerror}); boxless review writes such a file") from None
-    lines = content.split(b"\n")
+    # `cat` leaves the byte-order mark of a second file within the first.
+    lines = [line.removeprefix(codecs.BOM_UTF8) for line in content.split(b"\n")]
     labels: dict[str, ImageLabels] = {}
     unknown: Counter[str] = Counter()
     for number, line in enumerate(lines, 1):

@@ -1,5 +1,6 @@
 """The registry of dataset layouts, and recognition of the layout of a path."""
 
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,8 @@ def recognise(path: Path) -> tuple[str, Source]:
     Raises:
         BoxlessError: there is nothing at `path`, or no layout recognises it.
     """
-    if not path.exists():
+    # A text that is too long for a path raises an error in `Path.exists`.
+    if not os.path.exists(path):  # noqa: PTH110
         raise BoxlessError(f"{path}: there is no such file or folder")
     for name, layout in reversed(LAYOUTS.items()):
         source = layout(path)

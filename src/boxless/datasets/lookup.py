@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from boxless.datasets.common import as_text, first_path
 from boxless.datasets.problems import Problems
-from boxless.image_files import is_hidden, suffixes
+from boxless.image_files import is_hidden, parent, suffixes
 
 RESPELLED = "names spelt otherwise than their files (case, accents, %20, suffix, folder), matched"
 
@@ -55,7 +55,7 @@ class Folders:
         their names without suffix, or with that of another format.
         """
         for part in parts[:-1]:
-            entries = [folder.parent] if part == ".." else self._list(folder).names.get(name_key(part), [])
+            entries = [parent(folder)] if part == ".." else self._list(folder).names.get(name_key(part), [])
             folders = [entry for entry in entries if entry.is_dir()]
             if len(folders) != 1:
                 return None

@@ -163,10 +163,15 @@ def are_vectors(parsed: Iterable[Sequence[Object] | None]) -> bool:
     )
 
 
+def is_name(cell: str) -> bool:
+    """Whether a cell that holds one class is its name, rather than nothing, a list or an object of Label Studio."""
+    return bool(cell) and not is_empty(cell) and cell[0] not in "[{"
+
+
 def is_class(cells: Sequence[str]) -> bool:
-    """Whether a column is a class: its cells are mostly 1, 0, -1 or empty."""
+    """Whether a column is a class: its cells are mostly 1, 0, -1 or empty, but not all empty."""
     filled = [cell.lower() for cell in cells if cell]
-    return 2 * sum(cell in _PRESENT | _ABSENT | _UNSURE for cell in filled) >= len(filled)
+    return bool(filled) and 2 * sum(cell in _PRESENT | _ABSENT | _UNSURE for cell in filled) >= len(filled)
 
 
 def are_flags(cells: Iterable[str]) -> bool:

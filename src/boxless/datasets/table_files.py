@@ -178,7 +178,7 @@ def _header(lines: Sequence[Sequence[str]]) -> list[str]:
 def _delimiter(text: str, file: Path) -> str:
     """The delimiter that gives the first row the most columns; the usual one if several do."""
     usual = DELIMITERS[file.suffix.lower()]
-    first = text.partition("\n")[0]
+    first = text.lstrip("\r\n").partition("\n")[0]
     counts = {one: len(next(csv.reader([first], delimiter=one), [])) for one in (usual, *_OTHERS)}
     return max(counts, key=lambda one: counts[one])
 

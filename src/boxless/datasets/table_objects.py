@@ -6,11 +6,12 @@ from itertools import takewhile
 
 from boxless.datasets.common import Object
 from boxless.datasets.problems import Problems
-from boxless.datasets.table_boxes import read_box
+from boxless.datasets.table_boxes import is_boxed, read_box
 from boxless.datasets.table_cells import (
     are_vectors,
     has_no_zero,
     is_class,
+    is_name,
     parse_classes,
     parse_number,
     parse_tags,
@@ -60,7 +61,7 @@ def _of_tags(found: Table, problems: Problems) -> tuple[Table, list[list[Object]
         BoxlessError: there are tags in other columns, or no names in these, or most cannot be read.
     """
     _refuse_more_tags(found, problems)
-    parsed = [parse_tags([row[column] for row in found.rows], problems) for column in found.tags]
+    parsed = [_parse_column(found, column, problems) for column in found.tags]
     if any(map(are_vectors, parsed)):
         raise BoxlessError(
             f"{found.file}: the tags are 0 and 1 without the names of their classes; write the names, or a column of 0 "
@@ -83,6 +84,14 @@ def _of_tags(found: Table, problems: Problems) -> tuple[Table, list[list[Object]
     objects = _without_absent(found, objects, problems)
     kept = [number for number, row in enumerate(found.rows) if row[image] not in unread]
     return found._replace(rows=[found.rows[number] for number in kept]), [objects[number] for number in kept]
+
+
+def _parse_column(found: Table, column: str, problems: Problems) -> list[list[Object] | None]:
+    """The objects of each cell of a column; beside a box a cell is the name of one class, whatever it holds."""
+    cells = [row[column] for row in found.rows]
+    named = [found.boxes is not None and is_boxed(row, found.boxes) and is_name(row[column]) for row in found.rows]
+    tags = parse_tags(["" if one else cell for cell, one in zip(cells, named, strict=True)], problems)
+    return [[tag(cell)] if one else own for cell, one, own in zip(cells, named, tags, strict=True)]
 
 
 def _has_box(row: Mapping[str, str], boxes: Boxes) -> bool:

@@ -9,7 +9,7 @@ import yaml
 
 from boxless.datasets.common import SPLIT_NAMES, as_text, find_splits, first_path, read_lines, to_floats
 from boxless.errors import BoxlessError, in_one_line
-from boxless.image_files import find_images, walk_files
+from boxless.image_files import find_images, parent, walk_files
 from boxless.yaml_keys import TextLoader
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
@@ -105,8 +105,9 @@ def read_yolo(file: Path) -> YoloData:
 
 def _above_labels(folder: Path) -> Path:
     """The folder of a set whose classes are listed in `folder`: LabelImg writes them beside the labels."""
-    is_beside = folder.name.lower() == "labels" and "images" in map(str.lower, _names_of_folders(folder.parent))
-    return folder.parent if is_beside and not find_images(folder) else folder
+    above, name = parent(folder), folder.absolute().name
+    is_beside = name.lower() == "labels" and "images" in map(str.lower, _names_of_folders(above))
+    return above if is_beside and not find_images(folder) else folder
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

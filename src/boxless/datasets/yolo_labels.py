@@ -42,11 +42,13 @@ class LabelFinder:
     def _label_folders(self, folder: Path) -> list[Path]:
         """Where the labels of the images of a folder may be; only folders that exist."""
         if folder not in self._folders:
-            parts = [part.lower() for part in folder.parts]
+            # From within the folder `images` paths do not name it.
+            given = next((one for one in (folder, folder.absolute()) if "images" in map(str.lower, one.parts)), folder)
+            parts = [part.lower() for part in given.parts]
             places = [folder]
             if "images" in parts:
                 last = len(parts) - 1 - parts[::-1].index("images")
-                top, rest = Path(*folder.parts[:last]), ("labels", *folder.parts[last + 1 :])
+                top, rest = Path(*given.parts[:last]), ("labels", *given.parts[last + 1 :])
                 labels = first_path([top.joinpath(*rest)], Path.is_dir) or self._entries.match(top, rest, Path.is_dir)
                 places = [folder] if labels is None else [labels, folder]
             self._folders[folder] = places

@@ -17,7 +17,9 @@ from fastapi import FastAPI, HTTPException, Request
 from starlette.types import ASGIApp
 
 from boxless.datasets import load_dataset
-from boxless.datasets.label_lines import ImageLabels, Labels, append_labels, end_last_line, image_name, read_labels
+from boxless.datasets.label_lines import ImageLabels, Labels, append_labels, end_last_line, read_labels
+from boxless.datasets.lookup import ImageIndex
+from boxless.datasets.problems import Problems
 from boxless.detector import Detector
 from boxless.errors import BoxlessError
 from boxless.files import check_writable, expand_user
@@ -174,7 +176,10 @@ def open_review(
 
 
 def _items(images: Sequence[QueuedImage], dataset: Dataset, root: Path, where: str) -> list[Item]:
-    samples = {image_name(root, sample.path): sample for sample in dataset.samples}
+    index = ImageIndex((sample.path for sample in dataset.samples), root if root.is_dir() else root.parent)
+    by_path = {sample.path: sample for sample in dataset.samples}
+    paths = {image.image: index.find(image.image, Problems()) for image in images}
+    samples = {name: by_path[path] for name, path in paths.items() if path is not None}
     if absent := [image.image for image in images if image.image not in samples]:
         if 2 * len(absent) > len(images):
             raise BoxlessError(

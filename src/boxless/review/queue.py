@@ -12,10 +12,11 @@ Nothing is drawn at random but the random sample of `chosen_rows`, whose seed is
 same queue.
 """
 
+import codecs
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,8 @@ from pydantic import BaseModel, ValidationError
 
 from boxless.cached_dataset import CachedDataset, cache_dataset
 from boxless.datasets.label_lines import ProposedBox, image_name, read_labels, what_is_wrong
+from boxless.datasets.lookup import ImageIndex
+from boxless.datasets.problems import Problems
 from boxless.detector import Detector
 from boxless.devices import full_width, one_thread_per_image
 from boxless.errors import BoxlessError
@@ -145,7 +148,7 @@ def ask(
     check_results(out, written)
     done = {} if labels is None else read_labels(expand_user(labels))
     detector = Detector.load(run)
-    dataset = _without(matched(detector, root, split), root, {name for name, own in done.items() if own.done})
+    dataset = _without(matched(detector, root, split), root, (name for name, own in done.items() if own.done))
     if random and done:
         logger.warning("The sample is of the images that were not reviewed: it says nothing of the others")
     questions = choose(detector, dataset, number, random=random)
@@ -344,7 +347,7 @@ def read_queue(path: Path) -> list[QueuedImage]:
         BoxlessError: the file cannot be read, or is no queue.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = [line.removeprefix(codecs.BOM_UTF8) for line in path.read_bytes().splitlines()]
     except OSError as error:
         raise BoxlessError(f"{path}: cannot be read ({error.strerror}); boxless ask writes a queue") from None
     images = []
@@ -362,8 +365,10 @@ def read_queue(path: Path) -> list[QueuedImage]:
     return images
 
 
-def _without(dataset: Dataset, root: Path, names: Collection[str]) -> Dataset:
-    kept = tuple(sample for sample in dataset.samples if image_name(root, sample.path) not in names)
+def _without(dataset: Dataset, root: Path, names: Iterable[str]) -> Dataset:
+    index = ImageIndex((sample.path for sample in dataset.samples), root if root.is_dir() else root.parent)
+    done = {index.find(name, Problems()) for name in names}
+    kept = tuple(sample for sample in dataset.samples if sample.path not in done)
     if not kept:
         raise BoxlessError(f"{dataset.name}: every image has been looked at; nothing is left to ask about")
     return replace(dataset, samples=kept)
