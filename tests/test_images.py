@@ -355,3 +355,24 @@ def test_reading_in_threads_leaves_the_warning_filters_as_they_were(tmp_path):
         sizes = set(pool.map(image_size, [tmp_path / "a.png"] * 400))
     assert sizes == {(16, 12)}
     assert warnings.filters == before
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_after_the_pixels_of_a_png_is_obeyed(tmp_path: Path, orientation: int) -> None:
+    file = tmp_path / "a.png"
+    Image.fromarray(COLOURS).save(file)
+    content, body = file.read_bytes(), b"eXIf" + exif(orientation).tobytes()[6:]
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    file.write_bytes(content[:-12] + chunk + content[-12:])
+    expected = DISPLAYED[orientation](COLOURS)
+    np.testing.assert_array_equal(read_image(file), expected)
+    assert image_header(file) == (expected.shape[1::-1], orientation)
+
+
+def test_values_that_are_no_number_are_black(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, RAMP.size, dtype=np.float32).reshape(RAMP.shape)
+    values[0, 0], values[0, 1], values[0, 2] = np.nan, np.inf, -np.inf
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    image = read_image(tmp_path / "a.tif")
+    assert not image[0, :3].any()
+    np.testing.assert_array_equal(image[1:], grey((values[1:] * 255).astype(np.uint8)))

@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import os
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -49,6 +51,7 @@ _STRIP = 2**20
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 _open_lock = threading.Lock()
+_load_lock = threading.Lock()
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -98,7 +101,9 @@ def _decode(source: Path | BytesIO, name: str, most: float) -> NDArray[np.uint8]
 
 def to_array(pil: Image.Image) -> NDArray[np.uint8]:
     """Convert a Pillow image as `read_image` does: (height, width, 3) uint8, RGB."""
-    pil.load()
+    # A list may hold an image several times, and Pillow's decoders fail if two threads load it.
+    with _load_lock:
+        pil.load()
     image = _to_rgb(pil)
     # Not Pillow's `exif_transpose`: it writes the EXIF anew, which fails for a value that is wrong elsewhere in it.
     if turn := _TURNS.get(_orientation(pil.getexif)):
@@ -121,19 +126,34 @@ class Header(NamedTuple):
 
 
 def image_header(path: Path) -> Header:
-    """Size and orientation of an image; only the header is read, except for TIFF.
+    """Size and orientation of an image; only the header is read, but for TIFF and PNG with metadata after the pixels.
 
     Raises:
         ImageError: the file is missing, empty, not an image, or too large to decode safely.
     """
     with _opened(path, str(path), _limit()) as pil:
-        # PNG's own `getexif` decodes the pixels to search for EXIF after them, where hardly any program writes it.
-        orientation = left = _orientation(lambda: Image.Image.getexif(pil))
+        # PNG's own `getexif` decodes the pixels to search for EXIF after them, where few programs write it.
+        late = pil.format == "PNG" and _has_late_metadata(path)
+        orientation = left = _orientation(pil.getexif if late else lambda: Image.Image.getexif(pil))
         if pil.format == "TIFF":
             pil.load()  # Pillow rotates a TIFF itself, when opening or when loading, depending on its version.
             left = _orientation(lambda: Image.Image.getexif(pil))
         width, height = pil.size
     return Header((height, width) if left in (5, 6, 7, 8) else (width, height), orientation)
+
+
+def _has_late_metadata(path: Path) -> bool:
+    """Whether a PNG has EXIF or text, which may be XMP, after its pixels (PNG 3, section 5.3), as ImageMagick 6 has."""
+    seen = False
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if seen and name in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+                return True
+            seen |= name == b"IDAT"
+            file.seek(length + 4, os.SEEK_CUR)
+    return False
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -232,11 +252,15 @@ def _opaque(pil: Image.Image) -> NDArray[np.uint8]:
 
 
 def _grey(pil: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    largest = np.max([np.asarray(strip, np.float32).max(initial=0) for _, strip in _strips(pil)], initial=0)
+    def numbers(strip: Image.Image) -> NDArray[np.float32]:
+        # Measuring devices write NaN where they saw nothing.
+        return np.nan_to_num(np.asarray(strip, np.float32), posinf=0, neginf=0)
+
+    largest = np.max([numbers(strip).max(initial=0) for _, strip in _strips(pil)], initial=0)
     # The file does not record the value of white: 1 for fractions, and cameras store 10, 12 or 14 bits in 16.
     whites = (*((1,) if pil.mode == "F" else ()), 255, 1023, 4095, 16383)
     white = next((white for white in whites if largest <= white), 65535)
-    return lambda strip: np.clip(np.asarray(strip, np.float32) * (255 / white), 0, 255).astype(np.uint8)[:, :, None]
+    return lambda strip: np.clip(numbers(strip) * (255 / white), 0, 255).astype(np.uint8)[:, :, None]
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:

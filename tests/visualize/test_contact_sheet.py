@@ -31,3 +31,9 @@ def test_no_image_and_a_narrow_sheet_are_errors() -> None:
         contact_sheet([])
     with pytest.raises(BoxlessError, match="too narrow for 20 columns"):
         contact_sheet([plain(9, 9, 0)], columns=20, width=100)
+
+
+def test_a_tall_image_is_no_higher_than_the_sheet_is_wide() -> None:
+    sheet = contact_sheet([plain(3, 600, 0)], columns=1, width=100)
+    assert sheet.shape == (100, 100, 3)
+    assert (sheet[:, 1:] == 255).all()

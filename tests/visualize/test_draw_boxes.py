@@ -129,3 +129,10 @@ def test_boxes_beyond_the_border_and_nothing_at_all() -> None:
     drawn = draw_boxes(ground(), found([(-50, -20, 400, 300), (330, 250, 340, 260)], [0, 1]))
     assert painted(drawn, 0)[239, 10:300].all()
     np.testing.assert_array_equal(draw_boxes(ground(), found([], [])), ground())
+
+
+@pytest.mark.parametrize("shape", [(60, 1200, 3), (1200, 60, 3)])
+def test_lines_and_captions_of_a_panorama_leave_its_objects_visible(shape: tuple[int, int, int]) -> None:
+    # The caption finds place above the box, and its lines are two pixels wide.
+    drawn = draw_boxes(ground(*shape[:2]), found([(20, 20, 50, 50)], [0], size=shape[1::-1]))
+    assert (drawn[22:48, 22:48] == GREY).all()

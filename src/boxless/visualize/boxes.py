@@ -41,7 +41,7 @@ def draw_boxes(
     """
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
-    line = max(2, round(max(canvas.size) / 170))
+    line = max(2, round(_scale(canvas.size) / 170))
     boxes = [_pixels(box, canvas.size) for box in detections.boxes.tolist()]
     colours = [class_colour(label) for label in detections.labels.tolist()]
     for box, colour in zip(reversed(boxes), reversed(colours), strict=True):
@@ -78,7 +78,7 @@ def _caption(
 ) -> _Caption:
     """The caption of a box at the first free place: above it, at its top inside, below it, at its bottom inside."""
     width, height = size
-    points = max(10, round(max(size) / 36))
+    points = max(10, round(_scale(size) / 36))
     pad = _padding(points)
     text = shortened(name, f" {score:.2f}", width - 2 * pad, points)
     w, h = min(width_of(text, points) + 2 * pad, width), min(height_of(points) + pad, height)
@@ -89,6 +89,11 @@ def _caption(
         places.append((left, inside, left + w - 1, inside + h - 1))
     free = (place for place in places if not any(_overlap(place, other.place) for other in others))
     return _Caption(text, next(free, places[0]), colour, points)
+
+
+def _scale(size: tuple[int, int]) -> int:
+    """What lines and captions are drawn in proportion to: the longer side, on panoramas three times the shorter one."""
+    return min(max(size), 3 * min(size))
 
 
 def _padding(points: int) -> int:

@@ -38,7 +38,8 @@ def contact_sheet(
 def _row(images: Sequence[NDArray[np.uint8]], columns: int, width: int, gap: int) -> NDArray[np.uint8]:
     shapes = [image.shape[1] / image.shape[0] for image in images]
     # A row with fewer images is as high as if images of their mean aspect ratio filled it.
-    height = (width - gap * (columns - 1)) / (sum(shapes) * columns / len(shapes))
+    # Tall ones do not fill it, as the sheet would be many times as high as wide.
+    height = min((width - gap * (columns - 1)) / (sum(shapes) * columns / len(shapes)), width)
     sheet = Image.new("RGB", (width, max(1, round(height))), "white")
     left = 0.0
     for image, shape in zip(images, shapes, strict=True):
