@@ -21,6 +21,7 @@ from running import boxless
 
 from boxless import Detector, diagnose, evaluate, load_dataset
 from boxless.card import model_card
+from boxless.commands.options import class_names
 from boxless.images import image_size, read_image
 from boxless.metrics import summary
 from boxless.tables import print_scores
@@ -228,6 +229,19 @@ def test_names_of_classes_and_data_are_no_markup(capsys: pytest.CaptureFixture[s
     print_scores({**row, "data": "a [b] c", "supervision": "tags", "classes": {"screw [left]": row, "[/x]": row}})
     printed = capsys.readouterr().out
     assert "a [b] c" in printed and "[left]" in printed and "[/x]" in printed
+
+
+def test_a_class_may_be_called_as_the_row_of_the_means(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {**dict.fromkeys(summary.CONVENTIONS), "images": 3, "objects": None}
+    classes = {"mean": {**row, "classification_mAP": 0.125}, "cat": {**row, "classification_mAP": 0.375}}
+    print_scores({**row, "classification_mAP": 0.25, "data": "a", "supervision": "tags", "classes": classes})
+    printed = capsys.readouterr().out
+    assert all(value in printed for value in ("0.125", "0.375", "0.250"))
+
+
+def test_the_name_of_a_class_with_a_comma_is_put_in_quotation_marks() -> None:
+    assert class_names('cat, "red, big",dog,') == ["cat", "red, big", "dog"]
+    assert class_names(None) is None and class_names("") == []
 
 
 def test_scores_of_tags_alone_are_those_of_image_classification(capsys: pytest.CaptureFixture[str]) -> None:

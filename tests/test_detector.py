@@ -187,3 +187,14 @@ def test_an_iteration_that_ends_early_restores_the_number_of_threads(
     assert torch.get_num_threads() == 1
     results.close()
     assert torch.get_num_threads() == 3
+
+
+def test_a_pillow_image_that_is_not_yet_loaded_may_be_given_several_times(
+    toy: Detector, paths: list[Path], threads: Callable[[int], None]
+):
+    threads(2)
+    expected = toy.predict(paths[0])
+    for _ in range(5):
+        with Image.open(paths[0]) as lazy:
+            for found in toy.predict([lazy] * 4):
+                np.testing.assert_array_equal(found.boxes, expected.boxes)

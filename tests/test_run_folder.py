@@ -1,10 +1,14 @@
+import importlib.metadata
 import json
+import resource
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from boxless.errors import BoxlessError
-from boxless.run_folder import FORMAT, read_history, read_manifest, write_history
+from boxless.run_folder import FORMAT, read_history, read_manifest, save_checkpoint, versions, write_history
 
 WHOLE = {
     "format": FORMAT,
@@ -68,3 +72,27 @@ def test_a_manifest_of_another_format_says_which(tmp_path: Path, versions: dict[
     maker = "0.0.9" if versions.get("versions") else "another version"
     with pytest.raises(BoxlessError, match=f"format {FORMAT - 1}, made by Boxless {maker}; this version reads"):
         read_manifest(tmp_path)
+
+
+def test_a_package_that_another_build_replaced_is_left_out_of_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name.startswith("opencv"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    found = versions()
+    assert found["torch"] == "1.0" and not any(name.startswith("opencv") for name in found)
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written_is_told(tmp_path: Path) -> None:
+    model = nn.Linear(64, 64)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(BoxlessError, match=r"checkpoint\.pt: cannot be written \(File too large\)"):
+            save_checkpoint(tmp_path, model, optimizer, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())

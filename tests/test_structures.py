@@ -194,3 +194,8 @@ def test_numpy_integers_of_a_sample_become_plain_ones():
     )
     assert sample == Sample("a", Path("a.jpg"), frozenset({0, 2}), frozenset({1}), counts={2: Count(3)})
     assert all(type(label) is int for label in (*sample.tags, *sample.unsure, *sample.counts))
+
+
+def test_comparing_detections_tells_whether_they_are_the_same_object():
+    first, second = detections([0.5], [0]), detections([0.5], [0])
+    assert first == first and first != second

@@ -6,6 +6,7 @@ from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from shlex import join, quote
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -171,8 +172,7 @@ def train(
         "Trained: %s. Next: boxless predict %s IMAGES --out DIR; where there are boxes of other images, "
         "boxless evaluate %s DATA --split val",
         out,
-        out,
-        out,
+        *[quote(str(out))] * 2,
     )
 
 
@@ -295,7 +295,7 @@ def export(
         counted(measured["images"], "image"),
         measured["boxes_px"],
         measured["scores"],
-        out,
+        quote(str(out)),
     )
 
 
@@ -320,7 +320,7 @@ def ask(
 
     chosen = ask(run, data, out, number, split=split, labels=labels, random=random)
     queue = out / QUEUE
-    words = f"{run} {data} --queue {queue}" + (f" --split {split}" if split else "")
+    words = join([str(run), str(data), "--queue", str(queue), *(["--split", split] if split else [])])
     logger.info("Chose %s: %s. Next: boxless review %s --out labels.jsonl", counted(chosen, "image"), queue, words)
 
 
@@ -343,7 +343,7 @@ def review(
 
     for line in review(run, data, out, queue=queue, split=split, reviewer=reviewer, host=host, port=port, name=name):
         results.print(Text(line))
-    words = f"{data} --labels {out}" + (f" --split {split}" if split else "")
+    words = join([str(data), "--labels", str(out), *(["--split", split] if split else [])])
     logger.info("Next: boxless train %s --out RUN2", words)
 
 

@@ -183,5 +183,5 @@ def unwritable(path: Path, error: OSError) -> BoxlessError:
     if error.errno == errno.ENOSPC:
         return BoxlessError(f"{path}: the disk is full; free some space and run the same command again to resume")
     return BoxlessError(
-        f"{path}: cannot be written ({error.strerror}); choose another folder (BOXLESS_CACHE for the caches)"
+        f"{path}: cannot be written ({error.strerror or error}); choose another folder (BOXLESS_CACHE for the caches)"
     )

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import uuid
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +64,11 @@ def outside_source(part: Callable[..., Any]) -> dict[str, str]:
     try:
         source = Path(inspect.getfile(part)).read_bytes()
     except (OSError, TypeError):
-        # Typed into an interpreter, it may be another function next time.
-        source = uuid.uuid4().bytes
+        source = _drawn(part)
     return {"source": hashlib.blake2b(source, digest_size=8).hexdigest()}
+
+
+@cache
+def _drawn(part: Callable[..., Any]) -> bytes:
+    """The same for a function as long as it lives: typed into an interpreter, it may be another one next time."""
+    return uuid.uuid4().bytes

@@ -1,9 +1,11 @@
 """The files that `boxless predict` and `boxless heatmap` write: overlays for people, annotations for programs."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 
@@ -131,8 +133,11 @@ def heatmaps(
             overlay = draw_heatmap(pixels, maps.maps[detector.classes.index(class_name)], colormap)
         name = names.name(path)
         write_image(out / OVERLAYS / f"{name}.jpg", overlay)
+        content = BytesIO()
+        np.save(content, maps.maps)
         with write_whole(out / "maps" / f"{name}.npy") as file:
-            np.save(file, maps.maps)
+            # NumPy would turn the error of a full disk into one of its own.
+            file.write(content.getbuffer())
         overlays.extend([shrink(overlay, TILE)] if len(overlays) < SHEET else [])
     _check_any(files, skipped)
     write_text(out / "maps" / "classes.txt", "\n".join(detector.classes) + "\n")
@@ -192,7 +197,8 @@ def _is_result(file: Path) -> bool:
 
 def _expand(path: Path) -> list[Path]:
     """The path, or those that a pattern matches, which not every shell expands."""
-    if path.exists():
+    # A text that is too long for a path raises an error in `Path.exists`.
+    if os.path.exists(path):  # noqa: PTH110
         return [path]
     matches = sorted(map(Path, glob(str(path), recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
     if not matches:

@@ -1,5 +1,6 @@
 """The run folder: weights, resolved configuration, history and a manifest that names what made them."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -8,6 +9,7 @@ import platform
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from io import BytesIO
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -322,8 +324,11 @@ def public_weights(manifest: Mapping[str, Any], config: Config) -> dict[str, Any
 
 def save_checkpoint(run: Path, model: nn.Module, optimizer: Optimizer, epochs: int) -> None:
     """Save what a resumed run needs: weights, the optimizer's state, and the number of finished epochs."""
+    content = BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epochs}, content)
     with write_whole(run / CHECKPOINT) as file:
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epochs}, file)
+        # PyTorch would turn the error of a full disk into one of its own.
+        file.write(content.getbuffer())
 
 
 def read_checkpoint(run: Path, model: nn.Module, optimizer: Optimizer) -> int:
@@ -410,7 +415,8 @@ def _described(boxes: Annotations) -> bytes:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that decides what a run learns."""
+    """Of everything that decides what a run learns; a package that was replaced by a build of another name is left
+    out."""
     packages = (
         "boxless",
         "torch",
@@ -421,4 +427,8 @@ def versions() -> dict[str, str]:
         "pillow",
         "accelerate",
     )
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+    found = {"python": platform.python_version()}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

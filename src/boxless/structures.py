@@ -29,7 +29,7 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Annotations:
     """Boxes of one image with their classes: ground truth, or pseudo labels, which training derives from tags.
 
@@ -243,7 +243,7 @@ class Detection(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
     """The boxes that a detector predicts for one image, best score first.
 

@@ -45,7 +45,7 @@ def print_scores(scores: dict[str, Any]) -> None:
     known = [key for key in CONVENTIONS if scores[key] is not None] or list(CONVENTIONS)
     for key in known:
         table.add_column(key.replace("_", "\n"), overflow="fold")
-    for name, row in {**scores["classes"], mean_name(scores): scores}.items():
+    for name, row in (*scores["classes"].items(), (mean_name(scores), scores)):
         cells = ["" if row[key] is None else f"{row[key]:.3f}" for key in known]
         counts = ["" if row is scores or row[key] is None else str(row[key]) for key in ("images", "objects")]
         table.add_row(Text(name), *counts, *cells, style="bold" if row is scores else None)
@@ -69,7 +69,7 @@ def print_diagnosis(diagnosis: dict[str, Any]) -> None:
     for table, names in ((outcomes, OUTCOMES), (objects, recalls)):
         for name in names:
             table.add_column(name.replace("_", "\n"), overflow="fold")
-    for name, row in {**diagnosis["classes"], "all": diagnosis}.items():
+    for name, row in (*diagnosis["classes"].items(), ("all", diagnosis)):
         style = "bold" if row is diagnosis else None
         rates = [f"{outcome}_rate" for outcome in OUTCOMES]
         outcomes.add_row(Text(name), str(row["detections"]), *_percents(row, rates), style=style)

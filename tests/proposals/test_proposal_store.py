@@ -207,4 +207,5 @@ def test_a_changed_generator_from_outside_is_computed_again(
     for _ in range(2):
         monkeypatch.setitem(GENERATORS, "halves", eval("lambda image, size: numpy.ones((0, 4))", {"numpy": np}))
         ProposalStore(config).compute(images)
+        assert ProposalStore(config).load(next(iter(images))).shape == (1, 4)
     assert len(work) == 16

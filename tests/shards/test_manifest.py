@@ -26,7 +26,7 @@ def test_hidden_files_and_formats_that_are_not_read_are_left_out(tmp_path: Path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (folder / os.fsdecode(b"\xff.jpg")).touch()
-    listing = write_manifest(str(folder), str(tmp_path / "m.parquet"))
+    listing = write_manifest(folder, tmp_path / "m.parquet")
     assert (listing.images, listing.left_out) == (2, 3)
     assert "scan.dcm" in listing.reason and "which is not read" in listing.reason
     assert [row.id for row in read_rows(str(tmp_path / "m.parquet"), 0, 9)] == ["a/c.png", "b.JPG"]

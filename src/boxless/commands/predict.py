@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +28,8 @@ def manifest(
     listing = write_manifest(images, out)
     if listing.left_out:
         logger.warning("%s left out; the first: %s", counted(listing.left_out, "file"), listing.reason)
-    logger.info("Listed %s: %s. Next: boxless predict RUN %s --out DIR", counted(listing.images, "image"), out, out)
+    number, name = counted(listing.images, "image"), quote(out)
+    logger.info("Listed %s: %s. Next: boxless predict RUN %s --out DIR", number, out, name)
 
 
 def predict(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from os import PathLike, fspath
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ class Listing(NamedTuple):
     reason: str
 
 
-def write_manifest(source: str, out: str) -> Listing:
+def write_manifest(source: str | PathLike[str], out: str | PathLike[str]) -> Listing:
     """List the image files below a folder or URI, in formats that are read here, into a manifest.
 
     Files are listed as `boxless predict` finds them: hidden ones are left out. `id` is the path below the folder. One
@@ -66,14 +67,14 @@ def write_manifest(source: str, out: str) -> Listing:
 
     def readable() -> Iterator[tuple[str, str]]:
         nonlocal left_out, first
-        for id, uri in _walk(source):
+        for id, uri in _walk(fspath(source)):
             if reason := _why_left_out(id):
                 left_out, first = left_out + 1, first or f"{uri!a}: {reason}"
             else:
                 yield id, uri
 
     rows = readable()
-    with writing(out) as file, parquet.ParquetWriter(file, SCHEMA, compression="zstd") as table:
+    with writing(fspath(out)) as file, parquet.ParquetWriter(file, SCHEMA, compression="zstd") as table:
         while group := list(islice(rows, ROWS_PER_GROUP)):
             ids, uris = zip(*group, strict=True)
             table.write_table(pa.table([ids, uris], schema=SCHEMA), row_group_size=ROWS_PER_GROUP)

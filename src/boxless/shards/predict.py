@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from os import PathLike, fspath
 
 from boxless.errors import BoxlessError
 from boxless.progress import shard_bar
@@ -44,9 +45,9 @@ class Summary:
 
 
 def predict_manifest(
-    run: str,
-    manifest: str,
-    out: str,
+    run: str | PathLike[str],
+    manifest: str | PathLike[str],
+    out: str | PathLike[str],
     *,
     engine: str = "local",
     shard_size: int = 500,
@@ -86,7 +87,7 @@ def predict_manifest(
         from boxless.shards.ray_data import check_ray, run_ray
 
         check_ray()
-    job = begin_job(run, manifest, out, shard_size, threshold)
+    job = begin_job(fspath(run), fspath(manifest), fspath(out), shard_size, threshold)
     todo, there = plan(job, share)
     engine_of = run_local if engine == "local" else run_ray
     with closing(engine_of(job, todo, workers)) as outcomes:
