@@ -70,10 +70,12 @@ def test_home_is_the_users(photos: Path, monkeypatch: pytest.MonkeyPatch):
 def test_images_in_formats_that_are_not_read_are_given_with_the_reason(photos: Path):
     (photos / "one" / "c.nef").touch()
     (photos / "one" / "d.jpg").write_text("no image")
+    (photos / "one" / "e.MP4").touch()
     names, skipped = run(photos / "one", photos / "out")
     assert names == ["a.jpg", "b.png"]
     assert [(file.name, reason.partition(": ")[2]) for file, reason in skipped.items()] == [
         ("c.nef", "a raw file of a camera, which is not read; convert it to JPEG or PNG"),
+        ("e.MP4", "a video; give it alone to boxless predict"),
         ("d.jpg", "not an image; replace it"),
     ]
 
