@@ -120,8 +120,8 @@ class Runtime(Predictor):
         options.log_severity_level = 3
         # It would take bytes that begin as its own format does for that.
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        # Threads that wait would otherwise keep their cores busy; arenas keep the memory of the largest image, and patterns
-        # allocate that of a whole pass at once.
+        # Threads that wait would otherwise keep their cores busy; arenas keep the memory of the largest image, and
+        # patterns allocate that of a whole pass at once.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
