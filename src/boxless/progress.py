@@ -117,34 +117,6 @@ def download_bar(description: str, total: int | None, completed: int) -> Iterato
         yield lambda count: progress.advance(task, count)
 
 
-@contextmanager
-def shard_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show the progress over shards within the block; yields a function that advances the bar by one shard.
-
-    Args:
-        description: label of the bar.
-        total: how many shards there are; for 0 there is no bar. The function takes the number of images of the shard,
-            whose rate is shown.
-    """
-    if not total or not bars_shown():
-        yield lambda images: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    start, seen = time.monotonic(), 0
-    with Progress(*columns, TimeRemainingColumn(), console=console()) as progress:
-        task = progress.add_task(description, total=total, rate="")
-
-        def advance(images: int) -> None:
-            nonlocal seen
-            seen += images
-            rate = seen / (time.monotonic() - start)
-            progress.update(task, advance=1, rate=f"{rate:.1f} images a second")
-
-        yield advance
-
-
 def _told(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     due, told = time.monotonic() + LOG_AFTER, False
     for number, item in enumerate(items):

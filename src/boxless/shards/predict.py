@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from os import PathLike, fspath
 
 from boxless.errors import BoxlessError
-from boxless.progress import shard_bar
+from boxless.progress import track
 from boxless.shards.job import Job, begin_job, part_name, plan
 from boxless.shards.local import run_local
 from boxless.shards.storage import names
@@ -108,13 +108,11 @@ def _collect(outcomes: Iterable[Outcome], total: int) -> list[Outcome]:
     """What became of the shards, behind a progress bar, until too many failed."""
     done: list[Outcome] = []
     failed = 0
-    with shard_bar("Predict", total) as advance:
-        for outcome in outcomes:
-            advance(outcome.images)
-            done.append(outcome)
-            failed += outcome.failure is not None
-            if failed == MAX_FAILURES:
-                break
+    for outcome in track(outcomes, "Predict", total):
+        done.append(outcome)
+        failed += outcome.failure is not None
+        if failed == MAX_FAILURES:
+            break
     return done
 
 
