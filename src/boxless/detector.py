@@ -116,7 +116,7 @@ class Detector(Predictor):
         results = []
         for (_, boxes, size), outputs in zip(images, self._outputs_of(images), strict=True):
             scored = self._scored(outputs, boxes, size)
-            results.append((self._detections(scored, size), self._heatmaps(scored, size)))
+            results.append((self._detections(scored), self._heatmaps(scored)))
         return results
 
     def class_scores(self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]) -> FloatArray:

@@ -56,6 +56,7 @@ class Scored(NamedTuple):
 
     Args:
         image_scores: (classes,) float32, image-level scores.
+        size: width and height of the image in pixels.
         boxes: (N, 4), xyxy pixels of the image; None for models whose boxes are drawn around heatmaps.
         scores: (N, classes), likewise.
         heatmaps: (classes, h, w), of those models; None for the others.
@@ -63,6 +64,7 @@ class Scored(NamedTuple):
     """
 
     image_scores: FloatArray
+    size: tuple[int, int]
     boxes: FloatArray | None = None
     scores: FloatArray | None = None
     heatmaps: FloatArray | None = None

@@ -109,8 +109,7 @@ class Predictor(ABC):
         """
 
         def detect(image: ImageInput) -> Detections:
-            pixels = to_rgb(image)
-            found = self._detections(self._score_pixels(pixels), _size(pixels))
+            found = self._detect(to_rgb(image))
             return found.confident() if threshold is None else found.above(threshold)
 
         return self._for_each(detect, images, "Predict", progress)
@@ -127,16 +126,14 @@ class Predictor(ABC):
         """
 
         def draw(image: ImageInput) -> Heatmaps:
-            pixels = to_rgb(image)
-            return self._heatmaps(self._score_pixels(pixels), _size(pixels))
+            return self._heatmaps(self._score_pixels(to_rgb(image)))
 
         return self._for_each(draw, images, "Heatmaps", progress)
 
     def predict_with_heatmaps(self, image: ImageInput) -> tuple[Detections, Heatmaps]:
         """All boxes and the heatmaps of one image, from one pass through the network."""
-        pixels = to_rgb(image)
-        scored, size = self._score_pixels(pixels), _size(pixels)
-        return self._detections(scored, size), self._heatmaps(scored, size)
+        scored = self._score_pixels(to_rgb(image))
+        return self._detections(scored), self._heatmaps(scored)
 
     def predict_files(
         self, files: Sequence[Path], skipped: dict[Path, str]
@@ -152,7 +149,7 @@ class Predictor(ABC):
 
         def work(path: Path) -> tuple[NDArray[np.uint8], Detections]:
             pixels = read_image(path)
-            return pixels, self._detections(self._score_pixels(pixels), _size(pixels))
+            return pixels, self._detect(pixels)
 
         for path, (pixels, found) in self._map_files(work, files, "Predict", skipped):
             yield path, pixels, found
@@ -173,7 +170,7 @@ class Predictor(ABC):
                 pixels = read(item)
             except ImageError as error:
                 return error
-            return self._detections(self._score_pixels(pixels), _size(pixels))
+            return self._detect(pixels)
 
         with self._in_parallel() as most, closing(in_order(work, items, threads or most)) as results:
             yield from results
@@ -211,9 +208,12 @@ class Predictor(ABC):
         ):
             yield from results
 
+    def _detect(self, pixels: NDArray[np.uint8]) -> Detections:
+        return self._detections(self._score_pixels(pixels))
+
     def _score_pixels(self, pixels: NDArray[np.uint8]) -> Scored:
         boxes = propose(pixels, self.proposals) if self.proposals else None
-        return self._scored(self.outputs(pixels, boxes), boxes, _size(pixels))
+        return self._scored(self.outputs(pixels, boxes), boxes, (pixels.shape[1], pixels.shape[0]))
 
     def _scored(self, outputs: Sequence[ViewArrays], boxes: FloatArray | None, size: tuple[int, int]) -> Scored:
         """The outputs of every view as those of the image.
@@ -226,11 +226,11 @@ class Predictor(ABC):
         image_scores = average_image_scores(outputs)
         if outputs[0].proposal_scores is None:
             heatmaps, objectness = average_heatmaps(outputs, self.views)
-            return Scored(image_scores, heatmaps=heatmaps, objectness=objectness)
-        return Scored(image_scores, *average_boxes(outputs, self.views, boxes, size))
+            return Scored(image_scores, size, heatmaps=heatmaps, objectness=objectness)
+        return Scored(image_scores, size, *average_boxes(outputs, self.views, boxes, size))
 
-    def _detections(self, scored: Scored, size: tuple[int, int]) -> Detections:
-        limits, image_scores = self.selection, scored.image_scores
+    def _detections(self, scored: Scored) -> Detections:
+        limits, image_scores, size = self.selection, scored.image_scores, scored.size
         if scored.boxes is not None and scored.scores is not None:
             found = select_boxes(scored.boxes, scored.scores, limits)
         else:
@@ -242,14 +242,10 @@ class Predictor(ABC):
         detections = Detections(*found, self.classes, size, image_scores.astype(np.float32))
         return detections if self.calibration is None else self.calibration.apply(detections)
 
-    def _heatmaps(self, scored: Scored, size: tuple[int, int]) -> Heatmaps:
-        maps = scored.heatmaps
+    def _heatmaps(self, scored: Scored) -> Heatmaps:
+        maps, size = scored.heatmaps, scored.size
         if scored.boxes is not None and scored.scores is not None:
             cell = max(8, max(size) / HEATMAP_CELLS)
             maps = proposal_heatmap(scored.boxes, scored.scores, size, cell)
         assert maps is not None
         return Heatmaps(maps, self.classes, size)
-
-
-def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
-    return pixels.shape[1], pixels.shape[0]
