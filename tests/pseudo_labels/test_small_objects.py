@@ -6,7 +6,7 @@ import pytest
 
 from boxless.cached_dataset import CachedDataset
 from boxless.pseudo_labels import small_objects
-from boxless.pseudo_labels.small_objects import RescaledBoxes, consensus_with_small, rescaled_pass
+from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass
 from boxless.structures import Annotations, Dataset, FloatArray, Sample
 from boxless.views import View
 
@@ -25,11 +25,11 @@ def test_small_boxes_are_those_of_the_rescaled_pass_where_both_scales_agree():
 
     seeds = [boxes_of(), *(moved(row, [50, 50, 60, 60], [0, 0, 80, 80]) for row in range(1, 6))]
     predictions = [boxes_of(), *(moved(row, [0, 0, 10, 10], [0, 0, 80, 88]) for row in range(1, 6))]
-    small = np.array([True, False])
+    small = [np.zeros(0, np.bool_), *[np.array([True, False])] * 4, np.zeros(2, np.bool_)]
     shifts = {1: 1, 2: 0, 3: 0, 4: 6}
-    larger_scale = {row: moved(row, [shift, 0, 10 + shift, 10], [7, 7, 9, 9]) for row, shift in shifts.items()}
-    rescaled = [RescaledBoxes(row, small, boxes) for row, boxes in larger_scale.items()]
-    found = consensus_with_small(seeds, predictions, rescaled, [(600, 100)] * 6, 0.7)
+    larger_scale = [moved(row, [shift, 0, 10 + shift, 10], [0, 0, 80, 88]) for row, shift in shifts.items()]
+    rescaled = [predictions[0], *larger_scale, predictions[5]]
+    found = consensus_with_small(seeds, predictions, rescaled, small, [(600, 100)] * 6, 0.7)
     assert found[0].boxes.shape == (0, 4)
     for row in range(1, 6):
         assert not found[row].ignore[1]
@@ -74,11 +74,12 @@ def test_images_with_a_small_box_are_predicted_at_half_as_large_again_by_the_net
     )
     data = CachedDataset(Dataset("some", ("x", "y"), samples), tuple("abcd"), ((100, 50),) * 4, None, None, {}, {})  # type: ignore[arg-type]
     detectors = [Recorder((View(200), View(100, True)), []), Recorder((View(50),), [])]
-    found = rescaled_pass(detectors, data, np.array([0, 0, 1, 1]), held_out)  # type: ignore[arg-type]
-    assert [(one.row, one.small.tolist()) for one in found] == [(1, [False, True]), (2, [True])]
+    rescaled, found = rescaled_pass(detectors, data, np.array([0, 0, 1, 1]), held_out)  # type: ignore[arg-type]
+    assert [one.tolist() for one in found] == [[False], [False, True], [True], []]
     assert detectors[0].calls == [([View(300), View(150, True)], (100, 50), [0, 1])]
     assert detectors[1].calls == [([View(75)], (100, 50), [0])]
-    assert found[0].boxes.boxes.tolist() == [[1] * 4] * 2
+    assert [own.boxes.tolist() for own in rescaled] == [[large], [large, [1] * 4], [[1] * 4], []]
     # Of a class with enough given boxes none is predicted again.
-    found = rescaled_pass(detectors, data, np.array([0, 0, 1, 1]), held_out, [1])  # type: ignore[arg-type]
-    assert [(one.row, one.small.tolist()) for one in found] == [(2, [True])]
+    rescaled, found = rescaled_pass(detectors, data, np.array([0, 0, 1, 1]), held_out, [1])  # type: ignore[arg-type]
+    assert [one.tolist() for one in found] == [[False], [False, False], [True], []]
+    assert rescaled[1].boxes.tolist() == [large, small]

@@ -58,8 +58,8 @@ def cross_fit(
     config: Config,
     run: Run,
     round_: int,
-    boxed: Sequence[int] = (),
-    no_consensus: Sequence[int] = (),
+    boxed: Sequence[int],
+    no_consensus: Sequence[int],
 ) -> tuple[list[Detector], list[Annotations]]:
     """Train a network for each fold on the images of the others, and predict the boxes of the fold's tags.
 
@@ -69,7 +69,7 @@ def cross_fit(
         held_out: out-of-fold predictions of the round before; networks are trained on their consensus with the first
             seed. None in the first round, whose networks are trained on the first seed.
         folds: of every image.
-        config: of these networks, see `fold_config`.
+        config: of networks of a later round; the first is trained for less, see `fold_config`.
         run: of the final detector; the networks are runs within its folder and share what it shares.
         round_: from 1 on.
         boxed: classes whose seeds come from given boxes, see `snap_all`.
@@ -78,6 +78,7 @@ def cross_fit(
     Returns:
         The networks, and for each image the boxes of its tags without a given box.
     """
+    config = fold_config(config, round_)
     detectors, predictions, tagged = [], list(seeds[0]), without_given(data)
     for fold in range(int(folds.max()) + 1):
         rest, own = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(folds == fold).tolist()

@@ -43,7 +43,7 @@ from boxless.pseudo_labels.consensus import (
     label_sets,
 )
 from boxless.pseudo_labels.counted import with_counted
-from boxless.pseudo_labels.cross_fitting import cross_fit, draw_folds, fold_config
+from boxless.pseudo_labels.cross_fitting import cross_fit, draw_folds
 from boxless.pseudo_labels.given import (
     chosen,
     given_alone,
@@ -55,7 +55,7 @@ from boxless.pseudo_labels.held_out import boxes_for_tags, calibrated
 from boxless.pseudo_labels.local_cam_errors import local_cams_classify_well
 from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.seeds import LOCAL_CAM_SEEDS, SEEDS
-from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass, with_rescaled
+from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass
 from boxless.pseudo_labels.snapping import snap_all
 from boxless.run_folder import BACKBONE, WEIGHTS, Shared, read_manifest, save_weights
 from boxless.structures import Annotations
@@ -119,8 +119,7 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
     names, held_out, no_consensus = [rules.seeds[0]], None, list[int]()
     seeds = [seed_boxes(names[0])]
     for round_ in range(1, rules.rounds + 1):
-        settings = fold_config(networks, round_)
-        detectors, held_out = cross_fit(data, seeds, held_out, folds, settings, run, round_, boxed, no_consensus)
+        detectors, held_out = cross_fit(data, seeds, held_out, folds, networks, run, round_, boxed, no_consensus)
         if round_ == 1:
             merged = consensus(seeds[0], held_out, data.sizes, rules.consensus_iou)
             if no_consensus := classes_without_consensus(merged, boxed):
@@ -128,11 +127,11 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
                 seeds += [seed_boxes(name) for name in names[1:]]
     with run.timed("pseudo labels"):
         assert held_out is not None
-        rescaled = rescaled_pass(detectors, tagged, folds, held_out, boxed)
-        merged = consensus_with_small(seeds[0], held_out, rescaled, data.sizes, rules.consensus_iou)
-        last, never_kept = with_rescaled(held_out, rescaled), classes_never_kept(merged, boxed)
+        rescaled, small = rescaled_pass(detectors, tagged, folds, held_out, boxed)
+        merged = consensus_with_small(seeds[0], held_out, rescaled, small, data.sizes, rules.consensus_iou)
+        never_kept = classes_never_kept(merged, boxed)
         without = sorted({*no_consensus, *never_kept})
-        sets = label_sets(merged, [*seeds, *[last] * HELD_OUT_COPIES], without)
+        sets = label_sets(merged, [*seeds, *[rescaled] * HELD_OUT_COPIES], without)
         sets = with_counted(sets, detectors, tagged, folds)
         sets = [with_given(snap_all(labels, data, boxed), data) for labels in sets]
     # The scores of other heads are unlike those of the networks that are cross-fitted.

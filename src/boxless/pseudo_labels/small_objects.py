@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,28 +26,14 @@ RESCALE = 1.5
 """Scale of the rescaled pass over that of the detector's views."""
 
 
-class RescaledBoxes(NamedTuple):
-    """The boxes of an image at the larger scale.
-
-    Args:
-        row: of the image.
-        small: (M,), which of its out-of-fold boxes were small.
-        boxes: all M of them from the rescaled pass.
-    """
-
-    row: int
-    small: BoolArray
-    boxes: Annotations
-
-
 def rescaled_pass(
     detectors: Sequence[Detector],
     data: CachedDataset,
     folds: IntArray,
     held_out: Sequence[Annotations],
     boxed: Sequence[int] = (),
-) -> list[RescaledBoxes]:
-    """The boxes of images with a small one, predicted at a larger scale by the network of their fold.
+) -> tuple[list[Annotations], list[BoolArray]]:
+    """The out-of-fold boxes, the small ones predicted at a larger scale by the network of their fold.
 
     Args:
         detectors: of each fold.
@@ -57,22 +42,25 @@ def rescaled_pass(
         held_out: the out-of-fold boxes of every image.
         boxed: classes with enough given boxes, whose small objects these show: they are not rescaled.
 
+    Returns:
+        The boxes of every image, and which of them were small.
+
     Raises:
         ImageError: an image can no longer be read.
     """
-    rescaled = []
+    small = [
+        (areas(own.boxes) < SMALL_AREA * math.prod(size)) & ~np.isin(own.labels, boxed)
+        for own, size in zip(held_out, data.sizes, strict=True)
+    ]
+    rescaled = list(held_out)
     for fold, detector in enumerate(detectors):
-        small = {
-            row: (areas(held_out[row].boxes) < SMALL_AREA * math.prod(data.sizes[row]))
-            & ~np.isin(held_out[row].labels, boxed)
-            for row in np.flatnonzero(folds == fold).tolist()
-        }
         larger = detector.with_views([replace(view, scale=round(view.scale * RESCALE)) for view in detector.views])
-        rows = [row for row in small if small[row].any()]
+        rows = [row for row in np.flatnonzero(folds == fold).tolist() if small[row].any()]
         # Outside of `full_width`, as maps of many sizes are extracted.
         found = map_rows(partial(_predict, larger, data), larger, rows, "Rescaled pass") if rows else []
-        rescaled += [RescaledBoxes(row, small[row], boxes) for row, boxes in zip(rows, found, strict=True)]
-    return rescaled
+        for row, boxes in zip(rows, found, strict=True):
+            rescaled[row] = rescaled[row].with_boxes(boxes.boxes, small[row])
+    return rescaled, small
 
 
 def _predict(detector: Detector, data: CachedDataset, row: int) -> Annotations:
@@ -86,20 +74,17 @@ def _predict(detector: Detector, data: CachedDataset, row: int) -> Annotations:
 def consensus_with_small(
     seeds: Sequence[Annotations],
     held_out: Sequence[Annotations],
-    rescaled: Sequence[RescaledBoxes],
+    rescaled: Sequence[Annotations],
+    small: Sequence[BoolArray],
     sizes: Sizes,
     min_iou: float,
 ) -> list[Annotations]:
-    """`consensus`, in which small boxes are compared with those of the rescaled pass, which are taken as they are."""
-    seeds = list(seeds)
-    for row, small, _ in rescaled:
-        seeds[row] = seeds[row].with_boxes(held_out[row].boxes, small)
-    return with_rescaled(consensus(seeds, with_rescaled(held_out, rescaled), sizes, min_iou), rescaled)
+    """`consensus`, in which small boxes are compared with those of the rescaled pass, which are taken as they are.
 
-
-def with_rescaled(labels: Sequence[Annotations], rescaled: Sequence[RescaledBoxes]) -> list[Annotations]:
-    """Boxes of every image, with those of the rescaled pass where they were small."""
-    replaced = list(labels)
-    for row, small, found in rescaled:
-        replaced[row] = replaced[row].with_boxes(found.boxes, small)
-    return replaced
+    Args:
+        seeds, held_out, sizes, min_iou: as for `consensus`.
+        rescaled, small: what `rescaled_pass` returned for `held_out`.
+    """
+    first = [seed.with_boxes(own.boxes, which) for seed, own, which in zip(seeds, held_out, small, strict=True)]
+    merged = consensus(first, rescaled, sizes, min_iou)
+    return [own.with_boxes(larger.boxes, which) for own, larger, which in zip(merged, rescaled, small, strict=True)]
