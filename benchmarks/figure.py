@@ -23,8 +23,8 @@ from PIL import Image
 
 from boxless import Annotations, Dataset, Detector, Sample, load_dataset
 from boxless.cached_dataset import CachedDataset, cache_dataset
+from boxless.features import Item, collate
 from boxless.images import read_image
-from boxless.methods import CAM
 from boxless.methods.box_ops import paired_iou
 from boxless.pseudo_labels.consensus import consensus
 from boxless.pseudo_labels.cross_fitting import draw_folds
@@ -106,15 +106,14 @@ def _draw_cam(axes: Sequence[Any], part: CachedDataset, row: int, cam: Detector)
     """The image with its tag, its CAM, and objectness with the CAM box."""
     sample, size = part.dataset.samples[row], part.sizes[row]
     (label,) = sample.tags
-    maps = part.map(row, cam.views[0]).float()
-    assert isinstance(cam.model, CAM)
+    width, height = cam.views[0].size(*size)
     with torch.inference_mode():
-        heatmap, odds = cam.model.heatmaps(maps[None])[0, label].clamp(min=0), cam.model.objectness_of(maps)
-    assert odds is not None
+        (found,) = cam.model(collate([Item(part.map(row, cam.views[0]), (height, width))]))
+    assert found.maps is not None and found.objectness is not None
     pixels = read_image(sample.path)
     _show(axes[0], pixels, f"1  Tag: {part.dataset.classes[label]}")
-    _show(axes[1], pixels, "2  Class activation map", heatmap.numpy())
-    _show(axes[2], pixels, "3  Objectness and CAM box", odds.sigmoid().numpy())
+    _show(axes[1], pixels, "2  Class activation map", found.maps[label].clamp(min=0).numpy())
+    _show(axes[2], pixels, "3  Objectness and CAM box", found.objectness.sigmoid().numpy())
     _boxes(axes[2], cam.boxes_for_labels([part.map(row, view) for view in cam.views], None, size, [label]), ORANGE)
 
 

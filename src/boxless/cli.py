@@ -21,8 +21,10 @@ from boxless.commands.options import (
     Data,
     Labels,
     Method,
+    Run,
     Settings,
     Split,
+    Trained,
     class_names,
 )
 from boxless.commands.predict import manifest, predict
@@ -37,8 +39,6 @@ from boxless.wording import counted
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
 
-Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
-Trained = Annotated[Path, typer.Argument(help="Run folder of boxless train, or file of boxless export.")]
 Images = Annotated[list[Path], typer.Argument(help="Images, folders of images, or patterns such as 'photos/*.jpg'.")]
 HostName = Annotated[
     str | None, typer.Option("--name", help="Host name by which others reach it, such as host.docker.internal.")

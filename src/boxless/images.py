@@ -20,20 +20,6 @@ from boxless.errors import ImageError, in_one_line
 from boxless.files import write_whole
 from boxless.image_files import can_read_avif, find_heif
 
-__all__ = [
-    "MIN_SIDE",
-    "Header",
-    "content_key",
-    "content_keys",
-    "decode_image",
-    "image_header",
-    "image_size",
-    "read_image",
-    "skip_copies",
-    "to_array",
-    "write_image",
-]
-
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", *(("AVIF",) if can_read_avif() else ()))
 MIN_SIDE = 8
 """Pixels; images with a shorter side are refused, as there is nothing to localise."""

@@ -66,13 +66,10 @@ def create_model(config: BackboneConfig, name: str, **options: Any) -> Any:
     try:
         return create()
     except (RuntimeError, ValueError, KeyError) as error:
-        raise BoxlessError(f"{_weights(config)}: does not fit timm's {name} ({str(error)[:300]})") from None
+        weights = "random weights" if config.weights == "none" else config.weights
+        raise BoxlessError(f"{weights}: does not fit timm's {name} ({str(error)[:300]})") from None
 
 
 def source_of(config: BackboneConfig) -> str:
     """Where the weights of a timm network come from, for the manifest."""
     return "random" if config.weights == "none" else f"timm {config.name}, {config.weights}"
-
-
-def _weights(config: BackboneConfig) -> str:
-    return "random weights" if config.weights == "none" else config.weights

@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
+from boxless.commands.options import Run
 from boxless.errors import BoxlessError
 from boxless.files import check_writable, expand_user, write_text
 from boxless.logs import logger
-
-Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
 
 
 def card(

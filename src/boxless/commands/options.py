@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+Run = Annotated[Path, typer.Argument(help="Run folder of boxless train.")]
+Trained = Annotated[Path, typer.Argument(help="Run folder of boxless train, or file of boxless export.")]
 Data = Annotated[
     Path, typer.Argument(help="Table (.csv, .tsv), class folders, VOC, COCO, YOLO or Label Studio; see docs/tags.md.")
 ]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from boxless.commands.options import Trained
 from boxless.errors import BoxlessError
 from boxless.image_files import VIDEOS
 from boxless.logs import log_skipped, logger
@@ -33,7 +34,7 @@ def manifest(
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Run folder of boxless train, or file of boxless export.")],
+    run: Trained,
     images: Annotated[
         list[str],
         typer.Argument(help="Images, folders of images, or patterns such as 'photos/*.jpg'; or one video or manifest."),

@@ -1,12 +1,12 @@
 """What the rows of a table say: objects with classes, of a column of tags or of columns of 0 and 1."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 
-from boxless.datasets.common import Object
+from boxless.datasets.common import Box, Object, to_floats
 from boxless.datasets.problems import Problems
-from boxless.datasets.table_boxes import is_boxed, read_box
 from boxless.datasets.table_cells import (
     are_vectors,
     has_no_zero,
@@ -78,7 +78,7 @@ def _of_tags(found: Table, problems: Problems) -> tuple[Table, list[list[Object]
         elif not items and boxes is not None and _has_box(row, boxes):
             problems.add("boxes without a class, their images left out", row[image])
             unread.add(row[image])
-        objects.append(items if boxes is None else read_box(row, items, boxes))
+        objects.append(items if boxes is None else _with_box(row, items, boxes))
     problems.refuse_most(_UNREAD, len(found.rows), found.file, "write the names of classes, parted by `;`")
     _name_unused(found, problems)
     objects = _without_absent(found, objects, problems)
@@ -89,14 +89,31 @@ def _of_tags(found: Table, problems: Problems) -> tuple[Table, list[list[Object]
 def _parse_column(found: Table, column: str, problems: Problems) -> list[list[Object] | None]:
     """The objects of each cell of a column; beside a box a cell is the name of one class, whatever it holds."""
     cells = [row[column] for row in found.rows]
-    named = [found.boxes is not None and is_boxed(row, found.boxes) and is_name(row[column]) for row in found.rows]
+    named = [found.boxes is not None and _is_boxed(row, found.boxes) and is_name(row[column]) for row in found.rows]
     tags = parse_tags(["" if one else cell for cell, one in zip(cells, named, strict=True)], problems)
     return [[tag(cell)] if one else own for cell, one, own in zip(cells, named, tags, strict=True)]
 
 
+def _is_boxed(row: Mapping[str, str], columns: Boxes) -> bool:
+    """Whether a row says anything in the columns of the box."""
+    return any(row[side] for side in columns.sides)
+
+
+def _with_box(row: Mapping[str, str], items: Sequence[Object], columns: Boxes) -> list[Object]:
+    """The tags of a row as objects with its box; without any number in the columns they stay tags."""
+    if not _is_boxed(row, columns):
+        return list(items)
+    numbers = to_floats([row[side] for side in columns.sides])
+    box: Box | None = None
+    if numbers is not None:
+        x1, y1, x2, y2 = numbers
+        box = (x1, y1, x1 + x2, y1 + y2) if columns.is_sized else (x1, y1, x2, y2)
+    return [replace(item, box=box, has_box=True) for item in items]
+
+
 def _has_box(row: Mapping[str, str], boxes: Boxes) -> bool:
     """Whether the box of a row has an area; where an image has no object, some tools write zeros."""
-    box = read_box(row, [tag("")], boxes)[0].box
+    box = _with_box(row, [tag("")], boxes)[0].box
     return box is not None and box[0] < box[2] and box[1] < box[3]
 
 

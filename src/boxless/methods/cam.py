@@ -106,11 +106,6 @@ class HeatmapModel(Model):
         own = batch.own(self.head(maps[:, : self.channels]).float())
         return torch.stack([self.pool(row) for row in own]), [row - self._bias for row in own]
 
-    def heatmaps(self, maps: Tensor) -> Tensor:
-        """Heatmaps (B, classes, h, w) of the tail's maps (B, C, h, w) without padding."""
-        planes: Tensor = self.head(maps[:, : self.channels]).float()
-        return planes - self._bias
-
     @property
     def _bias(self) -> Tensor:
         return cast(Tensor, cast(nn.Conv2d, self.head[-1]).bias)[:, None, None]

@@ -15,7 +15,7 @@ Rule = Callable[[Tensor, Tensor, Tensor], PseudoLabels]
 MINING: Registry[Rule] = Registry("head.refinement.mining")
 """Rules by name: from the boxes (N, 4), scores (N, at least classes) and image labels (classes,) of one image."""
 
-GRAPH_IOU, MAX_CENTRES = 0.4, 5
+CLUSTERS, GRAPH_IOU, MAX_CENTRES = 3, 0.4, 5
 """PCL, implementation details, and the authors' code."""
 TOP_SHARE, SPREAD_IOU = 0.15, 0.2
 """MIST, implementation details (p and tau)."""
@@ -79,16 +79,16 @@ def mine_clusters(boxes: Tensor, scores: Tensor, image_labels: Tensor) -> Pseudo
     return PseudoLabels(boxes[torch.cat(rows)], torch.cat(labels), torch.cat(weights), bags=True)
 
 
-def top_cluster(scores: Tensor, clusters: int = 3) -> Tensor:
-    """Which of the scores (N,) belong to the highest of `clusters` k-means clusters: (N,) bool, at least one.
+def top_cluster(scores: Tensor) -> Tensor:
+    """Which of the scores (N,) belong to the highest of `CLUSTERS` k-means clusters: (N,) bool, at least one.
 
     In one dimension clusters are intervals, so the optimum is found by dynamic programming over where they begin
     (Wang and Song, R Journal 2011, section 2); Lloyd's algorithm would stop at a local one.
     """
     values, counts = torch.unique(scores.detach().cpu().double(), return_counts=True)
-    if len(values) <= clusters:
+    if len(values) <= CLUSTERS:
         return scores == scores.max()
-    start = last_cluster_start(values.numpy(), counts.double().numpy(), clusters)
+    start = last_cluster_start(values.numpy(), counts.double().numpy(), CLUSTERS)
     # These are the very numbers, so single precision compares exactly; Apple's GPUs have no double.
     return scores >= float(values[start])
 
