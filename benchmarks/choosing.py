@@ -20,7 +20,8 @@ from _shared import machine
 
 from boxless import Detector, load_dataset
 from boxless.cached_dataset import cache_dataset
-from boxless.methods.box_ops import chance_iou, paired_iou
+from boxless.methods.box_ops import paired_iou
+from boxless.pseudo_labels.consensus import chance_iou
 from boxless.pseudo_labels.held_out import boxes_for_tags
 from boxless.structures import Dataset, FloatArray
 from boxless.training.cam_boxes import tagged_rows

@@ -1,10 +1,8 @@
 import math
 
-import pytest
 import torch
-from torchvision.ops import box_iou
 
-from boxless.methods.box_ops import areas, chance_iou, clip_boxes, decode, encode, mirror_boxes, paired_iou
+from boxless.methods.box_ops import decode, encode, mirror_boxes, paired_iou
 
 SIZE = torch.tensor([80, 100])
 """Height and width."""
@@ -12,16 +10,9 @@ BOXES = torch.tensor([[0.0, 0, 40, 40], [4, 0, 44, 40], [60, 40, 100, 80], [0, 0
 """IoU with the first: 1, 0.818, 0, 0.2, 0.143."""
 
 
-def test_areas_and_paired_iou_by_hand():
-    assert areas(BOXES).tolist() == [1600, 1600, 1600, 8000, 1600]
+def test_paired_iou_by_hand():
     ious = paired_iou(BOXES[:1].expand(5, 4), BOXES)
     torch.testing.assert_close(ious, torch.tensor([1, 36 / 44, 0, 0.2, 10 / 70]))
-
-
-def test_boxes_are_clipped_to_the_view():
-    boxes = torch.tensor([[-5.0, -1, 120, 90], [10, 20, 30, 40], [110, 85, 120, 90]])
-    expected = torch.tensor([[0.0, 0, 100, 80], [10, 20, 30, 40], [100, 80, 100, 80]])
-    assert torch.equal(clip_boxes(boxes, SIZE), expected)
 
 
 def test_mirroring_twice_changes_nothing():
@@ -46,22 +37,3 @@ def test_no_box_grows_more_than_fourfold():
     one = torch.tensor([[48.0, 38, 52, 42]])
     (found,) = decode(one, torch.tensor([[0.0, 0, 1e6, -1e6]]), SIZE)
     torch.testing.assert_close(found[2:] - found[:2], torch.tensor([4 * math.exp(1.4), 4 * math.exp(-1.4)]))
-
-
-def test_chance_iou_is_the_mean_with_the_boxes_of_other_rows():
-    random = torch.Generator().manual_seed(1)
-    corners = torch.rand(2, 7, 2, generator=random)
-    boxes, others = (torch.cat([part, part + 0.3], dim=1) for part in corners)
-    overlaps = box_iou(boxes, others)
-    expected = [(overlaps[row].sum() - overlaps[row, row]) / 6 for row in range(7)]
-    torch.testing.assert_close(chance_iou(boxes, others), torch.stack(expected))
-
-
-def test_chance_iou_of_many_rows_compares_some_of_them(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("boxless.methods.box_ops.CHANCE_ROWS", 3)
-    boxes = torch.tensor([[0.0, 0, 1, 1]]).repeat(9, 1)
-    others = boxes * torch.tensor([1, 0.5, 1, 1, 1, 0.5, 1, 1, 1])[:, None]
-    # Rows 0, 3 and 6 are compared, but never a row with itself.
-    others[[0, 3, 6]] = torch.tensor([[0.0, 0, 1, 1], [0, 0, 0.5, 1], [0, 0, 0.25, 1]])
-    expected = [0.375, 1.75 / 3, 1.75 / 3, 0.625, 1.75 / 3, 1.75 / 3, 0.75, 1.75 / 3, 1.75 / 3]
-    torch.testing.assert_close(chance_iou(boxes, others), torch.tensor(expected))

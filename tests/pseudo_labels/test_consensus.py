@@ -2,9 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torchvision.ops import box_iou
 
 from boxless.pseudo_labels.consensus import (
     chance_corrected_ious,
+    chance_iou,
     classes_never_kept,
     classes_without_consensus,
     consensus,
@@ -161,3 +164,22 @@ def test_kept_labels_are_counted_by_class():
         "dog": {"kept": 0, "all": 0},
         "owl": {"kept": 0, "all": 1},
     }
+
+
+def test_chance_iou_is_the_mean_with_the_boxes_of_other_rows():
+    random = torch.Generator().manual_seed(1)
+    corners = torch.rand(2, 7, 2, generator=random)
+    boxes, others = (torch.cat([part, part + 0.3], dim=1) for part in corners)
+    overlaps = box_iou(boxes, others)
+    expected = [(overlaps[row].sum() - overlaps[row, row]) / 6 for row in range(7)]
+    torch.testing.assert_close(chance_iou(boxes, others), torch.stack(expected))
+
+
+def test_chance_iou_of_many_rows_compares_some_of_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("boxless.pseudo_labels.consensus.CHANCE_ROWS", 3)
+    boxes = torch.tensor([[0.0, 0, 1, 1]]).repeat(9, 1)
+    others = boxes * torch.tensor([1, 0.5, 1, 1, 1, 0.5, 1, 1, 1])[:, None]
+    # Rows 0, 3 and 6 are compared, but never a row with itself.
+    others[[0, 3, 6]] = torch.tensor([[0.0, 0, 1, 1], [0, 0, 0.5, 1], [0, 0, 0.25, 1]])
+    expected = [0.375, 1.75 / 3, 1.75 / 3, 0.625, 1.75 / 3, 1.75 / 3, 0.75, 1.75 / 3, 1.75 / 3]
+    torch.testing.assert_close(chance_iou(boxes, others), torch.tensor(expected))

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from recording import Record, boxes_by_id, ids, record_training
 from running import SEEDED, as_stored, assert_same_bits, train_and_kill
 
@@ -24,7 +23,7 @@ from boxless.devices import full_width
 from boxless.errors import BoxlessError
 from boxless.images import content_keys, read_image
 from boxless.methods import preset
-from boxless.methods.box_ops import areas
+from boxless.metrics import areas
 from boxless.proposals.store import ProposalStore
 from boxless.pseudo_labels import SEEDS, cross_fitting, local_cam_errors, recipe
 from boxless.pseudo_labels.consensus import consensus
@@ -198,7 +197,7 @@ def test_labels_of_every_network_are_those_of_the_recipe(
     for sample in dataset.samples:
         own, larger = held_out(2, sample), held_out(2, sample, 1.5)
         height, width = read_image(sample.path).shape[:2]
-        is_small = areas(torch.from_numpy(own.boxes)).numpy()[:, None] < 0.2 * width * height
+        is_small = areas(own.boxes)[:, None] < 0.2 * width * height
         firsts.append(replace(own, boxes=np.where(is_small, own.boxes, seeds[0][sample.id].boxes)))
         seconds[sample.id] = replace(own, boxes=np.where(is_small, larger.boxes, own.boxes))
         small[sample.id] = is_small, larger.boxes

@@ -2,25 +2,12 @@
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+from torchvision.ops import box_area, clip_boxes_to_image
 
-CHANCE_ROWS = 500
-"""About how many other boxes tell which IoU is chance."""
 DELTA_SCALE_XY, DELTA_SCALE_WH = 0.1, 0.2
 """Scales that give regression targets a deviation of about one (Fast R-CNN's code)."""
 MAX_LOG_RATIO = 1.4
 """exp(1.4) is about 4: no box grows or shrinks by more, as the network extrapolates there."""
-
-
-def areas(boxes: Tensor) -> Tensor:
-    """Areas (N,) of boxes (N, 4)."""
-    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-
-
-def clip_boxes(boxes: Tensor, size: Tensor) -> Tensor:
-    """Boxes (N, 4), xyxy pixels, clipped to a view of `size` (2,), height and width in pixels."""
-    height, width = size.tolist()
-    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
 def mirror_boxes(boxes: Tensor, width: float) -> Tensor:
@@ -32,21 +19,7 @@ def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """IoU of every box (N, 4), xyxy, with the one of the same row (N, 4): (N,)."""
     corners = torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:])
     shared = (corners[1] - corners[0]).clamp(min=0).prod(dim=1)
-    return shared / (areas(boxes) + areas(others) - shared)
-
-
-def chance_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """The mean IoU of every box (N, 4), xyxy, with those of the other rows (N, 4), N at least 2: (N,).
-
-    It is the IoU to expect of two boxes that know the usual places and sizes of a class and nothing of the image. Of
-    many rows about `CHANCE_ROWS` are compared.
-    """
-    rows = torch.arange(0, len(others), max(1, len(others) // CHANCE_ROWS), device=boxes.device)
-    overlaps = box_iou(boxes, others[rows])
-    own = torch.zeros_like(overlaps)
-    own[rows, torch.arange(len(rows), device=boxes.device)] = 1
-    found: Tensor = (overlaps * (1 - own)).sum(dim=1) / (1 - own).sum(dim=1)
-    return found
+    return shared / (box_area(boxes) + box_area(others) - shared)
 
 
 def encode(boxes: Tensor, targets: Tensor) -> Tensor:
@@ -67,4 +40,6 @@ def decode(boxes: Tensor, deltas: Tensor, size: Tensor) -> Tensor:
     sides = boxes[:, 2:] - boxes[:, :2]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + deltas[:, :2] * DELTA_SCALE_XY * sides
     halves = sides * (deltas[:, 2:] * DELTA_SCALE_WH).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() / 2
-    return clip_boxes(torch.cat([centres - halves, centres + halves], dim=1), size)
+    moved = torch.cat([centres - halves, centres + halves], dim=1)
+    found: Tensor = clip_boxes_to_image(moved, tuple(size.tolist()))
+    return found

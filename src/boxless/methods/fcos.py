@@ -7,13 +7,13 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import box_area, clip_boxes_to_image, generalized_box_iou_loss, sigmoid_focal_loss
 
 from boxless.backbones import Backbone
 from boxless.config import HEADS
 from boxless.features import Batch, Targets
 from boxless.methods.base import ViewOutput
-from boxless.methods.box_ops import areas, clip_boxes, paired_iou
+from boxless.methods.box_ops import paired_iou
 from boxless.methods.box_supervised import IMAGE_SCORE_POWER, BoxSupervised, BoxSupervisedConfig
 from boxless.methods.roi_pooling import context_regions
 
@@ -113,7 +113,7 @@ class FCOS(BoxSupervised):
     def _output(self, view: Tensor, size: Tensor, image_scores: Tensor) -> ViewOutput:
         """Scores and boxes of the cells of one view."""
         logits, quality, boxes = self._predict_cells(view)
-        boxes = clip_boxes(boxes, size)
+        boxes = clip_boxes_to_image(boxes, tuple(size.tolist()))
         scores = logits.sigmoid() * quality.sigmoid()[:, None] * image_scores**IMAGE_SCORE_POWER
         # The last cells may reach beyond the view, and so may their boxes.
         return ViewOutput(image_scores, scores * (boxes[:, 2:] > boxes[:, :2]).all(dim=1)[:, None], boxes=boxes)
@@ -166,7 +166,7 @@ def match_cells(
     middle |= distances == distances.amin(dim=0)
     middle &= used
     held = middle.any(dim=1)
-    nearest = torch.where(middle, areas(boxes), torch.inf).argmin(dim=1)
+    nearest = torch.where(middle, box_area(boxes), torch.inf).argmin(dim=1)
     near = _within(centres, context_regions(boxes[used], size)).any(dim=1)
     weights = torch.where(near, 1.0, far_weight)
     weights = torch.where(_within(centres, boxes).any(dim=1), 0.0, weights)

@@ -4,9 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_pool
-
-from boxless.methods.box_ops import areas, clip_boxes
+from torchvision.ops import box_area, clip_boxes_to_image, roi_pool
 
 CONTEXT_RATIO = 1.8
 """Side of the context region over that of the region (ContextLocNet, section 3.2)."""
@@ -63,7 +61,9 @@ def context_regions(boxes: Tensor, size: Tensor) -> Tensor:
         size: (2,), height and width of the view in pixels.
     """
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (CONTEXT_RATIO / 2)
-    return clip_boxes(torch.cat([centre - half, centre + half], dim=1), size)
+    grown = torch.cat([centre - half, centre + half], dim=1)
+    found: Tensor = clip_boxes_to_image(grown, tuple(size.tolist()))
+    return found
 
 
 def mask_region(pooled: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def roi_average_pool(
     for view, inner, outer in zip(maps, boxes, context, strict=True):
         integral = nn.functional.pad(view.float().cumsum(1).cumsum(2), (1, 0, 1, 0)).permute(1, 2, 0).contiguous()
         inside, whole = _sums(integral, inner / stride, side), _sums(integral, outer / stride, 1)[:, 0, 0]
-        area, grown = (areas(edges)[:, None] / stride**2 for edges in (inner, outer))
+        area, grown = (box_area(edges)[:, None] / stride**2 for edges in (inner, outer))
         regions.append(inside / (area / side**2)[:, :, None, None])
         contexts.append((whole - inside.sum(dim=(1, 2))) / (grown - area).clamp(min=0.5))
     return torch.cat(regions), torch.cat(contexts)

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
+from torchvision.ops import box_iou
 
-from boxless.methods.box_ops import chance_iou, paired_iou
+from boxless.methods.box_ops import paired_iou
 from boxless.structures import Annotations, BoolArray, Dataset, FloatArray, IntArray
 
 MIN_AGREEING = 0.55
@@ -15,6 +17,8 @@ MIN_TAGS = 5
 """Classes with fewer tags have no part in that mean, unless all have fewer."""
 HELD_OUT_COPIES = 2
 """Seeds that an out-of-fold prediction weighs as much as, where all are trained on (docs/lab_book)."""
+CHANCE_ROWS = 500
+"""About how many other boxes tell which IoU is chance."""
 
 Sizes = Sequence[tuple[int, int]]
 """Width and height of every image in pixels."""
@@ -127,7 +131,7 @@ def chance_corrected_ious(boxes: FloatArray, others: FloatArray, labels: IntArra
     """The IoU of pairs of boxes beyond chance, relative to what is possible beyond it (as Cohen's kappa).
 
     Two boxes that fill the image overlap whatever they show. What is chance is told by the boxes of the same class in
-    the other images (`methods.box_ops.chance_iou`); of a class with one box it is zero.
+    the other images (`chance_iou`); of a class with one box it is zero.
 
     Args:
         boxes: (N, 4), xyxy in fractions of their image.
@@ -145,6 +149,20 @@ def chance_corrected_ious(boxes: FloatArray, others: FloatArray, labels: IntArra
             chance = chance_iou(one[rows], other[rows]).double().numpy()
             values[rows] = (values[rows] - chance) / np.maximum(1 - chance, 1e-9)
     return values
+
+
+def chance_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """The mean IoU of every box (N, 4), xyxy, with those of the other rows (N, 4), N at least 2: (N,).
+
+    It is the IoU to expect of two boxes that know the usual places and sizes of a class and nothing of the image. Of
+    many rows about `CHANCE_ROWS` are compared.
+    """
+    rows = torch.arange(0, len(others), max(1, len(others) // CHANCE_ROWS), device=boxes.device)
+    overlaps = box_iou(boxes, others[rows])
+    own = torch.zeros_like(overlaps)
+    own[rows, torch.arange(len(rows), device=boxes.device)] = 1
+    found: Tensor = (overlaps * (1 - own)).sum(dim=1) / (1 - own).sum(dim=1)
+    return found
 
 
 def _agreement(

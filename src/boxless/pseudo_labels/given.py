@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torchvision.ops import box_iou
 
 from boxless.cached_dataset import CachedDataset
+from boxless.metrics.boxes import iou
 from boxless.structures import Annotations, BoolArray, Dataset, FloatArray, IntArray, Sample
 
 REJECTED_IOU = 0.5
@@ -78,9 +77,8 @@ def at_rejected(boxes: FloatArray, labels: IntArray, sample: Sample) -> BoolArra
     if sample.given is None:
         return np.zeros(len(boxes), np.bool_)
     wrong = sample.given.wrong
-    overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(wrong.boxes)).numpy()
     same = np.equal.outer(labels, wrong.labels)
-    return np.asarray(np.any((overlaps >= REJECTED_IOU) & same, axis=1), np.bool_)
+    return np.asarray(np.any((iou(boxes, wrong.boxes) >= REJECTED_IOU) & same, axis=1), np.bool_)
 
 
 def holds(boxes: FloatArray, points: FloatArray) -> BoolArray:
