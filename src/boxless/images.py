@@ -27,7 +27,7 @@ MIN_SIDE = 8
 MAX_JPEG_SIDE = 65_500
 """Most pixels that libjpeg takes as a width or height."""
 
-_TURNS = {2: (1, 0, 0), 3: (1, 1, 0), 4: (0, 1, 0), 5: (0, 0, 1), 6: (1, 0, 1), 7: (1, 1, 1), 8: (0, 1, 1)}
+TURNS = {2: (1, 0, 0), 3: (1, 1, 0), 4: (0, 1, 0), 5: (0, 0, 1), 6: (1, 0, 1), 7: (1, 1, 1), 8: (0, 1, 1)}
 """How a viewer turns the stored pixels for each EXIF orientation but 1 (EXIF 2.3, tag 274).
 
 Whether columns are reversed, rows are, and both are exchanged before that.
@@ -92,7 +92,7 @@ def to_array(pil: Image.Image) -> NDArray[np.uint8]:
         pil.load()
     image = _to_rgb(pil)
     # Not Pillow's `exif_transpose`: it writes the EXIF anew, which fails for a value that is wrong elsewhere in it.
-    if turn := _TURNS.get(_orientation(pil.getexif)):
+    if turn := TURNS.get(_orientation(pil.getexif)):
         mirrored, upside_down, exchanged = turn
         image = image.swapaxes(0, 1) if exchanged else image
         image = np.ascontiguousarray(image[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
@@ -152,7 +152,7 @@ def _orientation(read: Callable[[], Image.Exif]) -> int:
         value = read().get(ExifTags.Base.Orientation, 1)
     except Exception:  # A damaged EXIF can raise any error, and leaves the pixels readable.
         return 1
-    return value if value in _TURNS else 1
+    return value if value in TURNS else 1
 
 
 def _limit() -> float:

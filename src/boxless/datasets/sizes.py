@@ -15,7 +15,7 @@ from typing import NamedTuple
 from boxless.datasets.common import Box, Object, boxed_sample
 from boxless.datasets.problems import Problems
 from boxless.errors import ImageError
-from boxless.images import Header, image_header
+from boxless.images import TURNS, Header, image_header
 from boxless.progress import track
 from boxless.structures import Sample
 
@@ -286,18 +286,14 @@ def _moved(box: Box | None, stated: Size, shown: Size, orientation: int) -> Box 
     """A box of the stored frame in the displayed image, which EXIF turns by `orientation`."""
     if box is None:
         return None
-    stored = shown[::-1] if orientation >= 5 else shown
-    width, height = stored
-    across, down = width / stated[0], height / stated[1]
+    mirrored, upside_down, exchanged = TURNS.get(orientation, (0, 0, 0))
+    stored = shown[::-1] if exchanged else shown
+    across, down = stored[0] / stated[0], stored[1] / stated[1]
     x1, y1, x2, y2 = box[0] * across, box[1] * down, box[2] * across, box[3] * down
-    moved: dict[int, Box] = {
-        1: (x1, y1, x2, y2),
-        2: (width - x2, y1, width - x1, y2),
-        3: (width - x2, height - y2, width - x1, height - y1),
-        4: (x1, height - y2, x2, height - y1),
-        5: (y1, x1, y2, x2),
-        6: (height - y2, x1, height - y1, x2),
-        7: (height - y2, width - x2, height - y1, width - x1),
-        8: (y1, width - x2, y2, width - x1),
-    }
-    return moved[orientation]
+    if exchanged:
+        x1, y1, x2, y2 = y1, x1, y2, x2
+    if mirrored:
+        x1, x2 = shown[0] - x2, shown[0] - x1
+    if upside_down:
+        y1, y2 = shown[1] - y2, shown[1] - y1
+    return x1, y1, x2, y2
