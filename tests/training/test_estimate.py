@@ -1,6 +1,7 @@
 """Time and memory that are estimated before a training."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,9 +46,10 @@ class Timed(Model):
 
 
 class Items:
-    """Views of the images in `SIZES`; remembers which were asked for."""
+    """`VIEWS` of the images in `SIZES`; remembers which were asked for."""
 
     def __init__(self) -> None:
+        self.views, self.data = VIEWS, SimpleNamespace(sizes=SIZES)
         self.asked: list[tuple[int, int]] = []
 
     def __getitem__(self, index: tuple[int, int]) -> Item:
@@ -62,7 +64,7 @@ def run(monkeypatch: pytest.MonkeyPatch, training: TrainingConfig) -> tuple[Esti
     monkeypatch.setattr(module, "peak_memory", lambda: 5e8)
     torch.manual_seed(0)
     model = Timed(clock)
-    found = estimate(Accelerator(cpu=True), model, items, VIEWS, SIZES, [0, 2], training)  # type: ignore[arg-type]
+    found = estimate(Accelerator(cpu=True), model, items, [0, 2], training)  # type: ignore[arg-type]
     return found, model, items
 
 

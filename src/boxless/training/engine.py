@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from boxless.cached_dataset import CachedDataset
-from boxless.config import TrainingConfig
+from boxless.config import Config, TrainingConfig
 from boxless.detector import Detector
 from boxless.devices import full_width
 from boxless.distributed import batch_share
@@ -34,7 +34,7 @@ from boxless.process import cores
 from boxless.progress import track
 from boxless.run_folder import read_checkpoint, read_history, save_checkpoint, write_history
 from boxless.structures import Dataset
-from boxless.training.estimate import Estimate, estimate, trained_weights
+from boxless.training.estimate import estimate, trained_weights
 from boxless.training.tracking import log_images
 from boxless.training.training_views import TrainingOrder, TrainingViews, epoch_rows, training_views
 from boxless.views import views_of
@@ -111,8 +111,7 @@ def train_model(
     # accelerate keeps one number for the whole process, and networks within a run have their own.
     accelerator.gradient_accumulation_steps = plan.accumulate
     if done < plan.epochs:
-        need = _need(accelerator, model, items, order, plan, training)
-        _log_plan(accelerator, plan, model, need, config.method)
+        _log_plan(accelerator, model, items, order, plan, config)
     loader = _loader(items, order, plan.batch_size, training.workers, accelerator.device)
     wrapped, optimizer, batches = accelerator.prepare(model, plain_optimizer, loader)
     history = read_history(run)[:done]
@@ -292,22 +291,13 @@ def _evaluate_epoch(
     return scores
 
 
-def _need(
-    accelerator: Accelerator,
-    model: Model,
-    items: TrainingViews,
-    order: TrainingOrder,
-    plan: _Plan,
-    training: TrainingConfig,
-) -> Estimate:
-    """What the first images of an epoch need as a step."""
+def _log_plan(
+    accelerator: Accelerator, model: Model, items: TrainingViews, order: TrainingOrder, plan: _Plan, config: Config
+) -> None:
+    """Log what is trained, how much there is to do, and what the first images of an epoch need as a step."""
     rows = [row for row, _ in order][: plan.batch_size]
     with full_width(accelerator.device):
-        return estimate(accelerator, model, items, items.views, items.data.sizes, rows, training)
-
-
-def _log_plan(accelerator: Accelerator, plan: _Plan, model: Model, need: Estimate, method: str) -> None:
-    """Log what is trained, how much there is to do, and what it takes."""
+        need = estimate(accelerator, model, items, rows, config.training)
     if not accelerator.is_main_process:
         return
     processes, epochs = accelerator.num_processes, plan.epochs - plan.first
@@ -318,7 +308,7 @@ def _log_plan(accelerator: Accelerator, plan: _Plan, model: Model, need: Estimat
     logger.info(
         "Training %s weights of %s: %s of %s of %s; about %.1f min and %.1f GB of memory",
         f"{trained_weights(model):,}",
-        method,
+        config.method,
         counted(epochs, "epoch"),
         counted(plan.steps, "step"),
         each,

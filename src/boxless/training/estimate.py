@@ -7,17 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.utils.data import Dataset as TorchDataset
 
 from boxless.config import TrainingConfig
 from boxless.errors import BoxlessError
-from boxless.features import Batch, Item, collate
+from boxless.features import Batch, collate
 from boxless.memory import peak_memory
 from boxless.methods import Model
-from boxless.views import View
-
-Views = TorchDataset[Item]
-"""Items by (row, view), such as `training_views.TrainingViews`."""
+from boxless.training.training_views import TrainingViews
 
 
 class Estimate(NamedTuple):
@@ -35,9 +31,7 @@ class Estimate(NamedTuple):
 def estimate(
     accelerator: Accelerator,
     model: Model,
-    items: Views,
-    views: Sequence[View],
-    sizes: Sequence[tuple[int, int]],
+    items: TrainingViews,
     rows: Sequence[int],
     training: TrainingConfig,
 ) -> Estimate:
@@ -49,9 +43,7 @@ def estimate(
     Args:
         accelerator: has device and precision.
         model: on that device.
-        items: the training images.
-        views: of each image.
-        sizes: width and height of every image in pixels.
+        items: views of the training images.
         rows: images whose steps are timed, as many as a step has in this process.
         training: the optimizer's settings.
 
@@ -61,10 +53,10 @@ def estimate(
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.train()
     model.tail.eval()
-    numbers = {view.scale: number for number, view in reversed(list(enumerate(views)))}
+    numbers = {view.scale: number for number, view in reversed(list(enumerate(items.views)))}
     largest = max(numbers)
     # At one scale square images have the largest maps.
-    squarest = np.argsort([-min(size) / max(size) for size in sizes], kind="stable")[: len(rows)].tolist()
+    squarest = np.argsort([-min(size) / max(size) for size in items.data.sizes], kind="stable")[: len(rows)].tolist()
     try:
         _trial(accelerator, model, items, [(row, numbers[largest]) for row in squarest])
     except torch.cuda.OutOfMemoryError:
@@ -82,7 +74,7 @@ def estimate(
     return Estimate(float(np.mean(seconds)), _peak(accelerator.device) + _optimizer_bytes(accelerator, model, training))
 
 
-def _trial(accelerator: Accelerator, model: Model, items: Views, indices: Sequence[tuple[int, int]]) -> float:
+def _trial(accelerator: Accelerator, model: Model, items: TrainingViews, indices: Sequence[tuple[int, int]]) -> float:
     """Seconds that one step takes without the optimizer, reading included."""
     start = time.perf_counter()
     batch: Batch = collate([items[index] for index in indices]).to(accelerator.device)
