@@ -9,6 +9,7 @@ their mean difference from the first row with its range.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 from unittest.mock import patch
@@ -26,7 +27,7 @@ SCORES = ("mAP_area", "CorLoc")
 
 def without_voting(detector: boxless.Detector) -> AbstractContextManager[object]:
     """Leave out box voting."""
-    return patch.object(detector, "selection", detector.config.inference.model_copy(update={"vote": False}))
+    return patch.object(detector, "selection", replace(detector.selection, vote=False))
 
 
 PARTS: dict[str, Callable[[boxless.Detector], AbstractContextManager[object]]] = {

@@ -16,10 +16,10 @@ from running import QUICK, SEEDED, SMALL
 
 import boxless
 from boxless.cache import entry, open_store, save_array
-from boxless.config import resolve
 from boxless.datasets.labels import with_labels
 from boxless.images import content_key, read_image
-from boxless.methods import fast_rcnn, preset
+from boxless.methods import fast_rcnn
+from boxless.postprocess import Selection
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -165,11 +165,11 @@ def test_methods_are_compared_and_one_is_chosen_without_boxes(
 
 
 def test_ablation_leaves_out_one_part_at_a_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    ablation, config, states = benchmark("ablation", monkeypatch), resolve(preset("seeded")), list[list[object]]()
-    power = fast_rcnn.IMAGE_SCORE_POWER
+    ablation, states = benchmark("ablation", monkeypatch), list[list[object]]()
+    power, selection = fast_rcnn.IMAGE_SCORE_POWER, Selection(min_score=0, nms=0.5, vote=True, max_boxes=1)
 
     def load(run: Path) -> SimpleNamespace:
-        return SimpleNamespace(name=run.name, classes=("a",), config=config, selection=config.inference)
+        return SimpleNamespace(name=run.name, classes=("a",), selection=selection)
 
     def evaluate(detector: SimpleNamespace, _: object) -> dict[str, float]:
         limits = detector.selection

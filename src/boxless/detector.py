@@ -18,7 +18,7 @@ from boxless.hub import fetch, on_hub
 from boxless.methods import FastRCNN, ViewOutput
 from boxless.methods.cam import DEFAULT_THRESHOLD
 from boxless.metrics.boxes import iou
-from boxless.postprocess import ViewArrays, average_boxes, average_heatmaps, box_vote, cam_boxes
+from boxless.postprocess import Selection, ViewArrays, average_boxes, average_heatmaps, box_vote, cam_boxes
 from boxless.predictor import Predictor
 from boxless.run_folder import MANIFEST, Network, load_network, read_config, read_manifest, read_training_images
 from boxless.structures import Detections, FloatArray, Heatmaps
@@ -55,7 +55,7 @@ class Detector(Predictor):
     ) -> None:
         self.name = name
         self.config = config
-        self.method, self.selection = config.method, config.inference
+        self.method, self.selection = config.method, Selection(**config.inference.model_dump(exclude={"views"}))
         self.supervision: str = config.supervision
         """What it was trained on; of a loaded run as its manifest says, where boxes may be given beside tags."""
         self.training_images: frozenset[str] | None = None

@@ -4,7 +4,8 @@ Arrays alone: trained networks and exported files (`boxless.runtime`) share it.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,24 +22,14 @@ Selected = tuple[FloatArray, FloatArray, NDArray[np.int64]]
 """Boxes (N, 4), scores (N,) and labels (N,), the highest scores first."""
 
 
-class Selection(Protocol):
+@dataclass(frozen=True)
+class Selection:
     """How boxes are selected; `config.InferenceConfig` describes it."""
 
-    @property
-    def min_score(self) -> float:
-        """Boxes below are dropped."""
-
-    @property
-    def nms(self) -> float:
-        """IoU above which the lower-scored of two boxes of a class is dropped."""
-
-    @property
-    def vote(self) -> bool:
-        """Whether kept boxes move to the vote of those around them."""
-
-    @property
-    def max_boxes(self) -> int:
-        """Most boxes per image."""
+    min_score: float
+    nms: float
+    vote: bool
+    max_boxes: int
 
 
 class ViewArrays(NamedTuple):

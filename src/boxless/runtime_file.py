@@ -13,6 +13,7 @@ from typing import Any
 from boxless.calibration import Calibration, read_calibration
 from boxless.errors import BoxlessError
 from boxless.files import read_json
+from boxless.postprocess import Selection
 from boxless.views import View
 
 FORMAT = 3
@@ -31,16 +32,6 @@ _NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS = 5, 10
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = 6, 11, (22, 23)
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
-
-
-@dataclass(frozen=True)
-class Selection:
-    """See `config.InferenceConfig`."""
-
-    min_score: float
-    nms: float
-    vote: bool
-    max_boxes: int
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _metadata(detector: Detector, manifest: Mapping[str, Any], network: Network)
     """All but the measured parity."""
     from boxless.runtime_file import FORMAT
 
-    limits, backbone, calibration = detector.config.inference, detector.config.backbone, detector.calibration
+    backbone, calibration = detector.config.backbone, detector.calibration
     certain = "image_score" if calibration is None else "score"
     return {
         "format": FORMAT,
@@ -152,7 +152,7 @@ def _metadata(detector: Detector, manifest: Mapping[str, Any], network: Network)
         "views": [asdict(view) for view in detector.views],
         "input": "images: RGB, uint8, (batch, height, width, 3), resized so that the longest side is views.scale",
         "boxes": "x1, y1, x2, y2 in pixels of the input, right and bottom exclusive",
-        "selection": limits.model_dump(exclude={"views"}),
+        "selection": asdict(detector.selection),
         "proposals": None if detector.proposals is None else detector.proposals.model_dump(),
         "backbone": {"name": backbone.name, **public_weights(manifest, detector.config)},
         "data": manifest["data"],
