@@ -180,6 +180,22 @@ def test_supervision_is_optional(monkeypatch: pytest.MonkeyPatch):
         THREE.to_supervision()
 
 
+def test_annotations_are_merged_and_selected():
+    boxes = np.arange(12, dtype=np.float32).reshape(3, 4)
+    one, other = (
+        Annotations.of(boxes[:1], np.array([2])),
+        Annotations(boxes[1:], np.array([0, 1]), np.array([True, False])),
+    )
+    every = Annotations.merge([one, Annotations.empty(), other])
+    assert every.labels.tolist() == [2, 0, 1] and every.ignore.tolist() == [False, True, False]
+    np.testing.assert_array_equal(every.boxes, boxes)
+    for rows in (np.array([2, 0]), ~every.ignore):
+        assert every[rows].labels.tolist() == every.labels[rows].tolist()
+        np.testing.assert_array_equal(every[rows].boxes, boxes[rows])
+    assert every[every.ignore].ignore.tolist() == [True]
+    assert Annotations.merge([]).boxes.shape == (0, 4)
+
+
 def test_annotations_of_other_types_are_converted() -> None:
     own = Annotations(np.array([[80, 90, 200, 220]]), np.array([1], np.int32), np.array([0]))
     assert [part.dtype for part in (own.boxes, own.labels, own.ignore)] == [np.float32, np.int64, np.bool_]

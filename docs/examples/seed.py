@@ -32,7 +32,7 @@ def _boxes(data: CachedDataset, cam: Detector, row: int) -> Annotations:
     labels = np.array(sorted(data.dataset.samples[row].tags), np.int64)
     maps = heatmaps(data, cam, row)
     boxes = [largest_component_box(maps[label], data.sizes[row], otsu_threshold(maps[label])) for label in labels]
-    return Annotations(np.array(boxes, np.float32).reshape(-1, 4), labels, np.zeros(len(labels), np.bool_))
+    return Annotations.of(np.array(boxes, np.float32).reshape(-1, 4), labels)
 
 
 def heatmaps(data: CachedDataset, cam: Detector, row: int) -> FloatArray:

@@ -59,6 +59,30 @@ class Annotations:
         for name, kind in (("boxes", np.float32), ("labels", np.int64), ("ignore", np.bool_)):
             object.__setattr__(self, name, getattr(self, name).astype(kind, copy=False))
 
+    @classmethod
+    def of(cls, boxes: FloatArray, labels: IntArray) -> "Annotations":
+        """Boxes (N, 4) of these labels (N,), none of them ignored."""
+        return cls(boxes, labels, np.zeros(len(labels), np.bool_))
+
+    @classmethod
+    def empty(cls) -> "Annotations":
+        """No boxes."""
+        return cls.of(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+
+    @classmethod
+    def merge(cls, parts: Sequence["Annotations"]) -> "Annotations":
+        """The boxes of all parts, one part after the other."""
+        every = [cls.empty(), *parts]
+        return cls(
+            np.concatenate([part.boxes for part in every]),
+            np.concatenate([part.labels for part in every]),
+            np.concatenate([part.ignore for part in every]),
+        )
+
+    def __getitem__(self, rows: IntArray | BoolArray) -> "Annotations":
+        """Those boxes whose numbers are given, or where a mask (N,) is set."""
+        return Annotations(self.boxes[rows], self.labels[rows], self.ignore[rows])
+
     def with_boxes(self, boxes: FloatArray, which: BoolArray) -> "Annotations":
         """The same with those of other boxes (N, 4) where `which` (N,) is set."""
         return replace(self, boxes=np.where(which[:, None], boxes, self.boxes))
@@ -211,9 +235,8 @@ def _reindexed(sample: Sample, index: dict[int, int]) -> Sample:
         return frozenset(index[label] for label in labels if label in index)
 
     def boxes(own: Annotations) -> Annotations:
-        keep = np.isin(own.labels, list(index))
-        labels = np.array([index[int(label)] for label in own.labels[keep]], np.int64)
-        return Annotations(own.boxes[keep], labels, own.ignore[keep])
+        kept = own[np.isin(own.labels, list(index))]
+        return replace(kept, labels=np.array([index[int(label)] for label in kept.labels], np.int64))
 
     given = sample.given
     return replace(

@@ -11,8 +11,6 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from boxless.datasets.common import Object, boxed_sample, parse_count, points_inside
 from boxless.datasets.label_lines import ImageLabels, read_labels
 from boxless.datasets.lookup import ImageIndex
@@ -195,13 +193,11 @@ def _of_review(images: Sequence[AnnotatedImage], dataset: Dataset, problems: Pro
         if len(other.points) < sum(item.is_point for item in image.objects if item.name in classes):
             problems.add("images with points outside of them, left out (the tags stay)", image.id)
         found = _annotations(sample)
-        kept = ~found.ignore
-        right = Annotations(found.boxes[kept], found.labels[kept], found.ignore[kept])
+        right = found[~found.ignore]
         present = sample.tags | sample.unsure | other.tags
         for label in tags[image.path] - present - other.unsure:
             problems.add("tags of reviewed images without a box of their class in the labels, kept", classes[label])
-        none = _annotations(replace(sample, annotations=None))
-        given = GivenBoxes(right, none, _unharmed(own.objects, right, classes))
+        given = GivenBoxes(right, Annotations.empty(), _unharmed(own.objects, right, classes))
         answers: dict[int, bool | None] = {label: label in present or None for label in present | other.unsure}
         said[image.path] = Said(answers, given, _fitting(other.counts, right, image.id, problems), other.points)
     return said
@@ -215,8 +211,7 @@ def _unharmed(objects: Sequence[Object], boxes: Annotations, classes: Sequence[s
 
 def _annotations(sample: Sample) -> Annotations:
     """The boxes of a sample; none where it has no annotations."""
-    none = Annotations(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
-    return none if sample.annotations is None else sample.annotations
+    return Annotations.empty() if sample.annotations is None else sample.annotations
 
 
 def _report_classes(found: set[str], classes: Sequence[str], problems: Problems) -> None:

@@ -252,7 +252,8 @@ def measure(exact: Predictor, coarse: Predictor, images: Images, most: float, na
     found: list[tuple[Detections, Detections, Annotations]] = []
     for file, pixels in readable_images(files, "Measure", "measurement"):
         one, two = exact.predict(pixels, 0), coarse.predict(pixels, 0)
-        found.append((one, two, known[file] or _as_annotations(one.confident())))
+        shown = one.confident()
+        found.append((one, two, known[file] or Annotations.of(shown.boxes, shown.labels)))
     ones, twos, truth = [one for one, _, _ in found], [two for _, two, _ in found], [own for _, _, own in found]
     before, after = _mean_ap(ones, truth, len(exact.classes)), _mean_ap(twos, truth, len(exact.classes))
     against = "boxes of the data" if images.annotations else "boxes in floating point"
@@ -272,10 +273,6 @@ def measure(exact: Predictor, coarse: Predictor, images: Images, most: float, na
     numbers = {"map_float": before, "map_int8": after, "loss": loss, **_agreement(ones, twos)}
     rounded = {key: round(value, 6) for key, value in numbers.items()}
     return {"calibrated": calibrated, "measured": len(found), "against": against, **rounded}
-
-
-def _as_annotations(found: Detections) -> Annotations:
-    return Annotations(found.boxes, found.labels, np.zeros(len(found), np.bool_))
 
 
 def _mean_ap(found: Sequence[Detections], truth: Sequence[Annotations], classes: int) -> float:

@@ -7,6 +7,7 @@ it the likeliest is chosen (Papadopoulos et al., CVPR 2017).
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -64,12 +65,8 @@ def counted_tags(sample: Sample) -> list[int]:
 
 def _replaced(labels: Annotations, boxes: Annotations, tags: Sequence[int]) -> Annotations:
     without_box = np.isin(labels.labels, list(set(tags) - set(boxes.labels.tolist())))
-    rest = ~np.isin(labels.labels, boxes.labels)
-    return Annotations(
-        np.concatenate([labels.boxes[rest], boxes.boxes]),
-        np.concatenate([labels.labels[rest], boxes.labels]),
-        np.concatenate([(labels.ignore | without_box)[rest], boxes.ignore]),
-    )
+    rest = replace(labels, ignore=labels.ignore | without_box)[~np.isin(labels.labels, boxes.labels)]
+    return Annotations.merge([rest, boxes])
 
 
 def _predict(detector: Detector, data: CachedDataset, row: int) -> Annotations:
@@ -78,15 +75,13 @@ def _predict(detector: Detector, data: CachedDataset, row: int) -> Annotations:
     proposals = data.boxes(row) if detector.proposals else None
     found, _ = detector.postprocess(data.maps(row, detector.views), proposals, data.sizes[row])
     found = found[~at_rejected(found.boxes, found.labels, sample)]
-    boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
+    objects = []
     for tag in counted_tags(sample):
         own = found[found.labels == tag]
         number = sample.counts[tag].number if tag in sample.counts else 1
         rows = choose_objects(own.boxes, own.scores, number, points_on(sample, tag))
-        boxes.append(own.boxes[rows])
-        labels.append(own.labels[rows])
-    every = np.concatenate(labels)
-    return Annotations(np.concatenate(boxes), every, np.zeros(len(every), np.bool_))
+        objects.append(Annotations.of(own.boxes[rows], own.labels[rows]))
+    return Annotations.merge(objects)
 
 
 def choose_objects(boxes: FloatArray, scores: FloatArray, number: int, points: FloatArray) -> list[int]:

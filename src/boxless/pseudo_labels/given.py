@@ -37,15 +37,7 @@ def with_given(labels: Sequence[Annotations], data: CachedDataset) -> list[Annot
         data: the images.
     """
     pairs = zip(without_contradicting(labels, data), data.dataset.samples, strict=True)
-    return [own if sample.given is None else _joined(sample.given.right, own) for own, sample in pairs]
-
-
-def _joined(one: Annotations, other: Annotations) -> Annotations:
-    return Annotations(
-        np.concatenate([one.boxes, other.boxes]),
-        np.concatenate([one.labels, other.labels]),
-        np.concatenate([one.ignore, other.ignore]),
-    )
+    return [own if sample.given is None else Annotations.merge([sample.given.right, own]) for own, sample in pairs]
 
 
 def without_contradicting(labels: Sequence[Annotations], data: CachedDataset) -> list[Annotations]:
@@ -102,8 +94,7 @@ def given_alone(data: CachedDataset) -> CachedDataset:
     samples = data.dataset.samples
     rows = [row for row, one in enumerate(samples) if needs_no_label(one) or is_negative(one, data.dataset)]
     boxed = data.subset(rows)
-    none = Annotations(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
-    return boxed.with_boxes(with_given([none] * len(boxed), boxed))
+    return boxed.with_boxes(with_given([Annotations.empty()] * len(boxed), boxed))
 
 
 def seed_classes(dataset: Dataset) -> list[int]:

@@ -38,11 +38,10 @@ def boxes_for_tags(detector: Detector, data: CachedDataset, rows: Sequence[int],
 def best_boxes(detector: Detector, data: CachedDataset, row: int, maps: Sequence[Tensor]) -> Annotations:
     """The best box of every tag of an image, by the maps of every view of the detector."""
     labels = np.array(sorted(data.dataset.samples[row].tags), np.int64)
-    boxes = np.zeros((0, 4), np.float32)
-    if len(labels):
-        proposals = data.boxes(row) if detector.proposals else None
-        boxes = detector.boxes_for_labels(maps, proposals, data.sizes[row], labels.tolist())
-    return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
+    if not len(labels):
+        return Annotations.empty()
+    proposals = data.boxes(row) if detector.proposals else None
+    return Annotations.of(detector.boxes_for_labels(maps, proposals, data.sizes[row], labels.tolist()), labels)
 
 
 def calibrated(detectors: Sequence[Detector], data: CachedDataset, folds: IntArray, seed: int) -> Calibration:

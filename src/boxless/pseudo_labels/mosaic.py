@@ -223,5 +223,5 @@ def _crop_pixels(image: NDArray[np.uint8], crop: Crop, cell: tuple[int, int]) ->
 def _saved(image: NDArray[np.uint8], boxes: FloatArray, unsure: frozenset[int], label: int, path: Path) -> Sample:
     with write_whole(path) as file:
         file.write(cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
-    found = Annotations(boxes, np.full(len(boxes), label, np.int64), np.zeros(len(boxes), np.bool_))
+    found = Annotations.of(boxes, np.full(len(boxes), label, np.int64))
     return Sample(f"mosaic {path.stem}", path, frozenset([label]), unsure, annotations=found)

@@ -47,7 +47,7 @@ def mixed_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
         assert whole.maps is not None and whole.objectness is not None
         maps = (1 - LOCAL_SHARE) * _over_maximum(whole.maps) + LOCAL_SHARE * _over_maximum(local)
         boxes = cam_boxes(maps, whole.objectness, data.sizes[row], labels, cam.cam_threshold, [view])
-        return Annotations(boxes, labels, np.zeros(len(labels), np.bool_))
+        return Annotations.of(boxes, labels)
 
     return map_rows(find, cam, range(len(data)), "CAM boxes with local CAMs")
 
@@ -61,7 +61,7 @@ def local_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
         heatmaps = _local_cams(data, cam, row)
         proposals = data.boxes(row)
         rows = [separating_proposal(heatmaps[label], proposals, data.sizes[row]) for label in labels]
-        return Annotations(proposals[rows], labels, np.zeros(len(labels), np.bool_))
+        return Annotations.of(proposals[rows], labels)
 
     return map_rows(find, cam, range(len(data)), "Local CAM boxes")
 
