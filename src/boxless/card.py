@@ -12,8 +12,7 @@ import yaml
 from boxless.config import Config
 from boxless.files import expand_user
 from boxless.metrics.summary import mean_name, training_images_note
-from boxless.report.contents import saved_scores
-from boxless.run_folder import public_weights, read_config, read_manifest
+from boxless.run_folder import public_weights, read_config, read_manifest, read_results
 from boxless.structures import SHOWN_IMAGE_SCORE, SHOWN_SHARE
 from boxless.trust import trust_warning, untrusted_classes
 from boxless.wording import counted
@@ -41,7 +40,7 @@ def model_card(run: str | os.PathLike[str], name: str | None = None) -> str:
         BoxlessError: it is no run folder, or a file in it is damaged.
     """
     folder = expand_user(run)
-    manifest, config, scores = read_manifest(folder), read_config(folder), saved_scores(folder)
+    manifest, config, scores = read_manifest(folder), read_config(folder), read_results(folder, "metrics", "CorLoc")
     title = name or folder.resolve().name
     parts = [
         f"---\n{yaml.safe_dump(metadata(manifest, scores, title), sort_keys=False, allow_unicode=True)}---",

@@ -34,6 +34,7 @@ from boxless.files import DISK_ERRORS, STDOUT, check_writable, expand_user, writ
 from boxless.logs import copies, log_skipped, log_to_console, log_warnings, logger
 from boxless.process import wait_asleep
 from boxless.progress import console
+from boxless.run_path import on_hub
 from boxless.tables import print_diagnosis, print_examination, print_proposals, print_scores, results
 from boxless.wording import counted
 
@@ -186,7 +187,7 @@ def evaluate(
     """Score a detector: VOC mAP, CorLoc, classification and pointing mAP."""
     from boxless.detector import Detector
     from boxless.evaluation import evaluate
-    from boxless.hub import on_hub
+    from boxless.run_folder import result_file
 
     detector = Detector.load(run)
     scores = evaluate(detector, data, split)
@@ -194,7 +195,7 @@ def evaluate(
     if on_hub(run):
         return
     with copies():
-        write_json(run / f"metrics-{scores['data'].replace(' ', '-')}.json", scores)
+        write_json(result_file(run, "metrics", scores["data"]), scores)
 
 
 @app.command()
@@ -207,8 +208,8 @@ def diagnose(
     """Diagnose a detector: kinds of errors, and which objects are found, as a chart and JSON."""
     from boxless.detector import Detector
     from boxless.evaluation import diagnose
-    from boxless.hub import on_hub
     from boxless.images import write_image
+    from boxless.run_folder import result_file
     from boxless.visualize import plot_diagnosis
 
     detector = Detector.load(run)
@@ -216,10 +217,11 @@ def diagnose(
     _write(json_file, diagnosis, print_diagnosis)
     if on_hub(run):
         return
-    chart = run / f"diagnosis-{diagnosis['data'].replace(' ', '-')}.png"
+    file = result_file(run, "diagnosis", diagnosis["data"])
+    chart = file.with_suffix(".png")
     with copies():
-        write_json(chart.with_suffix(".json"), diagnosis)
-        logger.info("Numbers and their conventions: %s", chart.with_suffix(".json"))
+        write_json(file, diagnosis)
+        logger.info("Numbers and their conventions: %s", file)
         write_image(chart, plot_diagnosis(diagnosis))
         logger.info("Chart: %s", chart)
 

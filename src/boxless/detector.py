@@ -14,13 +14,14 @@ from boxless.config import Config, ProposalConfig
 from boxless.devices import default_device, full_width, one_thread_per_image, views_at_once
 from boxless.features import FeatureStore, Item, collate
 from boxless.files import expand_user
-from boxless.hub import fetch, on_hub
+from boxless.hub import fetch
 from boxless.methods import FastRCNN, ViewOutput
 from boxless.methods.cam import DEFAULT_THRESHOLD
 from boxless.metrics.boxes import iou
 from boxless.postprocess import Selection, ViewArrays, average_boxes, average_heatmaps, box_vote, cam_boxes
 from boxless.predictor import Predictor
 from boxless.run_folder import MANIFEST, Network, load_network, read_config, read_manifest, read_training_images
+from boxless.run_path import on_hub
 from boxless.structures import Detections, FloatArray, Heatmaps
 from boxless.trust import untrusted_classes
 from boxless.views import View, views_of

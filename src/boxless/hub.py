@@ -5,11 +5,10 @@ Only safetensors, YAML and JSON are downloaded and read; nothing is unpickled.
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,35 +16,12 @@ from boxless.config import Config
 from boxless.errors import BoxlessError, in_one_line
 from boxless.files import expand_user
 from boxless.run_folder import CONFIG, MANIFEST, load_network, public_weights, read_config, read_manifest
+from boxless.run_path import HubModel, parse_repo
 
 LOADED = (MANIFEST, CONFIG, "*.safetensors")
 """What is downloaded of a model: all that loading reads."""
 OF_THIS_MACHINE = ("command", "sample_images", "skipped")
 """Of a manifest, what names files of the machine that trained; it is not uploaded."""
-
-
-class HubModel(NamedTuple):
-    """A model on the Hub.
-
-    Args:
-        repo: `OWNER/NAME`.
-        revision: branch, tag or commit; None is the newest.
-    """
-
-    repo: str
-    revision: str | None = None
-
-
-def on_hub(path: str | os.PathLike[str]) -> HubModel | None:
-    """The model that `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` names; None for any other path.
-
-    Raises:
-        BoxlessError: it begins so and goes on otherwise.
-    """
-    # `Path` makes one slash of two, and on Windows a backslash.
-    text = path.as_posix() if isinstance(path, PurePath) else str(path)
-    begun = re.match(r"hf:/{1,2}", text)
-    return None if begun is None else _named(text[begun.end() :])
 
 
 def fetch(model: HubModel) -> Path:
@@ -80,7 +56,7 @@ def push(run: str | os.PathLike[str], repo: str, *, private: bool = False) -> st
         BoxlessError: huggingface_hub is not installed, the run cannot be loaded or is a part of another one, nobody is
             logged in, the repository is public though `private` is asked for, or the Hub refuses or cannot be reached.
     """
-    hub, model = _library(), _named(repo)
+    hub, model = _library(), parse_repo(repo)
     if model.revision is not None:
         raise BoxlessError(f"{repo}: a run is pushed to the newest revision; write OWNER/NAME")
     folder = expand_user(run)
@@ -135,13 +111,6 @@ def _public_config(config: Config) -> dict[str, Any]:
     weights = Path(config.backbone.weights).name
     backbone = config.backbone.model_copy(update={"weights": weights})
     return config.model_copy(update={"backbone": backbone}).model_dump(mode="json")
-
-
-def _named(text: str) -> HubModel:
-    repo, at, revision = text.partition("@")
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo, re.ASCII) or (at and not revision):
-        raise BoxlessError(f"'{text}' names no model on the Hub: write OWNER/NAME, as in hf://OWNER/NAME")
-    return HubModel(repo, revision or None)
 
 
 def _library() -> Any:

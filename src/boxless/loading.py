@@ -4,9 +4,7 @@ import os
 
 from boxless.files import expand_user
 from boxless.predictor import Predictor
-
-SUFFIX = ".onnx"
-"""Of the files of `boxless export`."""
+from boxless.run_path import is_exported
 
 
 def load_predictor(path: str | os.PathLike[str]) -> Predictor:
@@ -16,7 +14,7 @@ def load_predictor(path: str | os.PathLike[str]) -> Predictor:
         BoxlessError: it is neither, or cannot be loaded.
     """
     file = expand_user(path)
-    if file.suffix.lower() == SUFFIX and not file.is_dir():
+    if is_exported(file):
         from boxless.runtime import Runtime
 
         return Runtime(file)

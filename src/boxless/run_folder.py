@@ -25,6 +25,7 @@ from boxless.config import Config, parse, read_yaml
 from boxless.errors import BoxlessError, in_one_line
 from boxless.files import check_writable, read_json, write_json, write_text, write_whole
 from boxless.methods import Model
+from boxless.run_path import is_exported, on_hub
 from boxless.structures import Annotations, Dataset
 
 FORMAT = 9
@@ -37,6 +38,8 @@ MANIFEST = "manifest.json"
 HISTORY = "history.jsonl"
 TRAINING_IMAGES = "training_images.txt"
 CHECKPOINT = "checkpoint.pt"
+CAM_RUN = "cam"
+"""Within the run folder, the one of the CAM."""
 
 MAX_SAMPLE_IMAGES = 32
 """Images of the training set that the manifest names, and on which an exported file is compared with its run."""
@@ -286,13 +289,10 @@ def read_manifest(run: Path) -> dict[str, Any]:
         manifest = read_json(path.read_text(encoding="utf-8"))
         form = manifest["format"]
     except (FileNotFoundError, NotADirectoryError):
-        if run.suffix.lower() == ".onnx" and run.is_file():
+        if run.is_file() and is_exported(run):
             raise BoxlessError(
                 f"{run}: boxless predict takes it, this needs the run folder that it was exported from"
             ) from None
-        # `hub` depends on this module.
-        from boxless.hub import on_hub
-
         if model := on_hub(run):
             raise BoxlessError(
                 f"hf://{model.repo}: boxless predict and boxless serve take it; this needs the run folder "
@@ -376,6 +376,40 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BoxlessError(f"{path}: damaged ({error}); delete it, it only records past epochs") from None
     return rows
+
+
+def result_file(run: Path, kind: str, data: str) -> Path:
+    """Where a run folder has the result of an evaluation.
+
+    Args:
+        run: the run folder.
+        kind: `metrics` or `diagnosis`.
+        data: name of the data that was evaluated on.
+    """
+    return run / f"{kind}-{data.replace(' ', '-')}.json"
+
+
+def read_results(run: Path, kind: str, key: str) -> list[dict[str, Any]]:
+    """What evaluations have left in a run folder.
+
+    Args:
+        run: the run folder.
+        kind: see `result_file`.
+        key: that all results of this kind have.
+
+    Raises:
+        BoxlessError: a file of it is damaged.
+    """
+    results = []
+    for file in sorted(run.glob(f"{kind}-*.json")):
+        try:
+            content = read_json(file.read_text(encoding="utf-8"))
+            if not isinstance(content, dict) or not content.keys() >= {"data", "classes", key}:
+                raise ValueError(f"it lacks 'data', 'classes' or '{key}'")
+        except (OSError, ValueError, RecursionError) as error:
+            raise BoxlessError(f"{file}: damaged ({error}); evaluate again, or delete it") from None
+        results.append(content)
+    return results
 
 
 def write_training_images(run: Path, keys: Sequence[str]) -> None:

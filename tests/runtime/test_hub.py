@@ -19,9 +19,10 @@ from boxless.card import hub_licence, model_card
 from boxless.detector import Detector
 from boxless.errors import BoxlessError
 from boxless.files import write_json
-from boxless.hub import HubModel, on_hub, push
+from boxless.hub import push
 from boxless.loading import load_predictor
 from boxless.run_folder import read_manifest
+from boxless.run_path import HubModel, on_hub
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from random_runs import Exported
 
 from boxless.errors import BoxlessError
-from boxless.hub import HubModel
-from boxless.shards import read_parts, write_manifest
+from boxless.run_path import HubModel, is_exported
+from boxless.shards import local, read_parts, write_manifest
 from boxless.shards.job import begin_job, describe
 from boxless.shards.work import load_detector, predict_shard
 
@@ -51,3 +52,12 @@ def test_a_run_on_the_hub_is_the_one_that_is_downloaded(
     write_manifest(str(images[0].parent), manifest)
     job = begin_job("hf://me/cats", manifest, str(tmp_path / "out"), 100, None)
     assert (job.run, job.detector) == (str(student.run), describe(str(student.run))[0])
+
+
+def test_a_run_folder_that_is_called_as_a_file_is_a_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("boxless.devices.default_device", lambda: torch.device("cuda"))
+    folder, file = tmp_path / "run.onnx", tmp_path / "cats.ONNX"
+    folder.mkdir()
+    assert [is_exported(path) for path in (folder, str(folder), file, str(file))] == [False, False, True, True]
+    # Files run on the CPU.
+    assert local._uses_gpu(str(folder)) and not local._uses_gpu(str(file))

@@ -26,7 +26,6 @@ from boxless.export.common import readable_images
 from boxless.export.int8 import MAX_LOSS, find_calibration_images, measure, quantised
 from boxless.files import check_writable, expand_user, write_whole
 from boxless.image_files import find_images
-from boxless.loading import SUFFIX
 from boxless.methods import FCOS, FastRCNN
 from boxless.postprocess import ViewArrays
 from boxless.predictor import Predictor
@@ -42,6 +41,7 @@ from boxless.run_folder import (
     read_manifest,
     versions,
 )
+from boxless.run_path import SUFFIX
 from boxless.structures import SHOWN_IMAGE_SCORE, SHOWN_SHARE
 from boxless.wording import counted
 

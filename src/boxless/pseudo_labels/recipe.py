@@ -57,7 +57,7 @@ from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.seeds import LOCAL_CAM_SEEDS, SEEDS
 from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass
 from boxless.pseudo_labels.snapping import snap_all
-from boxless.run_folder import BACKBONE, WEIGHTS, Shared, read_manifest, save_weights
+from boxless.run_folder import BACKBONE, CAM_RUN, WEIGHTS, Shared, read_manifest, save_weights
 from boxless.structures import Annotations
 from boxless.training.fit import Run, fit_network
 from boxless.trust import trust_warning, untrusted_classes
@@ -66,9 +66,9 @@ from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
 
-CAM, PCA, GIVEN, HELD_OUT_ERRORS = "cam", "pca.safetensors", "given", "held_out_errors.json"
-"""Where a run folder has the run of the CAM, the principal components, the run of the network that is trained on given
-boxes alone, and what `local_cam_errors` measured."""
+PCA, GIVEN, HELD_OUT_ERRORS = "pca.safetensors", "given", "held_out_errors.json"
+"""Where a run folder has the principal components, the run of the network that is trained on given boxes alone, and
+what `local_cam_errors` measured."""
 PCA_IMAGES = 100
 """Images that principal components are fitted to; more change nothing (docs/lab_book)."""
 
@@ -89,10 +89,10 @@ def fit_shared(run: Run, data: CachedDataset) -> Detector:
     if run.accelerator.is_main_process and not files["frozen"].exists():
         save_weights(network.frozen, files["frozen"])
     run.shared = Shared(run.folder, network.backbone, network.frozen, files)
-    cam = fit_network(run.folder / CAM, method_config(config, "cam"), data.tags_only(), run)
-    run.seconds["cam"] = read_manifest(run.folder / CAM)["seconds"]["training"]
+    cam = fit_network(run.folder / CAM_RUN, method_config(config, "cam"), data.tags_only(), run)
+    run.seconds["cam"] = read_manifest(run.folder / CAM_RUN)["seconds"]["training"]
     network.model.cam.load_state_dict(cam.model.state_dict())
-    files = {**files, "model.cam": run.folder / CAM / WEIGHTS, "model.pca": run.folder / PCA}
+    files = {**files, "model.cam": run.folder / CAM_RUN / WEIGHTS, "model.pca": run.folder / PCA}
     with run.timed("cam"), run.accelerator.main_process_first():
         # Networks that an interrupted run has finished were trained on these components.
         if not files["model.pca"].exists():

@@ -15,15 +15,14 @@ from boxless.doctor import examine
 from boxless.doctor.finding import name_files
 from boxless.errors import BoxlessError
 from boxless.evaluation import DatasetPredictions, in_classes, predict_dataset
-from boxless.files import check_writable, expand_user, read_json, write_text
+from boxless.files import check_writable, expand_user, write_text
 from boxless.image_files import below
 from boxless.logs import log_warnings
 from boxless.metrics import precision_recall, ranking, with_boxes
 from boxless.metrics.summary import training_images_note
-from boxless.pseudo_labels.recipe import CAM
 from boxless.report.gallery import Maps, gallery, small_maps
 from boxless.report.page import render_page
-from boxless.run_folder import read_history, read_manifest
+from boxless.run_folder import CAM_RUN, read_history, read_manifest, read_results
 from boxless.trust import trust_warning, untrusted_classes
 from boxless.visualize.boxes import class_colour
 from boxless.visualize.colours import page_colours
@@ -70,7 +69,9 @@ def write_report(
         "kinds": KINDS,
         "colormap": (matplotlib.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(int).tolist(),
         "manifest": manifest,
-        "history": {name: rows for name, part in (("", folder), (CAM, folder / CAM)) if (rows := read_history(part))},
+        "history": {
+            name: rows for name, part in (("", folder), (CAM_RUN, folder / CAM_RUN)) if (rows := read_history(part))
+        },
         **(_saved(folder) if data is None else _evaluated(folder, expand_user(data), split)),
     }
     contents["summary"] = summary(contents)
@@ -120,35 +121,16 @@ def curve(hits: list[bool], positives: int) -> list[list[float]]:
     return np.stack([recall[rows], precision[rows]], axis=1).round(4).tolist()  # type: ignore[no-any-return]
 
 
-def saved_scores(run: Path) -> list[dict[str, Any]]:
-    """What `boxless evaluate` has left in a run folder.
-
-    Raises:
-        BoxlessError: a file of it is damaged.
-    """
-    return [_read(file, "CorLoc") for file in sorted(run.glob("metrics-*.json"))]
-
-
 def _saved(run: Path) -> dict[str, Any]:
     return {
-        "evaluations": saved_scores(run),
-        "diagnoses": [_read(file, "outcomes") for file in sorted(run.glob("diagnosis-*.json"))],
+        "evaluations": read_results(run, "metrics", "CorLoc"),
+        "diagnoses": read_results(run, "diagnosis", "outcomes"),
         "curves": None,
         "reliability": None,
         "doctor": None,
         "gallery": None,
         "skipped": [],
     }
-
-
-def _read(file: Path, key: str) -> Any:
-    try:
-        content = read_json(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not content.keys() >= {"data", "classes", key}:
-            raise ValueError(f"it lacks 'data', 'classes' or '{key}'")
-    except (OSError, ValueError, RecursionError) as error:
-        raise BoxlessError(f"{file}: damaged ({error}); evaluate again, or delete it") from None
-    return content
 
 
 def _evaluated(run: Path, data: Path, split: str | None) -> dict[str, Any]:

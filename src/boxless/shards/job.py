@@ -11,7 +11,7 @@ from typing import Any
 
 from boxless.errors import BoxlessError
 from boxless.files import expand_user
-from boxless.loading import SUFFIX
+from boxless.run_path import is_exported, on_hub
 from boxless.shards.manifest import count_rows, manifest_digest
 from boxless.shards.storage import check_folder, join, names, read_bytes, state, writing
 
@@ -86,7 +86,7 @@ def describe(run: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _files(path: Path) -> tuple[list[Path], Sequence[str]]:
-    if path.suffix.lower() == SUFFIX and not path.is_dir():
+    if is_exported(path):
         from boxless.runtime_file import read_file
 
         return [path], read_file(path)[1].classes
@@ -112,12 +112,11 @@ def begin_job(run: str, manifest: str, out: str, shard_size: int, threshold: flo
     if threshold is not None and math.isnan(threshold):
         raise BoxlessError("--threshold nan: give a number")
     check_folder(out)
-    if run.startswith("hf:"):
+    if model := on_hub(run):
         # Imports torch, which takes seconds.
-        from boxless.hub import fetch, on_hub
+        from boxless.hub import fetch
 
-        if model := on_hub(run):
-            run = str(fetch(model))
+        run = str(fetch(model))
     # First: of a manifest that is replaced meanwhile, no part is written.
     begun = state(manifest)
     images = count_rows(manifest)

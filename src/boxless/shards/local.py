@@ -10,9 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 
 from boxless.errors import BoxlessError
-from boxless.loading import SUFFIX
 from boxless.predictor import Predictor
 from boxless.process import cores, wait_asleep
+from boxless.run_path import is_exported
 from boxless.shards.job import Job
 from boxless.shards.work import Outcome, load_detector, predict_shard
 
@@ -68,7 +68,7 @@ def run_local(job: Job, shards: Sequence[int], workers: int | None = None) -> Ge
 
 
 def _uses_gpu(run: str) -> bool:
-    if run.lower().endswith(SUFFIX):
+    if is_exported(run):
         return False
     from boxless.devices import default_device
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from boxless.errors import BoxlessError, in_one_line
 from boxless.files import expand_user
-from boxless.loading import SUFFIX
 from boxless.process import wait_asleep
+from boxless.run_path import is_exported
 from boxless.shards.job import Job
 from boxless.shards.work import Outcome, load_detector, predict_shard
 
@@ -74,7 +74,7 @@ def run_ray(job: Job, shards: Sequence[int], workers: int | None = None) -> Gene
 
     if not shards:
         return
-    gpus = 0 if job.run.lower().endswith(SUFFIX) else int(ray.cluster_resources().get("GPU", 0))
+    gpus = 0 if is_exported(job.run) else int(ray.cluster_resources().get("GPU", 0))
     room = workers or gpus or int(ray.cluster_resources().get("CPU", 1))
     if not ray.get_runtime_context().runtime_env.get("working_dir"):
         # Actors have other working folders, unless a job brings one to each machine.
