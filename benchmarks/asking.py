@@ -31,7 +31,7 @@ from sets import SETS, column, draw, load, measured, run_folder
 import boxless
 from boxless.evaluation import DatasetPredictions, matched, predict_dataset
 from boxless.files import write_json, write_text
-from boxless.metrics.boxes import iou
+from boxless.np_box_ops import iou
 from boxless.review.queue import Question, choose
 from boxless.structures import Annotations, Dataset, Sample
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 import boxless
 from boxless.config import ProposalConfig
 from boxless.images import read_image
-from boxless.metrics import iou
+from boxless.np_box_ops import iou
 from boxless.progress import track
 from boxless.proposals.generate import select
 from boxless.proposals.grouping import grouping

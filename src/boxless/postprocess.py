@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxless.heatmap_boxes import largest_component_box, objectness_box, resize_map
-from boxless.metrics.boxes import iou
+from boxless.np_box_ops import iou
 from boxless.structures import FloatArray, Heatmaps
 from boxless.views import View
 

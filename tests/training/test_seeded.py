@@ -23,7 +23,7 @@ from boxless.devices import full_width
 from boxless.errors import BoxlessError
 from boxless.images import content_keys, read_image
 from boxless.methods import preset
-from boxless.metrics import areas
+from boxless.np_box_ops import areas
 from boxless.proposals.store import ProposalStore
 from boxless.pseudo_labels import SEEDS, cross_fitting, local_cam_errors, recipe
 from boxless.pseudo_labels.consensus import consensus

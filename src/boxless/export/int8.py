@@ -27,8 +27,8 @@ from boxless.export.common import readable_images
 from boxless.files import expand_user
 from boxless.image_files import find_images
 from boxless.logs import log_warnings
-from boxless.metrics.boxes import iou
 from boxless.metrics.voc import voc_ap
+from boxless.np_box_ops import iou
 from boxless.predictor import Predictor
 from boxless.structures import Annotations, Detections
 from boxless.wording import counted

@@ -1,6 +1,5 @@
 """Metrics of detectors: pure functions over arrays, each with its source, and the registry of those that are scores."""
 
-from boxless.metrics.boxes import areas, coverage, iou
 from boxless.metrics.classification import classification_ap
 from boxless.metrics.coco import coco_ap
 from boxless.metrics.corloc import corloc
@@ -8,6 +7,7 @@ from boxless.metrics.errors import detection_outcomes, diagnose_detections
 from boxless.metrics.pointing import pointing_ap
 from boxless.metrics.summary import METRICS, evaluate_detections, metric, with_boxes
 from boxless.metrics.voc import average_precision, precision_recall, ranked_ap, ranking, voc_ap
+from boxless.np_box_ops import areas, coverage, iou
 
 __all__ = [
     "METRICS",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from boxless.metrics.boxes import coverage, iou
+from boxless.np_box_ops import coverage, iou
 from boxless.structures import Annotations, BoolArray, Detections, FloatArray
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)

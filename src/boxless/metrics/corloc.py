@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from boxless.metrics.boxes import iou
+from boxless.np_box_ops import iou
 from boxless.structures import Annotations, Detections
 
 

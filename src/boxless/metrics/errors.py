@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxless.errors import BoxlessError
-from boxless.metrics.boxes import areas, coverage, iou
 from boxless.metrics.summary import check_fit, with_boxes
+from boxless.np_box_ops import areas, coverage, iou
 from boxless.structures import Annotations, BoolArray, Detections, FloatArray, Sample
 
 Outcome = Literal["correct", "part", "group", "too_large", "poorly_placed", "duplicate", "other_class", "background"]

@@ -13,7 +13,7 @@ from boxless.config import ProposalConfig
 from boxless.errors import BoxlessError
 from boxless.images import content_keys, skip_copies
 from boxless.logs import log_skipped
-from boxless.metrics import iou
+from boxless.np_box_ops import iou
 from boxless.proposals.store import ProposalStore
 from boxless.structures import Annotations, Dataset, Sample
 

@@ -15,7 +15,7 @@ import numpy as np
 from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
 from boxless.devices import full_width
-from boxless.metrics.boxes import coverage
+from boxless.np_box_ops import coverage
 from boxless.pseudo_labels.given import at_rejected, holds, points_on
 from boxless.pseudo_labels.held_out import map_rows
 from boxless.structures import Annotations, BoolArray, FloatArray, IntArray, Sample

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from boxless.cached_dataset import CachedDataset
-from boxless.metrics.boxes import iou
+from boxless.np_box_ops import iou
 from boxless.structures import Annotations, BoolArray, Dataset, FloatArray, IntArray, Sample
 
 REJECTED_IOU = 0.5

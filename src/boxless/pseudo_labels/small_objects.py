@@ -15,7 +15,7 @@ from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
 from boxless.images import read_image
 from boxless.memory import release_memory
-from boxless.metrics.boxes import areas
+from boxless.np_box_ops import areas
 from boxless.pseudo_labels.consensus import Sizes, consensus
 from boxless.pseudo_labels.held_out import best_boxes, map_rows
 from boxless.structures import Annotations, BoolArray, IntArray

@@ -39,7 +39,7 @@ from boxless.evaluation import matched
 from boxless.export import FORMATS
 from boxless.export.common import rows
 from boxless.files import check_writable, expand_user, write_whole
-from boxless.metrics.boxes import areas, coverage, iou
+from boxless.np_box_ops import areas, coverage, iou
 from boxless.parallel import map_threads
 from boxless.results import WRITTEN, check_results, record_results
 from boxless.structures import Dataset, Detections, FloatArray, Sample

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from boxless.datasets.label_lines import LabeledBox, Labels, ProposedBox
-from boxless.metrics.boxes import iou
+from boxless.np_box_ops import iou
 from boxless.wording import counted
 
 HIT_IOU = 0.5

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from boxless.metrics import areas, coverage, iou
+from boxless.np_box_ops import areas, coverage, iou
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Areas and overlap of boxes."""
+"""Areas and overlap of boxes as NumPy arrays; `methods.box_ops` has what is computed on tensors."""
 
 from typing import Any
 
