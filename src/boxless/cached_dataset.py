@@ -138,7 +138,7 @@ def cache_dataset(
         seconds["proposals"] = time.perf_counter() - start
     start = time.perf_counter()
     readable = {key: path for key, path in images.items() if path not in skipped}
-    # Whose proposals are cached can be read.
+    # An image with cached proposals is known to be readable.
     if features.cached or store is None:
         skipped |= features.compute(readable, views)
     seconds["features"] = time.perf_counter() - start

@@ -143,8 +143,8 @@ def in_classes(classes: Sequence[str], data: Dataset, *, chosen: bool = False) -
     Args:
         classes: of the detector.
         data: images with classes of their own.
-        chosen: whether the data may hold some of its classes on purpose (`load_dataset` with `classes`): that it has
-            only some of the detector's is no remark then.
+        chosen: whether a subset of the classes was chosen on purpose (`load_dataset` with `classes`); missing classes
+            are then not reported.
 
     Raises:
         BoxlessError: the data has none of the classes.

@@ -116,8 +116,8 @@ def prepare(
 ) -> CachedDataset:
     """Compute the proposals and feature maps that `train` reads of images, for all of them or a share.
 
-    What is cached is not computed again, by other shares on other machines neither, if the cache is in a folder that
-    all of them have. Mosaics, which depend on what is trained, are not among it.
+    Cached results are reused, on other machines too if they share the cache folder. Mosaics are not prepared: they
+    depend on the pseudo labels.
 
     Args:
         data, labels, method, split, classes, config, options, backbone: as for `train`.

@@ -57,13 +57,13 @@ class Predictor(ABC):
     classes: tuple[str, ...]
     """Class names."""
     views: tuple[View, ...]
-    """Whose mean is taken."""
+    """Test views; outputs are averaged over them."""
     selection: Selection
-    """From scores to boxes."""
+    """How boxes are selected."""
     proposals: Proposing | None
     """Of the regions that are scored; None for methods that score map cells."""
     calibration: Calibration | None = None
-    """What makes of the scores of boxes how often the class is in the image; None leaves them."""
+    """Maps box scores to the probability that the image has the class; None if uncalibrated."""
 
     @property
     def cam_threshold(self) -> float:

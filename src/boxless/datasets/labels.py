@@ -222,5 +222,5 @@ def _report_classes(found: set[str], classes: Sequence[str], problems: Problems)
 def _size(path: Path) -> tuple[int, int] | None:
     try:
         return image_size(path)
-    except ImageError:  # Whoever decodes the image reports it.
+    except ImageError:  # Reported when the image is decoded.
         return None

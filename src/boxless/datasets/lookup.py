@@ -217,8 +217,9 @@ def own_names(names: Mapping[Path, Mapping[str, str]], key: Callable[[str], str]
     """For each file those of the names it is found by that can be its, by their ids.
 
     Names of which none is the end of another, such as `/a/train/0.jpg` and `/a/val/0.jpg`, are those of several images:
-    the file is that of the name which has more of its path than the others, if one has. Not so for a folder that has
-    another path on each machine: the paths end in the folder that the file is in, or all name the same images.
+    the file is that of the name which has more of its path than the others, if one has. Exception: the same folder
+    under another path on each machine. There all names are kept if their paths end in the file's folder, or if all of
+    them name the same images.
 
     Args:
         names: file -> id -> name.

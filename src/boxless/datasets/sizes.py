@@ -137,7 +137,7 @@ def _header(path: Path) -> Header | None:
         with path.open("rb", buffering=0) as file:
             file.read(_START)
         return image_header(path)
-    except (OSError, ImageError):  # Whoever decodes the image reports it.
+    except (OSError, ImageError):  # Reported when the image is decoded.
         return None
 
 

@@ -16,7 +16,8 @@ MIN_AGREEING = 0.55
 MIN_TAGS = 5
 """Classes with fewer tags have no part in that mean, unless all have fewer."""
 HELD_OUT_COPIES = 2
-"""Seeds that an out-of-fold prediction weighs as much as, where all are trained on (docs/lab_book)."""
+"""How often an out-of-fold prediction is repeated beside one copy of each seed, when all are trained on
+(docs/lab_book)."""
 CHANCE_ROWS = 500
 """About how many other boxes tell which IoU is chance."""
 

@@ -31,9 +31,9 @@ OTHER_POINT = 0.1
 def with_counted(
     sets: Sequence[Sequence[Annotations]], detectors: Sequence[Detector], data: CachedDataset, folds: IntArray
 ) -> list[list[Annotations]]:
-    """Sets of pseudo labels, with those of `counted_tags` replaced by boxes of the network of their fold; all are kept.
+    """Replace the pseudo labels of counted or pointed-at tags by boxes that the network of their fold predicts.
 
-    Of a tag without such a box the pseudo label stays, to be ignored. Where nobody counted nothing is predicted.
+    If it predicts none, the pseudo label stays and is ignored. Other images are not predicted.
 
     Args:
         sets: of pseudo labels of each image.

@@ -15,8 +15,8 @@ from boxless.structures import Annotations, BoolArray, Dataset, FloatArray, IntA
 REJECTED_IOU = 0.5
 """A pseudo label of this IoU with a box of its class that a person rejected is not taken."""
 SEED_BOXES = 5
-"""Given boxes of a class, on images whose tags all have one, from which a network that is trained on them gives its
-seeds."""
+"""Least number of given boxes of a class, on fully boxed images, for its seeds to come from a network trained on
+them."""
 
 
 def without_given(data: CachedDataset) -> CachedDataset:

@@ -145,13 +145,13 @@ def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDa
     _record(run, data.with_boxes(merged), [None if label in boxed else one for label, one in enumerate(agreement)])
     if no_consensus:
         logger.info(
-            "In the first round they agreed on too few boxes to tell the right ones, so consensus is left out: trained "
-            "on the boxes of %s and those out of fold",
+            "Consensus is skipped: seeds and out-of-fold boxes agreed on too few tags in round 1. Training on the "
+            "seeds %s and on out-of-fold boxes",
             ", ".join(names),
         )
     elif never_kept:
         logger.info(
-            "They agreed on no box of %s: trained on the boxes of %s and those out of fold",
+            "No pseudo label of %s was kept: training on its boxes of seed %s and its out-of-fold boxes",
             ", ".join(data.dataset.classes[label] for label in never_kept),
             names[0],
         )
