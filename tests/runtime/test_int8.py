@@ -15,7 +15,14 @@ from random_runs import Exported
 from running import boxless as run_boxless
 
 from boxless.errors import BoxlessError
-from boxless.export.int8 import MAX_IMAGES, Images, _backbone_nodes, find_calibration_images, measure, quantised
+from boxless.export.int8 import (
+    MAX_IMAGES,
+    CalibrationImages,
+    _backbone_nodes,
+    find_calibration_images,
+    measure,
+    quantised,
+)
 from boxless.export.onnx import export_onnx
 from boxless.runtime import Runtime
 from boxless.structures import Annotations, Detections
@@ -60,7 +67,7 @@ def truth(number: int) -> list[Annotations | None]:
 
 @pytest.mark.parametrize(("known", "against"), [(0, "boxes in floating point"), (9, "boxes of the data")])
 def test_the_loss_is_that_of_map_on_every_third_image(known: int, against: str, files: list[Path]):
-    found = measure(*three_and_three(), Images(files, truth(known)), 0.34, "a.onnx")
+    found = measure(*three_and_three(), CalibrationImages(files, truth(known)), 0.34, "a.onnx")
     assert (found["calibrated"], found["measured"], found["against"]) == (6, 3, against)
     assert found["map_float"] == 1
     # Two of three boxes are found, before anything else is.
@@ -72,13 +79,13 @@ def test_the_loss_is_that_of_map_on_every_third_image(known: int, against: str, 
 def test_images_whose_boxes_are_unknown_are_left_out_where_others_are_known(files: list[Path]):
     annotations = truth(9)
     annotations[6] = None
-    found = measure(*three_and_three(), Images(files, annotations), 0, "a.onnx")
+    found = measure(*three_and_three(), CalibrationImages(files, annotations), 0, "a.onnx")
     assert (found["measured"], found["loss"]) == (2, 0)
 
 
 def test_more_than_what_is_allowed_is_refused(files: list[Path]):
     with pytest.raises(BoxlessError, match=r"33\.3% of mAP, 1\.000 to 0\.667 .* of 3 images, and 30\.0% is") as error:
-        measure(*three_and_three(), Images(files, []), 0.3, "a.onnx")
+        measure(*three_and_three(), CalibrationImages(files, []), 0.3, "a.onnx")
     assert "a.onnx: not written" in str(error.value) and "--max-loss 0.34" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -86,7 +93,7 @@ def test_more_than_what_is_allowed_is_refused(files: list[Path]):
 def test_without_any_object_nothing_can_be_measured(files: list[Path]):
     nothing = [detected(BOX, 0.4) for _ in range(3)]
     with pytest.raises(BoxlessError, match="cannot be measured: on 3 images nothing is found of the boxes in floating"):
-        measure(predictor(*nothing), predictor(*nothing), Images(files, []), 1, "a.onnx")
+        measure(predictor(*nothing), predictor(*nothing), CalibrationImages(files, []), 1, "a.onnx")
 
 
 # Images to calibrate on.
@@ -128,7 +135,7 @@ def test_the_backbone_is_in_integers_by_channel_and_the_heads_are_not(
     monkeypatch.setattr("boxless.export.int8.MIN_STRIDE", 1)
     model = onnx.load(exported.file)
     before = model.SerializeToString()
-    found = quantised(model, exported.runtime, Images(images, []))
+    found = quantised(model, exported.runtime, CalibrationImages(images, []))
     assert model.SerializeToString() == before
     onnx.checker.check_model(found)
     assert [each.domain for each in found.opset_import] == [""]
@@ -151,7 +158,7 @@ def test_layers_that_read_large_maps_stay_in_floating_point(
 ):
     # The three convolutions of the backbone read the image and maps of strides 4 and 16.
     monkeypatch.setattr("boxless.export.int8.MIN_STRIDE", stride)
-    found = quantised(onnx.load(student.file), student.runtime, Images(images, []))
+    found = quantised(onnx.load(student.file), student.runtime, CalibrationImages(images, []))
     integers = [values for values in weights_of(found).values() if values.dtype == np.int8 and values.ndim == 4]
     assert sorted(map(len, integers)) == channels
     # One before the first of them, and one after each.
@@ -194,7 +201,7 @@ def test_weights_of_depthwise_convolutions_have_eight_bits_and_enlarged_maps_are
 ):
     monkeypatch.setattr("boxless.export.int8.MIN_STRIDE", 8)
     model, predictor = small_network()
-    weights = weights_of(quantised(model, predictor, Images(files, [])))
+    weights = weights_of(quantised(model, predictor, CalibrationImages(files, [])))
     whole = {name: values for name, values in weights.items() if values.dtype == np.int8 and values.ndim == 4}
     assert [name.split()[0] for name in whole] == ["depthwise"]
     assert np.abs(next(iter(whole.values()))).max() == 127
@@ -207,7 +214,7 @@ def test_other_weights_have_seven_bits_and_a_sum_follows_either_side(
     for stride, names in ((8, ["depthwise", "sum"]), (1, ["first", "depthwise", "sum", "last"])):
         monkeypatch.setattr("boxless.export.int8.MIN_STRIDE", stride)
         assert _backbone_nodes(model) == names
-    weights = weights_of(quantised(model, predictor, Images(files, [])))
+    weights = weights_of(quantised(model, predictor, CalibrationImages(files, [])))
     most = {
         name.split()[0]: np.abs(own).max() for name, own in weights.items() if own.dtype == np.int8 and own.ndim == 4
     }
@@ -222,7 +229,7 @@ def test_without_a_convolution_on_small_maps_nothing_is_written(
     with pytest.raises(
         BoxlessError, match="no convolution of the backbone reads maps of a stride of 17 or more; export without --int8"
     ):
-        quantised(onnx.load(student.file), student.runtime, Images(images, []))
+        quantised(onnx.load(student.file), student.runtime, CalibrationImages(images, []))
 
 
 @pytest.mark.slow
@@ -231,11 +238,11 @@ def test_every_third_image_is_not_calibrated_on(student: Exported, images: list[
 
     read: list[Path] = []
     monkeypatch.setattr(common, "read_image", lambda path, real=common.read_image: read.append(path) or real(path))
-    quantised(onnx.load(student.file), student.runtime, Images(images, []))
+    quantised(onnx.load(student.file), student.runtime, CalibrationImages(images, []))
     assert read == [images[row] for row in (1, 2, 4, 5)]
     gone = [path.with_name("gone.jpg") for path in images]
     with pytest.raises(BoxlessError, match="none of the 4 images to calibrate on can be read"):
-        quantised(onnx.load(student.file), student.runtime, Images(gone, []))
+        quantised(onnx.load(student.file), student.runtime, CalibrationImages(gone, []))
 
 
 @pytest.mark.slow
@@ -280,4 +287,4 @@ def test_a_network_without_convolutions_is_refused(student: Exported, images: li
     with pytest.raises(
         BoxlessError, match="no convolution of the backbone reads maps of a stride of 16 or more; export without --int8"
     ):
-        quantised(model, student.runtime, Images(images, []))
+        quantised(model, student.runtime, CalibrationImages(images, []))

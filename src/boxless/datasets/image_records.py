@@ -87,7 +87,7 @@ class Record(NamedTuple):
     cells: list[tuple[str, str]]
 
 
-class Said(Enum):
+class RecordKind(Enum):
     """What a file says of images beyond the names of their class folders: nothing, something, or what is in them."""
 
     NOTHING = 0
@@ -95,7 +95,7 @@ class Said(Enum):
     TAGS = 2
 
 
-def said_by(file: Path, images: ClassImages, *, at_top: bool) -> Said:
+def record_kind(file: Path, images: ClassImages, *, at_top: bool) -> RecordKind:
     """What a file says of images beyond their class folders.
 
     `TAGS` are boxes, in a file that is called as an image or names one; or cells beside names of images that are not
@@ -109,15 +109,17 @@ def said_by(file: Path, images: ClassImages, *, at_top: bool) -> Said:
         at_top: whether the file lies beside the class folders, not in one of them.
     """
     if _NOTES.match(file.name):
-        return Said.NOTHING
+        return RecordKind.NOTHING
     suffix, text = file.suffix.lower(), read_text(file)
     is_named = images.is_named_by(file)
     if suffix == ".txt" and _has_numbers(text, is_named=is_named, at_top=at_top):
-        return Said.TAGS
+        return RecordKind.TAGS
     keys = None if suffix in {".txt", *_TABLES} else _BOXES[".xml" if suffix == ".xml" else ".json"]
     if keys and keys.search(text) and (is_named or images.is_part(file) or _names_any(text, images)):
-        return Said.TAGS
-    return Said.NOTHING if suffix == ".xml" or is_named else _said(_records(suffix, text, images), file.stem)
+        return RecordKind.TAGS
+    if suffix == ".xml" or is_named:
+        return RecordKind.NOTHING
+    return _record_kind(_records(suffix, text, images), file.stem)
 
 
 def read_text(file: Path) -> str:
@@ -151,7 +153,7 @@ def _names_any(text: str, images: ClassImages) -> bool:
     return any(stem in images.folders for found in strings for stem in possible_stems(found[1]))
 
 
-def _said(records: Iterable[Record], name: str) -> Said:
+def _record_kind(records: Iterable[Record], name: str) -> RecordKind:
     columns = defaultdict[str, list[tuple[str, str]]](list)
     for folders, cells in islice(records, _ROWS):
         said = [(key, cell) for key, cell in cells if cell and not _HASH.fullmatch(cell)]
@@ -161,8 +163,8 @@ def _said(records: Iterable[Record], name: str) -> Said:
     others = {key: pairs for key, pairs in columns.items() if not _is_code(pairs)}
     flags = sum({cell for _, cell in pairs} <= {"0", "1", "-1"} for pairs in others.values())
     if flags > 1 or any(_are_tags(name, key, [cell for _, cell in pairs]) for key, pairs in others.items()):
-        return Said.TAGS
-    return Said.SOMETHING if others else Said.NOTHING
+        return RecordKind.TAGS
+    return RecordKind.SOMETHING if others else RecordKind.NOTHING
 
 
 def _is_code(pairs: Sequence[tuple[str, str]]) -> bool:

@@ -26,7 +26,7 @@ from boxless.wording import counted
 _MISSING = "images of the labels that are not among those to train on, left out"
 
 
-class Said(NamedTuple):
+class ImageReview(NamedTuple):
     """What a person said of one image.
 
     Args:
@@ -65,48 +65,48 @@ def with_labels(dataset: Dataset, labels: str | PathLike[str], data: Path | None
     """
     file, problems = expand_user(labels), Problems()
     root = Path() if data is None else data if data.is_dir() else data.parent
-    said = _read(file, dataset, ImageIndex((sample.path for sample in dataset.samples), root), problems)
-    if not any(own.tags or len(own.boxes.wrong.labels) for own in said.values()):
+    reviews = _read(file, dataset, ImageIndex((sample.path for sample in dataset.samples), root), problems)
+    if not any(own.tags or len(own.boxes.wrong.labels) for own in reviews.values()):
         reasons = "".join(f"\n  {line}" for line in problems.lines())
         raise BoxlessError(f"{file}: says nothing of the images and classes of {dataset.name}{reasons}")
-    summary = _summary(said)
+    summary = _summary(reviews)
     return replace(
         dataset,
-        samples=tuple(_merged(one, said[one.path]) if one.path in said else one for one in dataset.samples),
+        samples=tuple(_merged(one, reviews[one.path]) if one.path in reviews else one for one in dataset.samples),
         warnings=(*dataset.warnings, *problems.lines()),
         summary="; ".join(filter(None, (dataset.summary, summary))),
     )
 
 
-def _summary(said: Mapping[Path, Said]) -> str:
+def _summary(reviews: Mapping[Path, ImageReview]) -> str:
     right, wrong = (
         sum(len(part.labels) for part in parts)
-        for parts in zip(*((own.boxes.right, own.boxes.wrong) for own in said.values()), strict=True)
+        for parts in zip(*((own.boxes.right, own.boxes.wrong) for own in reviews.values()), strict=True)
     )
-    text = f"labels of {counted(len(said), 'image')} with {right:,} right and {counted(wrong, 'wrong box')}"
+    text = f"labels of {counted(len(reviews), 'image')} with {right:,} right and {counted(wrong, 'wrong box')}"
     more = {
-        "count": sum(len(own.counts) for own in said.values()),
-        "point": sum(len(own.points) for own in said.values()),
+        "count": sum(len(own.counts) for own in reviews.values()),
+        "point": sum(len(own.points) for own in reviews.values()),
     }
     return ", ".join([text, *(counted(number, what) for what, number in more.items() if number)])
 
 
-def _merged(sample: Sample, said: Said) -> Sample:
-    by_answer = {answer: {name for name, own in said.tags.items() if own is answer} for answer in (True, False, None)}
+def _merged(sample: Sample, review: ImageReview) -> Sample:
+    by_answer = {answer: {name for name, own in review.tags.items() if own is answer} for answer in (True, False, None)}
     tags = (sample.tags | by_answer[True]) - by_answer[False] - by_answer[None]
-    pointed = {point.label for point in said.points}
-    points = [*(point for point in sample.points if point.label not in pointed), *said.points]
+    pointed = {point.label for point in review.points}
+    points = [*(point for point in sample.points if point.label not in pointed), *review.points]
     return replace(
         sample,
         tags=tags,
         unsure=(sample.unsure | by_answer[None]) - by_answer[True] - by_answer[False],
-        given=said.boxes if len(said.boxes.right.labels) or len(said.boxes.wrong.labels) else None,
-        counts={label: own for label, own in {**sample.counts, **said.counts}.items() if label in tags},
+        given=review.boxes if len(review.boxes.right.labels) or len(review.boxes.wrong.labels) else None,
+        counts={label: own for label, own in {**sample.counts, **review.counts}.items() if label in tags},
         points=tuple(point for point in points if point.label in tags),
     )
 
 
-def _read(file: Path, dataset: Dataset, index: ImageIndex, problems: Problems) -> dict[Path, Said]:
+def _read(file: Path, dataset: Dataset, index: ImageIndex, problems: Problems) -> dict[Path, ImageReview]:
     """What the file says of the images that are known, by their paths.
 
     Raises:
@@ -114,24 +114,24 @@ def _read(file: Path, dataset: Dataset, index: ImageIndex, problems: Problems) -
     """
     if file.suffix.lower() == ".jsonl":
         lines = read_labels(file)
-        said, number = _of_lines(lines, dataset.classes, index, problems), len(lines)
+        reviews, number = _of_lines(lines, dataset.classes, index, problems), len(lines)
     else:
         images, number = read_reviewed(file, index, problems, _MISSING)
-        said = _of_review(images, dataset, problems)
+        reviews = _of_review(images, dataset, problems)
     problems.refuse_most(_MISSING, number, file, "give the labels of these images, or the data that they are of")
-    return said
+    return reviews
 
 
 def _of_lines(
     lines: Mapping[str, ImageLabels], classes: Sequence[str], index: ImageIndex, problems: Problems
-) -> dict[Path, Said]:
-    said: dict[Path, Said] = {}
+) -> dict[Path, ImageReview]:
+    reviews: dict[Path, ImageReview] = {}
     for name, own in lines.items():
         path = index.find(name, problems)
         if path is None:
             problems.add_unmatched(_MISSING, name)
             continue
-        if path in said:
+        if path in reviews:
             problems.add("images whose name is spelt in several ways, of which the last line is taken", name)
         _report_classes(own.classes(), classes, problems)
         right, wrong = (
@@ -150,13 +150,13 @@ def _of_lines(
         points = [Point(classes.index(point.name), *point.xy) for point in named]
         complete = _unharmed(right, boxes, classes) & {classes.index(one) for one in own.complete if one in classes}
         known = {classes.index(one): count for one, count in counts.items() if one in classes}
-        said[path] = Said(
+        reviews[path] = ImageReview(
             {classes.index(one): answer for one, answer in answers.items() if one in classes},
             GivenBoxes(boxes, rejected, complete),
             _fitting(known, boxes, name, problems),
             points_inside(points, size, name, problems),
         )
-    return said
+    return reviews
 
 
 def _answers(own: ImageLabels, counts: Mapping[str, Count], boxed: set[str]) -> dict[str, bool | None]:
@@ -180,9 +180,9 @@ def _fitting(counts: Mapping[int, Count], right: Annotations, name: str, problem
     return kept
 
 
-def _of_review(images: Sequence[AnnotatedImage], dataset: Dataset, problems: Problems) -> dict[Path, Said]:
+def _of_review(images: Sequence[AnnotatedImage], dataset: Dataset, problems: Problems) -> dict[Path, ImageReview]:
     """What other tools say: there are no wrong boxes, and no class is said to be absent."""
-    classes, said = dataset.classes, {}
+    classes, reviews = dataset.classes, {}
     tags = {sample.path: sample.tags for sample in dataset.samples}
     known = [image._replace(objects=[item for item in image.objects if item.name in classes]) for image in images]
     boxed = [image._replace(objects=[item for item in image.objects if item.has_box]) for image in known]
@@ -199,8 +199,10 @@ def _of_review(images: Sequence[AnnotatedImage], dataset: Dataset, problems: Pro
             problems.add("tags of reviewed images without a box of their class in the labels, kept", classes[label])
         given = GivenBoxes(right, Annotations.empty(), _unharmed(own.objects, right, classes))
         answers: dict[int, bool | None] = {label: label in present or None for label in present | other.unsure}
-        said[image.path] = Said(answers, given, _fitting(other.counts, right, image.id, problems), other.points)
-    return said
+        reviews[image.path] = ImageReview(
+            answers, given, _fitting(other.counts, right, image.id, problems), other.points
+        )
+    return reviews
 
 
 def _unharmed(objects: Sequence[Object], boxes: Annotations, classes: Sequence[str]) -> frozenset[int]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from boxless.datasets.common import MOST_JSON
-from boxless.datasets.image_records import TEXTS, ClassImages, Said, read_text, said_by
+from boxless.datasets.image_records import TEXTS, ClassImages, RecordKind, read_text, record_kind
 from boxless.datasets.problems import Problems
 from boxless.datasets.table_files import DELIMITERS, read_table
 from boxless.datasets.voc_xml import is_annotation
@@ -83,10 +83,10 @@ def refuse_disagreeing(root: Path, images: ClassImages) -> list[Path]:
     others = []
     for file in _some(root, TEXTS):
         is_table, at_top = file.suffix.lower() in DELIMITERS, file.parent == root
-        said = said_by(file, images, at_top=at_top)
-        if said == Said.SOMETHING:
+        kind = record_kind(file, images, at_top=at_top)
+        if kind == RecordKind.SOMETHING:
             others.append(file)
-        if said == Said.TAGS:
+        if kind == RecordKind.TAGS:
             if is_table and at_top:
                 read_table(file, Problems())
             fix = (

@@ -51,7 +51,7 @@ UPSAMPLING = ("Resize", "ConvTranspose")
 MATCH_IOU = 0.5
 
 
-class Images(NamedTuple):
+class CalibrationImages(NamedTuple):
     """What to quantise with.
 
     Args:
@@ -63,7 +63,7 @@ class Images(NamedTuple):
     annotations: list[Annotations | None]
 
 
-def find_calibration_images(source: str | os.PathLike[str], classes: Sequence[str]) -> Images:
+def find_calibration_images(source: str | os.PathLike[str], classes: Sequence[str]) -> CalibrationImages:
     """The images of a folder, or of a data set with their boxes where it has any.
 
     Args:
@@ -89,10 +89,10 @@ def find_calibration_images(source: str | os.PathLike[str], classes: Sequence[st
     rows = np.linspace(0, len(files) - 1, min(len(files), MAX_IMAGES)).astype(int).tolist()
     annotations = [samples[row].annotations for row in rows] if samples else []
     known = any(one is not None and len(one.boxes) for one in annotations)
-    return Images([files[row] for row in rows], annotations if known else [])
+    return CalibrationImages([files[row] for row in rows], annotations if known else [])
 
 
-def quantised(model: Any, predictor: "Runtime", images: Images) -> Any:
+def quantised(model: Any, predictor: "Runtime", images: CalibrationImages) -> Any:
     """The network with its backbone in 8-bit integers, as an `onnx.ModelProto`.
 
     Args:
@@ -227,7 +227,7 @@ def _inputs(files: Sequence[Path], predictor: "Runtime") -> Iterator[dict[str, N
         )
 
 
-def measure(exact: Predictor, coarse: Predictor, images: Images, most: float, name: str) -> dict[str, Any]:
+def measure(exact: Predictor, coarse: Predictor, images: CalibrationImages, most: float, name: str) -> dict[str, Any]:
     """What the network loses by 8-bit integers, on those images that `quantised` leaves out.
 
     Args:

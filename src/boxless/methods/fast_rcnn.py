@@ -111,13 +111,13 @@ class FastRCNN(BoxSupervised):
         rows = [self._training_rows(*image) for image in images]
         regions, labels, weights, deltas, absent, unknown = (torch.cat(parts) for parts in zip(*rows, strict=True))
         number, matched = len(labels), weights > 0
-        held = (labels < self.classes) & matched
+        positive = (labels < self.classes) & matched
         hidden = self.trunk(_padded(regions))
         logits, predicted = self.classify(hidden)[:number].float(), self.regress(hidden)[:number].float()
         known = with_unknown(logits[matched], labels[matched], unknown[matched])
         return {
             "classes": refinement_loss(known, labels[matched], weights[matched]),
-            "boxes": box_loss(predicted[held], deltas[held], weights[held], int(matched.sum())),
+            "boxes": box_loss(predicted[positive], deltas[positive], weights[positive], int(matched.sum())),
             "negative labels": negative_label_loss(logits[~matched], absent[~matched]),
         }
 

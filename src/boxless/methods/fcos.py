@@ -85,13 +85,13 @@ class FCOS(BoxSupervised):
         images = zip(maps, batch.targets, batch.sizes, batch.image_labels, strict=True)
         rows = [self._training_cells(*image) for image in images]
         logits, quality, boxes, labels, weights, matched = (torch.cat(parts) for parts in zip(*rows, strict=True))
-        held = labels < self.classes
-        number = held.sum().clamp(min=1)
+        positive = labels < self.classes
+        number = positive.sum().clamp(min=1)
         one_hot = nn.functional.one_hot(labels, self.classes + 1)[:, : self.classes].float()
         focal = sigmoid_focal_loss(logits, one_hot, ALPHA, GAMMA) * weights
-        boxes, matched = boxes[held], matched[held]
+        boxes, matched = boxes[positive], matched[positive]
         overlap = paired_iou(boxes.detach(), matched)
-        quality_loss = nn.functional.binary_cross_entropy_with_logits(quality[held], overlap, reduction="sum")
+        quality_loss = nn.functional.binary_cross_entropy_with_logits(quality[positive], overlap, reduction="sum")
         return {
             "classes": focal.sum() / number,
             "boxes": generalized_box_iou_loss(boxes, matched, reduction="sum") / number,
@@ -165,12 +165,12 @@ def match_cells(
     distances = (centres[:, None] - middle_of_box).square().sum(dim=2)
     middle |= distances == distances.amin(dim=0)
     middle &= used
-    held = middle.any(dim=1)
+    positive = middle.any(dim=1)
     nearest = torch.where(middle, box_area(boxes), torch.inf).argmin(dim=1)
     near = _within(centres, context_regions(boxes[used], size)).any(dim=1)
     weights = torch.where(near, 1.0, far_weight)
     weights = torch.where(_within(centres, boxes).any(dim=1), 0.0, weights)
-    return torch.where(held, targets.labels[nearest], labels), torch.where(held, 1.0, weights), nearest
+    return torch.where(positive, targets.labels[nearest], labels), torch.where(positive, 1.0, weights), nearest
 
 
 def _within(points: Tensor, boxes: Tensor) -> Tensor:

@@ -117,10 +117,10 @@ def cluster_loss(logits: Tensor, labels: Tensor, weights: Tensor, nearest: Tenso
         nearest: (N,) int64, the cluster of each proposal that is not background.
     """
     logarithms = nn.functional.log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
-    held = labels < logits.shape[1] - 1
-    total = (weights * logarithms)[~held].sum()
-    for cluster in set(nearest[held].tolist()):
-        members = held & (nearest == cluster)
+    positive = labels < logits.shape[1] - 1
+    total = (weights * logarithms)[~positive].sum()
+    for cluster in set(nearest[positive].tolist()):
+        members = positive & (nearest == cluster)
         mean = logarithms[members].logsumexp(dim=0) - members.sum().log()
         total = total + weights[members].sum() * mean
     return -total / len(logits)

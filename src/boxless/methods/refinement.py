@@ -101,10 +101,10 @@ class Refinement(nn.Module):
             else:
                 losses[f"refine {number + 1}"] = refinement_loss(known, labels, weights)
             if self.config.box_regression:
-                held = labels < self.classes
-                deltas = encode(boxes[held], pseudo.boxes[nearest[held]])
-                predicted = self.regressions[number](features[held]).float()
-                regression_losses.append(box_loss(predicted, deltas, weights[held], len(boxes)))
+                positive = labels < self.classes
+                deltas = encode(boxes[positive], pseudo.boxes[nearest[positive]])
+                predicted = self.regressions[number](features[positive]).float()
+                regression_losses.append(box_loss(predicted, deltas, weights[positive], len(boxes)))
             scores = logits.softmax(dim=1)
         if regression_losses:
             losses["boxes"] = torch.stack(regression_losses).sum()
