@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from boxless.errors import BoxlessError
-from boxless.run_folder import FORMAT, read_history, read_manifest, save_checkpoint, versions, write_history
+from boxless.run_folder import (
+    FORMAT,
+    read_history,
+    read_manifest,
+    result_file,
+    save_checkpoint,
+    versions,
+    write_history,
+)
 
 WHOLE = {
     "format": FORMAT,
@@ -96,3 +104,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_is_told(tmp_path: Path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())
+
+
+def test_results_lie_in_the_run_folder_whatever_a_split_is_called(tmp_path: Path) -> None:
+    assert result_file(tmp_path, "metrics", "photos a/b") == tmp_path / "metrics-photos-a-b.json"

@@ -386,7 +386,8 @@ def result_file(run: Path, kind: str, data: str) -> Path:
         kind: `metrics` or `diagnosis`.
         data: name of the data that was evaluated on.
     """
-    return run / f"{kind}-{data.replace(' ', '-')}.json"
+    # A split of a table may be called `a/b`.
+    return run / f"{kind}-{data.replace(' ', '-').replace('/', '-')}.json"
 
 
 def read_results(run: Path, kind: str, key: str) -> list[dict[str, Any]]:

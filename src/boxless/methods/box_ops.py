@@ -19,7 +19,8 @@ def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """IoU of every box (N, 4), xyxy, with the one of the same row (N, 4): (N,)."""
     corners = torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:])
     shared = (corners[1] - corners[0]).clamp(min=0).prod(dim=1)
-    return shared / (box_area(boxes) + box_area(others) - shared)
+    overlaps: Tensor = shared / (box_area(boxes) + box_area(others) - shared)
+    return overlaps
 
 
 def encode(boxes: Tensor, targets: Tensor) -> Tensor:
