@@ -241,6 +241,7 @@ def test_a_class_may_be_called_as_the_row_of_the_means(capsys: pytest.CaptureFix
 
 def test_the_name_of_a_class_with_a_comma_is_put_in_quotation_marks() -> None:
     assert class_names('cat, "red, big",dog,') == ["cat", "red, big", "dog"]
+    assert class_names("cat,\ndog") == ["cat", "dog"]
     assert class_names(None) is None and class_names("") == []
 
 

@@ -190,11 +190,14 @@ def test_an_iteration_that_ends_early_restores_the_number_of_threads(
 
 
 def test_a_pillow_image_that_is_not_yet_loaded_may_be_given_several_times(
-    toy: Detector, paths: list[Path], threads: Callable[[int], None]
+    toy: Detector, paths: list[Path], tmp_path: Path, threads: Callable[[int], None]
 ):
     threads(2)
-    expected = toy.predict(paths[0])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(paths[0]).save(tmp_path / "turned.webp", exif=exif)
+    expected = toy.predict(tmp_path / "turned.webp")
     for _ in range(5):
-        with Image.open(paths[0]) as lazy:
+        with Image.open(tmp_path / "turned.webp") as lazy:
             for found in toy.predict([lazy] * 4):
                 np.testing.assert_array_equal(found.boxes, expected.boxes)

@@ -369,6 +369,16 @@ def test_exif_after_the_pixels_of_a_png_is_obeyed(tmp_path: Path, orientation: i
     assert image_header(file) == (expected.shape[1::-1], orientation)
 
 
+def test_other_text_after_the_pixels_of_a_png_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.png"
+    Image.fromarray(COLOURS).save(file)
+    content, body = file.read_bytes(), b"tEXtdate:create\x002026-01-01"
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    file.write_bytes(content[:-12] + chunk + content[-12:])
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda _: pytest.fail("the pixels are decoded"))
+    assert image_size(file) == (16, 12)
+
+
 def test_values_that_are_no_number_are_black(tmp_path: Path) -> None:
     values = np.linspace(0, 1, RAMP.size, dtype=np.float32).reshape(RAMP.shape)
     values[0, 0], values[0, 1], values[0, 2] = np.nan, np.inf, -np.inf

@@ -10,7 +10,7 @@ from PIL import Image
 
 from boxless.errors import BoxlessError, ImageError
 from boxless.images import read_image
-from boxless.results import heatmaps, predict
+from boxless.results import heatmaps, predict, record_results
 from boxless.structures import Detections, Heatmaps
 
 
@@ -71,6 +71,9 @@ def test_images_in_formats_that_are_not_read_are_given_with_the_reason(photos: P
     (photos / "one" / "c.nef").touch()
     (photos / "one" / "d.jpg").write_text("no image")
     (photos / "one" / "e.MP4").touch()
+    # Of an earlier call.
+    (photos / "one" / "overlay.mp4").touch()
+    record_results(photos / "one", ["overlay.mp4"])
     names, skipped = run(photos / "one", photos / "out")
     assert names == ["a.jpg", "b.png"]
     assert [(file.name, reason.partition(": ")[2]) for file, reason in skipped.items()] == [

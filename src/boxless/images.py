@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import struct
 import threading
 import warnings
@@ -35,6 +34,10 @@ Whether columns are reversed, rows are, and both are exchanged before that.
 _STRIP = 2**20
 """Pixels that are converted at a time: of the largest image allowed, one copy alone takes 350 MB."""
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+_METADATA_KEYS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+"""How PNG's chunks of text with EXIF and XMP begin."""
+_LONGEST_KEY = max(map(len, _METADATA_KEYS))
 
 _open_lock = threading.Lock()
 _load_lock = threading.Lock()
@@ -87,12 +90,13 @@ def _decode(source: Path | BytesIO, name: str, most: float) -> NDArray[np.uint8]
 
 def to_array(pil: Image.Image) -> NDArray[np.uint8]:
     """Convert a Pillow image as `read_image` does: (height, width, 3) uint8, RGB."""
-    # A list may hold an image several times, and Pillow's decoders fail if two threads load it.
+    # A list may hold an image several times, and Pillow fails if two threads load it, or read its EXIF.
     with _load_lock:
         pil.load()
+        orientation = _orientation(pil.getexif)
     image = _to_rgb(pil)
     # Not Pillow's `exif_transpose`: it writes the EXIF anew, which fails for a value that is wrong elsewhere in it.
-    if turn := TURNS.get(_orientation(pil.getexif)):
+    if turn := TURNS.get(orientation):
         mirrored, upside_down, exchanged = turn
         image = image.swapaxes(0, 1) if exchanged else image
         image = np.ascontiguousarray(image[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
@@ -112,7 +116,7 @@ class Header(NamedTuple):
 
 
 def image_header(path: Path) -> Header:
-    """Size and orientation of an image; only the header is read, but for TIFF and PNG with metadata after the pixels.
+    """Size and orientation of an image; only the header is read, but for TIFF and PNG with EXIF or XMP after the pixels.
 
     Raises:
         ImageError: the file is missing, empty, not an image, or too large to decode safely.
@@ -129,16 +133,17 @@ def image_header(path: Path) -> Header:
 
 
 def _has_late_metadata(path: Path) -> bool:
-    """Whether a PNG has EXIF or text, which may be XMP, after its pixels (PNG 3, section 5.3), as ImageMagick 6 has."""
+    """Whether a PNG has EXIF or XMP after its pixels (PNG 3, section 5.3), as ImageMagick 6 has."""
     seen = False
     with path.open("rb") as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:
-            length, name = struct.unpack(">I4s", head)
-            if seen and name in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+            (length, name), start = struct.unpack(">I4s", head), file.tell()
+            is_text = name in (b"iTXt", b"tEXt", b"zTXt")
+            if seen and (name == b"eXIf" or (is_text and file.read(_LONGEST_KEY).startswith(_METADATA_KEYS))):
                 return True
             seen |= name == b"IDAT"
-            file.seek(length + 4, os.SEEK_CUR)
+            file.seek(start + length + 4)
     return False
 
 

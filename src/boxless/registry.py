@@ -8,13 +8,16 @@ import hashlib
 import inspect
 import uuid
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from boxless.errors import BoxlessError
 
 T = TypeVar("T")
+
+_drawn: dict[int, tuple[Callable[..., Any], bytes]] = {}
+"""What tells functions without a file apart, by their ids: typed into an interpreter, one may be another next time. The
+function is kept, so that no other gets its id."""
 
 
 class Registry(dict[str, T]):
@@ -64,11 +67,5 @@ def outside_source(part: Callable[..., Any]) -> dict[str, str]:
     try:
         source = Path(inspect.getfile(part)).read_bytes()
     except (OSError, TypeError):
-        source = _drawn(part)
+        source = _drawn.setdefault(id(part), (part, uuid.uuid4().bytes))[1]
     return {"source": hashlib.blake2b(source, digest_size=8).hexdigest()}
-
-
-@cache
-def _drawn(part: Callable[..., Any]) -> bytes:
-    """The same for a function as long as it lives: typed into an interpreter, it may be another one next time."""
-    return uuid.uuid4().bytes

@@ -179,7 +179,8 @@ def _find(images: Images, out: Path) -> tuple[list[Path], dict[Path, str]]:
         files |= dict.fromkeys(file for file in found.images if file == path or not _is_result(file))
         skipped |= {file: f"{file}: {reason}" for file, reason in found.unread.items()}
         if path.is_dir():
-            skipped |= {file: f"{file}: a video; give it alone to boxless predict" for file in walk_files(path, VIDEOS)}
+            videos = (file for file in walk_files(path, VIDEOS) if not _is_result(file))
+            skipped |= {file: f"{file}: a video; give it alone to boxless predict" for file in videos}
     # Results of an earlier call may lie among the images.
     own = [(out / OVERLAYS).resolve(), (out / OVERVIEW).resolve()]
     kept = [file for file in files if not any(map(file.resolve().is_relative_to, own))]
@@ -190,8 +191,10 @@ def _find(images: Images, out: Path) -> tuple[list[Path], dict[Path, str]]:
 
 
 def _is_result(file: Path) -> bool:
-    """Whether a file is an overlay or overview of a call with another `out`."""
+    """Whether a file is an overlay, overview or video that a call wrote."""
     folder = file.parent
+    if file.name == VIDEO:
+        return VIDEO in _recorded(folder)
     if folder.name == OVERLAYS:
         return (folder.parent / OVERVIEW).is_file()
     return file.name == OVERVIEW and (folder / OVERLAYS).is_dir()

@@ -79,13 +79,20 @@ class Annotations:
             np.concatenate([part.ignore for part in every]),
         )
 
-    def __getitem__(self, rows: IntArray | BoolArray) -> "Annotations":
-        """Those boxes whose numbers are given, or where a mask (N,) is set."""
+    def __getitem__(self, index: int | slice | Sequence[int] | IntArray | BoolArray) -> "Annotations":
+        """Boxes by number, slice, numbers or mask (N,), as for `Detections`."""
+        rows = _rows(index)
         return Annotations(self.boxes[rows], self.labels[rows], self.ignore[rows])
 
     def with_boxes(self, boxes: FloatArray, which: BoolArray) -> "Annotations":
         """The same with those of other boxes (N, 4) where `which` (N,) is set."""
         return replace(self, boxes=np.where(which[:, None], boxes, self.boxes))
+
+
+def _rows(index: int | slice | Sequence[int] | IntArray | BoolArray) -> Any:
+    """What NumPy takes as an index of rows, which stay rows for a single number."""
+    # NumPy takes a tuple as an index of several axes.
+    return list(index) if isinstance(index, tuple) else [index] if isinstance(index, int | np.integer) else index
 
 
 @dataclass(frozen=True)
@@ -316,8 +323,7 @@ class Detections:
         return f"Detections({len(self)}{counts and ': '}{counts}; {self.size[0]}x{self.size[1]})"
 
     def __getitem__(self, index: int | slice | Sequence[int] | IntArray | BoolArray) -> "Detections":
-        # NumPy takes a tuple as an index of several axes.
-        rows = list(index) if isinstance(index, tuple) else [index] if isinstance(index, int | np.integer) else index
+        rows = _rows(index)
         raw = None if self.raw_scores is None else self.raw_scores[rows]
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], raw_scores=raw)
 
@@ -412,7 +418,7 @@ class Detections:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Heatmaps:
     """How likely each class is at each place of one image.
 

@@ -530,10 +530,15 @@ def test_quotation_marks_in_a_note_are_its_text(tmp_path):
 @pytest.mark.parametrize("name", ["red, big", "red; big", "A|B", "M3:8", "?odd", "(x)"])
 def test_the_class_of_a_box_is_one_name(tmp_path, name):
     rows = "".join(f'a.jpg,"{own}",1,2,30,40\n' for own in (name, "red", "big"))
+    # Without a box it is the same class; beside zeros, which are no box, tags are parted.
+    rows += f'b.jpg,"{name}",,,,\nc.jpg,red;big,0,0,0,0\n'
     file = write(tmp_path / "t.csv", "image,class,x1,y1,x2,y2\n" + rows)
-    Image.new("RGB", (50, 50)).save(tmp_path / "a.jpg")
+    for image in "abc":
+        Image.new("RGB", (50, 50)).save(tmp_path / f"{image}.jpg")
     dataset = load_dataset(file)
-    (sample,) = dataset.samples
+    sample, tagged, both = dataset.samples
+    assert {dataset.classes[label] for label in tagged.tags} == {name}
+    assert {dataset.classes[label] for label in both.tags} == {"red", "big"}
     assert {dataset.classes[label] for label in sample.annotations.labels} == {name, "red", "big"}
     assert len(sample.annotations.labels) == 3 and not sample.counts and not sample.unsure
 

@@ -12,7 +12,9 @@ Data = Annotated[
     Path, typer.Argument(help="Table (.csv, .tsv), class folders, VOC, COCO, YOLO or Label Studio; see docs/tags.md.")
 ]
 Split = Annotated[str | None, typer.Option(help="Part of the data; by default trainval, else train or the only one.")]
-Classes = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
+Classes = Annotated[
+    str | None, typer.Option(help="Only these, separated by commas; a name with a comma in quotation marks.")
+]
 Labels = Annotated[
     Path | None, typer.Option(help="What a person said of images: .jsonl of boxless review, COCO, YOLO, VOC, a table.")
 ]
@@ -31,4 +33,5 @@ def class_names(classes: str | None) -> list[str] | None:
     if classes is None:
         return None
     # As in CSV: the name of a class that holds a comma is put in quotation marks.
-    return [name for cell in next(csv.reader([classes], skipinitialspace=True)) if (name := cell.strip())]
+    rows = csv.reader(classes.splitlines(), skipinitialspace=True)
+    return [name for row in rows for cell in row if (name := cell.strip())]

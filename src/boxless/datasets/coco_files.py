@@ -1,5 +1,6 @@
 """Where COCO files lie: which JSON file describes which split, and where its images are."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def image_folders(file: Path, split: str) -> tuple[Path, ...]:
 
 def dataset_folder(file: Path) -> Path:
     """The folder of a dataset, from that of its JSON file."""
-    return parent(file.parent) if file.parent.absolute().name == "annotations" else file.parent
+    name = Path(os.path.abspath(file.parent)).name  # noqa: PTH100
+    return parent(file.parent) if name == "annotations" else file.parent
 
 
 def folders_without(files: Iterable[Path], root: Path) -> list[str]:

@@ -87,23 +87,20 @@ def _of_tags(found: Table, problems: Problems) -> tuple[Table, list[list[Object]
 
 
 def _parse_column(found: Table, column: str, problems: Problems) -> list[list[Object] | None]:
-    """The objects of each cell of a column; beside a box a cell is the name of one class, whatever it holds."""
-    cells = [row[column] for row in found.rows]
-    named = [found.boxes is not None and _is_boxed(row, found.boxes) and is_name(row[column]) for row in found.rows]
-    tags = parse_tags(["" if one else cell for cell, one in zip(cells, named, strict=True)], problems)
-    return [[tag(cell)] if one else own for cell, one, own in zip(cells, named, tags, strict=True)]
-
-
-def _is_boxed(row: Mapping[str, str], columns: Boxes) -> bool:
-    """Whether a row says anything in the columns of the box."""
-    return any(row[side] for side in columns.sides)
+    """The objects of each cell of a column; what stands beside a box in any row is the name of one class."""
+    cells, boxes = [row[column] for row in found.rows], found.boxes
+    boxed = [] if boxes is None else [row for row in found.rows if is_name(row[column]) and _has_box(row, boxes)]
+    names = {row[column] for row in boxed}
+    tags = parse_tags(["" if cell in names else cell for cell in cells], problems)
+    return [[tag(cell)] if cell in names else own for cell, own in zip(cells, tags, strict=True)]
 
 
 def _with_box(row: Mapping[str, str], items: Sequence[Object], columns: Boxes) -> list[Object]:
     """The tags of a row as objects with its box; without any number in the columns they stay tags."""
-    if not _is_boxed(row, columns):
+    cells = [row[side] for side in columns.sides]
+    if not any(cells):
         return list(items)
-    numbers = to_floats([row[side] for side in columns.sides])
+    numbers = to_floats(cells)
     box: Box | None = None
     if numbers is not None:
         x1, y1, x2, y2 = numbers

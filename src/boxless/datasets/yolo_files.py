@@ -1,5 +1,6 @@
 """The files that describe a YOLO set: a YAML file, darknet's obj.data, or a list of classes beside the labels."""
 
+import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -105,7 +106,7 @@ def read_yolo(file: Path) -> YoloData:
 
 def _above_labels(folder: Path) -> Path:
     """The folder of a set whose classes are listed in `folder`: LabelImg writes them beside the labels."""
-    above, name = parent(folder), folder.absolute().name
+    above, name = parent(folder), Path(os.path.abspath(folder)).name  # noqa: PTH100
     is_beside = name.lower() == "labels" and "images" in map(str.lower, _names_of_folders(above))
     return above if is_beside and not find_images(folder) else folder
 
