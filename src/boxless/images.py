@@ -116,7 +116,7 @@ class Header(NamedTuple):
 
 
 def image_header(path: Path) -> Header:
-    """Size and orientation of an image; only the header is read, but for TIFF and PNG with EXIF or XMP after the pixels.
+    """Size and orientation of an image; only the header is read, except for TIFF and PNG with EXIF after the pixels.
 
     Raises:
         ImageError: the file is missing, empty, not an image, or too large to decode safely.
