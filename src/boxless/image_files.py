@@ -166,10 +166,20 @@ def find_heif() -> ModuleType | None:
         return None
 
 
+def data_folder(data: Path) -> Path:
+    """The folder of the data: itself, or that of a file."""
+    return data if data.is_dir() else data.parent
+
+
 def below(data: Path, file: str | Path) -> str:
     """A file's path relative to the data (a folder, or a file in it); unchanged if it is elsewhere."""
-    folder = data if data.is_dir() else data.parent
+    folder = data_folder(data)
     return str(Path(file).relative_to(folder) if Path(file).is_relative_to(folder) else file)
+
+
+def normal(path: Path) -> Path:
+    """An absolute path without `..`; links stay."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def parent(folder: Path) -> Path:

@@ -1,12 +1,11 @@
 """Where COCO files lie: which JSON file describes which split, and where its images are."""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from boxless.datasets.common import MOST_JSON
 from boxless.datasets.unread import unread_json
-from boxless.image_files import find_images, is_hidden, parent
+from boxless.image_files import find_images, is_hidden, normal, parent
 
 ROBOFLOW = "_annotations.coco.json"
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
@@ -90,8 +89,7 @@ def image_folders(file: Path, split: str) -> tuple[Path, ...]:
 
 def dataset_folder(file: Path) -> Path:
     """The folder of a dataset, from that of its JSON file."""
-    name = Path(os.path.abspath(file.parent)).name  # noqa: PTH100
-    return parent(file.parent) if name == "annotations" else file.parent
+    return parent(file.parent) if normal(file.parent).name == "annotations" else file.parent
 
 
 def folders_without(files: Iterable[Path], root: Path) -> list[str]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from boxless.datasets.problems import printable
 from boxless.errors import BoxlessError
 from boxless.files import unwritable
+from boxless.image_files import data_folder, normal
 from boxless.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -133,9 +134,9 @@ def image_name(data: Path, file: Path) -> str:
     `\\udcXX`.
     """
     try:
-        name = os.path.relpath(file, data if data.is_dir() else data.parent)
+        name = os.path.relpath(file, data_folder(data))
     except ValueError:  # On another drive of Windows.
-        name = os.path.abspath(file)  # noqa: PTH100
+        name = str(normal(file))
     return Path(name).as_posix().encode("utf-8", "backslashreplace").decode()
 
 

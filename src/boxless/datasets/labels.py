@@ -19,6 +19,7 @@ from boxless.datasets.reviewed import read_reviewed
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.errors import BoxlessError, ImageError
 from boxless.files import expand_user
+from boxless.image_files import data_folder
 from boxless.images import image_size
 from boxless.structures import Annotations, Count, Dataset, GivenBoxes, Point, Sample
 from boxless.wording import counted
@@ -64,7 +65,7 @@ def with_labels(dataset: Dataset, labels: str | PathLike[str], data: Path | None
             half of its images are not in the dataset.
     """
     file, problems = expand_user(labels), Problems()
-    root = Path() if data is None else data if data.is_dir() else data.parent
+    root = Path() if data is None else data_folder(data)
     reviews = _read(file, dataset, ImageIndex((sample.path for sample in dataset.samples), root), problems)
     if not any(own.tags or len(own.boxes.wrong.labels) for own in reviews.values()):
         reasons = "".join(f"\n  {line}" for line in problems.lines())

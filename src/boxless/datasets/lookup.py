@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from boxless.datasets.common import as_text, first_path
 from boxless.datasets.problems import Problems
-from boxless.image_files import is_hidden, parent, suffixes
+from boxless.image_files import is_hidden, normal, parent, suffixes
 
 RESPELLED = "names spelt otherwise than their files (case, accents, %20, suffix, folder), matched"
 
@@ -156,7 +156,7 @@ class ImageIndex:
 
     def __init__(self, paths: Iterable[Path], root: Path) -> None:
         self._root = root
-        self._paths = {_normal(path): path for path in paths}
+        self._paths = {normal(path): path for path in paths}
         self._ends: dict[str, set[Path]] = defaultdict(set)
         for absolute, path in self._paths.items():
             parts = absolute.parts
@@ -170,7 +170,7 @@ class ImageIndex:
         # `label_lines.image_name` writes bytes that are not UTF-8 so.
         bytes_ = re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), name)
         for exact in (name, bytes_):
-            if path := self._paths.get(_normal(self._root / exact)):
+            if path := self._paths.get(normal(self._root / exact)):
                 return path
         for parts in _spellings(name):
             end = "/".join(parts)
@@ -192,11 +192,6 @@ def _may_be(named: Path, image: Path) -> bool:
         return not named.is_file() or filecmp.cmp(named, image, shallow=False)
     except (OSError, ValueError):
         return True
-
-
-def _normal(path: Path) -> Path:
-    """An absolute path without `..`; links stay."""
-    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def unnamed_images(found: Iterable[Path], names: Callable[[], Iterable[str]]) -> list[Path]:

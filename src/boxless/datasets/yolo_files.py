@@ -1,6 +1,5 @@
 """The files that describe a YOLO set: a YAML file, darknet's obj.data, or a list of classes beside the labels."""
 
-import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,7 @@ import yaml
 
 from boxless.datasets.common import SPLIT_NAMES, as_text, find_splits, first_path, read_lines, to_floats
 from boxless.errors import BoxlessError, in_one_line
-from boxless.image_files import find_images, parent, walk_files
+from boxless.image_files import find_images, normal, parent, walk_files
 from boxless.yaml_keys import TextLoader
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
@@ -106,7 +105,7 @@ def read_yolo(file: Path) -> YoloData:
 
 def _above_labels(folder: Path) -> Path:
     """The folder of a set whose classes are listed in `folder`: LabelImg writes them beside the labels."""
-    above, name = parent(folder), Path(os.path.abspath(folder)).name  # noqa: PTH100
+    above, name = parent(folder), normal(folder).name
     is_beside = name.lower() == "labels" and "images" in map(str.lower, _names_of_folders(above))
     return above if is_beside and not find_images(folder) else folder
 

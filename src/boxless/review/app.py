@@ -23,6 +23,7 @@ from boxless.datasets.problems import Problems
 from boxless.detector import Detector
 from boxless.errors import BoxlessError
 from boxless.files import check_writable, expand_user
+from boxless.image_files import data_folder
 from boxless.images import image_size, read_image
 from boxless.logs import log_warnings
 from boxless.review.queue import QueuedBox, QueuedImage, choose, queued, read_queue
@@ -176,7 +177,7 @@ def open_review(
 
 
 def _items(images: Sequence[QueuedImage], dataset: Dataset, root: Path, where: str) -> list[Item]:
-    index = ImageIndex((sample.path for sample in dataset.samples), root if root.is_dir() else root.parent)
+    index = ImageIndex((sample.path for sample in dataset.samples), data_folder(root))
     by_path = {sample.path: sample for sample in dataset.samples}
     paths = {image.image: index.find(image.image, Problems()) for image in images}
     samples = {name: by_path[path] for name, path in paths.items() if path is not None}

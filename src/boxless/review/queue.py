@@ -39,6 +39,7 @@ from boxless.evaluation import matched
 from boxless.export import FORMATS
 from boxless.export.common import rows
 from boxless.files import check_writable, expand_user, write_whole
+from boxless.image_files import data_folder
 from boxless.np_box_ops import areas, coverage, iou
 from boxless.parallel import map_threads
 from boxless.results import WRITTEN, check_results, record_results
@@ -366,7 +367,7 @@ def read_queue(path: Path) -> list[QueuedImage]:
 
 
 def _without(dataset: Dataset, root: Path, names: Iterable[str]) -> Dataset:
-    index = ImageIndex((sample.path for sample in dataset.samples), root if root.is_dir() else root.parent)
+    index = ImageIndex((sample.path for sample in dataset.samples), data_folder(root))
     done = {index.find(name, Problems()) for name in names}
     kept = tuple(sample for sample in dataset.samples if sample.path not in done)
     if not kept:
