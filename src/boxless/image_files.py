@@ -40,10 +40,12 @@ class Found(NamedTuple):
         images: files in formats that are read, sorted.
         unread: image files that cannot be read by their format, links to nothing and folders that cannot be opened ->
             reason, and fix.
+        videos: sorted; none where `path` is a file.
     """
 
     images: list[Path]
     unread: dict[Path, str]
+    videos: tuple[Path, ...] = ()
 
 
 def find_images(path: Path) -> list[Path]:
@@ -59,8 +61,12 @@ def scan_images(path: Path) -> Found:
     if path.is_file():
         return Found([path], {})
     images: list[Path] = []
+    videos: list[Path] = []
     unread: dict[Path, str] = {}
-    for file, error in _walk(path, suffixes() | unread_formats().keys() | {""}, frozenset()):
+    for file, error in _walk(path, suffixes() | unread_formats().keys() | VIDEOS | {""}, frozenset()):
+        if error is None and file.suffix.lower() in VIDEOS:
+            videos += [file] if file.is_file() else []
+            continue
         if error is None and not file.suffix:
             if _is_image(file):
                 unread[file] = _UNNAMED
@@ -70,7 +76,7 @@ def scan_images(path: Path) -> Found:
             unread[file] = reason
         elif file.suffix.lower() in suffixes():
             images.append(file)
-    return Found(sorted(images), dict(sorted(unread.items())))
+    return Found(sorted(images), dict(sorted(unread.items())), tuple(sorted(videos)))
 
 
 def walk_files(folder: Path, wanted: Collection[str]) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from boxless.errors import BoxlessError
 from boxless.export import FORMATS
 from boxless.export.common import Names
 from boxless.files import expand_user, read_json, write_json, write_text, write_whole
-from boxless.image_files import VIDEOS, scan_images, walk_files
+from boxless.image_files import scan_images
 from boxless.images import write_image
 from boxless.predictor import Predictor
 from boxless.proposals.scaling import shrink
@@ -178,9 +178,8 @@ def _find(images: Images, out: Path) -> tuple[list[Path], dict[Path, str]]:
         found = scan_images(path)
         files |= dict.fromkeys(file for file in found.images if file == path or not _is_result(file))
         skipped |= {file: f"{file}: {reason}" for file, reason in found.unread.items()}
-        if path.is_dir():
-            videos = (file for file in walk_files(path, VIDEOS) if not _is_result(file))
-            skipped |= {file: f"{file}: a video; give it alone to boxless predict" for file in videos}
+        videos = (file for file in found.videos if not _is_result(file))
+        skipped |= {file: f"{file}: a video; give it alone to boxless predict" for file in videos}
     # Results of an earlier call may lie among the images.
     own = [(out / OVERLAYS).resolve(), (out / OVERVIEW).resolve()]
     kept = [file for file in files if not any(map(file.resolve().is_relative_to, own))]
