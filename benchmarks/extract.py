@@ -34,7 +34,7 @@ from boxless.config import Config, resolve
 from boxless.features import FeatureStore, Item, collate, to_pixels
 from boxless.images import content_keys, image_size, read_image
 from boxless.methods.presets import DEFAULT_METHOD, preset
-from boxless.run_folder import Network, build_network
+from boxless.network import Network, build_network
 from boxless.views import View, views_of
 
 BATCH, WORKERS = 8, 2

@@ -25,7 +25,7 @@ from boxless.cached_dataset import cache_dataset
 from boxless.config import Config, resolve
 from boxless.features import Batch, FeatureStore, collate
 from boxless.methods.presets import preset
-from boxless.run_folder import build_network
+from boxless.network import build_network
 from boxless.structures import Dataset
 from boxless.training.engine import optimizer_for
 from boxless.training.training_views import training_views

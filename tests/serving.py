@@ -19,7 +19,7 @@ from boxless.config import Config, InferenceConfig, ViewConfig
 from boxless.detector import Detector
 from boxless.features import Batch
 from boxless.methods import CAMConfig, HeatmapModel, ViewOutput
-from boxless.run_folder import Network
+from boxless.network import Network
 from boxless.server import Limits, build_server, create_app
 
 CLASSES = ("cat", "dog", "owl")

@@ -16,7 +16,7 @@ from boxless.evaluation import predict_dataset
 from boxless.features import Batch
 from boxless.images import read_image
 from boxless.methods import preset
-from boxless.run_folder import build_network
+from boxless.network import build_network
 from boxless.structures import Detections, Heatmaps, Sample
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

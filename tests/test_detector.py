@@ -18,8 +18,8 @@ from boxless.detector import Detector
 from boxless.errors import ImageError
 from boxless.images import read_image
 from boxless.methods import MILConfig, ViewOutput, preset
+from boxless.network import build_network
 from boxless.proposals import propose
-from boxless.run_folder import build_network
 from boxless.structures import Detections
 
 

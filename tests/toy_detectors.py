@@ -12,7 +12,7 @@ from boxless.detector import Detector
 from boxless.features import Batch
 from boxless.methods import FastRCNN, FastRCNNConfig, HeatmapModel, ViewOutput
 from boxless.methods.fast_rcnn import PreparedView
-from boxless.run_folder import Network
+from boxless.network import Network
 
 CLASSES = ("cat", "dog", "owl")
 

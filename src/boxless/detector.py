@@ -17,10 +17,11 @@ from boxless.files import expand_user
 from boxless.hub import fetch
 from boxless.methods import FastRCNN, ViewOutput
 from boxless.methods.cam import DEFAULT_THRESHOLD
+from boxless.network import Network, load_network
 from boxless.np_box_ops import iou
 from boxless.postprocess import Selection, ViewArrays, average_boxes, average_heatmaps, box_vote, cam_boxes
 from boxless.predictor import Predictor
-from boxless.run_folder import MANIFEST, Network, load_network, read_config, read_manifest, read_training_images
+from boxless.run_folder import MANIFEST, read_config, read_manifest, read_training_images
 from boxless.run_path import on_hub
 from boxless.structures import Detections, FloatArray, Heatmaps
 from boxless.trust import untrusted_classes

@@ -15,7 +15,8 @@ import yaml
 from boxless.config import Config
 from boxless.errors import BoxlessError, in_one_line
 from boxless.files import expand_user
-from boxless.run_folder import CONFIG, MANIFEST, load_network, public_weights, read_config, read_manifest
+from boxless.network import load_network
+from boxless.run_folder import CONFIG, MANIFEST, public_weights, read_config, read_manifest
 from boxless.run_path import HubModel, parse_repo
 
 LOADED = (MANIFEST, CONFIG, "*.safetensors")

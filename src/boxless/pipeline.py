@@ -22,13 +22,14 @@ from boxless.evaluation import in_classes
 from boxless.files import expand_user
 from boxless.logs import log_warnings
 from boxless.methods import DEFAULT_METHOD, preset
+from boxless.network import build_network
 from boxless.progress import progress_bars
 from boxless.proposals import GENERATORS
 from boxless.proposals.choice import choose_proposals
 from boxless.pseudo_labels import SEEDS
 from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.recipe import cross_fitting_config, fit_shared, make_pseudo_labels, method_config
-from boxless.run_folder import MANIFEST, build_network, read_config, read_manifest, write_training_images
+from boxless.run_folder import MANIFEST, read_config, read_manifest, write_training_images
 from boxless.structures import Dataset
 from boxless.training.engine import OnEpochEnd
 from boxless.training.fit import Run, begin, create_run, fit

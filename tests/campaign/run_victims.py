@@ -11,17 +11,9 @@ from victims import YAML_WORDS, Victim
 from boxless.config import parse, read_yaml, resolve
 from boxless.detector import Detector
 from boxless.methods import preset
+from boxless.network import build_network, save_network
 from boxless.report import write_report
-from boxless.run_folder import (
-    FORMAT,
-    MANIFEST,
-    build_network,
-    check_run,
-    finish_run,
-    read_checkpoint,
-    save_network,
-    write_history,
-)
+from boxless.run_folder import FORMAT, MANIFEST, check_run, finish_run, read_checkpoint, write_history
 
 SMALL_RUN = ("views.scales=[64]", "backbone.name=regnety_002", "backbone.weights=none")
 

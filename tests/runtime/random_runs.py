@@ -16,7 +16,8 @@ from boxless.detector import Detector
 from boxless.files import write_json, write_text
 from boxless.methods import preset
 from boxless.methods.box_supervised import BoxSupervised
-from boxless.run_folder import CONFIG, FORMAT, MANIFEST, build_network, save_network, versions
+from boxless.network import build_network, save_network
+from boxless.run_folder import CONFIG, FORMAT, MANIFEST, versions
 from boxless.runtime import Runtime
 
 CLASSES = ["cat", "großer hund", "owl"]

@@ -7,7 +7,7 @@ from running import SMALL, shorten_training, weights
 
 import boxless
 from boxless.methods import CAM
-from boxless.run_folder import build_network
+from boxless.network import build_network
 
 
 @pytest.mark.slow

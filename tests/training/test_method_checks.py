@@ -17,7 +17,7 @@ from boxless.detector import Detector
 from boxless.errors import BoxlessError, CancelledError, ImageError
 from boxless.images import image_size
 from boxless.methods import PRESETS, MILConfig, preset
-from boxless.run_folder import Network, Shared, save_network
+from boxless.network import Network, Shared, save_network
 from boxless.structures import Annotations, Dataset, Detections
 
 pytestmark = [pytest.mark.usefixtures("short_training"), pytest.mark.slow]

@@ -17,7 +17,8 @@ import boxless
 from boxless.config import TrainingConfig
 from boxless.distributed import batch_share
 from boxless.errors import BoxlessError
-from boxless.run_folder import build_network, read_config
+from boxless.network import build_network
+from boxless.run_folder import read_config
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
 ACCELERATE = ["accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes=2"]

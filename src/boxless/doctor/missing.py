@@ -21,8 +21,8 @@ from boxless.doctor.images import TaggedImage
 from boxless.features import FeatureStore
 from boxless.methods import DEFAULT_METHOD, preset
 from boxless.methods.losses import image_label_loss
+from boxless.network import build_network
 from boxless.parallel import map_threads
-from boxless.run_folder import build_network
 from boxless.structures import Dataset, FloatArray, Sample
 from boxless.views import views_of
 

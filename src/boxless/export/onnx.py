@@ -27,20 +27,12 @@ from boxless.export.int8 import MAX_LOSS, find_calibration_images, measure, quan
 from boxless.files import check_writable, expand_user, write_whole
 from boxless.image_files import find_images
 from boxless.methods import FCOS, FastRCNN
+from boxless.network import Network, load_network
 from boxless.postprocess import ViewArrays
 from boxless.predictor import Predictor
 from boxless.progress import progress_bars
 from boxless.proposals import propose
-from boxless.run_folder import (
-    MANIFEST,
-    MAX_SAMPLE_IMAGES,
-    Network,
-    load_network,
-    public_weights,
-    read_config,
-    read_manifest,
-    versions,
-)
+from boxless.run_folder import MANIFEST, MAX_SAMPLE_IMAGES, public_weights, read_config, read_manifest, versions
 from boxless.run_path import SUFFIX
 from boxless.structures import SHOWN_IMAGE_SCORE, SHOWN_SHARE
 from boxless.wording import counted

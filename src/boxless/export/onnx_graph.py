@@ -18,7 +18,7 @@ from boxless.methods.box_supervised import IMAGE_SCORE_POWER, BoxSupervised
 from boxless.methods.fcos import MAX_LOG_DISTANCE
 from boxless.methods.pca import PCA
 from boxless.methods.roi_pooling import CONTEXT_RATIO
-from boxless.run_folder import Network
+from boxless.network import Network
 
 
 class SameConv(nn.Module):

@@ -33,6 +33,7 @@ from boxless.config import Config, resolve
 from boxless.detector import Detector
 from boxless.distributed import on_main_process
 from boxless.methods import BoxSupervised, preset
+from boxless.network import Shared, save_weights
 from boxless.pseudo_labels.consensus import (
     HELD_OUT_COPIES,
     class_agreement,
@@ -57,7 +58,7 @@ from boxless.pseudo_labels.mosaic import with_mosaics
 from boxless.pseudo_labels.seeds import LOCAL_CAM_SEEDS, SEEDS
 from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass
 from boxless.pseudo_labels.snapping import snap_all
-from boxless.run_folder import BACKBONE, CAM_RUN, WEIGHTS, Shared, read_manifest, save_weights
+from boxless.run_folder import BACKBONE, CAM_RUN, WEIGHTS, read_manifest
 from boxless.structures import Annotations
 from boxless.training.fit import Run, fit_network
 from boxless.trust import trust_warning, untrusted_classes

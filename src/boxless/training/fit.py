@@ -24,19 +24,8 @@ from boxless.devices import join_processes, launch_errors
 from boxless.distributed import batch_share, on_main_process
 from boxless.errors import BoxlessError
 from boxless.methods import HeatmapModel
-from boxless.run_folder import (
-    FORMAT,
-    MAX_SAMPLE_IMAGES,
-    Network,
-    Shared,
-    begin_run,
-    build_network,
-    check_run,
-    dataset_digest,
-    finish_run,
-    save_network,
-    versions,
-)
+from boxless.network import Network, Shared, build_network, save_network
+from boxless.run_folder import FORMAT, MAX_SAMPLE_IMAGES, begin_run, check_run, dataset_digest, finish_run, versions
 from boxless.structures import Dataset
 from boxless.training.cam_boxes import fit_cam_boxes
 from boxless.training.engine import OnEpochEnd, train_model
