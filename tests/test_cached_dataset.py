@@ -139,7 +139,10 @@ def test_subsets_boxes_and_joined_sets_read_the_same_caches(demo: Path):
     last = data.subset([2, 0])
     assert ids(last) == [ids(data)[2], ids(data)[0]] and len(last) == 2
     assert torch.equal(last.map(0, VIEWS[1]), data.map(2, VIEWS[1]))
-    assert last.boxes(1).tolist() == data.boxes(0).tolist() and last.sizes == (data.sizes[2], data.sizes[0])
+    assert last.proposals_of(1).tolist() == data.proposals_of(0).tolist() and last.sizes == (
+        data.sizes[2],
+        data.sizes[0],
+    )
     boxes = [Annotations(np.full((1, 4), row, np.float32), np.array([row]), np.array([False])) for row in range(2)]
     with_boxes = last.with_boxes(boxes)
     assert [sample.annotations for sample in with_boxes.dataset.samples] == boxes
@@ -151,4 +154,4 @@ def test_subsets_boxes_and_joined_sets_read_the_same_caches(demo: Path):
     )
     joined = last.joined(data.subset([1]))
     assert ids(joined) == [*ids(last), ids(data)[1]] and joined.keys == (*last.keys, data.keys[1])
-    assert joined.boxes(2).tolist() == data.boxes(1).tolist()
+    assert joined.proposals_of(2).tolist() == data.proposals_of(1).tolist()

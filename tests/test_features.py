@@ -176,8 +176,8 @@ def test_collate_pads_with_zeros_and_keeps_values(monkeypatch: pytest.MonkeyPatc
     assert batch.sizes.tolist() == [[30, 44], [60, 31]]
     assert batch.sizes.dtype == batch.extents.dtype == torch.int64
     assert batch.extents.tolist() == [[2, 3], [4, 2]]
-    assert batch.boxes is not None
-    assert all(torch.equal(one, other) for one, other in zip(batch.boxes, boxes, strict=True))
+    assert batch.proposals is not None
+    assert all(torch.equal(one, other) for one, other in zip(batch.proposals, boxes, strict=True))
     torch.testing.assert_close(batch.image_labels, torch.stack(image_labels), equal_nan=True)
 
 
@@ -205,7 +205,7 @@ def test_collate_keeps_the_precision_of_stored_maps():
 
 def test_collate_without_boxes_and_image_labels():
     batch = collate([Item(torch.ones(1, 2, 2), (32, 32))])
-    assert batch.boxes is None
+    assert batch.proposals is None
     assert batch.image_labels is None
 
 

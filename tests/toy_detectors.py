@@ -29,7 +29,7 @@ class ToyModel(HeatmapModel):
 
     def forward(self, batch: Batch) -> list[ViewOutput]:
         assert not self.training
-        (height, width), boxes = batch.sizes[0].tolist(), None if batch.boxes is None else batch.boxes[0]
+        (height, width), boxes = batch.sizes[0].tolist(), None if batch.proposals is None else batch.proposals[0]
         return [self.predict(batch.maps[0], (height, width), boxes)]
 
 

@@ -89,7 +89,7 @@ class CachedDataset:
         """The same for several views; an image that has to be read is read once."""
         return self.features.load_all(self.keys[row], self.dataset.samples[row].path, views)
 
-    def boxes(self, row: int) -> FloatArray:
+    def proposals_of(self, row: int) -> FloatArray:
         """Proposals of an image, (N, 4) float32, xyxy pixels; the method must have proposals."""
         assert self.proposals is not None
         return self.proposals.load(self.keys[row])

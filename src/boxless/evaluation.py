@@ -193,7 +193,11 @@ def predict_dataset(
     samples = cached.dataset.samples
 
     def image(row: int) -> CachedImage:
-        return cached.maps(row, detector.views), cached.boxes(row) if cached.proposals else None, cached.sizes[row]
+        return (
+            cached.maps(row, detector.views),
+            cached.proposals_of(row) if cached.proposals else None,
+            cached.sizes[row],
+        )
 
     def predict(rows: Sequence[int]) -> list[tuple[Detections, Heatmaps]]:
         return detector.postprocess_all([image(row) for row in rows])

@@ -63,7 +63,7 @@ class Batch:
         sizes: (B, 2) int64, height and width of each view in pixels.
         extents: (B, 2) int64, height and width of each view's own map in cells; some networks have no cell for the last
             pixels.
-        boxes: for each view its proposals, (N, 4) float32, xyxy pixels of the view; None for methods without.
+        proposals: for each view (N, 4) float32, xyxy pixels of the view; None for methods without.
         image_labels: (B, classes) float32: 1 present, 0 absent, NaN unknown; None at inference.
         targets: for each view the boxes to train on; None for methods trained on image labels alone, and at inference.
     """
@@ -71,7 +71,7 @@ class Batch:
     maps: Tensor
     sizes: Tensor
     extents: Tensor
-    boxes: list[Tensor] | None = None
+    proposals: list[Tensor] | None = None
     image_labels: Tensor | None = None
     targets: list[Targets] | None = None
 
@@ -88,7 +88,7 @@ class Batch:
             change(self.maps),
             change(self.sizes),
             change(self.extents),
-            None if self.boxes is None else [change(boxes) for boxes in self.boxes],
+            None if self.proposals is None else [change(boxes) for boxes in self.proposals],
             None if self.image_labels is None else change(self.image_labels),
             None if self.targets is None else [view.map(change) for view in self.targets],
         )
@@ -103,12 +103,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Item:
-    """One row of a `Batch`: `map` (C, h, w) of any precision, `size` (height, width), `boxes` (N, 4), `image_labels`
-    (classes,), `targets`."""
+    """One row of a `Batch`: `map` (C, h, w) of any precision, `size` (height, width), `proposals` (N, 4),
+    `image_labels` (classes,), `targets`."""
 
     map: Tensor
     size: tuple[int, int]
-    boxes: Tensor | None = None
+    proposals: Tensor | None = None
     image_labels: Tensor | None = None
     targets: Targets | None = None
 
@@ -126,14 +126,14 @@ def collate(items: Sequence[Item]) -> Batch:
         rows, columns = item.map.shape[1:]
         row[:, :rows, :columns] = item.map
         row[:, rows:] = row[:, :, columns:] = 0
-    boxes = [item.boxes for item in items if item.boxes is not None]
+    proposals = [item.proposals for item in items if item.proposals is not None]
     image_labels = [item.image_labels for item in items if item.image_labels is not None]
     targets = [item.targets for item in items if item.targets is not None]
     return Batch(
         maps,
         torch.tensor([item.size for item in items]),
         torch.tensor([item.map.shape[1:] for item in items]),
-        boxes or None,
+        proposals or None,
         torch.stack(image_labels) if image_labels else None,
         targets or None,
     )

@@ -84,9 +84,9 @@ def mirrored(row: Item) -> Item:
     def mirror(boxes: Tensor) -> Tensor:
         return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
 
-    assert row.boxes is not None and row.targets is not None
+    assert row.proposals is not None and row.targets is not None
     targets = row.targets._replace(boxes=mirror(row.targets.boxes))
-    return replace(row, map=row.map.flip(2), boxes=mirror(row.boxes), targets=targets)
+    return replace(row, map=row.map.flip(2), boxes=mirror(row.proposals), targets=targets)
 
 
 def slow_pca(view: Tensor, model: BoxSupervised) -> np.ndarray[Any, Any]:

@@ -61,8 +61,8 @@ def detector(method: str, **changes: Any) -> MILDetector:
 
 def region_features(model: MILDetector, row: Item) -> Tensor:
     """RoIPool of torchvision and the hidden layer, (N, D)."""
-    assert row.boxes is not None
-    return hidden_features(model, pooled_cells(model, row, row.boxes))
+    assert row.proposals is not None
+    return hidden_features(model, pooled_cells(model, row, row.proposals))
 
 
 def pooled_cells(model: MILDetector, row: Item, boxes: Tensor) -> Tensor:
@@ -78,10 +78,10 @@ def hidden_features(model: MILDetector, pooled: Tensor) -> Tensor:
 def context_features(model: MILDetector, row: Item) -> Tensor:
     """ContextLocNet, section 3: a region 1.8 times as large, within the image, without the region; on a 3x3 grid the
     region is the cell in the middle."""
-    assert row.boxes is not None and model.side == 3
+    assert row.proposals is not None and model.side == 3
     height, width = row.size
     larger = []
-    for left, top, right, bottom in row.boxes.tolist():
+    for left, top, right, bottom in row.proposals.tolist():
         x, y, w, h = (left + right) / 2, (top + bottom) / 2, 0.9 * (right - left), 0.9 * (bottom - top)
         larger.append([max(x - w, 0), max(y - h, 0), min(x + w, width), min(y + h, height)])
     pooled = pooled_cells(model, row, torch.tensor(larger))
@@ -223,14 +223,14 @@ def refined_losses(model: MILDetector, rows: list[Item], mine: Callable[..., Pse
     assert model.refinement is not None
     ignore, sums = model.refinement.config.ignore, {}
     for row in rows:
-        assert row.boxes is not None and row.image_labels is not None
+        assert row.proposals is not None and row.image_labels is not None
         features, present = region_features(model, row), torch.nonzero(row.image_labels).flatten().tolist()
         scores = streams(model, features)
         sums.setdefault("image labels", []).append(image_loss(scores, row.image_labels) / CLASSES)
         regressions = []
         for number, stage in enumerate(model.refinement.stages):
-            pseudo = mine(row.boxes, scores.detach(), present)
-            found = matches(row.boxes, pseudo, ignore)
+            pseudo = mine(row.proposals, scores.detach(), present)
+            found = matches(row.proposals, pseudo, ignore)
             exponentials = (features @ stage.weight.double().T + stage.bias.double()).exp()
             scores = exponentials / exponentials.sum(dim=1, keepdim=True)
             loss = bag_loss if mine is clusters else softmax_loss
@@ -238,7 +238,7 @@ def refined_losses(model: MILDetector, rows: list[Item], mine: Callable[..., Pse
             if model.refinement.config.box_regression:
                 layer = model.refinement.regressions[number]
                 deltas = features @ layer.weight.double().T + layer.bias.double()
-                regressions.append(regression_loss(deltas, row.boxes, pseudo, found))
+                regressions.append(regression_loss(deltas, row.proposals, pseudo, found))
         if regressions:
             sums.setdefault("boxes", []).append(torch.stack(regressions).sum())
     return {name: torch.stack(values).mean() for name, values in sums.items()}
@@ -248,12 +248,12 @@ def wsddn_losses(model: MILDetector, rows: list[Item]) -> Loss:
     """WSDDN's, equation 5: the sum over classes and the regulariser, here averaged over images."""
     sums: dict[str, list[Tensor]] = {"image labels": [], "spatial": []}
     for row in rows:
-        assert row.boxes is not None and row.image_labels is not None
+        assert row.proposals is not None and row.image_labels is not None
         features = region_features(model, row)
         scores = streams(model, features)
         sums["image labels"].append(image_loss(scores, row.image_labels))
         weight = model.config.spatial_weight
-        sums["spatial"].append(weight * regulariser(features, scores, row.boxes, row.image_labels))
+        sums["spatial"].append(weight * regulariser(features, scores, row.proposals, row.image_labels))
     return {name: torch.stack(values).mean() for name, values in sums.items()}
 
 

@@ -83,10 +83,10 @@ def slow_losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
     rows: list[tuple[float, float]] = []
     negative: list[float] = []
     for one in items:
-        assert one.boxes is not None and one.targets is not None and one.image_labels is not None
-        logits, deltas = slow_head(model, slow_regions(slow_pca(one.map, model), one.boxes, one.size, 2))
+        assert one.proposals is not None and one.targets is not None and one.image_labels is not None
+        logits, deltas = slow_head(model, slow_regions(slow_pca(one.map, model), one.proposals, one.size, 2))
         matched: list[tuple[int, int, Tensor | None]] = []
-        for row, box in enumerate(one.boxes):
+        for row, box in enumerate(one.proposals):
             overlaps = box_iou(box[None], one.targets.boxes)[0].tolist()
             if not overlaps:
                 matched.append((row, model.classes, None))
@@ -108,7 +108,7 @@ def slow_losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
                 weight = share * len(matched)
             distance = 0.0
             if label < model.classes and target is not None:
-                left, top, right, bottom = one.boxes[row].tolist()
+                left, top, right, bottom = one.proposals[row].tolist()
                 x1, y1, x2, y2 = target.tolist()
                 width, height = right - left, bottom - top
                 goals = [(x1 + x2 - left - right) / 2 / width / 0.1, (y1 + y2 - top - bottom) / 2 / height / 0.1]
@@ -128,13 +128,13 @@ def slow_losses(model: FastRCNN, items: list[Item]) -> dict[str, float]:
 @pytest.mark.parametrize("pool", [1, 2, 3, 4])
 def test_scores_are_class_probabilities_times_a_root_of_image_level_scores(pool: int):
     model, row = make(pool=pool), item(number=7)
-    assert row.boxes is not None
+    assert row.proposals is not None
     (found,) = outputs(model, row)
     in_image = image_scores(model, row)
     torch.testing.assert_close(found.image_scores, in_image)
     with torch.inference_mode():
-        logits, deltas = slow_head(model, slow_regions(slow_pca(row.map, model), row.boxes, row.size, pool))
-        boxes = decode(row.boxes, deltas, torch.tensor(row.size))
+        logits, deltas = slow_head(model, slow_regions(slow_pca(row.map, model), row.proposals, row.size, pool))
+        boxes = decode(row.proposals, deltas, torch.tensor(row.size))
     expected = logits.softmax(dim=1)[:, :3] * in_image.sqrt().sqrt()
     torch.testing.assert_close(found.proposal_scores, expected, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(found.boxes, boxes, atol=5e-2, rtol=1e-3)
@@ -143,12 +143,12 @@ def test_scores_are_class_probabilities_times_a_root_of_image_level_scores(pool:
 
 def test_scores_depend_neither_on_the_batch_nor_on_the_other_proposals():
     model, row = make(), item()
-    assert row.boxes is not None
+    assert row.proposals is not None
     (alone,) = outputs(model, row)
     in_batch = outputs(model, item(208, 160, seed=4), row)[1]
     torch.testing.assert_close(in_batch.proposal_scores, alone.proposal_scores, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(in_batch.image_scores, alone.image_scores)
-    (first,) = outputs(model, replace(row, boxes=row.boxes[:1]))
+    (first,) = outputs(model, replace(row, proposals=row.proposals[:1]))
     assert first.proposal_scores is not None and alone.proposal_scores is not None
     torch.testing.assert_close(first.proposal_scores, alone.proposal_scores[:1], atol=1e-4, rtol=1e-4)
 
@@ -165,10 +165,10 @@ def test_half_precision_maps_are_computed_in_single_precision():
 @pytest.mark.parametrize("number", [1, 127, 128, 129])
 def test_layers_get_multiples_of_a_fixed_number_of_rows_and_results_do_not_depend_on_it(number: int):
     model, row, counts = make(), item(number=300), []
-    assert row.boxes is not None
+    assert row.proposals is not None
     (everything,) = outputs(model, row)
     model.classify.register_forward_hook(lambda layer, inputs, result: counts.append(len(inputs[0])))
-    (some,) = outputs(model, replace(row, boxes=row.boxes[:number]))
+    (some,) = outputs(model, replace(row, proposals=row.proposals[:number]))
     assert counts == [ROW_MULTIPLE if number <= ROW_MULTIPLE else 2 * ROW_MULTIPLE]
     for found, expected in ((some.proposal_scores, everything.proposal_scores), (some.boxes, everything.boxes)):
         assert found is not None and expected is not None and len(found) == number
@@ -183,7 +183,7 @@ def test_image_scores_are_the_cams_and_are_not_trained():
     model, row = make(), item()
     model.cam.load_state_dict(cam.state_dict())
     with torch.inference_mode():
-        (expected,) = cam(collate([replace(row, boxes=None)]))
+        (expected,) = cam(collate([replace(row, proposals=None)]))
     (found,) = outputs(model, row)
     torch.testing.assert_close(found.image_scores, expected.image_scores)
     assert found.maps is None and found.objectness is None
@@ -235,7 +235,7 @@ def test_an_image_without_objects_is_all_background():
 def test_proposals_far_from_all_boxes_are_trained_on_negative_labels_alone():
     model, row = make(), item(number=1)
     far = Targets(torch.tensor([[140.0, 90, 144, 96]]), torch.tensor([1]), torch.tensor([False]))
-    row = replace(row, boxes=torch.tensor([[0.0, 0, 30, 30]]), targets=far)
+    row = replace(row, proposals=torch.tensor([[0.0, 0, 30, 30]]), targets=far)
     # Without a class that the image certainly lacks nothing is known about them.
     row = replace(row, image_labels=torch.tensor([1.0, 1, float("nan")]))
     assert losses(model, [row]) == {"classes": 0, "boxes": 0, "negative labels": 0}

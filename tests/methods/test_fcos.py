@@ -228,7 +228,7 @@ def test_scores_are_class_times_quality_times_a_root_of_image_level_scores():
 
 def test_outputs_do_not_depend_on_the_batch_and_no_proposals_are_needed():
     model, row = make(), item()
-    (alone,) = outputs(model, replace(row, boxes=None))
+    (alone,) = outputs(model, replace(row, proposals=None))
     in_batch = outputs(model, item(208, 160, seed=4), row)[1]
     torch.testing.assert_close(in_batch.proposal_scores, alone.proposal_scores, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(in_batch.boxes, alone.boxes, atol=1e-2, rtol=1e-4)

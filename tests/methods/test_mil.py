@@ -183,8 +183,8 @@ def losses(model: MILDetector, batch: Batch) -> dict[str, Tensor]:
 
 def reference_scores(model: MILDetector, row: Item) -> Tensor:
     """Proposal scores of one view, by WSDDN's equations 1 to 3 over torchvision's RoIPool or exact averages."""
-    assert row.boxes is not None
-    maps, boxes = row.map[None], row.boxes
+    assert row.proposals is not None
+    maps, boxes = row.map[None], row.proposals
     around = context_regions(boxes, torch.tensor(row.size))
     if model.config.unit_rms:
         maps = maps / (maps.square().mean(dim=1, keepdim=True) + 1e-6).sqrt()
@@ -274,16 +274,16 @@ def test_the_spatial_regulariser_is_weighted_and_averaged_over_images():
     model, rows = make(config), [item(90, 70), item(60, 90, 12)]
     # Boxes that nearly fill the view: some of them are near the best.
     for row in rows:
-        assert row.boxes is not None
-        row.boxes[:, :2] = torch.rand(len(row.boxes), 2) * 16
-        row.boxes[:-1, 2:] = row.boxes[-1, 2:] - torch.rand(len(row.boxes) - 1, 2) * 16
+        assert row.proposals is not None
+        row.proposals[:, :2] = torch.rand(len(row.proposals), 2) * 16
+        row.proposals[:-1, 2:] = row.proposals[-1, 2:] - torch.rand(len(row.proposals) - 1, 2) * 16
     batch = collate(rows)
-    assert batch.boxes is not None
+    assert batch.proposals is not None
     assert batch.image_labels is not None
     found = losses(model, batch)
     scores = [view.proposal_scores for view in outputs(model, *rows)]
     total = 0.0
-    for row, view, boxes, image_labels in zip(rows, scores, batch.boxes, batch.image_labels, strict=True):
+    for row, view, boxes, image_labels in zip(rows, scores, batch.proposals, batch.image_labels, strict=True):
         maps = model.reduce(row.map[None])
         pooled = roi_pool(maps, [boxes - torch.tensor([0, 0, 1, 1])], output_size=3, spatial_scale=1 / 16)
         assert view is not None
@@ -305,10 +305,10 @@ def test_proposals_are_sampled_in_training_alone():
 
 def test_proposals_on_the_same_cells_are_trained_once_and_all_are_scored():
     model, counts, row = make(PLAIN.model_copy(update={"distinct": True, "dropout": 0.0})), [], item(90, 70, 30)
-    assert row.boxes is not None
-    cells = torch.unique((row.boxes / 16).round(), dim=0)
+    assert row.proposals is not None
+    cells = torch.unique((row.proposals / 16).round(), dim=0)
     cells = cells[(cells[:, 2:] > cells[:, :2]).all(dim=1)] * 16 + torch.tensor([0, 0, 1, 1])
-    twice, once = replace(row, boxes=torch.cat([cells, cells + 3])), replace(row, boxes=cells)
+    twice, once = replace(row, proposals=torch.cat([cells, cells + 3])), replace(row, proposals=cells)
     model.head.register_forward_hook(lambda layer, inputs, result: counts.append(list(inputs[2])))
     torch.testing.assert_close(losses(model, collate([twice])), losses(model, collate([once])))
     assert counts == [[len(cells)]] * 2
@@ -341,7 +341,7 @@ def test_the_tail_is_run_and_trained():
     model = make(PLAIN, nn.Sequential(nn.Conv2d(6, 6, 1), nn.Tanh()))
     row = item(90, 70)
     with torch.inference_mode():
-        expected = reference_scores(model, Item(model.tail(row.map), row.size, row.boxes))
+        expected = reference_scores(model, Item(model.tail(row.map), row.size, row.proposals))
     torch.testing.assert_close(outputs(model, row)[0].proposal_scores, expected)
     losses(model, collate([row]))["image labels"].backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
@@ -371,8 +371,8 @@ def test_the_hidden_layers_of_a_backbone_are_used_and_trained():
     config = MILConfig(hidden="backbone", pool=5, dropout=0.0)
     model = MILDetector(backbone(fully_connected=layers, pool=2), nn.Sequential(), config, 3).eval()
     row = item(90, 70)
-    assert row.boxes is not None
-    last_pixel = row.boxes - torch.tensor([0, 0, 1, 1])
+    assert row.proposals is not None
+    last_pixel = row.proposals - torch.tensor([0, 0, 1, 1])
     pooled = roi_pool(row.map[None], [last_pixel], output_size=2, spatial_scale=1 / 16).flatten(1)
     features = layers[1](layers[0](pooled).relu()).relu()
     expected = model.head(features, None, [31])[0]

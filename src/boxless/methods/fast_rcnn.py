@@ -90,10 +90,10 @@ class FastRCNN(BoxSupervised):
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
         """Losses in training mode, one `ViewOutput` a view in evaluation mode."""
-        assert batch.boxes is not None
+        assert batch.proposals is not None
         if self.training:
             return self._losses(batch)
-        return self.score_proposals(self.prepare_views(batch), batch.boxes)
+        return self.score_proposals(self.prepare_views(batch), batch.proposals)
 
     def prepare_views(self, batch: Batch) -> list[PreparedView]:
         """What does not depend on the proposals, in evaluation mode."""
@@ -105,9 +105,9 @@ class FastRCNN(BoxSupervised):
         return [self._output(*view, boxes) for view, boxes in zip(views, proposals, strict=True)]
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        assert batch.boxes is not None and batch.targets is not None and batch.image_labels is not None
+        assert batch.proposals is not None and batch.targets is not None and batch.image_labels is not None
         maps = [view.float() for view in batch.own(batch.maps)]
-        images = zip(maps, batch.boxes, batch.targets, batch.sizes, batch.image_labels, strict=True)
+        images = zip(maps, batch.proposals, batch.targets, batch.sizes, batch.image_labels, strict=True)
         rows = [self._training_rows(*image) for image in images]
         regions, labels, weights, deltas, absent, unknown = (torch.cat(parts) for parts in zip(*rows, strict=True))
         number, matched = len(labels), weights > 0

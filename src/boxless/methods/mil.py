@@ -175,21 +175,21 @@ class MILDetector(Model):
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
         """Losses in training mode, one `ViewOutput` a view in evaluation mode."""
-        assert batch.boxes is not None
+        assert batch.proposals is not None
         maps = batch.own(self.tail(batch.maps.float()))
         if not self.training:
             return self._outputs(batch, maps)
-        proposals = batch.boxes
+        proposals = batch.proposals
         if self.config.distinct and self.side > 1:
             proposals = [distinct_boxes(boxes, self.stride) for boxes in proposals]
         if self.config.sample:
             proposals = [_sampled(boxes, self.config.sample) for boxes in proposals]
-        return self._losses(replace(batch, boxes=proposals), maps)
+        return self._losses(replace(batch, proposals=proposals), maps)
 
     def _losses(self, batch: Batch, maps: list[Tensor]) -> dict[str, Tensor]:
-        assert batch.boxes is not None and batch.image_labels is not None
-        counts = [len(boxes) for boxes in batch.boxes]
-        regions, context = self._pool(maps, batch.boxes, batch.sizes)
+        assert batch.proposals is not None and batch.image_labels is not None
+        counts = [len(boxes) for boxes in batch.proposals]
+        regions, context = self._pool(maps, batch.proposals, batch.sizes)
         features = torch.split(regions, counts)
         streams = self.head(regions, context, counts)
         image_scores = torch.stack([view.sum(dim=0) for view in streams])
@@ -201,23 +201,23 @@ class MILDetector(Model):
             image_loss = image_loss / image_labels.shape[1]
         losses = {"image labels": image_loss}
         if self.config.spatial_weight:
-            rows = zip(features, streams, batch.boxes, batch.image_labels, strict=True)
+            rows = zip(features, streams, batch.proposals, batch.image_labels, strict=True)
             total = torch.stack([spatial_regulariser(*row) for row in rows]).mean()
             losses["spatial"] = self.config.spatial_weight * total
         if self.refinement is not None:
-            losses |= self.refinement.losses(features, batch.boxes, batch.image_labels, streams)
+            losses |= self.refinement.losses(features, batch.proposals, batch.image_labels, streams)
         return losses
 
     def _outputs(self, batch: Batch, maps: list[Tensor]) -> list[ViewOutput]:
-        assert batch.boxes is not None
-        counts = [len(boxes) for boxes in batch.boxes]
-        regions, context = self._pool(maps, batch.boxes, batch.sizes)
+        assert batch.proposals is not None
+        counts = [len(boxes) for boxes in batch.proposals]
+        regions, context = self._pool(maps, batch.proposals, batch.sizes)
         streams = [view[:, : self.classes] for view in self.head(regions, context, counts)]
         images = [view.sum(dim=0) for view in streams]
         if self.refinement is None:
             return [ViewOutput(image, view) for image, view in zip(images, streams, strict=True)]
         outputs = []
-        views = zip(torch.split(regions, counts), batch.boxes, images, batch.sizes, strict=True)
+        views = zip(torch.split(regions, counts), batch.proposals, images, batch.sizes, strict=True)
         for features, boxes, image, size in views:
             scores, moved = self.refinement(features, boxes, size)
             outputs.append(ViewOutput(image, scores, boxes=moved))

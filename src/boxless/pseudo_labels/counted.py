@@ -72,7 +72,7 @@ def _replaced(labels: Annotations, boxes: Annotations, tags: Sequence[int]) -> A
 def _predict(detector: Detector, data: CachedDataset, row: int) -> Annotations:
     """The boxes of the counted tags of an image."""
     sample = data.dataset.samples[row]
-    proposals = data.boxes(row) if detector.proposals else None
+    proposals = data.proposals_of(row) if detector.proposals else None
     found, _ = detector.postprocess(data.maps(row, detector.views), proposals, data.sizes[row])
     found = found[~at_rejected(found.boxes, found.labels, sample)]
     objects = []

@@ -40,7 +40,7 @@ def best_boxes(detector: Detector, data: CachedDataset, row: int, maps: Sequence
     labels = np.array(sorted(data.dataset.samples[row].tags), np.int64)
     if not len(labels):
         return Annotations.empty()
-    proposals = data.boxes(row) if detector.proposals else None
+    proposals = data.proposals_of(row) if detector.proposals else None
     return Annotations.of(detector.boxes_for_labels(maps, proposals, data.sizes[row], labels.tolist()), labels)
 
 
@@ -58,7 +58,7 @@ def calibrated(detectors: Sequence[Detector], data: CachedDataset, folds: IntArr
 
     def predict(row: int) -> FloatArray:
         detector = detectors[folds[row]]
-        proposals = data.boxes(row) if detector.proposals else None
+        proposals = data.proposals_of(row) if detector.proposals else None
         scores: FloatArray = detector.class_scores(data.maps(row, detector.views), proposals, data.sizes[row])
         return scores
 

@@ -59,7 +59,7 @@ def local_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
     def find(row: int) -> Annotations:
         labels = np.array(sorted(data.dataset.samples[row].tags), np.int64)
         heatmaps = _local_cams(data, cam, row)
-        proposals = data.boxes(row)
+        proposals = data.proposals_of(row)
         rows = [separating_proposal(heatmaps[label], proposals, data.sizes[row]) for label in labels]
         return Annotations.of(proposals[rows], labels)
 

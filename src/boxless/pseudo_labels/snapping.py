@@ -45,7 +45,7 @@ def snap_all(labels: Sequence[Annotations], data: CachedDataset, leave: Sequence
     """
     snapped = []
     for row, own in enumerate(labels):
-        moved = snap(own.boxes, data.boxes(row))
+        moved = snap(own.boxes, data.proposals_of(row))
         stay = np.isin(own.labels, leave)
         # A box that was chosen as it holds a point must not lose it.
         for label, x, y in data.dataset.samples[row].points:

@@ -208,7 +208,7 @@ def _rescaled(view: View) -> View:
 def _examine(detector: Detector, data: CachedDataset, views: Sequence[View], row: int) -> Examined:
     sample, size = data.dataset.samples[row], data.sizes[row]
     maps = {view: data.map(row, view) for view in views}
-    boxes = data.boxes(row) if data.proposals else None
+    boxes = data.proposals_of(row) if data.proposals else None
 
     def best(views: Sequence[View], labels: Sequence[int]) -> FloatArray:
         if not labels:

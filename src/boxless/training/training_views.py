@@ -49,7 +49,7 @@ class TrainingViews(TorchDataset[Item]):
         sample, size = self.data.dataset.samples[row], self.data.sizes[row]
         boxes = None
         if self.data.proposals is not None:
-            boxes = torch.from_numpy(view.boxes(self.data.boxes(row), *size))
+            boxes = torch.from_numpy(view.boxes(self.data.proposals_of(row), *size))
         width, height = view.size(*size)
         targets = None if sample.annotations is None else _targets(sample, view, size, len(self.image_labels[row]))
         if not self.averages_only:
