@@ -81,7 +81,7 @@ def parts(detector: Detector, files: list[Path], overlay: Path) -> dict[str, flo
             times.append(time.perf_counter())
             maps = [detector.features.extract(pixels, view) for view in detector.views]
             times.append(time.perf_counter())
-            found, _ = detector.postprocess(maps, boxes, (pixels.shape[1], pixels.shape[0]))
+            found = detector.postprocess(maps, boxes, (pixels.shape[1], pixels.shape[0]))
             times.append(time.perf_counter())
             write_image(overlay, draw_boxes(pixels, found.confident()))
             times.append(time.perf_counter())

@@ -66,7 +66,9 @@ def test_every_kind_of_image_gives_the_same_result(name: str, toy: Detector, pat
     image = read_image(paths[0])
     size = (image.shape[1], image.shape[0])
     maps = [toy.features.extract(image, view) for view in toy.views]
-    expected, expected_heatmaps = toy.postprocess(maps, propose(image, toy.config.proposals), size)
+    ((expected, expected_heatmaps),) = toy.postprocess_with_heatmaps(
+        [(maps, propose(image, toy.config.proposals), size)]
+    )
     assert len(expected) > 0
     assert_equal(toy.predict(INPUTS[name](paths[0]), 0), expected)
     np.testing.assert_array_equal(toy.heatmap(INPUTS[name](paths[0])).maps, expected_heatmaps.maps)

@@ -228,12 +228,12 @@ def test_a_batch_moves_as_a_whole():
     assert moved.maps.is_meta
     assert moved.sizes.is_meta
     assert moved.extents.is_meta
-    assert moved.boxes is not None
-    assert moved.boxes[0].is_meta
+    assert moved.proposals is not None
+    assert moved.proposals[0].is_meta
     assert moved.image_labels is not None
     assert moved.image_labels.is_meta
-    bare = replace(batch, boxes=None, image_labels=None).to(CPU)
-    assert bare.boxes is None
+    bare = replace(batch, proposals=None, image_labels=None).to(CPU)
+    assert bare.proposals is None
     assert bare.image_labels is None
 
 

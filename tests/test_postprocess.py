@@ -34,7 +34,7 @@ def cam(*scales: int, flips: bool = False, predict: Predict = maps_as_they_are, 
 def test_boxes_are_those_of_the_maps_best_class_first():
     maps = torch.zeros(3, 4, 6)
     maps[0, 1:3, 1:3], maps[1, 0:4, 3:6], maps[2, 0, 0] = 0.5, 0.8, 0.1
-    found, heatmaps = cam(96, min_score=0.01).postprocess([maps], None, (96, 64))
+    ((found, heatmaps),) = cam(96, min_score=0.01).postprocess_with_heatmaps([([maps], None, (96, 64))])
     # Means: 4 * 0.5 / 24, 12 * 0.8 / 24 and 0.1 / 24, which is too little.
     np.testing.assert_allclose(found.image_scores, [2 / 24, 9.6 / 24, 0.1 / 24], rtol=1e-5)
     assert found.labels.tolist() == [1, 0]
@@ -49,7 +49,7 @@ def test_boxes_are_those_of_the_maps_best_class_first():
 
 
 def test_classes_below_the_least_score_give_no_boxes():
-    found, _ = cam(96, min_score=0.9).postprocess([torch.full((3, 4, 6), 0.5)], None, (96, 64))
+    found = cam(96, min_score=0.9).postprocess([torch.full((3, 4, 6), 0.5)], None, (96, 64))
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
     assert found.image_scores.tolist() == [0.5] * 3
@@ -58,8 +58,8 @@ def test_classes_below_the_least_score_give_no_boxes():
 def test_maps_of_mirrored_views_are_mirrored_back():
     torch.manual_seed(0)
     maps = torch.rand(3, 4, 6)
-    single, heatmaps = cam(96).postprocess([maps], None, (96, 64))
-    both, mirrored = cam(96, flips=True).postprocess([maps, maps.flip(2)], None, (96, 64))
+    ((single, heatmaps),) = cam(96).postprocess_with_heatmaps([([maps], None, (96, 64))])
+    ((both, mirrored),) = cam(96, flips=True).postprocess_with_heatmaps([([maps, maps.flip(2)], None, (96, 64))])
     np.testing.assert_allclose(mirrored.maps, heatmaps.maps, rtol=1e-6)
     np.testing.assert_allclose(both.boxes, single.boxes)
     np.testing.assert_allclose(both.scores, single.scores, rtol=1e-6)
@@ -68,7 +68,7 @@ def test_maps_of_mirrored_views_are_mirrored_back():
 def test_maps_are_averaged_at_the_finest_resolution():
     torch.manual_seed(0)
     coarse, fine = torch.rand(3, 2, 3), torch.rand(3, 4, 6)
-    found, heatmaps = cam(48, 96).postprocess([coarse, fine], None, (96, 64))
+    ((found, heatmaps),) = cam(48, 96).postprocess_with_heatmaps([([coarse, fine], None, (96, 64))])
     for label in range(3):
         expected = (resize_map(coarse[label].numpy(), (6, 4)) + fine[label].numpy()) / 2
         np.testing.assert_allclose(heatmaps.maps[label], expected, rtol=1e-5)
@@ -84,16 +84,16 @@ def with_objectness(maps: Tensor, size: tuple[int, int], boxes: Tensor | None) -
 def test_objectness_is_combined_with_the_maps_and_averaged_over_views():
     torch.manual_seed(0)
     maps = torch.rand(4, 4, 6) * 2 - 0.5
-    single, _ = cam(96, predict=with_objectness).postprocess([maps], None, (96, 64))
+    single = cam(96, predict=with_objectness).postprocess([maps], None, (96, 64))
     planes = maps.numpy()
     expected = [objectness_box(planes[label], planes[3], (96, 64), 0.5) for label in single.labels]
     np.testing.assert_array_equal(single.boxes, np.stack(expected))
-    alone, _ = cam(96).postprocess([maps[:3]], None, (96, 64))
+    alone = cam(96).postprocess([maps[:3]], None, (96, 64))
     assert not np.array_equal(alone.boxes, single.boxes)
-    both, _ = cam(96, flips=True, predict=with_objectness).postprocess([maps, maps.flip(2)], None, (96, 64))
+    both = cam(96, flips=True, predict=with_objectness).postprocess([maps, maps.flip(2)], None, (96, 64))
     np.testing.assert_allclose(both.boxes, single.boxes)
     other = torch.rand(4, 8, 12)
-    found, _ = cam(96, 192, predict=with_objectness).postprocess([maps, other], None, (96, 64))
+    found = cam(96, 192, predict=with_objectness).postprocess([maps, other], None, (96, 64))
     mean = np.stack(
         [(resize_map(plane, (12, 8)) + fine) / 2 for plane, fine in zip(planes, other.numpy(), strict=True)]
     )
@@ -105,7 +105,7 @@ def test_known_labels_get_a_cam_box_each():
     maps = torch.zeros(3, 4, 6)
     maps[0, 1:3, 1:3], maps[2, 0, 0] = 0.5, 0.001
     toy = cam(96, min_score=0.9)
-    assert len(toy.postprocess([maps], None, (96, 64))[0]) == 0
+    assert len(toy.postprocess([maps], None, (96, 64))) == 0
     found = toy.boxes_for_labels([maps], None, (96, 64), [2, 0, 1])
     expected = [largest_component_box(maps[label].numpy(), (96, 64), 0.5) for label in (2, 0)]
     np.testing.assert_array_equal(found, [*expected, [0, 0, 96, 64]])
@@ -119,8 +119,9 @@ def test_a_detector_with_other_views_leaves_the_first_unchanged():
     assert other.views == (View(48), View(48, True)) and toy.views == (View(96),)
     torch.manual_seed(0)
     maps = torch.rand(3, 2, 3)
-    expected = cam(48).postprocess([maps], None, (96, 64))[1].maps
-    np.testing.assert_allclose(other.postprocess([maps, maps.flip(2)], None, (96, 64))[1].maps, expected, rtol=1e-6)
+    ((_, expected),) = cam(48).postprocess_with_heatmaps([([maps], None, (96, 64))])
+    ((_, found),) = other.postprocess_with_heatmaps([([maps, maps.flip(2)], None, (96, 64))])
+    np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-6)
 
 
 # Boxes of proposals.
@@ -140,7 +141,7 @@ def proposal_detector(*scales: int, flips: bool = False, **inference: Any) -> De
 
 
 def selected(**inference: Any) -> tuple[Detections, Heatmaps]:
-    return proposal_detector(**inference).postprocess([torch.zeros(3, 4, 6)], BOXES, (96, 64))
+    return proposal_detector(**inference).postprocess_with_heatmaps([([torch.zeros(3, 4, 6)], BOXES, (96, 64))])[0]
 
 
 def rows(found: Detections) -> list[tuple[int, int, float]]:
@@ -183,10 +184,10 @@ def test_kept_boxes_move_to_the_votes_of_those_around_them():
 def test_cam_boxes_of_large_images_are_computed_at_twice_the_view():
     torch.manual_seed(0)
     maps = torch.rand(3, 4, 6)
-    large, _ = cam(96).postprocess([maps], None, (6000, 4000))
-    expected, _ = cam(96).postprocess([maps], None, (192, 128))
+    large = cam(96).postprocess([maps], None, (6000, 4000))
+    expected = cam(96).postprocess([maps], None, (192, 128))
     np.testing.assert_allclose(large.boxes, expected.boxes * (6000 / 192), rtol=1e-6)
-    at_most, _ = cam(96).postprocess([maps], None, (186, 124))
+    at_most = cam(96).postprocess([maps], None, (186, 124))
     exact = [largest_component_box(maps[label].numpy(), (186, 124), 0.5) for label in at_most.labels]
     np.testing.assert_array_equal(at_most.boxes, exact)
 
@@ -194,7 +195,8 @@ def test_cam_boxes_of_large_images_are_computed_at_twice_the_view():
 def test_proposal_heatmaps_have_cells_of_eight_pixels_or_128_a_side():
     for size, cells in (((96, 64), (8, 12)), ((1024, 512), (64, 128)), ((6000, 4000), (85, 128))):
         toy = proposal_detector(96)
-        assert toy.postprocess([torch.zeros(3, 4, 6)], BOXES, size)[1].maps.shape == (3, *cells)
+        ((_, heatmaps),) = toy.postprocess_with_heatmaps([([torch.zeros(3, 4, 6)], BOXES, size)])
+        assert heatmaps.maps.shape == (3, *cells)
 
 
 def test_the_heatmap_counts_all_proposals():
@@ -211,7 +213,7 @@ def test_boxes_of_cells_are_selected_like_those_of_proposals():
     cells = detector(predict, FCOSConfig(), inference=inference, supervision="boxes")
     # It needs no proposals.
     assert cells.proposals is None
-    found, heatmaps = cells.postprocess([torch.zeros(3, 8, 12)], None, (96, 64))
+    ((found, heatmaps),) = cells.postprocess_with_heatmaps([([torch.zeros(3, 8, 12)], None, (96, 64))])
     assert rows(found) == [(0, 0, 0.5), (2, 0, 0.3), (1, 1, 0.2), (2, 1, 0.15), (3, 0, 0.05), (3, 1, 0.002)]
     np.testing.assert_array_equal(heatmaps.maps, proposal_heatmap(BOXES, SCORES.numpy(), (96, 64)))
     expected = proposal_detector().boxes_for_labels([torch.zeros(3, 4, 6)], BOXES, (96, 64), [1, 0])
@@ -228,7 +230,7 @@ def test_proposals_are_moved_into_every_view_and_scores_averaged():
 
     views = ViewConfig(scales=(48, 192), flips=True)
     toy = detector(predict, MILConfig(), inference=InferenceConfig(views=views))
-    found, _ = toy.postprocess([torch.zeros(3, 2, 2)] * 4, np.array([[10, 4, 40, 60]], np.float32), (96, 64))
+    found = toy.postprocess([torch.zeros(3, 2, 2)] * 4, np.array([[10, 4, 40, 60]], np.float32), (96, 64))
     assert calls == [
         ((32, 48), [[5, 2, 20, 30]]),
         ((128, 192), [[20, 8, 80, 120]]),

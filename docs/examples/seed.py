@@ -37,7 +37,7 @@ def _boxes(data: CachedDataset, cam: Detector, row: int) -> Annotations:
 
 def heatmaps(data: CachedDataset, cam: Detector, row: int) -> FloatArray:
     """Class heatmaps of an image: (classes, h, w), which span the image; higher is likelier."""
-    _, found = cam.postprocess([data.map(row, view) for view in cam.views], None, data.sizes[row])
+    ((_, found),) = cam.postprocess_with_heatmaps([(data.maps(row, cam.views), None, data.sizes[row])])
     return found.maps
 
 

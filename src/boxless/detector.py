@@ -99,10 +99,8 @@ class Detector(Predictor):
         other.views = tuple(views)
         return other
 
-    def postprocess(
-        self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
-    ) -> tuple[Detections, Heatmaps]:
-        """From the feature maps of every test view to boxes and heatmaps.
+    def postprocess(self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]) -> Detections:
+        """From the feature maps of every test view to boxes.
 
         Scores are means over the views (WSDDN sums them, which ranks the same).
 
@@ -111,9 +109,9 @@ class Detector(Predictor):
             boxes: proposals (N, 4), xyxy pixels of the image, for methods that use them.
             size: width and height of the image in pixels.
         """
-        return self.postprocess_all([(maps, boxes, size)])[0]
+        return self._detections(self._scored(self._outputs(maps, boxes, size), boxes, size))
 
-    def postprocess_all(self, images: Sequence[CachedImage]) -> list[tuple[Detections, Heatmaps]]:
+    def postprocess_with_heatmaps(self, images: Sequence[CachedImage]) -> list[tuple[Detections, Heatmaps]]:
         """`postprocess` for several images, whose views go through the network in batches where the device gains."""
         results = []
         for (_, boxes, size), outputs in zip(images, self._outputs_of(images), strict=True):

@@ -200,7 +200,7 @@ def predict_dataset(
         )
 
     def predict(rows: Sequence[int]) -> list[tuple[Detections, Heatmaps]]:
-        return detector.postprocess_all([image(row) for row in rows])
+        return detector.postprocess_with_heatmaps([image(row) for row in rows])
 
     size = images_at_once(detector.device)
     parts = [range(first, min(first + size, len(samples))) for first in range(0, len(samples), size)]

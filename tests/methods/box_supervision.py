@@ -86,7 +86,7 @@ def mirrored(row: Item) -> Item:
 
     assert row.proposals is not None and row.targets is not None
     targets = row.targets._replace(boxes=mirror(row.targets.boxes))
-    return replace(row, map=row.map.flip(2), boxes=mirror(row.proposals), targets=targets)
+    return replace(row, map=row.map.flip(2), proposals=mirror(row.proposals), targets=targets)
 
 
 def slow_pca(view: Tensor, model: BoxSupervised) -> np.ndarray[Any, Any]:

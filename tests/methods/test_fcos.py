@@ -240,7 +240,7 @@ def test_cells_whose_box_lies_beyond_the_view_score_zero():
         model.ltrb.weight.zero_()
         model.ltrb.bias.fill_(-9.0)
     # The last column's centres are at 136, and the view ends at 130.
-    (found,) = outputs(model, replace(row, size=(96, 130), boxes=None))
+    (found,) = outputs(model, replace(row, size=(96, 130), proposals=None))
     assert found.proposal_scores is not None and found.boxes is not None
     beyond = torch.arange(54) % 9 == 8
     assert (found.proposal_scores[beyond] == 0).all() and (found.proposal_scores[~beyond] > 0).all()
@@ -249,7 +249,7 @@ def test_cells_whose_box_lies_beyond_the_view_score_zero():
 
 def test_before_training_classes_are_unlikely_and_boxes_two_cells_wide():
     model = FCOS(small_backbone(), FCOSConfig(**SMALL), 3)
-    (found,) = outputs(model, replace(item(), boxes=None))
+    (found,) = outputs(model, replace(item(), proposals=None))
     assert found.proposal_scores is not None and found.boxes is not None
     np.testing.assert_allclose(found.proposal_scores / found.image_scores**0.25, 0.01 * 0.5, rtol=0.2)
     np.testing.assert_allclose(found.boxes.reshape(6, 9, 4)[2, 3], [40, 24, 72, 56], atol=3)
@@ -259,7 +259,7 @@ def test_large_distances_do_not_overflow():
     model = make()
     with torch.no_grad():
         model.ltrb.bias.fill_(1e4)
-    (found,) = outputs(model, replace(item(), boxes=None))
+    (found,) = outputs(model, replace(item(), proposals=None))
     assert found.boxes is not None
     assert found.boxes.tolist() == [[0, 0, 144, 96]] * 54
     assert all(math.isfinite(value) for value in losses(model, [item()]).values())

@@ -113,9 +113,9 @@ def test_a_curve_has_its_hits_and_its_end() -> None:
 
 
 def test_predictions_are_computed_once(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    postprocess, seen = Detector.postprocess_all, []
+    postprocess, seen = Detector.postprocess_with_heatmaps, []
     monkeypatch.setattr(
-        Detector, "postprocess_all", lambda self, images: seen.extend(images) or postprocess(self, images)
+        Detector, "postprocess_with_heatmaps", lambda self, images: seen.extend(images) or postprocess(self, images)
     )
     write_report(run, tmp_path / "report.html", data, "val")
     assert len(seen) == 5

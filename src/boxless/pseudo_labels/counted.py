@@ -73,7 +73,7 @@ def _predict(detector: Detector, data: CachedDataset, row: int) -> Annotations:
     """The boxes of the counted tags of an image."""
     sample = data.dataset.samples[row]
     proposals = data.proposals_of(row) if detector.proposals else None
-    found, _ = detector.postprocess(data.maps(row, detector.views), proposals, data.sizes[row])
+    found = detector.postprocess(data.maps(row, detector.views), proposals, data.sizes[row])
     found = found[~at_rejected(found.boxes, found.labels, sample)]
     objects = []
     for tag in counted_tags(sample):

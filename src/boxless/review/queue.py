@@ -215,7 +215,7 @@ def _examine(detector: Detector, data: CachedDataset, views: Sequence[View], row
             return np.zeros((0, 4), np.float32)
         return detector.with_views(views).boxes_for_labels([maps[view] for view in views], boxes, size, labels)
 
-    found, _ = detector.postprocess([maps[view] for view in detector.views], boxes, size)
+    found = detector.postprocess([maps[view] for view in detector.views], boxes, size)
     tags = sorted(sample.tags)
     missing = [label for label in tags if label not in _confident(found).labels]
     proposed = proposals(found, missing, best(detector.views, missing))
