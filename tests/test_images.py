@@ -379,6 +379,18 @@ def test_other_text_after_the_pixels_of_a_png_is_not_searched(tmp_path: Path, mo
     assert image_size(file) == (16, 12)
 
 
+@pytest.mark.parametrize("start", [b"II*\0", b"MM\0*"])
+def test_a_tiff_that_is_not_read_is_called_one(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "a.tif").write_bytes(start + b"\0" * 100)
+    with pytest.raises(ImageError, match=r"a\.tif: a TIFF that is damaged, or whose kind of pixels is not"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_white_of_larger_floats_is_the_largest(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 4e5, 1e6]] * 12, np.float32).repeat(4, axis=1)).save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif")[0, ::4, 0].tolist() == pytest.approx([0, 102, 255], abs=1)
+
+
 def test_values_that_are_no_number_are_black(tmp_path: Path) -> None:
     values = np.linspace(0, 1, RAMP.size, dtype=np.float32).reshape(RAMP.shape)
     values[0, 0], values[0, 1], values[0, 2] = np.nan, np.inf, -np.inf

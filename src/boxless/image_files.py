@@ -1,4 +1,7 @@
-"""Finding image files: which formats are read, which files lie in a folder, and what they are called."""
+"""Finding image files: which formats are read, which files lie in a folder, and what they are called.
+
+What Boxless itself wrote into a folder (`written_here`) is not found.
+"""
 
 import os
 from collections.abc import Collection, Iterator
@@ -7,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
+
+from boxless.files import read_json
 
 READ = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}) | {
     *(".jif", ".jfi", ".pjpeg", ".pjp", ".mpo", ".apng", ".dib")
@@ -33,6 +38,10 @@ _SYSTEM = frozenset(
 """Folders in which network disks, Windows and macOS keep small copies, deleted files and the like, in lower case."""
 
 
+RECORD = ".boxless.json"
+"""In a folder of results: the names of what Boxless wrote there, so that it overwrites and reads nothing else."""
+
+
 class Found(NamedTuple):
     """The image files at or below a path.
 
@@ -49,7 +58,8 @@ class Found(NamedTuple):
 
 
 def find_images(path: Path) -> list[Path]:
-    """The image files at or below `path`, sorted; other suffixes and hidden files and folders are ignored."""
+    """The image files at or below `path`, sorted; other suffixes, hidden files and folders, and results of Boxless are
+    ignored."""
     return scan_images(path).images
 
 
@@ -97,14 +107,23 @@ def _walk(
     here = (status.st_dev, status.st_ino)
     if here in above:
         return
+    results = written_here(folder)
     for entry in entries:
-        if is_hidden(entry.name):
+        if is_hidden(entry.name) or entry.name in results:
             continue
         path = folder / entry.name
         if _is_folder(entry):
             yield from _walk(path, wanted, above | {here})
         elif path.suffix.lower() in wanted:
             yield path, None
+
+
+def written_here(folder: Path) -> frozenset[str]:
+    """The names of the files and folders in a folder that are results of Boxless, see `results.record_results`."""
+    try:
+        return frozenset(map(str, read_json((folder / RECORD).read_text(encoding="utf-8"))["written"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
 
 
 def is_hidden(name: str) -> bool:

@@ -215,6 +215,8 @@ def _why_unidentified(source: Path | BytesIO) -> str:
         return "the file is empty; replace it"
     if _is_heif(source):
         return "HEIC is read with pillow-heif only; pip install pillow-heif, or convert it to JPEG"
+    if _start(source).startswith((b"II*\0", b"MM\0*")):
+        return "a TIFF that is damaged, or whose kind of pixels is not read; convert it to RGB of 8 bits"
     return "not an image; replace it"
 
 
@@ -250,7 +252,7 @@ def _grey(pil: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
     largest = np.max([numbers(strip).max(initial=0) for _, strip in _strips(pil)], initial=0)
     # The file does not record the value of white: 1 for fractions, and cameras store 10, 12 or 14 bits in 16.
     whites = (*((1,) if pil.mode == "F" else ()), 255, 1023, 4095, 16383)
-    white = next((white for white in whites if largest <= white), 65535)
+    white = next((white for white in whites if largest <= white), max(65535, largest))
     return lambda strip: np.clip(numbers(strip) * (255 / white), 0, 255).astype(np.uint8)[:, :, None]
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from boxless.errors import BoxlessError
 from boxless.export import FORMATS
 from boxless.export.common import Names
-from boxless.files import expand_user, read_json, write_json, write_text, write_whole
-from boxless.image_files import scan_images
+from boxless.files import expand_user, write_json, write_text, write_whole
+from boxless.image_files import RECORD, scan_images, written_here
 from boxless.images import write_image
 from boxless.predictor import Predictor
 from boxless.proposals.scaling import shrink
@@ -28,8 +28,6 @@ from boxless.wording import counted
 logger = logging.getLogger(__name__)
 
 OVERLAYS, OVERVIEW, VIDEO = "overlays", "overview.jpg", "overlay.mp4"
-RECORD = ".boxless.json"
-"""In a folder of results: the names of what was written there, so that nothing else is overwritten."""
 SHEET = 24
 """The maximum number of images on an overview."""
 TILE = 600
@@ -151,7 +149,7 @@ def check_results(out: Path, names: Sequence[str]) -> None:
     Raises:
         BoxlessError: `out` has one of these names, which `RECORD` does not list.
     """
-    recorded = _recorded(out)
+    recorded = written_here(out)
     own = [out / name for name in names if (out / name).exists() and name not in recorded]
     if own:
         raise BoxlessError(f"{own[0]}: exists, and is no result of Boxless by {RECORD}; choose another --out")
@@ -159,14 +157,7 @@ def check_results(out: Path, names: Sequence[str]) -> None:
 
 def record_results(out: Path, names: Sequence[str]) -> None:
     """Record that these files are results, before the first of them is written."""
-    write_json(out / RECORD, {"written": sorted({*_recorded(out), *names})})
-
-
-def _recorded(out: Path) -> set[str]:
-    try:
-        return set(map(str, read_json((out / RECORD).read_text(encoding="utf-8"))["written"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
+    write_json(out / RECORD, {"written": sorted({*written_here(out), *names})})
 
 
 def _find(images: Images, out: Path) -> tuple[list[Path], dict[Path, str]]:
@@ -176,10 +167,9 @@ def _find(images: Images, out: Path) -> tuple[list[Path], dict[Path, str]]:
     given = [images] if isinstance(images, str | PathLike) else list(images)
     for path in (path for image in given for path in _expand(expand_user(image))):
         found = scan_images(path)
-        files |= dict.fromkeys(file for file in found.images if file == path or not _is_result(file))
+        files |= dict.fromkeys(found.images)
         skipped |= {file: f"{file}: {reason}" for file, reason in found.unread.items()}
-        videos = (file for file in found.videos if not _is_result(file))
-        skipped |= {file: f"{file}: a video; give it alone to boxless predict" for file in videos}
+        skipped |= {file: f"{file}: a video; give it alone to boxless predict" for file in found.videos}
     # Results of an earlier call may lie among the images.
     own = [(out / OVERLAYS).resolve(), (out / OVERVIEW).resolve()]
     kept = [file for file in files if not any(map(file.resolve().is_relative_to, own))]
@@ -187,16 +177,6 @@ def _find(images: Images, out: Path) -> tuple[list[Path], dict[Path, str]]:
         reason = f" that is read; the first left out: {next(iter(skipped.values()))}" if skipped else ""
         raise BoxlessError(f"{', '.join(map(str, given))}: there is no image{reason}")
     return kept, skipped
-
-
-def _is_result(file: Path) -> bool:
-    """Whether a file is an overlay, overview or video that a call wrote."""
-    folder = file.parent
-    if file.name == VIDEO:
-        return VIDEO in _recorded(folder)
-    if folder.name == OVERLAYS:
-        return (folder.parent / OVERVIEW).is_file()
-    return file.name == OVERVIEW and (folder / OVERLAYS).is_dir()
 
 
 def _expand(path: Path) -> list[Path]:

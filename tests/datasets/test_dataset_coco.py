@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from boxless.datasets import load_dataset, split_names
 from boxless.errors import BoxlessError
@@ -408,3 +409,20 @@ def test_coco_files_that_are_not_read_are_named(tmp_path):
     assert not [line for line in load_dataset(tmp_path, "valid").warnings if line.startswith("COCO files")]
     write_coco(tmp_path / "annotations" / "instances_val.json", ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])
     assert f"{warning} (train" in "".join(load_dataset(tmp_path).warnings)
+
+
+def test_splits_of_roboflow_that_are_links_keep_their_names(tmp_path):
+    for split, classes in (("train", ("cat",)), ("valid", ("cat", "dog"))):
+        folder = tmp_path / f"store-{split}" / "imgs"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (64, 48)).save(folder / "a.jpg")
+        content = {
+            "images": [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 0, "bbox": [1, 2, 30, 40]}],
+            "categories": [{"id": number, "name": name} for number, name in enumerate(classes)],
+        }
+        (folder / "_annotations.coco.json").write_text(json.dumps(content))
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / "set" / split).symlink_to(folder)
+    assert load_dataset(tmp_path / "set").classes == ("cat",)
+    assert load_dataset(tmp_path / "set", "valid").classes == ("cat", "dog")

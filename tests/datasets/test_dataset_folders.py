@@ -1,9 +1,13 @@
 import shutil
 
+import numpy as np
 import pytest
 
 from boxless.datasets import load_dataset, split_names
 from boxless.errors import BoxlessError
+from boxless.export import FORMATS
+from boxless.results import OVERLAYS, OVERVIEW, WRITTEN, record_results
+from boxless.structures import Detections
 
 
 def test_folders_are_classes(tmp_path, image):
@@ -314,6 +318,7 @@ def test_files_that_agree_with_the_folders_or_are_no_annotations_leave_them_clas
     ("file", "text"),
     [
         ("sizes.csv", "image,width,height\n0001.jpg,64,48\n0002.jpg,64,48\n0003.jpg,64,47\n"),
+        ("sizes.csv", "image,width,height\ncat/0001.jpg,64,48\ndog/0002.jpg,64,48\ndog/0003.jpg,64,47\n"),
         (
             "credits.csv",
             "filename,author,license,url\n" + "".join(f"000{n}.jpg,Jane Doe,CC-BY,x/{n}\n" for n in (1, 2, 3)),
@@ -374,3 +379,19 @@ def test_names_of_classes_that_are_not_utf_8_are_read_as_latin_1(tmp_path, image
     assert dataset.classes == ("grün", "red")
     assert dataset.samples[0].id == "gr\udcfcn/caf\udce9.jpg"
     assert dataset.warnings == ("class folders whose names are not UTF-8, read as Latin-1: 1 (grün)",)
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo", "csv", "label-studio"])
+def test_what_boxless_wrote_there_is_no_data(tmp_path, image, format):
+    cat, dog = image(tmp_path / "data" / "cat" / "1.jpg"), image(tmp_path / "data" / "dog" / "2.jpg")
+    found = tmp_path / "data" / "found"
+    record_results(found, [OVERLAYS, OVERVIEW, *WRITTEN[format]])
+    box, one = np.array([[1, 2, 30, 40]], np.float32), np.ones(1, np.float32)
+    detections = Detections(box, one, np.zeros(1, np.int64), ("cat",), (100, 80), one)
+    FORMATS.find(format)(found, [(cat, detections), (dog, detections)], ("cat",), "run")
+    for name in ("overlays/1.jpg", "overlays/2.jpg", "overview.jpg"):
+        image(found / name)
+    (tmp_path / "data" / "labels.jsonl").write_text('{"image": "cat/1.jpg", "tags": ["dog"]}\n')
+    dataset = load_dataset(tmp_path / "data")
+    assert [(sample.id, sample.tags) for sample in dataset.samples] == [("cat/1.jpg", {0}), ("dog/2.jpg", {1})]
+    assert dataset.classes == ("cat", "dog")

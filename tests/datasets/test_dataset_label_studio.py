@@ -67,7 +67,9 @@ def test_choices_are_tags_without_boxes(tmp_path, image):
     assert [sample.tags for sample in dataset.samples] == [{0, 1}] * 3
     # The boxes of c lack the dog that its tags name.
     assert [sample.annotations is None for sample in dataset.samples] == [True, False, True]
-    assert dataset.warnings == ()
+    assert dataset.warnings == (
+        "images with a box of one class and none of another, their boxes left out (the tags stay): 1 (c.jpg)",
+    )
 
 
 def test_the_last_annotation_counts_else_the_prediction(tmp_path, image):
@@ -132,8 +134,10 @@ def test_choices_for_a_region_are_its_class_or_say_more_of_its_label(tmp_path, i
         None,
     ]
     assert dataset.samples[2].points == (Point(0, 50, 40),)
-    warning = "choices for a region that has a label, attributes of it and not used: 1 (occluded)"
-    assert dataset.warnings == (warning,)
+    assert dataset.warnings == (
+        "choices for a region that has a label, attributes of it and not used: 1 (occluded)",
+        "images with a box of one class and none of another, their boxes left out (the tags stay): 1 (c.jpg)",
+    )
 
 
 def test_an_image_whose_regions_have_no_class_is_no_negative(tmp_path, image):

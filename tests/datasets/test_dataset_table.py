@@ -1,9 +1,16 @@
+import csv
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
+from boxless.export import FORMATS
+from boxless.results import OVERLAYS, OVERVIEW, WRITTEN, record_results
+from boxless.structures import Detections
 
 
 def write(file: Path, text: str, *images: str) -> Path:
@@ -111,3 +118,79 @@ def test_a_table_in_another_encoding_is_an_error_that_says_so(tmp_path, content)
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(BoxlessError, match="save it as CSV in UTF-8"):
         load_dataset(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("format", ["coco", "csv"])
+@pytest.mark.parametrize("names", [("a.jpg", "b.jpg"), ("photos/a.jpg", "photos/b.jpg")])
+def test_what_boxless_wrote_beside_a_table_is_no_data(tmp_path, format, names):
+    rows = f"image,tags\n{names[0]},cat\n{names[1]},dog\n"
+    file = write(tmp_path / "tags.csv", rows, "photos/a.jpg", "photos/b.jpg")
+    found = tmp_path / "found"
+    record_results(found, [OVERLAYS, OVERVIEW, *WRITTEN[format]])
+    write(tmp_path / "found" / "overview.jpg", "")
+    box, one = np.array([[1, 2, 30, 40]], np.float32), np.ones(1, np.float32)
+    detections = Detections(box, one, np.zeros(1, np.int64), ("dog",), (100, 80), one)
+    FORMATS.find(format)(found, [(tmp_path / "photos" / "a.jpg", detections)], ("dog",), "run")
+    for path in (file, tmp_path):
+        assert [(sample.path.name, sample.tags) for sample in load_dataset(path).samples] == [
+            ("a.jpg", {0}),
+            ("b.jpg", {1}),
+        ]
+
+
+def test_quotation_marks_may_follow_a_space(tmp_path):
+    dataset = load_dataset(
+        write(tmp_path / "t.csv", 'image, tags\n"a.jpg", "scratch; dent"\n"b.jpg", "dent"\n', "a.jpg", "b.jpg")
+    )
+    assert (dataset.classes, [sample.tags for sample in dataset.samples]) == (("dent", "scratch"), [{0, 1}, {0}])
+
+
+def test_cells_may_be_longer_than_python_takes_by_default(tmp_path):
+    limit = csv.field_size_limit()
+    text = f"image,tags,mask\na.jpg,cat,{'1 2 ' * limit}\n"
+    assert load_dataset(write(tmp_path / "t.csv", text, "a.jpg")).classes == ("cat",)
+    assert csv.field_size_limit() == limit
+
+
+def test_relative_and_absolute_paths_of_an_image_are_one_image(tmp_path, monkeypatch):
+    here = tmp_path / "set"
+    here.mkdir()
+    names = (
+        "photos/a.jpg",
+        str(here / "photos" / "a.jpg"),
+        "photos/../photos/a.jpg",
+        "set/photos/a.jpg",
+        "photos/b.jpg",
+    )
+    tags = ("cat", "dog", "ant", "bee", "cat")
+    rows = "".join(f"{name},{tag}\n" for name, tag in zip(names, tags, strict=True))
+    write(here / "tags.csv", f"image,tags\n{rows}", "photos/a.jpg", "photos/b.jpg")
+    monkeypatch.chdir(here)
+    for path in (here / "tags.csv", Path("tags.csv")):
+        dataset = load_dataset(path)
+        found = [(sample.id, sample.tags) for sample in dataset.samples]
+        assert found == [("photos/a.jpg", {0, 1, 2, 3}), ("photos/b.jpg", {2})]
+
+
+def test_the_table_with_classes_is_that_of_the_folder(tmp_path):
+    write(tmp_path / "sizes.csv", "image,width,height\na.jpg,64,48\n", "a.jpg")
+    write(tmp_path / "tags.csv", "image,tags\na.jpg,cat\n")
+    assert load_dataset(tmp_path).classes == ("cat",)
+
+
+def test_an_image_with_a_box_of_one_class_and_none_of_another_is_named(tmp_path):
+    text = "image,tags,xmin,ymin,xmax,ymax\na.jpg,cat,1,2,30,40\na.jpg,dog,,,,\nb.jpg,cat,1,2,30,40\n"
+    file = write(tmp_path / "t.csv", text)
+    for name in "ab":
+        Image.new("RGB", (100, 80)).save(tmp_path / f"{name}.jpg")
+    dataset = load_dataset(file)
+    assert [sample.annotations is None for sample in dataset.samples] == [True, False]
+    warning = "images with a box of one class and none of another, their boxes left out (the tags stay): 1 (a.jpg)"
+    assert warning in dataset.warnings
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_an_error_with_the_way_out(tmp_path):
+    os.mkfifo(tmp_path / "tags.csv")
+    with pytest.raises(BoxlessError, match=r"tags\.csv: a pipe or a device; save its content as a file\."):
+        load_dataset(tmp_path / "tags.csv")

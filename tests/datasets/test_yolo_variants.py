@@ -362,3 +362,12 @@ def test_a_set_is_the_same_from_within_its_folders(tmp_path, image, monkeypatch,
     (sample,) = load_dataset(given).samples
     assert sample.path.resolve() == photo
     np.testing.assert_allclose(sample.annotations.boxes, [[40, 24, 60, 56]], rtol=1e-6)
+
+
+def test_a_blank_line_between_classes_is_an_error_and_one_behind_them_is_not(tmp_path, image):
+    image(tmp_path / "images" / "a.jpg")
+    write(tmp_path, {"labels/a.txt": LABEL, "classes.txt": "cat\ndog\n\n \n"})
+    assert load_dataset(tmp_path).classes == ("cat", "dog")
+    (tmp_path / "classes.txt").write_text("cat\n\ndog\n")
+    with pytest.raises(BoxlessError, match=r"classes\.txt: line 2 is blank, and a class's number is that of its line"):
+        load_dataset(tmp_path)

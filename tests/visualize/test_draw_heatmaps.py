@@ -83,3 +83,12 @@ def test_panel_of_a_large_image_is_scaled_down_in_proportion() -> None:
     panel = heatmap_panel(np.zeros((1440, 720, 3), np.uint8), panel_heatmaps())
     assert panel.shape[1] == 4 * 180 + 3 * 4
     assert 360 < panel.shape[0] < 400
+
+
+def test_a_large_image_is_drawn_as_its_parts_are() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (900, 700, 3), np.uint8)
+    ramp = np.repeat(np.linspace(0, 1, 7, dtype=np.float32)[None], 3, axis=0)
+    drawn = draw_heatmap(image, ramp)
+    # Every row of the map is the same, so that those of the image are mixed with the same colours.
+    for top in (0, 373, 600):
+        np.testing.assert_array_equal(drawn[top : top + 300], draw_heatmap(image[top : top + 300], ramp))

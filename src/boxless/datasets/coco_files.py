@@ -5,7 +5,7 @@ from pathlib import Path
 
 from boxless.datasets.common import MOST_JSON
 from boxless.datasets.unread import unread_json
-from boxless.image_files import find_images, is_hidden, normal, parent
+from boxless.image_files import find_images, is_hidden, normal, parent, written_here
 
 ROBOFLOW = "_annotations.coco.json"
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
@@ -20,7 +20,7 @@ def find_coco(path: Path) -> dict[str, Path]:
     <split>/_annotations.coco.json; the COCO files in the folder itself; one in each of its folders.
     """
     if path.suffix.lower() == ".json" and path.is_file():
-        name = path.parent.resolve().name if path.name == ROBOFLOW else path.stem
+        name = normal(path.parent).name if path.name == ROBOFLOW else path.stem
         return {name.removeprefix("instances_"): path}
     if (path / ROBOFLOW).is_file():
         return find_coco(path / ROBOFLOW)
@@ -28,8 +28,7 @@ def find_coco(path: Path) -> dict[str, Path]:
     files = files or sorted(path.glob(f"*/{ROBOFLOW}")) or coco_in(path)
     if files:
         return {split: file for one in files for split, file in find_coco(one).items()}
-    found = {folder.name: coco_in(folder) for folder in sorted(path.glob("*")) if folder.is_dir()}
-    return {name: files[0] for name, files in found.items() if len(files) == 1}
+    return {folder.name: files[0] for folder, files in _coco_below(path).items() if len(files) == 1}
 
 
 def _of_annotations(folder: Path) -> list[Path]:
@@ -56,8 +55,15 @@ def coco_unread(files: Sequence[Path], path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     named = {file.parent for file in files if file.name.startswith("instances_")}
-    folders = [path, *(folder for folder in sorted(path.glob("*")) if folder.is_dir() and folder not in named)]
-    return [file for folder in folders for file in coco_in(folder) if file not in files]
+    below = (file for folder, own in _coco_below(path).items() if folder not in named for file in own)
+    return [file for file in (*coco_in(path), *below) if file not in files]
+
+
+def _coco_below(path: Path) -> dict[Path, list[Path]]:
+    """The COCO files of every folder in a folder, without predictions of Boxless."""
+    folders = [folder for folder in sorted(path.glob("*")) if folder.is_dir()]
+    written = {folder: written_here(folder) for folder in folders}
+    return {folder: [file for file in coco_in(folder) if file.name not in written[folder]] for folder in folders}
 
 
 def is_coco(file: Path) -> bool:

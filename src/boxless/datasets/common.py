@@ -97,13 +97,15 @@ def boxed_sample(
     )
     points = [Point(index[item.name], *item.box[:2]) for item in objects if item.is_point and item.box]
     boxed = {item.name for item in objects if item.has_box}
-    unknown = (bool(objects) and not kept) or any(item.name not in boxed for item in objects)
+    unboxed = any(item.name not in boxed for item in objects)
+    if kept and unboxed:
+        problems.add("images with a box of one class and none of another, their boxes left out (the tags stay)", id_)
     return Sample(
         id_,
         path,
         frozenset(tags),
         frozenset(named - tags),
-        None if unknown else annotations,
+        None if unboxed or (objects and not kept) else annotations,
         counts={index[item.name]: item.count for item in objects if item.count and index[item.name] in tags},
         points=points_inside(points, size, id_, problems),
     )
@@ -252,7 +254,12 @@ def first_path(candidates: Iterable[Path], fits: Callable[[Path], bool] = Path.i
 
 
 def read_lines(path: Path) -> list[str]:
-    """The non-blank lines of a text file, stripped; bytes that are not UTF-8 become surrogate escapes, as in paths.
+    """The non-blank lines of a text file, see `read_all_lines`."""
+    return list(filter(None, read_all_lines(path)))
+
+
+def read_all_lines(path: Path) -> list[str]:
+    """The lines of a text file, stripped; bytes that are not UTF-8 become surrogate escapes, as in paths.
 
     Raises:
         BoxlessError: the file cannot be read.
@@ -261,7 +268,7 @@ def read_lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise BoxlessError(f"{path}: cannot be read ({error.strerror})") from error
-    return [line.strip() for line in text.split("\n") if line.strip()]
+    return [line.strip() for line in text.split("\n")]
 
 
 def as_text(name: str) -> str:

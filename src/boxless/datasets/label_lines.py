@@ -172,6 +172,15 @@ def read_labels(path: Path) -> dict[str, ImageLabels]:
     return labels
 
 
+def is_label_lines(file: Path) -> bool:
+    """Whether a file begins as one of labels."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(_START)) == _START
+    except OSError:
+        return False
+
+
 def _may_continue(line: bytes) -> bool:
     """Whether a line that is none is the beginning of one, rather than of a file that is something else."""
     return line.startswith(_START) or _START.startswith(line)

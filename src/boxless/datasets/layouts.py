@@ -51,6 +51,8 @@ def recognise(path: Path) -> tuple[str, Source]:
 def _complaint(path: Path) -> str:
     if path.is_file():
         return "not a file of a recognised dataset layout"
+    if not path.is_dir():
+        return "a pipe or a device; save its content as a file"
     found = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
     if not found:
         return "the folder is empty"

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path, PurePath
+from posixpath import normpath
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote
 
@@ -95,18 +96,27 @@ class FileFinder:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
+        self._bases = [normal(folder) for folder in folders]
         self._above = folders[0].absolute().parents[:_LEVELS]
         self._entries = Folders()
 
     def find(self, name: str, problems: Problems, fits: Callable[[Path], bool] = Path.is_file) -> Path | None:
         """The file of this name, or None; `problems` receives a name that is spelt otherwise."""
         if exact := first_path((folder / name for folder in self._folders), fits):
-            return exact
+            return self._one_path(exact)
         respelled = (self._entries.match(folder, parts, fits) for parts in _spellings(name) for folder in self._folders)
         found = next(filter(None, respelled), None) or first_path(self._elsewhere(name), fits)
         if found is not None:
             problems.add(RESPELLED, name)
-        return found
+        return None if found is None else self._one_path(found)
+
+    def _one_path(self, path: Path) -> Path:
+        """The same path for all names of a file below one of the folders, which may be relative and absolute."""
+        if path.is_absolute() == self._folders[0].is_absolute() and ".." not in path.parts:
+            return path
+        whole = normal(path)
+        pairs = zip(self._folders, self._bases, strict=True)
+        return next((folder / whole.relative_to(base) for folder, base in pairs if whole.is_relative_to(base)), path)
 
     def _elsewhere(self, name: str) -> Iterator[Path]:
         """Other places of a name: the root, for which Label Studio leaves the first / out, and the folders above."""
@@ -269,7 +279,8 @@ def _machine(name: str) -> str | None:
 def _last_parts(name: str) -> tuple[str, ...]:
     """The parts of a path from the last to the first, as all systems write them."""
     path = as_text(unquote(name, errors="surrogateescape")).replace("\\", "/")
-    return tuple(part for part in reversed(unicodedata.normalize("NFC", path).split("/")) if part not in ("", "."))
+    parts = normpath(unicodedata.normalize("NFC", path)).split("/")
+    return tuple(part for part in reversed(parts) if part not in ("", "."))
 
 
 def name_key(name: str) -> str:

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from boxless.datasets.common import Object, choose_split, dataset_name, loaded, refuse_split, to_size
+from boxless.datasets.folders import find_in_folders
 from boxless.datasets.layouts import Source
 from boxless.datasets.lookup import FileFinder, Finder, names_of_own_images, unnamed_images
 from boxless.datasets.problems import Problems
@@ -14,9 +15,11 @@ from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.datasets.table_files import DELIMITERS, Table, read_table
 from boxless.datasets.table_objects import read_objects
 from boxless.errors import BoxlessError
-from boxless.image_files import suffixes
+from boxless.image_files import suffixes, written_here
 from boxless.structures import Dataset
 
+_MANY = 1000
+"""Rows that tell whether a table has classes."""
 _MISSING = "rows whose image is missing, left out"
 
 
@@ -29,12 +32,17 @@ def table(path: Path) -> Source | None:
 
 
 def _in_folder(folder: Path) -> Path | None:
-    """The table of a folder, which names images that there are.
+    """The table of a folder, which names images that there are, and classes where the folders in it may be classes.
 
     Raises:
         BoxlessError: there are several.
     """
     files = [file for file in sorted(folder.glob("*")) if file.suffix.lower() in DELIMITERS and _names_images(file)]
+    # The others have sizes or captions, for example.
+    with_classes = list(filter(_names_classes, files))
+    if not with_classes and files and find_in_folders(folder).images:
+        return None
+    files = with_classes or files
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise BoxlessError(f"{folder}: several tables name images, give the path of one of {names}")
@@ -48,6 +56,12 @@ def _names_images(file: Path) -> bool:
         return False
     finder, column = FileFinder(_folders(found)), found.image
     return any(row[column] and finder.find(row[column], Problems()) for row in islice(found.rows, 20))
+
+
+def _names_classes(file: Path) -> bool:
+    found = read_table(file, Problems())
+    _, classes, _ = read_objects(found._replace(rows=found.rows[:_MANY]), Problems())
+    return len(classes) > 0
 
 
 def table_splits(file: Path) -> set[str]:
@@ -123,8 +137,13 @@ def _folders(found: Table) -> list[Path]:
     """Where images may be: beside the table, or in the only folder beside it that holds images."""
     top = found.file.parent
     folders = [folder for folder in sorted(top.glob("*")) if folder.is_dir() and not folder.name.startswith(".")]
-    holding = [folder for folder in folders if any(file.suffix.lower() in suffixes() for file in folder.glob("*"))]
+    holding = [folder for folder in folders if _holds_images(folder)]
     return [top, *holding] if len(holding) == 1 else [top]
+
+
+def _holds_images(folder: Path) -> bool:
+    results = written_here(folder)
+    return any(file.suffix.lower() in suffixes() and file.name not in results for file in folder.glob("*"))
 
 
 def read_table_images(file: Path, finder: Finder, problems: Problems, missing: str) -> tuple[list[AnnotatedImage], int]:

@@ -143,9 +143,7 @@ def _lines(text: str, delimiter: str) -> list[list[str]]:
     Raises:
         ValueError: a quotation mark that is not closed takes in the rows up to the next one.
     """
-    lines = [
-        line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(map(str.strip, line))
-    ]
+    lines = [line for line in _cells(text, delimiter) if any(map(str.strip, line))]
     columns = len(lines[0]) if lines else 0
     long = [
         number
@@ -154,11 +152,21 @@ def _lines(text: str, delimiter: str) -> list[list[str]]:
     ]
     if long:  # Else the quotation marks that are not doubled are in the text of a cell.
         try:
-            for _ in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
-                pass
+            _cells(text, delimiter, strict=True)
         except csv.Error as error:
             raise ValueError(f"a quotation mark is not closed, perhaps in row {long[0]}") from error
     return lines
+
+
+def _cells(text: str, delimiter: str, *, strict: bool = False) -> list[list[str]]:
+    """The cells of every row; quotation marks may follow a space, and cells be as long as run-length encoded masks."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        return list(
+            csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=strict)
+        )
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _may_be_row(line: str, delimiter: str, columns: int) -> bool:
@@ -179,7 +187,7 @@ def _delimiter(text: str, file: Path) -> str:
     """The delimiter that gives the first row the most columns; the usual one if several do."""
     usual = DELIMITERS[file.suffix.lower()]
     first = text.lstrip("\r\n").partition("\n")[0]
-    counts = {one: len(next(csv.reader([first], delimiter=one), [])) for one in (usual, *_OTHERS)}
+    counts = {one: len(next(iter(_cells(first, one)), [])) for one in (usual, *_OTHERS)}
     return max(counts, key=lambda one: counts[one])
 
 

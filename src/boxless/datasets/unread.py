@@ -7,6 +7,7 @@ from pathlib import Path
 
 from boxless.datasets.common import MOST_JSON
 from boxless.datasets.image_records import TEXTS, ClassImages, RecordKind, read_text, record_kind
+from boxless.datasets.label_lines import is_label_lines
 from boxless.datasets.problems import Problems
 from boxless.datasets.table_files import DELIMITERS, read_table
 from boxless.datasets.voc_xml import is_annotation
@@ -82,6 +83,9 @@ def refuse_disagreeing(root: Path, images: ClassImages) -> list[Path]:
             read_yolo(file)
     others = []
     for file in _some(root, TEXTS):
+        # What `boxless review` has written is read with `--labels`.
+        if is_label_lines(file):
+            continue
         is_table, at_top = file.suffix.lower() in DELIMITERS, file.parent == root
         kind = record_kind(file, images, at_top=at_top)
         if kind == RecordKind.SOMETHING:

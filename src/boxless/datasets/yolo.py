@@ -167,7 +167,7 @@ def _parse(line: str, data: YoloData, id_: str, problems: Problems) -> tuple[str
         problems.add("labels that begin with the name of a class, not with its number, read", id_)
         name = number
     else:
-        problems.add("labels whose class number data.yaml does not name, left out", id_)
+        problems.add(f"labels whose class number {data.file.name} does not name, left out", id_)
         return None
     if numbers is not None and len(numbers) == 5:
         problems.add("labels with a sixth number, taken as a score and not used", id_)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from boxless.datasets.common import SPLIT_NAMES, as_text, find_splits, first_path, read_lines, to_floats
+from boxless.datasets.common import SPLIT_NAMES, as_text, find_splits, first_path, read_all_lines, read_lines, to_floats
 from boxless.errors import BoxlessError, in_one_line
 from boxless.image_files import find_images, normal, parent, walk_files
 from boxless.yaml_keys import TextLoader
@@ -164,10 +164,14 @@ def _ends(path: str) -> Sequence[str]:
 
 
 def _listed_names(file: Path) -> dict[int, str]:
-    names = dict(enumerate(map(as_text, read_lines(file))))
-    if not names:
+    lines = read_all_lines(file)
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines:
         raise BoxlessError(f"{file}: lists no class")
-    return names
+    if "" in lines:
+        raise BoxlessError(f"{file}: line {lines.index('') + 1} is blank, and a class's number is that of its line")
+    return dict(enumerate(map(as_text, lines)))
 
 
 def _folders(root: Path) -> dict[str, list[str]]:

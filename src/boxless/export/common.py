@@ -29,19 +29,22 @@ class Names:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
 
     def name(self, image: Path) -> str:
         """The stem of `image`; if taken, `<folder>-<stem>`; if taken, numbered.
 
         Names differ by more than case, since some file systems ignore it.
         """
-        name, number = image.stem, 1
+        name = image.stem
         if name.casefold() in self._taken and image.parent.name:
             name = f"{image.parent.name}-{image.stem}"
         base = name
+        number = self._numbers.get(base.casefold(), 1)
         while name.casefold() in self._taken:
             number += 1
             name = f"{base}-{number}"
+        self._numbers[base.casefold()] = number
         self._taken.add(name.casefold())
         return name
 

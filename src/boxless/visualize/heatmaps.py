@@ -13,6 +13,8 @@ _TILE = 360
 """Longest side of a panel's tiles in pixels; smaller images keep their size."""
 _CAPTION = 16
 """Size of the captions of a panel's tiles in pixels."""
+_STRIP = 2**18
+"""Pixels that are coloured at once."""
 
 
 def draw_heatmap(
@@ -38,9 +40,12 @@ def draw_heatmap(
     height, width = image.shape[:2]
     scaled = np.maximum(heatmap.astype(np.float32), 0) / max(float(heatmap.max()), 1e-12)
     enlarged = np.asarray(Image.fromarray(scaled).resize((width, height), Image.Resampling.BICUBIC))
-    colours = _colormap(colormap)(np.clip(enlarged, 0, 1))[..., :3] * 255
-    mixed = image * (1 - alpha) + colours * alpha
-    return np.asarray(np.rint(mixed), np.uint8)
+    colours, mixed = _colormap(colormap), np.empty((height, width, 3), np.uint8)
+    # Colours are four numbers of eight bytes: those of a whole photograph would take a gigabyte.
+    for rows in np.array_split(np.arange(height), max(1, height * width // _STRIP)):
+        own = colours(np.clip(enlarged[rows], 0, 1))[..., :3] * 255
+        mixed[rows] = np.rint(image[rows] * (1 - alpha) + own * alpha)
+    return mixed
 
 
 def heatmap_panel(
