@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+import torch
 from PIL import Image
 from running import boxless
 
 from boxless import Detector, diagnose, evaluate, load_dataset
 from boxless.card import model_card
+from boxless.cli import main
 from boxless.commands.options import class_names
 from boxless.images import image_size, read_image
 from boxless.metrics import summary
@@ -360,6 +362,20 @@ def test_errors_of_users_are_printed_without_a_traceback(
     printed = capsys.readouterr().err
     assert message in " ".join(printed.split())
     assert "Traceback" not in printed
+
+
+def test_a_gpu_without_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("boxless.cli.app", fail)
+    error = torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.startswith("Error: the memory of the GPU is full: ")
+    error = RuntimeError("a defect")
+    with pytest.raises(RuntimeError, match="a defect"):
+        main()
 
 
 def test_a_run_folder_from_another_version_is_refused(

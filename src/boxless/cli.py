@@ -386,6 +386,11 @@ def main() -> None:
         if error.errno not in DISK_ERRORS:
             raise
         _fail(f"{error.filename or 'a file'}: {error.strerror}; run the same command again once the disk works")
+    except RuntimeError as error:
+        # PyTorch's own class, without importing it for commands that do not need it.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        _fail("the memory of the GPU is full: end other programs on it, lower views.scales or training.batch_size")
 
 
 def _fail(message: str) -> NoReturn:

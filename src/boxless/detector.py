@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from boxless.calibration import manifest_calibration
 from boxless.config import Config, ProposalConfig
-from boxless.devices import default_device, full_width, one_thread_per_image, views_at_once
+from boxless.devices import default_device, find_device, full_width, one_thread_per_image, views_at_once
 from boxless.features import FeatureStore, Item, collate
 from boxless.files import expand_user
 from boxless.hub import fetch
@@ -79,13 +79,14 @@ class Detector(Predictor):
             device: where to run, such as `cuda:1`; by default what accelerate finds.
 
         Raises:
-            BoxlessError: it is not a run folder, an unfinished one, of another version, or cannot be downloaded.
+            BoxlessError: it is not a run folder, an unfinished one, of another version, or cannot be downloaded; or
+                there is no such device.
         """
         model = on_hub(run)
         folder = expand_user(run) if model is None else fetch(model)
         manifest, config = read_manifest(folder), read_config(folder)
         network = load_network(folder, config, manifest)
-        where = default_device() if device is None else torch.device(device)
+        where = default_device() if device is None else find_device(device)
         name = folder.resolve().name if model is None else model.repo.rpartition("/")[2]
         detector = cls(network, config, manifest["classes"], where, name)
         detector.supervision, detector.untrusted = manifest["supervision"], untrusted_classes(manifest)

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from accelerate import DistributedType, PartialState
 
-from boxless.errors import BoxlessError
+from boxless.errors import BoxlessError, in_one_line
 from boxless.logs import EVERY_PROCESS
 from boxless.process import ProcessSetting, cores, is_launched
 
@@ -26,7 +26,7 @@ MAX_READERS = 4
 
 
 def default_device() -> torch.device:
-    """The device that accelerate finds for this process.
+    """The device that accelerate finds for this process: a GPU, but not Apple's, see `join_processes`.
 
     Raises:
         BoxlessError: see `join_processes`.
@@ -34,11 +34,26 @@ def default_device() -> torch.device:
     return torch.device(join_processes().device)
 
 
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of a name such as `cuda:1`.
+
+    Raises:
+        BoxlessError: this machine or this PyTorch does not have it.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (AssertionError, RuntimeError) as error:
+        raise BoxlessError(
+            f"device {name}: not available here ({in_one_line(error)}); leave it out, or give cpu"
+        ) from None
+
+
 def join_processes() -> PartialState:
     """Let accelerate join the processes of a run, where LOCAL_RANK tells that there are some.
 
     torchrun and `accelerate launch` set it for the processes that they start, and four more variables. Without a GPU
-    the processes share the CPU.
+    the processes share the CPU. An Apple GPU is not used: PyTorch crashes where several threads compute on it, and
+    training would read batches that are not copied yet (its issues 197805 and 189690).
 
     Raises:
         BoxlessError: the variables do not fit together, for example as one was left in the environment, or the
@@ -47,7 +62,7 @@ def join_processes() -> PartialState:
     if is_launched():
         _check_ranks()
     with launch_errors():
-        state = PartialState(timeout=LONGEST_WAIT)
+        state = PartialState(cpu=torch.backends.mps.is_available(), timeout=LONGEST_WAIT)
         if is_launched() and state.distributed_type == DistributedType.NO:
             # accelerate joins processes on the CPU only when it is told to.
             PartialState._reset_state()
@@ -126,7 +141,7 @@ def one_thread_per_image(device: torch.device) -> Iterator[int]:
     resize ahead, and leave the rest to the device.
     """
     if device.type != "cpu":
-        yield min(MAX_READERS, cores())
+        yield 1 if device.type == "mps" else min(MAX_READERS, cores())
         return
     with _threads.changed_to(1) as threads:
         yield threads

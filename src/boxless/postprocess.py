@@ -92,8 +92,9 @@ def nms(
     Returns:
         Rows that are kept, best score first: at most `most`.
     """
-    order = np.argsort(-scores, kind="stable")
-    left = {label: order[labels[order] == label] for label in np.unique(labels)}
+    order = np.lexsort((-scores, labels))
+    classes, first = np.unique(labels[order], return_index=True)
+    left = dict(zip(classes, np.split(order, first[1:]), strict=True)) if len(order) else {}
     kept: list[int] = []
     while left and len(kept) < most:
         # The best of all classes; of equal scores the first.

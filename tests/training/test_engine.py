@@ -190,3 +190,5 @@ def test_a_gpu_has_workers_unless_averages_are_kept(
         device == "cuda",
         expected > 0,
     )
+    if expected and sys.platform == "linux":
+        assert loader.multiprocessing_context.get_start_method() == "fork"

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from boxless import devices
 from boxless.config import TrainingConfig
-from boxless.devices import default_device, join_processes
+from boxless.devices import default_device, find_device, join_processes, one_thread_per_image
 from boxless.errors import BoxlessError
 from boxless.logs import EVERY_PROCESS, ConsoleHandler
 from boxless.process import is_main_process
@@ -85,6 +85,24 @@ def test_without_a_gpu_processes_share_the_cpu(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, value)
     assert join_processes().distributed_type == DistributedType.MULTI_CPU
     assert State.calls == [False, False, True]
+
+
+def test_a_mac_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "PartialState", State)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    State.calls.clear()
+    join_processes()
+    assert State.calls == [True]
+    with one_thread_per_image(torch.device("mps")) as threads:
+        assert threads == 1
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_line(name: str) -> None:
+    with pytest.raises(BoxlessError, match=f"device {name}: not available here .*; leave it out, or give cpu") as error:
+        find_device(name)
+    assert "\n" not in str(error.value)
+    assert find_device("cpu") == torch.device("cpu")
 
 
 def test_only_the_main_process_prints_messages_and_bars(

@@ -5,6 +5,7 @@ Devices, precision and several processes are accelerate's work.
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -169,6 +170,8 @@ def _loader(
         pin_memory=on_gpu,
         # OpenCV's own threads, which do not survive a fork, would only compete with the workers.
         worker_init_fn=_single_threaded if workers else None,
+        # From Python 3.14 on, workers would otherwise run the user's script again, and each copy the backbone.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         persistent_workers=workers > 0,
     )
 

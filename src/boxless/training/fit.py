@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin, ProjectConfiguration
@@ -199,7 +200,7 @@ def _accelerator(training: TrainingConfig, run: Path, trackers: Sequence[str]) -
                 log_with=list(trackers) or None,
                 project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run)),
                 # From pinned memory batches are copied to a GPU while it computes.
-                dataloader_config=DataLoaderConfiguration(non_blocking=True),
+                dataloader_config=DataLoaderConfiguration(non_blocking=torch.cuda.is_available()),
             )
     except ValueError as error:
         raise BoxlessError(f"training.precision={training.precision}: {error}") from None
