@@ -57,6 +57,13 @@ def test_it_is_one_valid_file_of_any_batch_and_size_that_names_nothing_of_this_m
         assert private not in content
 
 
+def test_regions_beyond_the_last_cells_of_a_map_are_pooled_as_in_the_run(images: list[Path], tmp_path: Path):
+    """AlexNet has no cells for the last pixels of an image; a file that differs from its run is not written."""
+    run = random_run(tmp_path / "run", "seeded", ["backbone.name=alexnet"], images[:3])
+    export_onnx(run, tmp_path / "alexnet.onnx")
+    assert (tmp_path / "alexnet.onnx").is_file()
+
+
 @pytest.mark.parametrize("name", ["MAX_BOX_ERROR", "MAX_SCORE_ERROR"])
 def test_a_file_that_differs_from_its_run_is_not_written(
     name: str, student: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

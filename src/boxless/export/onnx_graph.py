@@ -247,6 +247,8 @@ class ExportedFastRCNN(ExportedNetwork):
         area, grown_area = (
             ((box[..., 2:] - box[..., :2]) / self.stride).prod(dim=-1, keepdim=True) for box in (proposals, grown)
         )
+        # Some networks have no cells for the last pixels: there the run goes on in the last cell, RoiAlign does not.
+        view = nn.functional.pad(view, (0, 2, 0, 2), mode="replicate")
         integral = nn.functional.pad(view.cumsum(2).cumsum(3), (1, 0, 1, 0))
         corners = integral_at(integral, proposals / self.stride, self.side)
         outer = integral_at(integral, grown / self.stride, 1)
