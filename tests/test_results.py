@@ -120,6 +120,7 @@ def test_no_image_at_all_is_an_error(photos: Path, given: str, message: str):
 def test_results_of_an_earlier_call_are_no_images(photos: Path):
     for _ in range(2):
         assert run(photos, photos)[0] == ["a.jpg", "b.png", "c.jpg"]
+    assert run(photos / "*", photos / "out")[0] == ["a.jpg", "b.png", "c.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -390,7 +390,7 @@ def main() -> None:
         # PyTorch's own class, without importing it for commands that do not need it.
         if type(error).__name__ != "OutOfMemoryError":
             raise
-        _fail("the memory of the GPU is full: end other programs on it, lower views.scales or training.batch_size")
+        _fail("the memory of the GPU is full: end other programs on it; in training, lower views.scales")
 
 
 def _fail(message: str) -> NoReturn:

@@ -184,7 +184,8 @@ def _expand(path: Path) -> list[Path]:
     # A text that is too long for a path raises an error in `Path.exists`.
     if os.path.exists(path):  # noqa: PTH110
         return [path]
-    matches = sorted(map(Path, glob(str(path), recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    found = map(Path, glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    matches = sorted(match for match in found if match.name not in written_here(match.parent))
     if not matches:
         raise BoxlessError(f"{path}: {'matches nothing' if has_magic(str(path)) else 'does not exist'}")
     return matches

@@ -194,3 +194,38 @@ def test_a_pipe_is_an_error_with_the_way_out(tmp_path):
     os.mkfifo(tmp_path / "tags.csv")
     with pytest.raises(BoxlessError, match=r"tags\.csv: a pipe or a device; save its content as a file\."):
         load_dataset(tmp_path / "tags.csv")
+
+
+def test_a_name_that_leaves_a_linked_folder_stays_as_it_is(tmp_path):
+    store = tmp_path / "store"
+    (store / "tables").mkdir(parents=True)
+    write(store / "tables" / "t.csv", "image,tags\n../photos/a.jpg,cat\n", "../photos/a.jpg")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "tables").symlink_to(store / "tables")
+    (sample,) = load_dataset(tmp_path / "set" / "tables" / "t.csv").samples
+    assert sample.path.samefile(store / "photos" / "a.jpg")
+
+
+@pytest.mark.parametrize(("folders", "expected"), [(("a", "b"), ("a", "b")), (("photos1",), None)])
+def test_a_table_without_classes_gives_way_to_several_folders_alone(tmp_path, folders, expected):
+    names = [f"{folder}/{number}.jpg" for folder in folders for number in (1, 2)]
+    write(tmp_path / "t.csv", "image\n" + "".join(f"{name}\n" for name in names), *names)
+    if expected is None:
+        with pytest.raises(BoxlessError, match="names no class: add a column `tags`"):
+            load_dataset(tmp_path)
+    else:
+        assert load_dataset(tmp_path).classes == expected
+
+
+def test_tags_may_begin_far_below(tmp_path):
+    names = [f"{folder}/{number}.jpg" for number in range(600) for folder in "ab"]
+    rows = "".join(f"{name},\n" for name in names[:-1])
+    write(tmp_path / "t.csv", f"image,tags\n{rows}{names[-1]},zebra\n", *names)
+    assert load_dataset(tmp_path).classes == ("zebra",)
+
+
+def test_predictions_beside_a_table_are_not_taken_for_it(tmp_path):
+    write(tmp_path / "tags.csv", "image,tags\nphotos/a.jpg,cat\n", "photos/a.jpg")
+    write(tmp_path / "predictions.csv", "image,tags\nphotos/a.jpg,dog\n")
+    record_results(tmp_path, ["predictions.csv"])
+    assert load_dataset(tmp_path).classes == ("cat",)

@@ -61,9 +61,11 @@ def coco_unread(files: Sequence[Path], path: Path) -> list[Path]:
 
 def _coco_below(path: Path) -> dict[Path, list[Path]]:
     """The COCO files of every folder in a folder, without predictions of Boxless."""
-    folders = [folder for folder in sorted(path.glob("*")) if folder.is_dir()]
-    written = {folder: written_here(folder) for folder in folders}
-    return {folder: [file for file in coco_in(folder) if file.name not in written[folder]] for folder in folders}
+    found = {}
+    for folder in (folder for folder in sorted(path.glob("*")) if folder.is_dir()):
+        results = written_here(folder)
+        found[folder] = [file for file in coco_in(folder) if file.name not in results]
+    return found
 
 
 def is_coco(file: Path) -> bool:

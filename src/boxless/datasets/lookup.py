@@ -115,6 +115,9 @@ class FileFinder:
         if path.is_absolute() == self._folders[0].is_absolute() and ".." not in path.parts:
             return path
         whole = normal(path)
+        # `..` behind a link leads elsewhere.
+        if not (whole.exists() and whole.samefile(path)):
+            return path
         pairs = zip(self._folders, self._bases, strict=True)
         return next((folder / whole.relative_to(base) for folder, base in pairs if whole.is_relative_to(base)), path)
 
@@ -212,7 +215,9 @@ def unnamed_images(found: Iterable[Path], names: Callable[[], Iterable[str]]) ->
         names: gives the names of other images; called only if there are image files left.
     """
     paths = {Path(os.path.normpath(path)) for path in found}
-    beside = {file for folder in {path.parent for path in paths} for file in folder.iterdir()}
+    folders = {path.parent for path in paths}
+    # Without `..`, a path through a link may lead nowhere.
+    beside = {file for folder in folders if folder.is_dir() for file in folder.iterdir()}
     left = sorted(file for file in beside - paths if file.suffix.lower() in suffixes() and not is_hidden(file.name))
     keys = {_stem_key(PurePath(name.replace("\\", "/")).name) for name in names()} if left else set()
     return [file for file in left if _stem_key(file.name) not in keys]

@@ -18,8 +18,6 @@ from boxless.errors import BoxlessError
 from boxless.image_files import suffixes, written_here
 from boxless.structures import Dataset
 
-_MANY = 1000
-"""Rows that tell whether a table has classes."""
 _MISSING = "rows whose image is missing, left out"
 
 
@@ -38,11 +36,12 @@ def _in_folder(folder: Path) -> Path | None:
         BoxlessError: there are several.
     """
     files = [file for file in sorted(folder.glob("*")) if file.suffix.lower() in DELIMITERS and _names_images(file)]
-    # The others have sizes or captions, for example.
-    with_classes = list(filter(_names_classes, files))
-    if not with_classes and files and find_in_folders(folder).images:
+    # The others have sizes or captions, for example, or are results of Boxless.
+    results = written_here(folder)
+    own = [file for file in files if file.name not in results and _names_classes(file)]
+    if files and not own and len({image.parent for image in find_in_folders(folder).images}) > 1:
         return None
-    files = with_classes or files
+    files = own or files
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise BoxlessError(f"{folder}: several tables name images, give the path of one of {names}")
@@ -59,8 +58,7 @@ def _names_images(file: Path) -> bool:
 
 
 def _names_classes(file: Path) -> bool:
-    found = read_table(file, Problems())
-    _, classes, _ = read_objects(found._replace(rows=found.rows[:_MANY]), Problems())
+    _, classes, _ = read_objects(read_table(file, Problems()), Problems())
     return len(classes) > 0
 
 

@@ -42,7 +42,8 @@ def draw_heatmap(
     enlarged = np.asarray(Image.fromarray(scaled).resize((width, height), Image.Resampling.BICUBIC))
     colours, mixed = _colormap(colormap), np.empty((height, width, 3), np.uint8)
     # Colours are four numbers of eight bytes: those of a whole photograph would take a gigabyte.
-    for rows in np.array_split(np.arange(height), max(1, height * width // _STRIP)):
+    step = max(1, _STRIP // width)
+    for rows in (slice(top, top + step) for top in range(0, height, step)):
         own = colours(np.clip(enlarged[rows], 0, 1))[..., :3] * 255
         mixed[rows] = np.rint(image[rows] * (1 - alpha) + own * alpha)
     return mixed
