@@ -109,7 +109,7 @@ class Network:
     def __init__(self, rows: list[tuple[int, list[float], float]]) -> None:
         self.rows, self.predicted = rows, list[int]()
 
-    def postprocess(self, maps: int, proposals: None, size: tuple[int, int]) -> tuple[Detections, None]:
+    def postprocess(self, maps: int, proposals: None, size: tuple[int, int]) -> Detections:
         self.predicted.append(maps)
         labels, found, scores = zip(*self.rows, strict=True)
         names = ("cat", "dog", "owl")
@@ -120,7 +120,7 @@ class Network:
             names,
             size,
             np.ones(3, np.float32),
-        ), None
+        )
 
 
 def data_of(*samples: Sample) -> CachedDataset:

@@ -35,7 +35,7 @@ def test_boxes_of_classes_that_were_learned_from_ground_truth_stay():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10]], np.float32)
     labels = [Annotations(boxes, np.array([0, 1]), np.array([True, False]))]
     dataset = SimpleNamespace(samples=[SimpleNamespace(points=())])
-    data = SimpleNamespace(boxes=lambda row: np.array([[0, 0, 10, 8]], np.float32), dataset=dataset)
+    data = SimpleNamespace(proposals_of=lambda row: np.array([[0, 0, 10, 8]], np.float32), dataset=dataset)
     for leave, bottoms in (((), [8, 8]), ([1], [8, 10])):
         (found,) = snap_all(labels, data, leave)  # type: ignore[arg-type]
         assert found.boxes[:, 3].tolist() == bottoms and found.boxes.dtype == np.float32
@@ -47,6 +47,6 @@ def test_a_box_that_holds_a_point_does_not_lose_it():
     labels = [Annotations(boxes, np.array([0, 1]), np.array([False, False]))]
     samples = [SimpleNamespace(points=(Point(0, 11, 30), Point(1, 20, 30)))]
     proposals = np.array([[14, 10, 54, 50]], np.float32)
-    data = SimpleNamespace(boxes=lambda row: proposals, dataset=SimpleNamespace(samples=samples))
+    data = SimpleNamespace(proposals_of=lambda row: proposals, dataset=SimpleNamespace(samples=samples))
     (found,) = snap_all(labels, data)  # type: ignore[arg-type]
     assert found.boxes.tolist() == [[10, 10, 50, 50], [14, 10, 54, 50]]

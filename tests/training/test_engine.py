@@ -169,6 +169,33 @@ def test_workers_change_no_bit(demo: Path, tmp_path: Path):
     assert_same_bits(tmp_path / "0", tmp_path / "2")
 
 
+TORN = """
+import sys
+import boxless
+from torch.utils.data import get_worker_info
+from boxless.training.training_views import TrainingViews
+data, folder, *options = sys.argv[1:]
+read = TrainingViews.__getitem__
+def torn(views, index):
+    if get_worker_info():
+        raise boxless.BoxlessError("a.npy: damaged")
+    return read(views, index)
+TrainingViews.__getitem__ = torn
+try:
+    boxless.train(data, folder, method="wsddn", split="train", options=[*options, "training.workers=2"])
+except boxless.BoxlessError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_the_error_of_a_worker_is_raised_as_it_is(demo: Path, tmp_path: Path):
+    options = [*QUICK, *SMALL_BACKBONE, "views.scales=[96]", "backbone.freeze=none", "training.epochs=1"]
+    command = [sys.executable, "-c", TORN, str(demo), str(tmp_path / "run"), *options]
+    ended = subprocess.run(command, check=True, timeout=300, stdout=subprocess.PIPE, text=True)
+    assert ended.stdout == "a.npy: damaged\n"
+
+
 @pytest.mark.parametrize(
     ("workers", "averages_only", "device", "expected"),
     [

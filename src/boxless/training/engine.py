@@ -27,7 +27,7 @@ from boxless.devices import full_width
 from boxless.distributed import batch_share
 from boxless.errors import BoxlessError, CancelledError, ImageError
 from boxless.evaluation import evaluate
-from boxless.features import collate
+from boxless.features import Batch, Item, collate
 from boxless.images import read_image
 from boxless.methods import Model
 from boxless.metrics.summary import CONVENTIONS
@@ -165,7 +165,7 @@ def _loader(
         items,
         batch_size,
         sampler=order,
-        collate_fn=collate,
+        collate_fn=_collate,
         num_workers=workers,
         pin_memory=on_gpu,
         # OpenCV's own threads, which do not survive a fork, would only compete with the workers.
@@ -174,6 +174,11 @@ def _loader(
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         persistent_workers=workers > 0,
     )
+
+
+def _collate(items: list[Item] | BoxlessError) -> Batch | BoxlessError:
+    """A batch, or the error of `TrainingViews.__getitems__`."""
+    return items if isinstance(items, BoxlessError) else collate(items)
 
 
 def _single_threaded(worker: int) -> None:
@@ -209,6 +214,8 @@ def _train_epoch(
     total_steps = plan.epochs * plan.steps
     bar = track(batches, f"Epoch {epoch + 1}/{plan.epochs}", plan.steps, transient=True)
     for step, batch in enumerate(bar):
+        if isinstance(batch, BoxlessError):
+            raise batch
         done = epoch * plan.steps + step
         # accelerate updates the weights at the end of every epoch, however few steps have accumulated by then.
         updated = epoch * plan.steps + step // plan.accumulate * plan.accumulate

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from boxless.cached_dataset import CachedDataset
+from boxless.errors import BoxlessError
 from boxless.features import Item, Targets
 from boxless.methods import Model
 from boxless.structures import Dataset, IntArray, Sample
@@ -56,6 +57,16 @@ class TrainingViews(TorchDataset[Item]):
             own = self.data.map(row, view) if self.fixed is None else self.fixed.load(self.data.keys[row], view)
             return Item(own, (height, width), boxes, self.image_labels[row], targets)
         return Item(self._average(index)[:, None, None], (1, 1), boxes, self.image_labels[row])
+
+    def __getitems__(self, indices: Sequence[tuple[int, int]]) -> list[Item] | BoxlessError:
+        """The items of a batch, as a loader asks for them.
+
+        An error is returned: raised in a worker, it would come back with the worker's traceback in its text.
+        """
+        try:
+            return [self[index] for index in indices]
+        except BoxlessError as error:
+            return error
 
     def _average(self, index: tuple[int, int]) -> Tensor:
         """The mean over a view's map, (C,)."""
