@@ -28,7 +28,8 @@ def find_coco(path: Path) -> dict[str, Path]:
     files = files or sorted(path.glob(f"*/{ROBOFLOW}")) or coco_in(path)
     if files:
         return {split: file for one in files for split, file in find_coco(one).items()}
-    return {folder.name: files[0] for folder, files in _coco_below(path).items() if len(files) == 1}
+    found = {folder.name: _coco_below(folder) for folder in sorted(path.glob("*")) if folder.is_dir()}
+    return {name: files[0] for name, files in found.items() if len(files) == 1}
 
 
 def _of_annotations(folder: Path) -> list[Path]:
@@ -55,17 +56,15 @@ def coco_unread(files: Sequence[Path], path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     named = {file.parent for file in files if file.name.startswith("instances_")}
-    below = (file for folder, own in _coco_below(path).items() if folder not in named for file in own)
-    return [file for file in (*coco_in(path), *below) if file not in files]
+    folders = (folder for folder in sorted(path.glob("*")) if folder.is_dir() and folder not in named)
+    found = (*coco_in(path), *(file for folder in folders for file in _coco_below(folder)))
+    return [file for file in found if file not in files]
 
 
-def _coco_below(path: Path) -> dict[Path, list[Path]]:
-    """The COCO files of every folder in a folder, without predictions of Boxless."""
-    found = {}
-    for folder in (folder for folder in sorted(path.glob("*")) if folder.is_dir()):
-        results = written_here(folder)
-        found[folder] = [file for file in coco_in(folder) if file.name not in results]
-    return found
+def _coco_below(folder: Path) -> list[Path]:
+    """The COCO files of a folder that lies in a set, without predictions of Boxless."""
+    results = written_here(folder)
+    return [file for file in coco_in(folder) if file.name not in results]
 
 
 def is_coco(file: Path) -> bool:

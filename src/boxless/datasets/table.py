@@ -35,31 +35,29 @@ def _in_folder(folder: Path) -> Path | None:
     Raises:
         BoxlessError: there are several.
     """
-    files = [file for file in sorted(folder.glob("*")) if file.suffix.lower() in DELIMITERS and _names_images(file)]
+    tables = (_naming_images(file) for file in sorted(folder.glob("*")) if file.suffix.lower() in DELIMITERS)
+    found = [one for one in tables if one is not None]
     # The others have sizes or captions, for example, or are results of Boxless.
     results = written_here(folder)
-    own = [file for file in files if file.name not in results and _names_classes(file)]
-    if files and not own and len({image.parent for image in find_in_folders(folder).images}) > 1:
+    own = [one for one in found if one.file.name not in results and read_objects(one, Problems())[1]]
+    if found and not own and len({image.parent for image in find_in_folders(folder).images}) > 1:
         return None
-    files = own or files
+    files = [one.file for one in own or found]
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise BoxlessError(f"{folder}: several tables name images, give the path of one of {names}")
     return files[0] if files else None
 
 
-def _names_images(file: Path) -> bool:
+def _naming_images(file: Path) -> Table | None:
+    """The table of a file, if it is one whose first rows name images that there are."""
     try:
         found = read_table(file, Problems())
     except BoxlessError:
-        return False
+        return None
     finder, column = FileFinder(_folders(found)), found.image
-    return any(row[column] and finder.find(row[column], Problems()) for row in islice(found.rows, 20))
-
-
-def _names_classes(file: Path) -> bool:
-    _, classes, _ = read_objects(read_table(file, Problems()), Problems())
-    return len(classes) > 0
+    names_any = any(row[column] and finder.find(row[column], Problems()) for row in islice(found.rows, 20))
+    return found if names_any else None
 
 
 def table_splits(file: Path) -> set[str]:
