@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError, ImageError
 from boxless.images import read_image
 from boxless.results import heatmaps, predict, record_results
@@ -161,3 +162,11 @@ def test_results_of_an_earlier_call_elsewhere_are_no_images(photos: Path):
     assert run(photos, photos / "second") == (["a.jpg", "b.png", "c.jpg"], {})
     # Unless one is asked for.
     assert run(photos / "first" / "overlays" / "a.jpg", photos / "third") == (["a.jpg"], {})
+
+
+def test_predictions_among_class_folders_are_no_annotations(photos: Path):
+    before = load_dataset(photos)
+    run(photos / "one", photos)
+    after = load_dataset(photos)
+    assert (after.classes, [sample.tags for sample in after.samples]) == (("one", "two"), [{0}, {0}, {1}])
+    assert [sample.path for sample in after.samples] == [sample.path for sample in before.samples]

@@ -204,6 +204,16 @@ def test_annotations_of_other_types_are_converted() -> None:
     assert Annotations(boxes, np.array([0]), np.array([False])).boxes is boxes
 
 
+def test_detections_of_other_types_are_converted_and_labels_must_be_of_a_class() -> None:
+    values = np.array([[1, 2, 30, 40]]), np.array([0.5]), np.array([1.0])
+    found = Detections(*values, ("cat", "dog"), (96, 64), np.ones(2, np.float32))  # type: ignore[arg-type]
+    assert [part.dtype for part in (found.boxes, found.scores, found.labels)] == [np.float32, np.float32, np.int64]
+    assert (found.names, len(found.confident())) == (["dog"], 1)
+    for label in (2, -1):
+        with pytest.raises(BoxlessError, match=f"label {label} is no index of 2 classes"):
+            Detections(*values[:2], np.array([label]), ("cat", "dog"), (96, 64), np.ones(2, np.float32))  # type: ignore[arg-type]
+
+
 def test_numpy_integers_of_a_sample_become_plain_ones():
     sample = Sample(
         "a", Path("a.jpg"), frozenset(np.array([2, 0])), frozenset(np.array([1])), counts={np.int64(2): Count(3)}

@@ -1,6 +1,5 @@
 """The configuration of a run: what a preset, a YAML file and `key=value` options resolve to."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from boxless.errors import BoxlessError, in_one_line
+from boxless.limits import MAX_BOXES, MAX_SIDE, MAX_VIEWS
 from boxless.registry import Registry
 from boxless.yaml_keys import ValueLoader
 
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
 
     from boxless.backbones import Backbone
 
-MAX_VIEWS = 16
-"""Most views of an image at inference, as `runtime_file` reads them."""
-
 
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A split or a folder may be called 2007.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 S = TypeVar("S", bound=Section)
@@ -62,8 +60,8 @@ class ProposalConfig(Section):
     """
 
     generator: str = "grouping"
-    size: int = Field(400, ge=32)
-    min_side: int = Field(20, ge=1)
+    size: int = Field(400, ge=32, le=MAX_SIDE)
+    min_side: int = Field(20, ge=1, le=MAX_SIDE)
     min_area: float = Field(0.01, ge=0, lt=1)
 
 
@@ -76,7 +74,7 @@ class ViewConfig(Section):
         flips: whether mirrored views are added.
     """
 
-    scales: tuple[Annotated[int, Field(ge=32)], ...] = Field((512,), min_length=1)
+    scales: tuple[Annotated[int, Field(ge=32, le=MAX_SIDE)], ...] = Field((512,), min_length=1)
     flips: bool = False
 
 
@@ -201,10 +199,10 @@ class InferenceConfig(Section):
     """
 
     views: ViewConfig | None = None
-    min_score: float = Field(1e-5, ge=0)
+    min_score: float = Field(1e-5, ge=0, le=1)
     nms: float = Field(0.4, gt=0, le=1)
     vote: bool = False
-    max_boxes: int = Field(100, ge=1, le=10_000)
+    max_boxes: int = Field(100, ge=1, le=MAX_BOXES)
 
 
 class Config(Section):
@@ -389,13 +387,9 @@ def _option(text: str) -> dict[str, Any]:
     if not equals or not key:
         raise BoxlessError(f"'{text}' is no setting: write key=value, such as training.epochs=8")
     try:
-        nested: Any = yaml.safe_load(value)
-    except Exception:  # As in `read_yaml`.
-        raise BoxlessError(f"'{text}': the value is not valid YAML") from None
-    if isinstance(nested, str):
-        # YAML 1.1 reads 1e-4 as a string; what a person means is a number.
-        with contextlib.suppress(ValueError):
-            nested = float(nested)
+        nested: Any = yaml.load(value, Loader=ValueLoader)
+    except Exception as error:  # A tag such as !!timestamp raises any error where its value does not fit.
+        raise BoxlessError(f"'{text}': the value is not valid YAML ({in_one_line(error)})") from None
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return dict(nested)

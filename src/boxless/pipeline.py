@@ -125,11 +125,13 @@ def prepare(
         share: i and n: every n-th image, from the i-th on.
 
     Raises:
-        BoxlessError: see `train`; or a share without images.
+        BoxlessError: see `train`; or there is no such share, or it has no image.
     """
+    first, step = share
+    if not 1 <= first <= step:
+        raise BoxlessError(f"share={share}: takes i and n with i from 1 to n, such as (3, 8)")
     resolved = _resolve(method, config, options, None, None, backbone)
     dataset = on_main_process(lambda: _training_set(data, split, classes, labels, resolved))
-    first, step = share
     own = replace(dataset, samples=dataset.samples[first - 1 :: step])
     if not own.samples:
         images = counted(len(dataset), "image")

@@ -13,6 +13,7 @@ from typing import Any
 from boxless.calibration import Calibration, read_calibration
 from boxless.errors import BoxlessError
 from boxless.files import read_json
+from boxless.limits import MAX_BOXES, MAX_SIDE, MAX_VIEWS
 from boxless.postprocess import Selection
 from boxless.views import View
 
@@ -122,8 +123,8 @@ def _description(content: Any, name: str) -> Description:
             "the run again with this version, or install the one that exported it"
         )
     classes = tuple(_text(one) for one in content["classes"])
-    views = tuple(View(_whole(one["scale"], 10_000), _flag(one["flipped"])) for one in content["views"])
-    if not classes or len(set(classes)) != len(classes) or not 1 <= len(views) <= 16:
+    views = tuple(View(_whole(one["scale"], MAX_SIDE), _flag(one["flipped"])) for one in content["views"])
+    if not classes or len(set(classes)) != len(classes) or not 1 <= len(views) <= MAX_VIEWS:
         raise ValueError("classes or views do not fit")
     selection, proposals = content["selection"], content["proposals"]
     return Description(
@@ -137,15 +138,15 @@ def _description(content: Any, name: str) -> Description:
             _number(selection["min_score"]),
             _number(selection["nms"]),
             _flag(selection["vote"]),
-            _whole(selection["max_boxes"], 10_000),
+            _whole(selection["max_boxes"], MAX_BOXES),
         ),
         calibration=read_calibration(content.get("calibration"), classes),
         proposals=None
         if proposals is None
         else Proposals(
             _text(proposals["generator"]),
-            _whole(proposals["size"], 10_000),
-            _whole(proposals["min_side"], 10_000),
+            _whole(proposals["size"], MAX_SIDE),
+            _whole(proposals["min_side"], MAX_SIDE),
             _number(proposals["min_area"]),
         ),
         content=content,

@@ -56,8 +56,7 @@ class Annotations:
     def __post_init__(self) -> None:
         _check_shapes("Annotations", self.boxes, labels=self.labels, ignore=self.ignore)
         # Losses take no others.
-        for name, kind in (("boxes", np.float32), ("labels", np.int64), ("ignore", np.bool_)):
-            object.__setattr__(self, name, getattr(self, name).astype(kind, copy=False))
+        _convert(self, boxes=np.float32, labels=np.int64, ignore=np.bool_)
 
     @classmethod
     def of(cls, boxes: FloatArray, labels: IntArray) -> "Annotations":
@@ -294,8 +293,10 @@ class Detections:
         image_scores: (classes,) float32, the score of each class for the image as a whole.
         raw_scores: (N,) float32, the scores before calibration (`boxless.calibration`); None where there was none.
 
+    Arrays of other types are converted.
+
     Raises:
-        BoxlessError: the arrays differ in length.
+        BoxlessError: the arrays differ in length, or a label is no index of a class.
     """
 
     boxes: FloatArray
@@ -309,6 +310,9 @@ class Detections:
     def __post_init__(self) -> None:
         raw = {} if self.raw_scores is None else {"raw_scores": self.raw_scores}
         _check_shapes("Detections", self.boxes, scores=self.scores, labels=self.labels, **raw)
+        _convert(self, boxes=np.float32, scores=np.float32, labels=np.int64, **dict.fromkeys(raw, np.float32))
+        if (wrong := self.labels[(self.labels < 0) | (self.labels >= len(self.classes))]).size:
+            raise BoxlessError(f"Detections: label {wrong[0]} is no index of {len(self.classes)} classes")
         if np.shape(self.image_scores) != (len(self.classes),):
             raise BoxlessError(
                 f"Detections: image_scores has shape {np.shape(self.image_scores)}; {len(self.classes)} classes need "
@@ -433,6 +437,12 @@ class Heatmaps:
     maps: FloatArray
     classes: tuple[str, ...]
     size: tuple[int, int]
+
+
+def _convert(record: Any, **types: type) -> None:
+    """Give the arrays of a frozen dataclass these types; those that have them are not copied."""
+    for name, kind in types.items():
+        object.__setattr__(record, name, getattr(record, name).astype(kind, copy=False))
 
 
 def _check_shapes(kind: str, boxes: NDArray[Any], **values: NDArray[Any]) -> None:

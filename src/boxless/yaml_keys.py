@@ -1,5 +1,6 @@
-"""YAML in which no key is given twice: PyYAML keeps the last one, without a word."""
+"""YAML in which no key is given twice, of which PyYAML would keep the last one without an error."""
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -19,4 +20,10 @@ class TextLoader(_UniqueKeys, yaml.BaseLoader):
 
 
 class ValueLoader(_UniqueKeys, yaml.SafeLoader):
-    """Scalars are what YAML says; a key twice is an error."""
+    """Scalars are what YAML 1.2 says: 1e-4 is a number; a key twice is an error."""
+
+
+# YAML 1.1, which PyYAML reads, demands a point and a sign in the exponent.
+ValueLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)

@@ -169,3 +169,6 @@ def test_shares_are_prepared_alike(squares: tuple[Path, Path]):
     # From tags alone nothing is chosen.
     alone = prepare(table, options=OPTIONS, share=(1, 10))
     assert alone.proposals is not None and alone.proposals.config == DEFAULT
+    for wrong in ((0, 3), (4, 3)):
+        with pytest.raises(BoxlessError, match=r"takes i and n with i from 1 to n"):
+            prepare(table, options=OPTIONS, share=wrong)

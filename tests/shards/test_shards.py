@@ -342,7 +342,7 @@ def test_storage_is_asked_again_with_growing_pauses(tmp_path: Path, monkeypatch:
     [
         (ConnectionResetError("reset"), 4, r"far://a: cannot be read \(reset\); run the same command again"),
         (status(429), 4, "cannot be read"),
-        (status(403), 4, "cannot be read"),
+        (status(403), 1, "cannot be read"),
         (PermissionError("Access Denied"), 1, r"cannot be read \(Access Denied\)"),
     ],
 )

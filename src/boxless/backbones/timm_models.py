@@ -8,7 +8,7 @@ import timm
 from boxless.backbones.base import BACKBONES
 from boxless.backbones.weights import download, read_weights
 from boxless.config import BackboneConfig
-from boxless.errors import BoxlessError
+from boxless.errors import BoxlessError, in_one_line
 
 HUB = "hf-hub:"
 
@@ -67,7 +67,7 @@ def create_model(config: BackboneConfig, name: str, **options: Any) -> Any:
         return create()
     except (RuntimeError, ValueError, KeyError) as error:
         weights = "random weights" if config.weights == "none" else config.weights
-        raise BoxlessError(f"{weights}: does not fit timm's {name} ({str(error)[:300]})") from None
+        raise BoxlessError(f"{weights}: does not fit timm's {name} ({in_one_line(error)})") from None
 
 
 def source_of(config: BackboneConfig) -> str:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from boxless.config import BackboneConfig
-from boxless.errors import BoxlessError
+from boxless.errors import BoxlessError, in_one_line
 from boxless.files import expand_user
 
 PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")
@@ -40,7 +40,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             raise ValueError("it holds something else")
     except Exception as error:
         # PyTorch's second sentence advises to load the file unsafely.
-        reason = str(error).partition(". ")[0][:200]
+        reason = in_one_line(error).partition(". ")[0]
         raise BoxlessError(f"{file}: no safetensors file and no PyTorch state dict ({reason})") from None
     return weights
 
@@ -54,7 +54,7 @@ def load_weights(model: nn.Module, file: Path) -> None:
     try:
         model.load_state_dict(read_weights(file))
     except RuntimeError as error:
-        raise BoxlessError(f"{file}: does not fit the backbone ({str(error)[:300]})") from None
+        raise BoxlessError(f"{file}: does not fit the backbone ({in_one_line(error)})") from None
 
 
 def download(name: str, create: Callable[[], Any]) -> Any:
@@ -68,7 +68,7 @@ def download(name: str, create: Callable[[], Any]) -> Any:
     # Two libraries over three HTTP stacks each raise their own; what they share is OSError or RuntimeError.
     except Exception as error:
         raise BoxlessError(
-            f"the weights of {name} could not be downloaded ({type(error).__name__}: {str(error)[:200]}). "
+            f"the weights of {name} could not be downloaded ({type(error).__name__}: {in_one_line(error)}). "
             "Without a network, give a file: backbone.weights=FILE.safetensors; or take efficientnet_lite0, whose "
             "weights are installed with Boxless"
         ) from error

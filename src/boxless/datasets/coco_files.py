@@ -28,7 +28,7 @@ def find_coco(path: Path) -> dict[str, Path]:
     files = files or sorted(path.glob(f"*/{ROBOFLOW}")) or coco_in(path)
     if files:
         return {split: file for one in files for split, file in find_coco(one).items()}
-    found = {folder.name: _coco_below(folder) for folder in sorted(path.glob("*")) if folder.is_dir()}
+    found = {folder.name: coco_in(folder) for folder in sorted(path.glob("*")) if folder.is_dir()}
     return {name: files[0] for name, files in found.items() if len(files) == 1}
 
 
@@ -43,8 +43,9 @@ def _of_annotations(folder: Path) -> list[Path]:
 
 
 def coco_in(folder: Path) -> list[Path]:
-    """The JSON files of a folder that have the keys of COCO, sorted."""
-    files = sorted(folder.glob("*.json"))
+    """The JSON files of a folder that have the keys of COCO, sorted, without predictions of Boxless."""
+    results = written_here(folder)
+    files = [file for file in sorted(folder.glob("*.json")) if file.name not in results]
     return [file for file in files if is_coco(file)] if len(files) <= MOST_JSON else []
 
 
@@ -57,14 +58,8 @@ def coco_unread(files: Sequence[Path], path: Path) -> list[Path]:
         return []
     named = {file.parent for file in files if file.name.startswith("instances_")}
     folders = (folder for folder in sorted(path.glob("*")) if folder.is_dir() and folder not in named)
-    found = (*coco_in(path), *(file for folder in folders for file in _coco_below(folder)))
+    found = (*coco_in(path), *(file for folder in folders for file in coco_in(folder)))
     return [file for file in found if file not in files]
-
-
-def _coco_below(folder: Path) -> list[Path]:
-    """The COCO files of a folder that lies in a set, without predictions of Boxless."""
-    results = written_here(folder)
-    return [file for file in coco_in(folder) if file.name not in results]
 
 
 def is_coco(file: Path) -> bool:

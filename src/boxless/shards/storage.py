@@ -27,7 +27,9 @@ OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 
 _FAULTS = frozenset({errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
 """Of one local file; others are of the disk or the process."""
-_OF_THE_SERVER = frozenset({401, 403, 407, 408, 425, 429})
+_DENIED = frozenset({401, 403, 407})
+"""HTTP statuses of a server that does not let this process read."""
+_OF_THE_SERVER = _DENIED | {408, 425, 429}
 """HTTP statuses below 500 that say nothing of the file."""
 
 
@@ -125,7 +127,7 @@ def attempt(work: Callable[[], T], uri: str, what: str) -> T:
             raise
         except Exception as error:  # As above.
             last = error
-        if isinstance(last, PermissionError | FileNotFoundError):
+        if isinstance(last, PermissionError | FileNotFoundError) or getattr(last, "status", None) in _DENIED:
             break
         if number < ATTEMPTS - 1:
             time.sleep(PAUSE * 2**number)
