@@ -64,7 +64,7 @@ def test_the_head_has_the_settings_of_its_kind() -> None:
         ("inference.max_boxes=20000", "inference.max_boxes: Input should be less than or equal to 10000"),
         ("inference.views={scales: [300, 320, 340, 360, 380, 400, 420, 440, 460], flips: true}", "are 18 views of an"),
         ("head.kind=x", "head.kind 'x' is unknown; there are cam"),
-        ("seed=-1", "seed: Value error, must be from 0"),
+        ("seed=-1", "seed: must be from 0"),
         ("proposals.mode=quality", "proposals.mode: no such setting; there are generator, size"),
         ("epochs", "'epochs' is no setting: write key=value"),
         ("training.lr=[", "not valid YAML"),

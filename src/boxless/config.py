@@ -406,7 +406,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def _complaint(root: type[Section], location: tuple[int | str, ...], message: str, error: str) -> str:
     key = ".".join(map(str, location)) or "configuration"
     if error != "extra_forbidden":
-        return f"{key}: {message}"
+        return f"{key}: {message.removeprefix('Value error, ')}"
     section: Any = root
     for part in location[:-1]:
         annotation = section.model_fields[part].annotation

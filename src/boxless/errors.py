@@ -1,5 +1,8 @@
 """Errors with causes outside the code of Boxless. Each message names the file, option or value, and the fix."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 
 class BoxlessError(Exception):
     """An error that a user can fix: a wrong path, a wrong option, inconsistent data."""
@@ -16,3 +19,9 @@ class CancelledError(BoxlessError):
 def in_one_line(error: BaseException) -> str:
     """What an error of a library says, which may be many lines, in one line of at most 300 characters."""
     return " ".join(str(error).split())[:300]
+
+
+def first_problem(errors: Sequence[Mapping[str, Any]]) -> str:
+    """The first of pydantic's errors, with its place in the input where it has one, in one line."""
+    place, message = ".".join(map(str, errors[0]["loc"])), errors[0]["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else str(message)

@@ -32,14 +32,6 @@ SHEET = 24
 """The maximum number of images on an overview."""
 TILE = 600
 """Longest side of an image kept for the overview, in pixels."""
-WRITTEN = {
-    "coco": ("predictions.json",),
-    "voc": ("Annotations",),
-    "yolo": ("data.yaml", "images.txt", "labels.txt", "labels"),
-    "csv": ("predictions.csv",),
-    "label-studio": ("tasks.json", "labeling-config.xml"),
-}
-"""What each format writes beside the overlays."""
 
 Images = str | PathLike[str] | Sequence[str | PathLike[str]]
 """Images, folders of images and patterns such as `shots/*.jpg`, one or several; `~` is the user's home."""
@@ -62,11 +54,11 @@ def predict(
         Images that could not be read -> reason.
 
     Raises:
-        BoxlessError: there is no image, none can be read, or `out` cannot be written or has files of these names that
-            are not results.
+        BoxlessError: there is no such format, no image, none can be read, or `out` cannot be written or has files of
+            these names that are not results.
     """
-    out = expand_user(out)
-    written = (OVERLAYS, OVERVIEW, *WRITTEN.get(format, ()))
+    out, form = expand_user(out), FORMATS.find(format)
+    written = (OVERLAYS, OVERVIEW, *form.files)
     check_results(out, written)
     files, skipped = _find(images, out)
     names, overlays, boxes = Names(), list[NDArray[np.uint8]](), Counter[str]()
@@ -87,7 +79,7 @@ def predict(
         # Raised here, so that no file without any image is written.
         _check_any(files, skipped)
 
-    FORMATS.find(format)(out, found(), detector.classes, detector.name)
+    form.write(out, found(), detector.classes, detector.name)
     _overview(out, overlays)
     logger.info("Found %s in %d of %s", counted(boxes.total(), "box"), with_boxes, counted(seen, "image"))
     if untrusted := {name: value for name, value in detector.untrusted.items() if name in boxes}:

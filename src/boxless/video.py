@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxless.errors import BoxlessError
+from boxless.export import FORMATS
 from boxless.export.coco import coco_annotation
 from boxless.export.common import rows
 from boxless.files import expand_user, unwritable, write_whole
 from boxless.predictor import Predictor
 from boxless.progress import track
-from boxless.results import VIDEO, WRITTEN, check_results, record_results
+from boxless.results import VIDEO, check_results, record_results
 from boxless.structures import Detections
 from boxless.visualize import draw_boxes
 
@@ -111,7 +112,7 @@ def predict_video(
     path, folder = expand_user(video), expand_user(out)
     if path.resolve() == (folder / VIDEO).resolve():
         raise BoxlessError(f"{path}: would be overwritten; choose another --out")
-    written = (VIDEO, *WRITTEN[format])
+    written = (VIDEO, *FORMATS[format].files)
     check_results(folder, written)
     with _opened(path) as capture:
         frames, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))

@@ -401,14 +401,22 @@ def test_coco_files_that_are_not_read_are_named(tmp_path):
         write_coco(tmp_path / folder / "_annotations.coco.json", ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])
         touch(tmp_path / folder / "a.jpg")
     dataset = load_dataset(tmp_path)
-    warning = "COCO files of other folders, not read; give their path to read them: 2"
-    assert f"{warning} (train/_annotations.coco.json, valid/_annotations.coco.json)" in dataset.warnings
-    assert dataset.summary == "COCO, 1 image, 2 classes, 2 COCO files of other folders"
+    warning = "other COCO files, not read; give their path to read them"
+    assert f"{warning}: 2 (train/_annotations.coco.json, valid/_annotations.coco.json)" in dataset.warnings
+    assert dataset.summary == "COCO, 1 image, 2 classes, 2 other COCO files"
     # The file in the folder itself is not one of the splits.
     (tmp_path / "_annotations.coco.json").rename(tmp_path / "train.json")
-    assert not [line for line in load_dataset(tmp_path, "valid").warnings if line.startswith("COCO files")]
+    assert f"{warning}: 1 (train.json)" in load_dataset(tmp_path, "valid").warnings
     write_coco(tmp_path / "annotations" / "instances_val.json", ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])
-    assert f"{warning} (train" in "".join(load_dataset(tmp_path).warnings)
+    assert f"{warning}: 3 (train.json, train/" in "".join(load_dataset(tmp_path).warnings)
+
+
+def test_of_two_files_of_one_split_the_other_is_named(tmp_path):
+    for name in ("instances_train.json", "train.json"):
+        write_coco(tmp_path / name, ["a.jpg"], [box(1, 7, [1, 1, 2, 2])])
+    touch(tmp_path / "a.jpg")
+    warning = "other COCO files, not read; give their path to read them: 1 (instances_train.json)"
+    assert warning in load_dataset(tmp_path, "train").warnings
 
 
 def test_splits_of_roboflow_that_are_links_keep_their_names(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from boxless.datasets import load_dataset, split_names
 from boxless.errors import BoxlessError
 from boxless.export import FORMATS
-from boxless.results import OVERLAYS, OVERVIEW, WRITTEN, record_results
+from boxless.results import OVERLAYS, OVERVIEW, record_results
 from boxless.structures import Detections
 
 
@@ -348,6 +348,15 @@ def test_a_column_that_stands_for_the_folder_agrees(tmp_path, image):
     assert (load_dataset(tmp_path).classes, load_dataset(tmp_path).warnings) == (("cats", "dogs"), ())
 
 
+def test_tags_with_a_comma_in_quotation_marks_are_tags(tmp_path, image):
+    for number in range(8):
+        image(tmp_path / ("site a", "site b")[number % 2] / f"{number:05}.jpg")
+    rows = "".join(f'{number:05}.jpg,"scratch, deep {number // 4}"\n' for number in range(8))
+    (tmp_path / "list.csv").write_text(f"image,label\n{rows}")
+    with pytest.raises(BoxlessError, match=r"list\.csv says something of the images that the names of their folders do"):
+        load_dataset(tmp_path)
+
+
 def test_other_files_beside_the_images_are_no_annotations(tmp_path, image):
     for name in ("cat/1.jpg", "dog/1.jpg"):
         image(tmp_path / name)
@@ -385,10 +394,10 @@ def test_names_of_classes_that_are_not_utf_8_are_read_as_latin_1(tmp_path, image
 def test_what_boxless_wrote_there_is_no_data(tmp_path, image, format):
     cat, dog = image(tmp_path / "data" / "cat" / "1.jpg"), image(tmp_path / "data" / "dog" / "2.jpg")
     found = tmp_path / "data" / "found"
-    record_results(found, [OVERLAYS, OVERVIEW, *WRITTEN[format]])
+    record_results(found, [OVERLAYS, OVERVIEW, *FORMATS[format].files])
     box, one = np.array([[1, 2, 30, 40]], np.float32), np.ones(1, np.float32)
     detections = Detections(box, one, np.zeros(1, np.int64), ("cat",), (100, 80), one)
-    FORMATS.find(format)(found, [(cat, detections), (dog, detections)], ("cat",), "run")
+    FORMATS.find(format).write(found, [(cat, detections), (dog, detections)], ("cat",), "run")
     for name in ("overlays/1.jpg", "overlays/2.jpg", "overview.jpg"):
         image(found / name)
     (tmp_path / "data" / "labels.jsonl").write_text('{"image": "cat/1.jpg", "tags": ["dog"]}\n')

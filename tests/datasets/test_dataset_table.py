@@ -9,7 +9,7 @@ from PIL import Image
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 from boxless.export import FORMATS
-from boxless.results import OVERLAYS, OVERVIEW, WRITTEN, record_results
+from boxless.results import OVERLAYS, OVERVIEW, record_results
 from boxless.structures import Detections
 
 
@@ -126,11 +126,11 @@ def test_what_boxless_wrote_beside_a_table_is_no_data(tmp_path, format, names):
     rows = f"image,tags\n{names[0]},cat\n{names[1]},dog\n"
     file = write(tmp_path / "tags.csv", rows, "photos/a.jpg", "photos/b.jpg")
     found = tmp_path / "found"
-    record_results(found, [OVERLAYS, OVERVIEW, *WRITTEN[format]])
+    record_results(found, [OVERLAYS, OVERVIEW, *FORMATS[format].files])
     write(tmp_path / "found" / "overview.jpg", "")
     box, one = np.array([[1, 2, 30, 40]], np.float32), np.ones(1, np.float32)
     detections = Detections(box, one, np.zeros(1, np.int64), ("dog",), (100, 80), one)
-    FORMATS.find(format)(found, [(tmp_path / "photos" / "a.jpg", detections)], ("dog",), "run")
+    FORMATS.find(format).write(found, [(tmp_path / "photos" / "a.jpg", detections)], ("dog",), "run")
     for path in (file, tmp_path):
         assert [(sample.path.name, sample.tags) for sample in load_dataset(path).samples] == [
             ("a.jpg", {0}),

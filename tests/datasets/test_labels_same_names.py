@@ -117,7 +117,7 @@ def test_what_predict_wrote_of_images_of_one_name_comes_back_to_each(form: str, 
 
     (tmp_path / "found").mkdir()
     pairs = [(root / split / "cat" / f"{n}.jpg", detections(X[split] + n)) for split in SPLITS for n in range(3)]
-    written = FORMATS.find(form)(tmp_path / "found", pairs, ("cat",), "model")
+    written = FORMATS.find(form).write(tmp_path / "found", pairs, ("cat",), "model")
     for split in SPLITS:
         assert given(root, split, written) == [[pytest.approx(X[split] + n, abs=1e-3)] for n in range(3)]
 

@@ -41,7 +41,7 @@ PREDICTIONS = [
 def test_a_coco_api_reads_the_same_boxes(tmp_path: Path) -> None:
     from faster_coco_eval import COCO
 
-    path = FORMATS["coco"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
+    path = FORMATS["coco"].write(tmp_path, iter(PREDICTIONS), CLASSES, "first")
     assert path == tmp_path / "predictions.json"
     coco = COCO(str(path))
     assert coco.dataset["info"] == {"description": "first"}
@@ -66,7 +66,7 @@ def test_a_coco_api_reads_the_same_boxes(tmp_path: Path) -> None:
 def test_coco_predictions_evaluate_perfectly_against_themselves(tmp_path: Path) -> None:
     from faster_coco_eval import COCO, COCOeval_faster
 
-    path = FORMATS["coco"](tmp_path, PREDICTIONS[:2], CLASSES, "first")
+    path = FORMATS["coco"].write(tmp_path, PREDICTIONS[:2], CLASSES, "first")
     ground_truth = COCO(str(path))
     scores = COCOeval_faster(ground_truth, ground_truth.loadRes(json.loads(path.read_text())["annotations"]), "bbox")
     scores.evaluate()
@@ -76,12 +76,12 @@ def test_coco_predictions_evaluate_perfectly_against_themselves(tmp_path: Path) 
 
 
 def test_coco_without_any_image_is_valid(tmp_path: Path) -> None:
-    content = json.loads(FORMATS["coco"](tmp_path, [], CLASSES, "first").read_text())
+    content = json.loads(FORMATS["coco"].write(tmp_path, [], CLASSES, "first").read_text())
     assert content["images"] == [] and content["annotations"] == [] and len(content["categories"]) == 3
 
 
 def test_voc_boxes_are_integer_one_based_inclusive_pixels(tmp_path: Path) -> None:
-    folder = FORMATS["voc"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
+    folder = FORMATS["voc"].write(tmp_path, iter(PREDICTIONS), CLASSES, "first")
     assert sorted(file.name for file in folder.iterdir()) == ["b-one.xml", "none.xml", "one.xml"]
     root = ET.parse(folder / "one.xml").getroot()
     assert root.findtext("source/annotation") == "first"
@@ -103,7 +103,7 @@ def test_voc_boxes_are_integer_one_based_inclusive_pixels(tmp_path: Path) -> Non
 def test_voc_boxes_are_exact_to_half_a_pixel(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     boxes = np.sort(rng.uniform(0, 300, (50, 2, 2)), axis=1).reshape(-1, 4) + np.array([0, 0, 2, 2])
-    folder = FORMATS["voc"](
+    folder = FORMATS["voc"].write(
         tmp_path, [(Path("x.jpg"), detected([(0, 0.5, tuple(b)) for b in boxes], (302, 302)))], CLASSES, "first"
     )
     back = np.array([[int(side.text or "") for side in box] for box in ET.parse(folder / "x.xml").iter("bndbox")])
@@ -111,7 +111,7 @@ def test_voc_boxes_are_exact_to_half_a_pixel(tmp_path: Path) -> None:
 
 
 def test_yolo_lines_and_names(tmp_path: Path) -> None:
-    path = FORMATS["yolo"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
+    path = FORMATS["yolo"].write(tmp_path, iter(PREDICTIONS), CLASSES, "first")
     assert yaml.safe_load(path.read_text(encoding="utf-8")) == {
         "names": dict(enumerate(CLASSES)),
         "train": "images.txt",
@@ -131,7 +131,7 @@ def test_yolo_lines_and_names(tmp_path: Path) -> None:
 
 
 def test_csv_rows(tmp_path: Path) -> None:
-    path = FORMATS["csv"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
+    path = FORMATS["csv"].write(tmp_path, iter(PREDICTIONS), CLASSES, "first")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["image"], row["class"]) for row in rows] == [
@@ -168,7 +168,9 @@ def test_label_studio_paths_start_in_its_document_root(
         monkeypatch.setenv("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT", root)
     given = (Path("in/a.jpg"), tmp_path / "here/in/b.jpg", Path("../other/c.jpg"), tmp_path / "other/d.jpg")
     with caplog.at_level("WARNING", logger="boxless"):
-        file = FORMATS["label-studio"](tmp_path, [(path, detected([], (7, 9))) for path in given], CLASSES, "first")
+        file = FORMATS["label-studio"].write(
+            tmp_path, [(path, detected([], (7, 9))) for path in given], CLASSES, "first"
+        )
     top = tmp_path.as_posix()
     addresses = [f"/data/local-files/?d={path.replace('TMP', top.lstrip('/'))}" for path in served]
     assert [task["data"]["image"] for task in json.loads(file.read_text())] == addresses
@@ -178,7 +180,7 @@ def test_label_studio_paths_start_in_its_document_root(
 
 def test_label_studio_boxes_are_in_percent_of_the_image(tmp_path: Path) -> None:
     images = [*PREDICTIONS, (Path("/über all/x?&.jpg"), detected([], (7, 9)))]
-    path = FORMATS["label-studio"](tmp_path, iter(images), CLASSES, "first")
+    path = FORMATS["label-studio"].write(tmp_path, iter(images), CLASSES, "first")
     one, other, none, odd = json.loads(path.read_text())
     assert one["data"] == {"image": "/data/local-files/?d=a/one.jpg", "path": str(Path.cwd() / "a/one.jpg")}
     assert odd["data"] == {"image": "/data/local-files/?d=%C3%BCber%20all/x%3F%26.jpg", "path": "/über all/x?&.jpg"}
@@ -205,7 +207,7 @@ def test_label_studio_boxes_are_in_percent_of_the_image(tmp_path: Path) -> None:
 
 
 def test_the_labeling_config_matches_the_tasks(tmp_path: Path) -> None:
-    path = FORMATS["label-studio"](tmp_path, iter(PREDICTIONS), CLASSES, "first")
+    path = FORMATS["label-studio"].write(tmp_path, iter(PREDICTIONS), CLASSES, "first")
     view = ET.parse(tmp_path / "labeling-config.xml").getroot()
     rectangles, image = view.find("RectangleLabels"), view.find("Image")
     assert rectangles is not None and image is not None
@@ -218,7 +220,7 @@ def test_the_labeling_config_matches_the_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["voc", "yolo"])
 def test_file_names_are_unique(tmp_path: Path, name: str) -> None:
     images = ["a/x.jpg", "b/x.jpg", "c/b/x.jpg", "a/x.png", "A/X.jpg", "x.jpg", "b-x.jpg"]
-    FORMATS[name](tmp_path, [(Path(p), detected([], (9, 9))) for p in images], CLASSES, "first")
+    FORMATS[name].write(tmp_path, [(Path(p), detected([], (9, 9))) for p in images], CLASSES, "first")
     stems = {file.stem.casefold() for file in tmp_path.glob("*/*")}
     assert len(stems) == len(images)
     assert {"x", "b-x", "b-x-2", "a-x"} <= stems
@@ -235,7 +237,7 @@ def test_images_are_consumed_one_by_one_and_an_interruption_leaves_no_partial_fi
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        FORMATS[name](tmp_path, stream(), CLASSES, "first")
+        FORMATS[name].write(tmp_path, stream(), CLASSES, "first")
     assert taken == [0, 1, 2]
     left = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
     whole = {"voc": "Annotations/{}.xml", "yolo": "labels/{}.txt"}
@@ -246,7 +248,7 @@ def test_images_are_consumed_one_by_one_and_an_interruption_leaves_no_partial_fi
 def test_an_unwritable_folder_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BoxlessError, match=re.escape(str(tmp_path / "file"))):
-        FORMATS[name](tmp_path / "file", PREDICTIONS, CLASSES, "first")
+        FORMATS[name].write(tmp_path / "file", PREDICTIONS, CLASSES, "first")
 
 
 def test_exports_visualize_and_the_demo_data_do_not_import_torch() -> None:

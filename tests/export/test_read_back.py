@@ -58,7 +58,7 @@ def assert_same(dataset: Dataset, expected: list[tuple[Path, Detections]], atol:
 def test_predictions_are_read_back(tmp_path, monkeypatch, name, file, relative, whole):
     monkeypatch.chdir(tmp_path)
     made = predictions(Path() if relative else tmp_path, NAMES)
-    FORMATS[name](tmp_path / "out", made, CLASSES, "model")
+    FORMATS[name].write(tmp_path / "out", made, CLASSES, "model")
     # `boxless predict` writes overlays beside it.
     Image.new("RGB", (32, 32)).save(tmp_path / "out" / "overview.jpg")
     monkeypatch.chdir("/")
@@ -75,7 +75,7 @@ def test_predictions_are_read_back(tmp_path, monkeypatch, name, file, relative, 
 
 def test_a_name_that_xml_cannot_hold_is_read_back_from_voc(tmp_path):
     made = predictions(tmp_path, (*NAMES[:3], NOT_IN_XML))
-    FORMATS["voc"](tmp_path / "out", made, ("n\x07", *CLASSES[1:]), "model")
+    FORMATS["voc"].write(tmp_path / "out", made, ("n\x07", *CLASSES[1:]), "model")
     dataset = load_dataset(tmp_path / "out")
     assert tmp_path / NOT_IN_XML in [sample.path for sample in dataset.samples]
     assert "n\x07" in dataset.classes
@@ -83,7 +83,7 @@ def test_a_name_that_xml_cannot_hold_is_read_back_from_voc(tmp_path):
 
 def test_label_studio_gets_the_bytes_of_a_name(tmp_path):
     made = predictions(tmp_path, NAMES)
-    path = FORMATS["label-studio"](tmp_path / "out", made, CLASSES, "model")
+    path = FORMATS["label-studio"].write(tmp_path / "out", made, CLASSES, "model")
     address = json.loads(path.read_text())[3]["data"]["image"]
     assert address.endswith("/photos/caf%E9%20%2520.jpg")
 
@@ -91,7 +91,7 @@ def test_label_studio_gets_the_bytes_of_a_name(tmp_path):
 def test_csv_and_lists_hold_the_bytes_of_a_name(tmp_path):
     made = predictions(tmp_path, NAMES)
     for name in ("csv", "yolo"):
-        FORMATS[name](tmp_path / "out", made, CLASSES, "model")
+        FORMATS[name].write(tmp_path / "out", made, CLASSES, "model")
     for file in ("predictions.csv", "images.txt"):
         assert b"/photos/caf\xe9 %20.jpg" in (tmp_path / "out" / file).read_bytes()
 
@@ -99,7 +99,7 @@ def test_csv_and_lists_hold_the_bytes_of_a_name(tmp_path):
 def test_tasks_are_read_back_where_neither_they_nor_the_current_folder_are_near_the_images(tmp_path, monkeypatch):
     made = predictions(tmp_path / "a" / "b" / "c" / "d" / "e" / "f", ("one.jpg", "two.jpg", "none.jpg", "three.jpg"))
     monkeypatch.chdir(made[0][0].parent)
-    file = FORMATS["label-studio"](
+    file = FORMATS["label-studio"].write(
         tmp_path / "out", [(Path(path.name), found) for path, found in made], CLASSES, "model"
     )
     monkeypatch.chdir("/")

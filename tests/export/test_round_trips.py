@@ -39,7 +39,7 @@ def assert_same(boxes: list[list[float]], labels: list[str], scores: list[float]
 
 def test_pycocotools_reads_coco(tmp_path: Path) -> None:
     coco_api = pytest.importorskip("pycocotools.coco")
-    path = FORMATS["coco"](tmp_path, images(), CLASSES, "first")
+    path = FORMATS["coco"].write(tmp_path, images(), CLASSES, "first")
     coco = coco_api.COCO(str(path))
     for (name, found), image in zip(images(), coco.imgs.values(), strict=True):
         assert (image["file_name"], image["width"], image["height"]) == (name.as_posix(), *found.size)
@@ -53,7 +53,7 @@ def test_datumaro_reads_coco_as_cvat_does(tmp_path: Path) -> None:
     """Datumaro is what CVAT imports "COCO 1.0" with; CVAT finds a frame by the item's id, its name without suffix."""
     datumaro = pytest.importorskip("datumaro")
     (tmp_path / "images").mkdir()  # CVAT's own build of it does not ask for one.
-    path = FORMATS["coco"](tmp_path / "annotations", images(), CLASSES, "first")
+    path = FORMATS["coco"].write(tmp_path / "annotations", images(), CLASSES, "first")
     data = datumaro.Dataset.import_from(str(path), "coco_instances")
     names = [label.name for label in data.categories()[datumaro.AnnotationType.label]]
     items = {item.id: item for item in data}
@@ -69,7 +69,7 @@ def test_label_studio_accepts_the_tasks(tmp_path: Path) -> None:
     """The SDK validates the tasks; accepted unchanged, the converter exports the same boxes."""
     interface = pytest.importorskip("label_studio_sdk.label_interface")
     converter = pytest.importorskip("label_studio_sdk.converter")
-    path = FORMATS["label-studio"](tmp_path / "in", images(), CLASSES, "first")
+    path = FORMATS["label-studio"].write(tmp_path / "in", images(), CLASSES, "first")
     config, tasks = (tmp_path / "in/labeling-config.xml").read_text(), json.loads(path.read_text())
     label_config = interface.LabelInterface(config)
     label_config.validate()
@@ -103,8 +103,8 @@ def test_supervision_reads_voc_and_yolo(tmp_path: Path) -> None:
     found = [(shots / f"{number}.png", found) for number, (_, found) in enumerate(images())]
     for path, detections in found:
         image.new("RGB", detections.size).save(path)
-    voc = FORMATS["voc"](tmp_path, found, CLASSES, "first")
-    yolo = FORMATS["yolo"](tmp_path, found, CLASSES, "first")
+    voc = FORMATS["voc"].write(tmp_path, found, CLASSES, "first")
+    yolo = FORMATS["yolo"].write(tmp_path, found, CLASSES, "first")
     sets = [
         (supervision.DetectionDataset.from_pascal_voc(str(shots), str(voc)), 0.506),
         (supervision.DetectionDataset.from_yolo(str(shots), str(tmp_path / "labels"), str(yolo)), 0.02),
@@ -123,7 +123,7 @@ def test_x_anylabeling_takes_coco_and_gives_it_back(tmp_path: Path) -> None:
     photos.mkdir()
     for path, found in given:
         Image.new("RGB", found.size).save(photos / path.name)
-    path = FORMATS["coco"](tmp_path, given, CLASSES, "first")
+    path = FORMATS["coco"].write(tmp_path, given, CLASSES, "first")
     module.LabelConverter().coco_to_custom(str(path), str(photos), "rectangle")
     for image, found in given:
         shown = json.loads((photos / image.name).with_suffix(".json").read_text(encoding="utf-8"))

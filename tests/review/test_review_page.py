@@ -453,6 +453,8 @@ def test_an_image_that_is_gone_is_named_and_passed_over(visit: Visit, folder: Pa
     page.keyboard.press("Enter")
     expect(page.locator("#error")).to_contain_text("b.png: the file is empty")
     # That the image before is saved only now says nothing of this one.
+    while not held:
+        page.wait_for_timeout(20)
     held[0].continue_()
     saved(page)
     expect(page.locator("#error")).to_contain_text("b.png: the file is empty")

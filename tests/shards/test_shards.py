@@ -232,7 +232,7 @@ def test_parts_become_coco_as_predict_writes_it(parts: Path, photos: Path, detec
     runtime = Runtime(detector)
     ids = [image.id for image in read_parts(parts) if image.error is None]
     pairs = ((Path(id), runtime.predict(photos / id)) for id in ids)
-    expected = FORMATS["coco"](tmp_path / "b", pairs, CLASSES, "")
+    expected = FORMATS["coco"].write(tmp_path / "b", pairs, CLASSES, "")
     found, same = json.loads(file.read_text()), json.loads(expected.read_text())
     assert {**found, "info": None} == {**same, "info": None}
     assert len(found["images"]) == 18 and len(found["annotations"]) > 18

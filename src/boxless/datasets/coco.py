@@ -13,8 +13,8 @@ from typing import Any
 
 from boxless.datasets.coco_files import (
     coco_in,
+    coco_unread,
     dataset_folder,
-    files_beside,
     find_coco,
     folders_without,
     image_folders,
@@ -69,8 +69,9 @@ def load_coco(files: Mapping[str, Path], root: Path, split: str | None) -> Datas
         problems.add_unmatched("image files that no COCO file lists, not used", path.name)
     for folder in folders_without(files.values(), root):
         problems.add_unmatched("folders of images without a COCO file, not read; give their path to read them", folder)
-    for name in files_beside(files.values(), root):
-        problems.add_unmatched("COCO files of other folders, not read; give their path to read them", name)
+    for other in coco_unread(list(files.values()), root):
+        name = other.relative_to(root).as_posix()
+        problems.add_unmatched("other COCO files, not read; give their path to read them", name)
     samples = boxed_samples(found, classes, problems)
     return loaded("COCO", dataset_name(dataset_folder(file), split), classes, samples, problems)
 

@@ -104,11 +104,3 @@ def folders_without(files: Iterable[Path], root: Path) -> list[str]:
         for folder in sorted(root.glob("*"))
         if folder.is_dir() and not folder.name.startswith(".") and folder not in own and find_images(folder)
     ]
-
-
-def files_beside(files: Iterable[Path], root: Path) -> list[str]:
-    """Roboflow's files in `root` and its folders that are none of the JSON files, by their paths in it."""
-    if not root.is_dir():
-        return []
-    found, known = [root / ROBOFLOW, *sorted(root.glob(f"*/{ROBOFLOW}"))], set(files)
-    return [file.relative_to(root).as_posix() for file in found if file.is_file() and file not in known]

@@ -17,8 +17,6 @@ from boxless.wording import counted
 Box = tuple[float, float, float, float]
 """xyxy in pixels, right and bottom exclusive."""
 
-SPLIT_NAMES = frozenset({"train", "trainval", "val", "valid", "validation", "dev", "test"})
-"""Names of folders that are taken as splits."""
 _SPLIT = re.compile(
     r"(?P<prefix>([^\W_]+[ _-])*)(?P<name>train|training|trainval|val|valid|validation|dev|test|testing|eval|evaluation"
     r"|unlabell?ed)([ _-]?(data|images?|imgs?|sets?|dataset|split|folder|aug|[0-9]+))*",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from boxless.datasets.common import find_splits, to_floats
 from boxless.datasets.lookup import possible_stems
+from boxless.datasets.table_files import table_cells
 from boxless.image_files import suffixes
 
 TEXTS = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".xml"})
@@ -196,7 +197,8 @@ def _is_named(folder: str, cell: str) -> bool:
 
 def _records(suffix: str, text: str, images: ClassImages) -> Iterator[Record]:
     if suffix in _TABLES:
-        yield from _of_rows([_cells(line) for line in text.splitlines()], images)
+        rows = table_cells(text, _delimiter(text.partition("\n")[0]) or ",")
+        yield from _of_rows([[cell.strip(" \"'") for cell in row] for row in rows], images)
     elif suffix == ".txt":
         # Lines with an address say where an image is from, as licences do.
         lines = [_cells(line) for line in text.splitlines() if line.strip() and "://" not in line]
@@ -210,8 +212,11 @@ def _records(suffix: str, text: str, images: ClassImages) -> Iterator[Record]:
 
 
 def _cells(line: str) -> list[str]:
-    delimiter = next((one for one in (",", ";", "\t", "|") if one in line), None)
-    return [cell.strip(" \"'") for cell in line.split(delimiter)]
+    return [cell.strip(" \"'") for cell in line.split(_delimiter(line))]
+
+
+def _delimiter(line: str) -> str | None:
+    return next((one for one in (",", ";", "\t", "|") if one in line), None)
 
 
 def _of_rows(rows: Sequence[Sequence[str]], images: ClassImages) -> Iterator[Record]:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from boxless.datasets.problems import printable
-from boxless.errors import BoxlessError
+from boxless.errors import BoxlessError, first_problem
 from boxless.files import unwritable
 from boxless.image_files import data_folder, normal
 from boxless.wording import counted
@@ -163,7 +163,9 @@ def read_labels(path: Path) -> dict[str, ImageLabels]:
             if number == len(lines) and _may_continue(line):
                 logger.warning("%s: half a line at the end is left out", path)
                 break
-            raise BoxlessError(f"{path}, line {number}: {what_is_wrong(error)}; fix or delete the line") from None
+            raise BoxlessError(
+                f"{path}, line {number}: {first_problem(error.errors())}; fix or delete the line"
+            ) from None
         if own is not None:
             labels.pop(own.image, None)
             labels[own.image] = own
@@ -184,13 +186,6 @@ def is_label_lines(file: Path) -> bool:
 def _may_continue(line: bytes) -> bool:
     """Whether a line that is none is the beginning of one, rather than of a file that is something else."""
     return line.startswith(_START) or _START.startswith(line)
-
-
-def what_is_wrong(error: ValidationError) -> str:
-    """The first problem of a text that was read, and its place, in one line."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 def end_last_line(path: Path) -> None:

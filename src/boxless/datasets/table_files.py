@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from boxless.datasets.common import SPLIT_NAMES, find_splits, first_path
+from boxless.datasets.common import find_splits, first_path, split_kinds
 from boxless.datasets.problems import Problems
 from boxless.datasets.table_cells import are_flags, is_empty
 from boxless.errors import BoxlessError, in_one_line
@@ -143,7 +143,7 @@ def _lines(text: str, delimiter: str) -> list[list[str]]:
     Raises:
         ValueError: a quotation mark that is not closed takes in the rows up to the next one.
     """
-    lines = [line for line in _cells(text, delimiter) if any(map(str.strip, line))]
+    lines = [line for line in table_cells(text, delimiter) if any(map(str.strip, line))]
     columns = len(lines[0]) if lines else 0
     long = [
         number
@@ -152,13 +152,13 @@ def _lines(text: str, delimiter: str) -> list[list[str]]:
     ]
     if long:  # Else the quotation marks that are not doubled are in the text of a cell.
         try:
-            _cells(text, delimiter, strict=True)
+            table_cells(text, delimiter, strict=True)
         except csv.Error as error:
             raise ValueError(f"a quotation mark is not closed, perhaps in row {long[0]}") from error
     return lines
 
 
-def _cells(text: str, delimiter: str, *, strict: bool = False) -> list[list[str]]:
+def table_cells(text: str, delimiter: str, *, strict: bool = False) -> list[list[str]]:
     """The cells of every row; quotation marks may follow a space, and cells be as long as run-length encoded masks."""
     limit = csv.field_size_limit(2**31 - 1)
     try:
@@ -187,7 +187,7 @@ def _delimiter(text: str, file: Path) -> str:
     """The delimiter that gives the first row the most columns; the usual one if several do."""
     usual = DELIMITERS[file.suffix.lower()]
     first = text.lstrip("\r\n").partition("\n")[0]
-    counts = {one: len(next(iter(_cells(first, one)), [])) for one in (usual, *_OTHERS)}
+    counts = {one: len(next(iter(table_cells(first, one)), [])) for one in (usual, *_OTHERS)}
     return max(counts, key=lambda one: counts[one])
 
 
@@ -327,4 +327,4 @@ def may_be_split(column: str, cells: Iterable[str]) -> bool:
     """Whether a column says of each row if it is of a split, as fastai's `is_valid`, or of which fold it is."""
     name = column.lower()
     is_fold = name in _FOLDS and any(cell.isdecimal() and int(cell) > 1 for cell in cells)
-    return is_fold or (name.startswith("is_") and name[3:] in SPLIT_NAMES)
+    return is_fold or (name.startswith("is_") and bool(split_kinds([name[3:]])))

@@ -1,13 +1,14 @@
 """Detections as files for other programs.
 
-A writer of an export format takes a folder, (image file, detections) pairs, the class names that `Detections.labels`
-index, and the detector's name, for formats with a field for it. It returns the file or folder it wrote. It must consume
-the pairs one at a time, since their images may not fit into memory together, and write each file atomically
-(`boxless.files.write_whole`). Add one with `@FORMATS.register(name)`; `docs/examples/export_format.py` is an example.
+A writer takes a folder, (image file, detections) pairs, the class names that `Detections.labels` index, and the
+detector's name, for formats with a field for it. It returns the file or folder it wrote. It must consume the pairs one
+at a time, since their images may not fit into memory together, and write each file atomically
+(`boxless.files.write_whole`). `docs/examples/export_format.py` adds a format.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from boxless.export.coco import write_coco
 from boxless.export.label_studio import write_label_studio
@@ -17,17 +18,33 @@ from boxless.export.yolo import write_yolo
 from boxless.registry import Registry
 from boxless.structures import Detections
 
-__all__ = ["FORMATS", "Writer"]
+__all__ = ["FORMATS", "Format", "Writer"]
 
 Writer = Callable[[Path, Iterable[tuple[Path, Detections]], Sequence[str], str], Path]
 
-FORMATS: Registry[Writer] = Registry("export format")
+
+class Format(NamedTuple):
+    """An export format.
+
+    Args:
+        write: the writer.
+        files: names of the files and folders that it writes, so that files of a person are not overwritten, and
+            those of Boxless not read as data.
+        absolute_paths: whether these hold the absolute paths of images.
+    """
+
+    write: Writer
+    files: tuple[str, ...]
+    absolute_paths: bool = False
+
+
+FORMATS: Registry[Format] = Registry("export format")
 FORMATS.update(
     {
-        "coco": write_coco,
-        "voc": write_voc,
-        "yolo": write_yolo,
-        "csv": write_csv,
-        "label-studio": write_label_studio,
+        "coco": Format(write_coco, ("predictions.json",)),
+        "voc": Format(write_voc, ("Annotations",), absolute_paths=True),
+        "yolo": Format(write_yolo, ("data.yaml", "images.txt", "labels.txt", "labels"), absolute_paths=True),
+        "csv": Format(write_csv, ("predictions.csv",)),
+        "label-studio": Format(write_label_studio, ("tasks.json", "labeling-config.xml"), absolute_paths=True),
     }
 )

@@ -78,13 +78,15 @@ function scoresSection(scores, id) {
   ]);
   const averaged = rows.filter(([, row]) => row[main] !== null).length;
   const means = averaged < rows.length ? `, here ${averaged} of ${rows.length}` : "";
+  const skipped = data.skipped.map((line) => make("li", {}, line));
   return section(id, `Scores on ${scores.data}`,
     make("p", { class: "faint" }, `${plural(scores.images, "image")}${scores.skipped ? `; ${scores.skipped} more could not be read` : ""}. Each score lies between 0 and 1, higher is better; means are over the classes that have a score${means}.`,
       scores.mAP_area === null ? " This data has tags only: boxes were not evaluated." : ""),
     make("div", { class: "tiles" }, tiles),
     scroller("Scores of every class", table(
       ["class", one(main), ...others.map(one), "images", "objects"], body,
-      ["mean", bar(scores[main], fixed(scores[main])), ...others.map((key) => fixed(scores[key])), "", ""])));
+      ["mean", bar(scores[main], fixed(scores[main])), ...others.map((key) => fixed(scores[key])), "", ""])),
+    skipped.length ? make("details", { open: true }, make("summary", {}, `${plural(skipped.length, "image")} skipped that could not be read`), make("ul", {}, skipped)) : null);
 }
 
 function diagnosisSection(diagnosis, id) {
@@ -147,7 +149,7 @@ function chart(points, label, [across, upwards], limits) {
     mark.setAttribute("visibility", point ? "visible" : "hidden");
     if (point) fill(mark, { cx: x(point[0]), cy: y(point[1]) }, []);
   };
-  return { node, move };
+  return { node, move, x, y };
 }
 
 const marks = [];
@@ -172,13 +174,12 @@ function reliabilitySection() {
   const panels = rows.map((row, i) => {
     const name = i ? classes[i - 1].name : "all classes";
     if (!row.length) return null;
-    const [x, y] = [(value) => 46 + 186 * value, (value) => 18 + 122 * (1 - value)];
-    const drawn = chart(row, `Share of images with the class against the score of its best box, ${name}`, ["score", "in the image"], { x0: 0, x1: 1, y0: 0, y1: 1 });
-    drawn.node.append(draw("path", { class: "axis diagonal", d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}` }),
+    const { node, x, y } = chart(row, `Share of images with the class against the score of its best box, ${name}`, ["score", "in the image"], { x0: 0, x1: 1, y0: 0, y1: 1 });
+    node.append(draw("path", { class: "axis diagonal", d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}` }),
       ...row.map(([score, share, number]) => draw("circle", { class: "mark", r: 3, cx: x(score), cy: y(share) },
         draw("title", {}, `score ${fixed(score, 2)}: ${percent(share)} of ${counted(number)}`))));
     const count = row.reduce((sum, [, , number]) => sum + number, 0);
-    return make("figure", { class: "panel" }, make("h3", {}, name), drawn.node,
+    return make("figure", { class: "panel" }, make("h3", {}, name), node,
       make("figcaption", {}, `${counted(count)}, mean difference ${fixed(error[i])}`));
   });
   const words = calibrated
@@ -224,13 +225,11 @@ function doctorSection() {
   const findings = doctor.findings.map((finding) => make("li", {},
     make("span", { class: `level ${finding.level}` }, finding.level), ` ${finding.fault}: ${finding.what}`,
     finding.images.map((line) => make("div", { class: "faint" }, line)), make("div", {}, `Fix: ${finding.fix}`)));
-  const skipped = data.skipped.map((line) => make("li", {}, line));
   return section("data", "Are these tags sufficient?",
     make("p", { class: "faint" }, `Results of boxless doctor on ${doctor.data} (${doctor.splits.join(", ")}): ${plural(doctor.images, "image")}.`),
     scroller("Verdict on every class", table(
       ["class", "verdict", "why", "images", "without it", "most often with", "one object"], rows)),
-    findings.length ? make("ul", { class: "findings" }, findings) : make("p", {}, "No problems found."),
-    skipped.length ? make("details", { open: true }, make("summary", {}, `${plural(skipped.length, "image")} skipped that could not be read`), make("ul", {}, skipped)) : null);
+    findings.length ? make("ul", { class: "findings" }, findings) : make("p", {}, "No problems found."));
 }
 
 function manifestSection() {

@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from boxless.cached_dataset import CachedDataset, cache_dataset
-from boxless.datasets.label_lines import ProposedBox, image_name, read_labels, what_is_wrong
+from boxless.datasets.label_lines import ProposedBox, image_name, read_labels
 from boxless.datasets.lookup import ImageIndex
 from boxless.datasets.problems import Problems
 from boxless.detector import Detector
 from boxless.devices import full_width, one_thread_per_image
-from boxless.errors import BoxlessError
+from boxless.errors import BoxlessError, first_problem
 from boxless.evaluation import matched
 from boxless.export import FORMATS
 from boxless.export.common import rows
@@ -42,7 +42,7 @@ from boxless.files import check_writable, expand_user, write_whole
 from boxless.image_files import data_folder
 from boxless.np_box_ops import areas, coverage, iou
 from boxless.parallel import map_threads
-from boxless.results import WRITTEN, check_results, record_results
+from boxless.results import check_results, record_results
 from boxless.structures import Dataset, Detections, FloatArray, Sample
 from boxless.views import View
 
@@ -145,7 +145,7 @@ def ask(
     """
     out, root = expand_user(out), expand_user(data)
     check_writable(out / QUEUE)
-    written = (QUEUE, *chain.from_iterable(WRITTEN[name] for name in EXPORTS))
+    written = (QUEUE, *chain.from_iterable(FORMATS[name].files for name in EXPORTS))
     check_results(out, written)
     done = {} if labels is None else read_labels(expand_user(labels))
     detector = Detector.load(run)
@@ -157,7 +157,7 @@ def ask(
     write_queue(out / QUEUE, questions, root)
     for name in EXPORTS:
         pairs = [(question.sample.path, question.proposed) for question in questions]
-        FORMATS.find(name)(out, pairs, detector.classes, detector.name)
+        FORMATS[name].write(out, pairs, detector.classes, detector.name)
     return len(questions)
 
 
@@ -359,7 +359,7 @@ def read_queue(path: Path) -> list[QueuedImage]:
             images.append(QueuedImage.model_validate_json(line))
         except ValidationError as error:
             raise BoxlessError(
-                f"{path}, line {number}: {what_is_wrong(error)}; make it anew with boxless ask"
+                f"{path}, line {number}: {first_problem(error.errors())}; make it anew with boxless ask"
             ) from None
     if not images:
         raise BoxlessError(f"{path}: names no image; make it anew with boxless ask")

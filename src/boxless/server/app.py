@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp
 
-from boxless.errors import BoxlessError, ImageError
+from boxless.errors import BoxlessError, ImageError, first_problem
 from boxless.export.label_studio import own_control, read_labeling_config
 from boxless.loading import load_predictor
 from boxless.predictor import Predictor
@@ -234,9 +234,7 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(ValidationError)
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: ValidationError | RequestValidationError) -> Response:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        return JSONResponse({"error": f"{place}: {first['msg']}"}, 422)
+        return JSONResponse({"error": first_problem(error.errors())}, 422)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:

@@ -21,8 +21,6 @@ from boxless.shards.manifest import ImageRow
 from boxless.shards.storage import join, names, read_bytes
 from boxless.structures import Detections
 
-PATHS = ("voc", "yolo", "label-studio")
-"""Formats whose files hold the absolute paths of images."""
 KEY = b"boxless"
 """Of the metadata of a part; the value is JSON."""
 SCHEMA = pa.schema(
@@ -144,7 +142,7 @@ def export_parts(parts: str | PathLike[str], out: str | PathLike[str], format: s
     """Write the boxes of a folder of parts as annotations for other programs; images that were not read are left out.
 
     Images are named by the `id` of the manifest, which `boxless manifest` makes the path below its folder; formats that
-    hold paths of images (`PATHS`) name those on this machine by `uri`, their path.
+    hold absolute paths of images name those on this machine by `uri`, their path.
 
     Args:
         parts: folder or URI that `predict_manifest` wrote to.
@@ -157,11 +155,11 @@ def export_parts(parts: str | PathLike[str], out: str | PathLike[str], format: s
     Raises:
         BoxlessError: see `read_parts`; there is no such format, or `out` cannot be written.
     """
-    writer = FORMATS.find(format)
+    form = FORMATS.find(format)
     record = read_record(fspath(parts))
 
     def path(image: PredictedImage) -> Path:
-        return Path(image.uri if format in PATHS and "://" not in image.uri else image.id)
+        return Path(image.uri if form.absolute_paths and "://" not in image.uri else image.id)
 
     images = ((path(image), image.detections) for image in read_parts(parts) if image.detections is not None)
-    return writer(expand_user(out), images, record["classes"], f"detector {record['detector']}")
+    return form.write(expand_user(out), images, record["classes"], f"detector {record['detector']}")
