@@ -68,10 +68,13 @@ class Commands(FromCode):
 def _command(name: str, verb: Any) -> str:
     arguments, rows = [], []
     for parameter in verb.params:
-        shown = parameter.opts[0]
+        shown = ", ".join(parameter.opts)
         if parameter.param_type_name == "argument":
             shown = parameter.metavar or (shown.upper() if parameter.required else f"[{shown.upper()}]")
+            shown += "..." if parameter.nargs == -1 and not shown.endswith("...") else ""
             arguments.append(shown)
+        elif parameter.metavar:
+            shown += f" {parameter.metavar}"
         default = "required" if parameter.required else "" if parameter.default is None else f"`{parameter.default}`"
         rows.append(f"| `{shown}` | {parameter.help or ''} | {default} |")
     usage = f"```text\nboxless {' '.join([name, *arguments])} [OPTIONS]\n```"

@@ -1,6 +1,6 @@
 """A seed: boxes around the CAM at Otsu's threshold.
 
-    python seed.py train tags.csv --out runs/otsu pseudo_labels.seeds=[otsu]
+    python seed.py train tags.csv --out runs/otsu 'pseudo_labels.seeds=[otsu]'
 
 The seed `cam` has one threshold for all images. Otsu's method chooses one for every heatmap: the threshold with the
 largest variance between the values above and below it (Otsu, IEEE Transactions on Systems, Man, and Cybernetics, 1979).

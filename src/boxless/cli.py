@@ -82,7 +82,7 @@ def _options(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where data, run and images go.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the data and the training.")] = 0,
 ) -> None:
     """Draw a data set, train on its tags, print the scores, and write images and a report, in minutes."""
     from boxless.demo.run import run_demo
@@ -146,7 +146,7 @@ def train(
     split: Split = None,
     classes: Classes = None,
     config: ConfigFile = None,
-    seed: Annotated[int | None, typer.Option(help="Of initial weights, order and dropout.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of initial weights, image order and dropout.")] = None,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb; may be given twice.")] = None,
 ) -> None:
     """Train a detector on image-level tags; boxes are read of --labels, and with supervision=boxes, the upper bound."""
@@ -184,7 +184,7 @@ def evaluate(
     split: Split = None,
     json_file: Json = None,
 ) -> None:
-    """Score a detector: VOC mAP, CorLoc, classification and pointing mAP."""
+    """Score a detector: VOC and COCO mAP, CorLoc, classification and pointing mAP."""
     from boxless.detector import Detector
     from boxless.evaluation import evaluate
     from boxless.run_folder import result_file
@@ -312,7 +312,7 @@ def ask(
     out: Annotated[Path, typer.Option(help="Folder for the queue, and for the same as Label Studio tasks and COCO.")],
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="Images to choose.")] = 40,
     split: Split = None,
-    labels: Annotated[Path | None, typer.Option(help="Of earlier reviews; their images are not asked again.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Earlier reviews; images done there are left out.")] = None,
     random: Annotated[
         bool, typer.Option("--random", help="A random sample, to estimate the precision of boxes.")
     ] = False,
@@ -331,7 +331,7 @@ def review(
     run: Run,
     data: Data,
     out: Annotated[Path, typer.Option(help="JSON Lines of what you say; the same command continues them.")],
-    queue: Annotated[Path | None, typer.Option(help="Of boxless ask, or lines of it; else all images.")] = None,
+    queue: Annotated[Path | None, typer.Option(help="File of boxless ask, or lines of it; else all images.")] = None,
     split: Split = None,
     reviewer: Annotated[str | None, typer.Option(help="Your name, written into every line.")] = None,
     host: Annotated[

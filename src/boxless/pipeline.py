@@ -63,7 +63,8 @@ def train(
     bound; boxes in `labels` are trained on beside tags. The manifest and every evaluation state what was used.
 
     The same call on an unfinished run folder continues after its last finished epoch and ends, on the CPU, with the
-    same weights as an uninterrupted one; on a finished folder it only loads.
+    same weights as an uninterrupted one. On a finished folder it trains nothing, but computes what the cache lacks;
+    `Detector.load` only loads.
 
     >>> detector = train("tags.csv", "runs/first", settings={"training": {"steps": 1200}})  # doctest: +SKIP
 

@@ -35,7 +35,7 @@ def card(
 
 def push(
     run: Run,
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Of the model on the Hub; is made if need be.")],
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub, which is made if need be.")],
     private: Annotated[bool, typer.Option("--private", help="Only you and your organisation see a new one.")] = False,
 ) -> None:
     """Upload a run to the Hugging Face Hub: what loading needs, and a model card, yours if there is a README.md."""

@@ -16,7 +16,7 @@ Classes = Annotated[
     str | None, typer.Option(help="Only these, separated by commas; a name with a comma in quotation marks.")
 ]
 Labels = Annotated[
-    Path | None, typer.Option(help="What a person said of images: .jsonl of boxless review, COCO, YOLO, VOC, a table.")
+    Path | None, typer.Option(help="Reviewed labels: .jsonl of boxless review, COCO, Label Studio, YOLO, VOC, a table.")
 ]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=8.")
@@ -24,7 +24,10 @@ Settings = Annotated[
 Method = Annotated[
     str | None, typer.Option(help="seeded (default), student, cam, oquab, wsddn, contextlocnet, oicr, pcl, mist.")
 ]
-Backbone = Annotated[str | None, typer.Option(help="efficientnet_lite0, alexnet, vgg16, resnet50 or a timm name.")]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="efficientnet_lite0, _lite1, _lite2, alexnet, vgg16, resnet50, a timm or hf-hub: name."),
+]
 ConfigFile = Annotated[Path | None, typer.Option(help="YAML file laid over the method's preset.")]
 
 

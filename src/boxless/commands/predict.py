@@ -42,7 +42,7 @@ def predict(
     out: Annotated[str, typer.Option(help="Folder for overlays and the machine-readable file, or URI for parts.")],
     format: Annotated[
         str | None,
-        typer.Option(help="Of the machine-readable file: coco (default), voc, yolo, csv, label-studio."),
+        typer.Option(help="Format of the machine-readable file: coco (default), voc, yolo, csv, label-studio."),
     ] = None,
     threshold: Annotated[
         float | None,
