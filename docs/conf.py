@@ -68,7 +68,7 @@ class Commands(FromCode):
 def _command(name: str, verb: Any) -> str:
     arguments, rows = [], []
     for parameter in verb.params:
-        shown = ", ".join(parameter.opts)
+        shown = "`, `".join(parameter.opts)
         if parameter.param_type_name == "argument":
             shown = parameter.metavar or (shown.upper() if parameter.required else f"[{shown.upper()}]")
             shown += "..." if parameter.nargs == -1 and not shown.endswith("...") else ""
