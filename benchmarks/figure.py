@@ -23,7 +23,6 @@ from PIL import Image
 
 from boxless import Annotations, Dataset, Detector, Sample, load_dataset
 from boxless.cached_dataset import CachedDataset, cache_dataset
-from boxless.features import Item, collate
 from boxless.images import read_image
 from boxless.methods.box_ops import paired_iou
 from boxless.pseudo_labels.consensus import consensus
@@ -104,17 +103,15 @@ def _most_moved(seeds: Sequence[Annotations], held_out: Sequence[Annotations], l
 
 def _draw_cam(axes: Sequence[Any], part: CachedDataset, row: int, cam: Detector) -> None:
     """The image with its tag, its CAM, and objectness with the CAM box."""
-    sample, size = part.dataset.samples[row], part.sizes[row]
-    (label,) = sample.tags
-    width, height = cam.views[0].size(*size)
-    with torch.inference_mode():
-        (found,) = cam.model(collate([Item(part.map(row, cam.views[0]), (height, width))]))
+    sample = part.dataset.samples[row]
+    (label,), image = sample.tags, cam.read(part, row)
+    found = cam.view_outputs(image)[0]
     assert found.maps is not None and found.objectness is not None
     pixels = read_image(sample.path)
     _show(axes[0], pixels, f"1  Tag: {part.dataset.classes[label]}")
-    _show(axes[1], pixels, "2  Class activation map", found.maps[label].clamp(min=0).numpy())
-    _show(axes[2], pixels, "3  Objectness and CAM box", found.objectness.sigmoid().numpy())
-    _boxes(axes[2], cam.boxes_for_labels([part.map(row, view) for view in cam.views], None, size, [label]), ORANGE)
+    _show(axes[1], pixels, "2  Class activation map", found.maps[label].clip(min=0))
+    _show(axes[2], pixels, "3  Objectness and CAM box", np.asarray(1 / (1 + np.exp(-found.objectness)), np.float32))
+    _boxes(axes[2], cam.boxes_for_labels(image, np.array([label])), ORANGE)
 
 
 def _draw_consensus(axis: Any, part: CachedDataset, row: int, labels: tuple[Annotations, ...]) -> None:

@@ -18,8 +18,7 @@ import typer
 from _shared import machine, spread
 
 import boxless
-from boxless.detector import Detector
-from boxless.devices import full_width, one_thread_per_image
+from boxless.detector import CachedImage, Detector
 from boxless.images import read_image, write_image
 from boxless.proposals import propose
 from boxless.results import predict
@@ -72,7 +71,7 @@ def parts(detector: Detector, files: list[Path], overlay: Path) -> dict[str, flo
     """Milliseconds an image of every part of the work, one image after another on one thread."""
     settings, marks = detector.proposals, []
     assert settings is not None
-    with one_thread_per_image(detector.device), full_width(detector.device):
+    with detector.in_parallel():
         for file in files:
             times = [time.perf_counter()]
             pixels = read_image(file)
@@ -81,7 +80,7 @@ def parts(detector: Detector, files: list[Path], overlay: Path) -> dict[str, flo
             times.append(time.perf_counter())
             maps = [detector.features.extract(pixels, view) for view in detector.views]
             times.append(time.perf_counter())
-            found = detector.postprocess(maps, boxes, (pixels.shape[1], pixels.shape[0]))
+            found = detector.postprocess(CachedImage(maps, boxes, (pixels.shape[1], pixels.shape[0])))
             times.append(time.perf_counter())
             write_image(overlay, draw_boxes(pixels, found.confident()))
             times.append(time.perf_counter())

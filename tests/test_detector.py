@@ -14,7 +14,7 @@ from toy_detectors import detector
 
 from boxless.config import ProposalConfig, ViewConfig, resolve
 from boxless.datasets import load_dataset
-from boxless.detector import Detector
+from boxless.detector import CachedImage, Detector
 from boxless.errors import ImageError
 from boxless.images import read_image
 from boxless.methods import MILConfig, ViewOutput, preset
@@ -66,9 +66,8 @@ def test_every_kind_of_image_gives_the_same_result(name: str, toy: Detector, pat
     image = read_image(paths[0])
     size = (image.shape[1], image.shape[0])
     maps = [toy.features.extract(image, view) for view in toy.views]
-    ((expected, expected_heatmaps),) = toy.postprocess_with_heatmaps(
-        [(maps, propose(image, toy.config.proposals), size)]
-    )
+    cached = CachedImage(maps, propose(image, toy.config.proposals), size)
+    ((expected, expected_heatmaps),) = toy.postprocess_with_heatmaps([cached])
     assert len(expected) > 0
     assert_equal(toy.predict(INPUTS[name](paths[0]), 0), expected)
     np.testing.assert_array_equal(toy.heatmap(INPUTS[name](paths[0])).maps, expected_heatmaps.maps)

@@ -9,12 +9,16 @@ from torchvision.ops import box_iou
 from toy_detectors import CLASSES, Predict, detector
 
 from boxless.config import InferenceConfig, ViewConfig
-from boxless.detector import Detector
+from boxless.detector import CachedImage, Detector
 from boxless.heatmap_boxes import largest_component_box, objectness_box, proposal_heatmap, resize_map
 from boxless.methods import CAMConfig, FastRCNNConfig, FCOSConfig, MILConfig, ViewOutput
 from boxless.postprocess import box_vote, points_of
-from boxless.structures import Detections, Heatmaps
+from boxless.structures import Detections, FloatArray, Heatmaps
 from boxless.views import View
+
+
+def image(*maps: Tensor, proposals: FloatArray | None = None, size: tuple[int, int] = (96, 64)) -> CachedImage:
+    return CachedImage(maps, proposals, size)
 
 
 def maps_as_they_are(maps: Tensor, size: tuple[int, int], boxes: Tensor | None) -> ViewOutput:
@@ -34,7 +38,7 @@ def cam(*scales: int, flips: bool = False, predict: Predict = maps_as_they_are, 
 def test_boxes_are_those_of_the_maps_best_class_first():
     maps = torch.zeros(3, 4, 6)
     maps[0, 1:3, 1:3], maps[1, 0:4, 3:6], maps[2, 0, 0] = 0.5, 0.8, 0.1
-    ((found, heatmaps),) = cam(96, min_score=0.01).postprocess_with_heatmaps([([maps], None, (96, 64))])
+    ((found, heatmaps),) = cam(96, min_score=0.01).postprocess_with_heatmaps([image(maps)])
     # Means: 4 * 0.5 / 24, 12 * 0.8 / 24 and 0.1 / 24, which is too little.
     np.testing.assert_allclose(found.image_scores, [2 / 24, 9.6 / 24, 0.1 / 24], rtol=1e-5)
     assert found.labels.tolist() == [1, 0]
@@ -49,7 +53,7 @@ def test_boxes_are_those_of_the_maps_best_class_first():
 
 
 def test_classes_below_the_least_score_give_no_boxes():
-    found = cam(96, min_score=0.9).postprocess([torch.full((3, 4, 6), 0.5)], None, (96, 64))
+    found = cam(96, min_score=0.9).postprocess(image(torch.full((3, 4, 6), 0.5)))
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
     assert found.image_scores.tolist() == [0.5] * 3
@@ -58,8 +62,8 @@ def test_classes_below_the_least_score_give_no_boxes():
 def test_maps_of_mirrored_views_are_mirrored_back():
     torch.manual_seed(0)
     maps = torch.rand(3, 4, 6)
-    ((single, heatmaps),) = cam(96).postprocess_with_heatmaps([([maps], None, (96, 64))])
-    ((both, mirrored),) = cam(96, flips=True).postprocess_with_heatmaps([([maps, maps.flip(2)], None, (96, 64))])
+    ((single, heatmaps),) = cam(96).postprocess_with_heatmaps([image(maps)])
+    ((both, mirrored),) = cam(96, flips=True).postprocess_with_heatmaps([image(maps, maps.flip(2))])
     np.testing.assert_allclose(mirrored.maps, heatmaps.maps, rtol=1e-6)
     np.testing.assert_allclose(both.boxes, single.boxes)
     np.testing.assert_allclose(both.scores, single.scores, rtol=1e-6)
@@ -68,7 +72,7 @@ def test_maps_of_mirrored_views_are_mirrored_back():
 def test_maps_are_averaged_at_the_finest_resolution():
     torch.manual_seed(0)
     coarse, fine = torch.rand(3, 2, 3), torch.rand(3, 4, 6)
-    ((found, heatmaps),) = cam(48, 96).postprocess_with_heatmaps([([coarse, fine], None, (96, 64))])
+    ((found, heatmaps),) = cam(48, 96).postprocess_with_heatmaps([image(coarse, fine)])
     for label in range(3):
         expected = (resize_map(coarse[label].numpy(), (6, 4)) + fine[label].numpy()) / 2
         np.testing.assert_allclose(heatmaps.maps[label], expected, rtol=1e-5)
@@ -84,16 +88,16 @@ def with_objectness(maps: Tensor, size: tuple[int, int], boxes: Tensor | None) -
 def test_objectness_is_combined_with_the_maps_and_averaged_over_views():
     torch.manual_seed(0)
     maps = torch.rand(4, 4, 6) * 2 - 0.5
-    single = cam(96, predict=with_objectness).postprocess([maps], None, (96, 64))
+    single = cam(96, predict=with_objectness).postprocess(image(maps))
     planes = maps.numpy()
     expected = [objectness_box(planes[label], planes[3], (96, 64), 0.5) for label in single.labels]
     np.testing.assert_array_equal(single.boxes, np.stack(expected))
-    alone = cam(96).postprocess([maps[:3]], None, (96, 64))
+    alone = cam(96).postprocess(image(maps[:3]))
     assert not np.array_equal(alone.boxes, single.boxes)
-    both = cam(96, flips=True, predict=with_objectness).postprocess([maps, maps.flip(2)], None, (96, 64))
+    both = cam(96, flips=True, predict=with_objectness).postprocess(image(maps, maps.flip(2)))
     np.testing.assert_allclose(both.boxes, single.boxes)
     other = torch.rand(4, 8, 12)
-    found = cam(96, 192, predict=with_objectness).postprocess([maps, other], None, (96, 64))
+    found = cam(96, 192, predict=with_objectness).postprocess(image(maps, other))
     mean = np.stack(
         [(resize_map(plane, (12, 8)) + fine) / 2 for plane, fine in zip(planes, other.numpy(), strict=True)]
     )
@@ -105,12 +109,12 @@ def test_known_labels_get_a_cam_box_each():
     maps = torch.zeros(3, 4, 6)
     maps[0, 1:3, 1:3], maps[2, 0, 0] = 0.5, 0.001
     toy = cam(96, min_score=0.9)
-    assert len(toy.postprocess([maps], None, (96, 64))) == 0
-    found = toy.boxes_for_labels([maps], None, (96, 64), [2, 0, 1])
+    assert len(toy.postprocess(image(maps))) == 0
+    found = toy.boxes_for_labels(image(maps), np.array([2, 0, 1]))
     expected = [largest_component_box(maps[label].numpy(), (96, 64), 0.5) for label in (2, 0)]
     np.testing.assert_array_equal(found, [*expected, [0, 0, 96, 64]])
     assert found.dtype == np.float32
-    assert toy.boxes_for_labels([maps], None, (96, 64), []).shape == (0, 4)
+    assert toy.boxes_for_labels(image(maps), np.array([], np.int64)).shape == (0, 4)
 
 
 def test_a_detector_with_other_views_leaves_the_first_unchanged():
@@ -119,8 +123,8 @@ def test_a_detector_with_other_views_leaves_the_first_unchanged():
     assert other.views == (View(48), View(48, True)) and toy.views == (View(96),)
     torch.manual_seed(0)
     maps = torch.rand(3, 2, 3)
-    ((_, expected),) = cam(48).postprocess_with_heatmaps([([maps], None, (96, 64))])
-    ((_, found),) = other.postprocess_with_heatmaps([([maps, maps.flip(2)], None, (96, 64))])
+    ((_, expected),) = cam(48).postprocess_with_heatmaps([image(maps)])
+    ((_, found),) = other.postprocess_with_heatmaps([image(maps, maps.flip(2))])
     np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-6)
 
 
@@ -141,7 +145,7 @@ def proposal_detector(*scales: int, flips: bool = False, **inference: Any) -> De
 
 
 def selected(**inference: Any) -> tuple[Detections, Heatmaps]:
-    return proposal_detector(**inference).postprocess_with_heatmaps([([torch.zeros(3, 4, 6)], BOXES, (96, 64))])[0]
+    return proposal_detector(**inference).postprocess_with_heatmaps([image(torch.zeros(3, 4, 6), proposals=BOXES)])[0]
 
 
 def rows(found: Detections) -> list[tuple[int, int, float]]:
@@ -184,10 +188,10 @@ def test_kept_boxes_move_to_the_votes_of_those_around_them():
 def test_cam_boxes_of_large_images_are_computed_at_twice_the_view():
     torch.manual_seed(0)
     maps = torch.rand(3, 4, 6)
-    large = cam(96).postprocess([maps], None, (6000, 4000))
-    expected = cam(96).postprocess([maps], None, (192, 128))
+    large = cam(96).postprocess(image(maps, size=(6000, 4000)))
+    expected = cam(96).postprocess(image(maps, size=(192, 128)))
     np.testing.assert_allclose(large.boxes, expected.boxes * (6000 / 192), rtol=1e-6)
-    at_most = cam(96).postprocess([maps], None, (186, 124))
+    at_most = cam(96).postprocess(image(maps, size=(186, 124)))
     exact = [largest_component_box(maps[label].numpy(), (186, 124), 0.5) for label in at_most.labels]
     np.testing.assert_array_equal(at_most.boxes, exact)
 
@@ -195,7 +199,7 @@ def test_cam_boxes_of_large_images_are_computed_at_twice_the_view():
 def test_proposal_heatmaps_have_cells_of_eight_pixels_or_128_a_side():
     for size, cells in (((96, 64), (8, 12)), ((1024, 512), (64, 128)), ((6000, 4000), (85, 128))):
         toy = proposal_detector(96)
-        ((_, heatmaps),) = toy.postprocess_with_heatmaps([([torch.zeros(3, 4, 6)], BOXES, size)])
+        ((_, heatmaps),) = toy.postprocess_with_heatmaps([image(torch.zeros(3, 4, 6), proposals=BOXES, size=size)])
         assert heatmaps.maps.shape == (3, *cells)
 
 
@@ -213,11 +217,14 @@ def test_boxes_of_cells_are_selected_like_those_of_proposals():
     cells = detector(predict, FCOSConfig(), inference=inference, supervision="boxes")
     # It needs no proposals.
     assert cells.proposals is None
-    ((found, heatmaps),) = cells.postprocess_with_heatmaps([([torch.zeros(3, 8, 12)], None, (96, 64))])
+    ((found, heatmaps),) = cells.postprocess_with_heatmaps([image(torch.zeros(3, 8, 12))])
     assert rows(found) == [(0, 0, 0.5), (2, 0, 0.3), (1, 1, 0.2), (2, 1, 0.15), (3, 0, 0.05), (3, 1, 0.002)]
     np.testing.assert_array_equal(heatmaps.maps, proposal_heatmap(BOXES, SCORES.numpy(), (96, 64)))
-    expected = proposal_detector().boxes_for_labels([torch.zeros(3, 4, 6)], BOXES, (96, 64), [1, 0])
-    np.testing.assert_array_equal(cells.boxes_for_labels([torch.zeros(3, 8, 12)], None, (96, 64), [1, 0]), expected)
+    expected = proposal_detector().boxes_for_labels(image(torch.zeros(3, 4, 6), proposals=BOXES), np.array([1, 0]))
+    np.testing.assert_array_equal(
+        cells.boxes_for_labels(image(torch.zeros(3, 8, 12)), np.array([1, 0])),
+        expected,
+    )
 
 
 def test_proposals_are_moved_into_every_view_and_scores_averaged():
@@ -230,7 +237,7 @@ def test_proposals_are_moved_into_every_view_and_scores_averaged():
 
     views = ViewConfig(scales=(48, 192), flips=True)
     toy = detector(predict, MILConfig(), inference=InferenceConfig(views=views))
-    found = toy.postprocess([torch.zeros(3, 2, 2)] * 4, np.array([[10, 4, 40, 60]], np.float32), (96, 64))
+    found = toy.postprocess(CachedImage([torch.zeros(3, 2, 2)] * 4, np.array([[10, 4, 40, 60]], np.float32), (96, 64)))
     assert calls == [
         ((32, 48), [[5, 2, 20, 30]]),
         ((128, 192), [[20, 8, 80, 120]]),
@@ -245,10 +252,10 @@ def test_proposals_are_moved_into_every_view_and_scores_averaged():
 
 def test_known_labels_get_the_votes_of_their_best_proposals():
     toy = proposal_detector(96, min_score=0.9)
-    found = toy.boxes_for_labels([torch.zeros(3, 4, 6)], BOXES, (96, 64), [0, 1])
+    found = toy.boxes_for_labels(image(torch.zeros(3, 4, 6), proposals=BOXES), np.array([0, 1]))
     # The first two overlap by 2/3; their weights are 0.25 and 0.16 for the first class, 0.01 and 0.04 for the second.
     np.testing.assert_allclose(found, [[8 * 0.16 / 0.41, 0, 40 + 8 * 0.16 / 0.41, 40], [6.4, 0, 46.4, 40]], rtol=1e-5)
-    assert toy.boxes_for_labels([torch.zeros(3, 4, 6)], BOXES, (96, 64), []).shape == (0, 4)
+    assert toy.boxes_for_labels(image(torch.zeros(3, 4, 6), proposals=BOXES), np.array([], np.int64)).shape == (0, 4)
 
 
 def test_known_labels_are_searched_from_coarse_to_fine():
@@ -265,13 +272,16 @@ def test_known_labels_are_searched_from_coarse_to_fine():
     corners = torch.rand(200, 2) * 40
     proposals = torch.cat([corners, corners + 20 + torch.rand(200, 2) * 20], dim=1).numpy()
     toy = detector(predict, FastRCNNConfig(), inference=InferenceConfig(views=ViewConfig(scales=(96,))))
-    found = toy.boxes_for_labels([torch.zeros(3, 4, 6)], proposals, (96, 64), [1, 0])
+    found = toy.boxes_for_labels(image(torch.zeros(3, 4, 6), proposals=proposals), np.array([1, 0]))
     first, second = scored
     assert first == proposals[::4].tolist() and 0 < len(second) < 100
     scores = box_iou(torch.from_numpy(proposals), objects)
     expected = box_vote(proposals, scores.numpy(), np.array([1, 0]))
     np.testing.assert_allclose(found, expected, atol=1e-3)
-    assert toy.boxes_for_labels([torch.zeros(3, 4, 6)], proposals, (96, 64), []).shape == (0, 4)
+    assert toy.boxes_for_labels(image(torch.zeros(3, 4, 6), proposals=proposals), np.array([], np.int64)).shape == (
+        0,
+        4,
+    )
 
 
 def test_the_best_coarse_proposal_is_scored_again_however_far_it_is_regressed():
@@ -289,7 +299,7 @@ def test_the_best_coarse_proposal_is_scored_again_however_far_it_is_regressed():
         return ViewOutput(scores.amax(dim=0), scores, boxes=boxes + moves)
 
     toy = detector(predict, FastRCNNConfig(), inference=InferenceConfig(views=ViewConfig(scales=(96,))))
-    found = toy.boxes_for_labels([torch.zeros(3, 4, 6)], proposals.numpy(), (96, 64), [0, 1])
+    found = toy.boxes_for_labels(image(torch.zeros(3, 4, 6), proposals=proposals.numpy()), np.array([0, 1]))
     assert [[int(box[0] / 8) for box in boxes] for boxes in scored] == [[0, 4, 8], [4, 8]]
     np.testing.assert_allclose(found, [[64, 0, 72, 8], [64, 40, 72, 48]])
 
@@ -302,7 +312,7 @@ def test_multiple_instance_heads_score_all_proposals():
         return ViewOutput(SCORES.sum(dim=0), SCORES)
 
     toy = detector(predict, MILConfig(), inference=InferenceConfig(views=ViewConfig(scales=(96,))))
-    toy.boxes_for_labels([torch.zeros(3, 4, 6)], BOXES, (96, 64), [0, 1])
+    toy.boxes_for_labels(image(torch.zeros(3, 4, 6), proposals=BOXES), np.array([0, 1]))
     assert scored == [4]
 
 
@@ -317,9 +327,9 @@ def test_regressed_proposals_are_mirrored_back_averaged_and_voted_for():
     toy = detector(predict, MILConfig(), inference=InferenceConfig(views=views))
     maps = [torch.ones(3, 8, 12), torch.zeros(3, 8, 12)]
     # 4 pixels of a view twice as large are 2 of the image; their mean with none is 1.
-    found = toy.boxes_for_labels(maps, BOXES, (96, 64), [1])
+    found = toy.boxes_for_labels(image(*maps, proposals=BOXES), np.array([1]))
     np.testing.assert_allclose(found, [[7.4, 0, 47.4, 40]], rtol=1e-5)
-    mirrored = toy.boxes_for_labels(maps[::-1], BOXES, (96, 64), [1])
+    mirrored = toy.boxes_for_labels(image(*maps[::-1], proposals=BOXES), np.array([1]))
     np.testing.assert_allclose(mirrored, [[5.4, 0, 45.4, 40]], rtol=1e-5)
 
 

@@ -29,15 +29,14 @@ def otsu_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
 
 
 def _boxes(data: CachedDataset, cam: Detector, row: int) -> Annotations:
-    labels = np.array(sorted(data.dataset.samples[row].tags), np.int64)
-    maps = heatmaps(data, cam, row)
+    labels, maps = data.tags_of(row), heatmaps(data, cam, row)
     boxes = [largest_component_box(maps[label], data.sizes[row], otsu_threshold(maps[label])) for label in labels]
     return Annotations.of(np.array(boxes, np.float32).reshape(-1, 4), labels)
 
 
 def heatmaps(data: CachedDataset, cam: Detector, row: int) -> FloatArray:
     """Class heatmaps of an image: (classes, h, w), which span the image; higher is likelier."""
-    ((_, found),) = cam.postprocess_with_heatmaps([(data.maps(row, cam.views), None, data.sizes[row])])
+    ((_, found),) = cam.postprocess_with_heatmaps([cam.read(data, row)])
     return found.maps
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from boxless.config import ProposalConfig
@@ -14,7 +15,7 @@ from boxless.features import FeatureStore
 from boxless.images import content_keys, image_size, skip_copies
 from boxless.logs import log_skipped
 from boxless.proposals.store import ProposalStore
-from boxless.structures import Annotations, Dataset, FloatArray
+from boxless.structures import Annotations, Dataset, FloatArray, IntArray
 from boxless.views import View
 
 
@@ -88,6 +89,10 @@ class CachedDataset:
     def maps(self, row: int, views: Sequence[View]) -> list[Tensor]:
         """The same for several views; an image that has to be read is read once."""
         return self.features.load_all(self.keys[row], self.dataset.samples[row].path, views)
+
+    def tags_of(self, row: int) -> IntArray:
+        """The classes that are in an image, in order: (tags,) int64."""
+        return np.array(sorted(self.dataset.samples[row].tags), np.int64)
 
     def proposals_of(self, row: int) -> FloatArray:
         """Proposals of an image, (N, 4) float32, xyxy pixels; the method must have proposals."""

@@ -4,11 +4,13 @@ import copy
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from boxless.cached_dataset import CachedDataset
 from boxless.calibration import manifest_calibration
 from boxless.config import Config, ProposalConfig
 from boxless.devices import default_device, find_device, full_width, one_thread_per_image, views_at_once
@@ -23,7 +25,7 @@ from boxless.postprocess import Selection, ViewArrays, average_boxes, average_he
 from boxless.predictor import Predictor
 from boxless.run_folder import MANIFEST, read_config, read_manifest, read_training_images
 from boxless.run_path import on_hub
-from boxless.structures import Detections, FloatArray, Heatmaps
+from boxless.structures import Detections, FloatArray, Heatmaps, IntArray
 from boxless.trust import untrusted_classes
 from boxless.views import View, views_of
 
@@ -31,8 +33,19 @@ COARSE_STEP, FINE_IOU = 4, 0.4
 """To find the box of a given class, every `COARSE_STEP`-th proposal is scored first, and then those of this IoU with
 the best of them."""
 
-CachedImage = tuple[Sequence[torch.Tensor], FloatArray | None, tuple[int, int]]
-"""An image as `Detector.postprocess` takes it: maps, proposals and size."""
+
+class CachedImage(NamedTuple):
+    """What a detector reads of an image; see `Detector.read`.
+
+    Args:
+        maps: the feature maps of every test view, (C, h, w).
+        proposals: (N, 4) float32, xyxy pixels of the image; None for methods that score map cells.
+        size: width and height of the image in pixels.
+    """
+
+    maps: Sequence[torch.Tensor]
+    proposals: FloatArray | None
+    size: tuple[int, int]
 
 
 class Detector(Predictor):
@@ -100,60 +113,60 @@ class Detector(Predictor):
         other.views = tuple(views)
         return other
 
-    def postprocess(self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]) -> Detections:
+    def read(self, data: CachedDataset, row: int) -> CachedImage:
+        """What the detector reads of an image of a dataset, which has the maps of its test views."""
+        return CachedImage(
+            data.maps(row, self.views), data.proposals_of(row) if self.proposals else None, data.sizes[row]
+        )
+
+    def postprocess(self, image: CachedImage) -> Detections:
         """From the feature maps of every test view to boxes.
 
         Scores are means over the views (WSDDN sums them, which ranks the same).
-
-        Args:
-            maps: one a view, (C, h, w).
-            boxes: proposals (N, 4), xyxy pixels of the image, for methods that use them.
-            size: width and height of the image in pixels.
         """
-        return self._detections(self._scored(self._outputs(maps, boxes, size), boxes, size))
+        return self._detections(self._scored(self.view_outputs(image), image.proposals, image.size))
 
     def postprocess_with_heatmaps(self, images: Sequence[CachedImage]) -> list[tuple[Detections, Heatmaps]]:
         """`postprocess` for several images, whose views go through the network in batches where the device gains."""
         results = []
-        for (_, boxes, size), outputs in zip(images, self._outputs_of(images), strict=True):
-            scored = self._scored(outputs, boxes, size)
+        for image, outputs in zip(images, self._outputs_of(images), strict=True):
+            scored = self._scored(outputs, image.proposals, image.size)
             results.append((self._detections(scored), self._heatmaps(scored)))
         return results
 
-    def class_scores(self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]) -> FloatArray:
-        """The best score of a box of each class, before calibration: (classes,) float32.
-
-        Args:
-            maps, boxes, size: as for `postprocess`; of a method that scores boxes.
-        """
-        scored = self._scored(self._outputs(maps, boxes, size), boxes, size)
+    def class_scores(self, image: CachedImage) -> FloatArray:
+        """The best score of a box of each class before calibration, by methods that score boxes: (classes,) float32."""
+        scored = self._scored(self.view_outputs(image), image.proposals, image.size)
         assert scored.scores is not None
         return np.asarray(scored.scores.max(axis=0, initial=0), np.float32)
 
-    def boxes_for_labels(
-        self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int], labels: Sequence[int]
-    ) -> FloatArray:
+    def boxes_for_labels(self, image: CachedImage, labels: IntArray) -> FloatArray:
         """The best box of each class that is known to be in the image.
 
         Args:
-            maps, boxes, size: as for `postprocess`.
-            labels: the classes.
+            image: its maps and proposals.
+            labels: the classes (L,) int64.
 
         Returns:
-            (len(labels), 4) float32, xyxy pixels of the image.
+            (L, 4) float32, xyxy pixels of the image.
         """
-        wanted = np.array(labels, np.int64)
-        if isinstance(self.model, FastRCNN) and boxes is not None and len(wanted):
-            candidates = self._coarse_to_fine(self.model, maps, boxes, size, wanted)
-        else:
-            outputs = self._outputs(maps, boxes, size)
-            if outputs[0].proposal_scores is None:
-                return cam_boxes(*average_heatmaps(outputs, self.views), size, wanted, self.cam_threshold, self.views)
-            candidates = average_boxes(outputs, self.views, boxes, size)
-        return box_vote(*candidates, wanted)
+        if not len(labels):
+            return np.zeros((0, 4), np.float32)
+        if isinstance(self.model, FastRCNN) and image.proposals is not None:
+            return box_vote(*self._coarse_to_fine(self.model, image, image.proposals, labels), labels)
+        outputs = self.view_outputs(image)
+        if outputs[0].proposal_scores is None:
+            maps = average_heatmaps(outputs, self.views)
+            return cam_boxes(*maps, image.size, labels, self.cam_threshold, self.views)
+        return box_vote(*average_boxes(outputs, self.views, image.proposals, image.size), labels)
+
+    def view_outputs(self, image: CachedImage) -> list[ViewArrays]:
+        """The model's output for every test view."""
+        return self._outputs_of([image])[0]
 
     @contextmanager
-    def _in_parallel(self) -> Iterator[int]:
+    def in_parallel(self) -> Iterator[int]:
+        """See `Predictor`."""
         with one_thread_per_image(self.device) as threads, full_width(self.device):
             yield threads
 
@@ -162,15 +175,10 @@ class Detector(Predictor):
         with full_width(self.device):
             maps = dict(self.features.extract_all([(pixels, view) for view in self.views]))
             rows = [maps[number] for number in range(len(self.views))]
-            return self._outputs(rows, boxes, (pixels.shape[1], pixels.shape[0]))
+            return self.view_outputs(CachedImage(rows, boxes, (pixels.shape[1], pixels.shape[0])))
 
     def _coarse_to_fine(
-        self,
-        model: FastRCNN,
-        maps: Sequence[torch.Tensor],
-        boxes: FloatArray,
-        size: tuple[int, int],
-        labels: NDArray[np.int64],
+        self, model: FastRCNN, image: CachedImage, proposals: FloatArray, labels: IntArray
     ) -> tuple[FloatArray, FloatArray]:
         """As `average_boxes`, for the proposals near the best box of each class.
 
@@ -178,21 +186,21 @@ class Detector(Predictor):
         the time, and the same accuracy (docs/lab_book).
         """
         with torch.inference_mode():
-            items = self._items(maps, None, size)
+            items = self._items(image._replace(proposals=None))
             views = [model.prepare_views(collate([item]).to(self.device)) for item in items]
 
         def scored(some: FloatArray) -> tuple[FloatArray, FloatArray]:
-            rows = [torch.from_numpy(view.boxes(some, *size)).to(self.device) for view in self.views]
+            rows = [torch.from_numpy(view.boxes(some, *image.size)).to(self.device) for view in self.views]
             with torch.inference_mode():
                 pairs = zip(views, rows, strict=True)
-                outputs = [output for own, row in pairs for output in model.score_proposals(own, [row])]
-            return average_boxes([output.numpy() for output in outputs], self.views, some, size)
+                outputs = [output for view, row in pairs for output in model.score_proposals(view, [row])]
+            return average_boxes([output.numpy() for output in outputs], self.views, some, image.size)
 
-        moved, scores = scored(boxes[::COARSE_STEP])
+        moved, scores = scored(proposals[::COARSE_STEP])
         best = scores[:, labels].argmax(axis=0)
-        near = iou(boxes, moved[best]) >= FINE_IOU
+        near = iou(proposals, moved[best]) >= FINE_IOU
         near[best * COARSE_STEP] = True
-        return scored(boxes[near.any(axis=1)])
+        return scored(proposals[near.any(axis=1)])
 
     @property
     def cam_threshold(self) -> float:
@@ -200,15 +208,9 @@ class Detector(Predictor):
         threshold = getattr(self.model, "threshold", torch.tensor(torch.nan))
         return float(threshold.nan_to_num(DEFAULT_THRESHOLD))
 
-    def _outputs(
-        self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]
-    ) -> list[ViewArrays]:
-        """The model's output for every test view of an image."""
-        return self._outputs_of([(maps, boxes, size)])[0]
-
     def _outputs_of(self, images: Sequence[CachedImage]) -> list[list[ViewArrays]]:
         """The model's output for every test view of every image."""
-        items = [item for image in images for item in self._items(*image)]
+        items = [item for image in images for item in self._items(image)]
         found: dict[int, ViewArrays] = {}
         with torch.inference_mode():
             for numbers in views_at_once([item.size for item in items], self.device):
@@ -217,8 +219,8 @@ class Detector(Predictor):
         rows = range(0, len(items), len(self.views))
         return [[found[number] for number in range(first, first + len(self.views))] for first in rows]
 
-    def _items(self, maps: Sequence[torch.Tensor], boxes: FloatArray | None, size: tuple[int, int]) -> Iterator[Item]:
-        for view, features in zip(self.views, maps, strict=True):
-            width, height = view.size(*size)
-            moved = None if boxes is None else torch.from_numpy(view.boxes(boxes, *size))
+    def _items(self, image: CachedImage) -> Iterator[Item]:
+        for view, features in zip(self.views, image.maps, strict=True):
+            width, height = view.size(*image.size)
+            moved = None if image.proposals is None else torch.from_numpy(view.boxes(image.proposals, *image.size))
             yield Item(features, (height, width), moved)

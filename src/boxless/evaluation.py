@@ -16,8 +16,8 @@ from boxless.cached_dataset import cache_dataset
 from boxless.datasets import load_dataset
 from boxless.datasets.class_names import spelling
 from boxless.datasets.problems import Problems
-from boxless.detector import CachedImage, Detector
-from boxless.devices import full_width, images_at_once, one_thread_per_image
+from boxless.detector import Detector
+from boxless.devices import images_at_once
 from boxless.errors import BoxlessError
 from boxless.logs import log_warnings
 from boxless.metrics import diagnose_detections, evaluate_detections
@@ -192,22 +192,14 @@ def predict_dataset(
     cached = cache_dataset(dataset, detector.features, detector.views, detector.proposals)
     samples = cached.dataset.samples
 
-    def image(row: int) -> CachedImage:
-        return (
-            cached.maps(row, detector.views),
-            cached.proposals_of(row) if cached.proposals else None,
-            cached.sizes[row],
-        )
-
     def predict(rows: Sequence[int]) -> list[tuple[Detections, Heatmaps]]:
-        return detector.postprocess_with_heatmaps([image(row) for row in rows])
+        return detector.postprocess_with_heatmaps([detector.read(cached, row) for row in rows])
 
     size = images_at_once(detector.device)
     parts = [range(first, min(first + size, len(samples))) for first in range(0, len(samples), size)]
     found, points = [], []
     with (
-        one_thread_per_image(detector.device) as threads,
-        full_width(detector.device),
+        detector.in_parallel() as threads,
         closing(map_threads(predict, parts, description, threads)) as predictions,
     ):
         for sample, (detections, heatmaps) in zip(samples, chain.from_iterable(predictions), strict=True):

@@ -83,7 +83,7 @@ class Predictor(ABC):
         """
 
     @abstractmethod
-    def _in_parallel(self) -> AbstractContextManager[int]:
+    def in_parallel(self) -> AbstractContextManager[int]:
         """A context for many images; yields how many are processed at once."""
 
     @overload
@@ -172,7 +172,7 @@ class Predictor(ABC):
                 return error
             return self._detect(pixels)
 
-        with self._in_parallel() as most, closing(in_order(work, items, threads or most)) as results:
+        with self.in_parallel() as most, closing(in_order(work, items, threads or most)) as results:
             yield from results
 
     def heatmap_files(
@@ -194,7 +194,7 @@ class Predictor(ABC):
             return work(images)
         with (
             progress_bars(progress),
-            self._in_parallel() as threads,
+            self.in_parallel() as threads,
             closing(map_threads(work, images, description, threads)) as results,
         ):
             return list(results)
@@ -203,7 +203,7 @@ class Predictor(ABC):
         self, work: Callable[[Path], T], files: Sequence[Path], description: str, skipped: dict[Path, str]
     ) -> Iterator[tuple[Path, T]]:
         with (
-            self._in_parallel() as threads,
+            self.in_parallel() as threads,
             closing(map_images(work, files, description, threads, skipped)) as results,
         ):
             yield from results

@@ -135,7 +135,8 @@ class Runtime(Predictor):
         return BoxlessError(f"{self._source}: cannot be run ({in_one_line(error)}); export it again")
 
     @contextmanager
-    def _in_parallel(self) -> Iterator[int]:
+    def in_parallel(self) -> Iterator[int]:
+        """See `Predictor`."""
         # As with torch, an image on each core takes less time than one after the other on all.
         with self._threads_of_each.changed_to(1) as threads:
             self._network()

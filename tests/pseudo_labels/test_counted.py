@@ -1,11 +1,11 @@
 """Boxes of objects that were counted or pointed at."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from boxless.cached_dataset import CachedDataset
 from boxless.pseudo_labels.counted import choose_objects, counted_tags, with_counted
@@ -104,13 +104,17 @@ def test_tags_with_several_objects_or_a_point_are_counted():
 class Network:
     """A network that finds the same in every image, and records which images it predicts."""
 
-    device, proposals, views = torch.device("cpu"), None, ()
-
     def __init__(self, rows: list[tuple[int, list[float], float]]) -> None:
         self.rows, self.predicted = rows, list[int]()
 
-    def postprocess(self, maps: int, proposals: None, size: tuple[int, int]) -> Detections:
-        self.predicted.append(maps)
+    def in_parallel(self) -> AbstractContextManager[int]:
+        return nullcontext(1)
+
+    def read(self, data: CachedDataset, row: int) -> int:
+        return row
+
+    def postprocess(self, row: int) -> Detections:
+        self.predicted.append(row)
         labels, found, scores = zip(*self.rows, strict=True)
         names = ("cat", "dog", "owl")
         return Detections(
@@ -118,18 +122,15 @@ class Network:
             np.array(scores, np.float32),
             np.array(labels),
             names,
-            size,
+            (100, 50),
             np.ones(3, np.float32),
         )
 
 
 def data_of(*samples: Sample) -> CachedDataset:
-    class Data(CachedDataset):
-        def maps(self, row: int, views: object) -> int:  # type: ignore[override]
-            return row
-
     keys, store = tuple(map(str, range(len(samples)))), SimpleNamespace()
-    return Data(Dataset("some", ("cat", "dog", "owl"), samples), keys, ((100, 50),) * len(keys), store, None, {}, {})  # type: ignore[arg-type]
+    dataset = Dataset("some", ("cat", "dog", "owl"), samples)
+    return CachedDataset(dataset, keys, ((100, 50),) * len(keys), store, None, {}, {})  # type: ignore[arg-type]
 
 
 def test_pseudo_labels_of_counted_tags_are_those_of_the_network_of_their_fold():

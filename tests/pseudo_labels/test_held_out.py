@@ -1,12 +1,12 @@
 """What is predicted for images that a network was not trained on, beyond the boxes of their tags."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from boxless.calibration import manifest_calibration
 from boxless.errors import BoxlessError
@@ -20,16 +20,13 @@ def test_scores_come_from_the_network_that_was_not_trained_on_the_image(monkeypa
     asked: list[tuple[int, int]] = []
 
     def network(fold: int) -> Any:
-        def class_scores(maps: Any, boxes: None, size: Any) -> FloatArray:
-            asked.append((fold, maps))
-            return np.where(tags[maps] == 1, 0.7, 0.2).astype(np.float32)
+        def class_scores(row: int) -> FloatArray:
+            asked.append((fold, row))
+            return np.where(tags[row] == 1, 0.7, 0.2).astype(np.float32)
 
-        return SimpleNamespace(class_scores=class_scores, views=(), proposals=None, device="cpu")
+        return SimpleNamespace(class_scores=class_scores, read=lambda data, row: row)
 
-    data: Any = SimpleNamespace(
-        dataset=SimpleNamespace(image_labels=lambda: tags), maps=lambda row, _: row, sizes=[(1, 1)] * 60
-    )
-    monkeypatch.setattr(held_out, "full_width", lambda _: pytest.MonkeyPatch.context())
+    data: Any = SimpleNamespace(dataset=SimpleNamespace(image_labels=lambda: tags))
     monkeypatch.setattr(held_out, "map_rows", lambda predict, _, rows, __: [predict(row) for row in rows])
     found = held_out.calibrated([network(0), network(1)], data, folds, 0)
     # Images of no fold, on which all networks were trained, are left out.
@@ -43,7 +40,7 @@ def test_scores_come_from_the_network_that_was_not_trained_on_the_image(monkeypa
 def test_where_no_tag_is_known_scores_are_kept() -> None:
     unknown = np.full((4, 2), np.nan, np.float32)
     data: Any = SimpleNamespace(dataset=SimpleNamespace(image_labels=lambda: unknown))
-    detector: Any = SimpleNamespace(device=torch.device("cpu"))
+    detector: Any = SimpleNamespace(in_parallel=lambda: nullcontext(1))
     found = held_out.calibrated([detector], data, np.zeros(4, np.int64), 0)
     assert (found.slopes.tolist(), found.intercepts.tolist()) == ([1, 1], [0, 0])
 

@@ -8,11 +8,19 @@ from torch import nn
 
 from boxless.backbones import Backbone
 from boxless.cached_dataset import CachedDataset
+from boxless.detector import Detector
 from boxless.methods import CAM, CAMConfig
 from boxless.pseudo_labels import seeds
 from boxless.pseudo_labels.seeds import local_cam_seed, mixed_cam_seed
 from boxless.structures import Dataset, Sample
 from boxless.views import View
+
+
+def detector_of(model: CAM, scale: int) -> Detector:
+    """A detector of this model with one view."""
+    made = Detector.__new__(Detector)
+    made.model, made.views, made.device, made.proposals = model, (View(scale),), torch.device("cpu"), None
+    return made
 
 
 def test_the_local_cam_seed_is_the_proposal_around_the_cells_that_show_the_tag():
@@ -36,8 +44,7 @@ def test_the_local_cam_seed_is_the_proposal_around_the_cells_that_show_the_tag()
         {},
         {},
     )
-    cam = SimpleNamespace(model=model, views=(View(128),), device=torch.device("cpu"))
-    first, bare, third = local_cam_seed(data, cam)  # type: ignore[arg-type]
+    first, bare, third = local_cam_seed(data, detector_of(model, 128))
     assert first.labels.tolist() == [0, 1] and third.labels.tolist() == [1] and bare.boxes.shape == (0, 4)
     assert first.boxes.tolist() == [[64, 16, 112, 48], [0, 0, 64, 64]]
     assert third.boxes.tolist() == [[0, 0, 64, 64]] and not third.ignore.any()
@@ -53,7 +60,7 @@ def test_the_mixed_seed_is_the_box_of_a_weighted_mean_of_cam_and_local_cam(
     assert model.local is not None
     for layer in (model.local.cells, model.head[-1]):
         nn.init.ones_(layer.weight)
-    model.threshold.fill_(0.5)
+    model.threshold.fill_(0.6)
     monkeypatch.setattr(model, "objectness_of", lambda maps: torch.zeros(maps.shape[1:]))
     # The CAM is 3 in all columns but the last, the local CAM responds to that one alone.
     maps = torch.zeros(2, 4, 4)
@@ -62,10 +69,9 @@ def test_the_mixed_seed_is_the_box_of_a_weighted_mean_of_cam_and_local_cam(
     maps[1, :, :3] = min(local, 0)
     monkeypatch.setattr(seeds, "LOCAL_SHARE", share)
     sample = Sample("a", Path("a"), frozenset({0}))
-    stored = SimpleNamespace(load=lambda key, path, view: maps)
+    stored = SimpleNamespace(load=lambda *_: maps, load_all=lambda *_: [maps])
     data = CachedDataset(Dataset("some", ("x",), (sample,)), ("a",), ((64, 64),), stored, None, {}, {})  # type: ignore[arg-type]
-    cam = SimpleNamespace(model=model, views=(View(64),), device=torch.device("cpu"), cam_threshold=0.6)
-    (found,) = mixed_cam_seed(data, cam)  # type: ignore[arg-type]
+    (found,) = mixed_cam_seed(data, detector_of(model, 64))
     # The last column is half as strong as the others, or as strong. Odds of 1 / 0.6 and 0.5 / 0.6 are probabilities of
     # 0.625 and 0.455, which reach 0.5 at pixel 51.7 between the centres 40 and 56 of the last two columns; of the CAM
     # alone they are 0.625 and 0, and it is pixel 43.2.

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from boxless.cached_dataset import CachedDataset
+from boxless.detector import CachedImage
 from boxless.pseudo_labels import small_objects
 from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass
-from boxless.structures import Annotations, Dataset, FloatArray, Sample
+from boxless.structures import Annotations, Dataset, FloatArray, IntArray, Sample
 from boxless.views import View
 
 
@@ -55,8 +56,8 @@ class Recorder:
     def extract(self, pixels: Any, view: View) -> View:
         return view
 
-    def boxes_for_labels(self, maps: list[View], boxes: None, size: tuple[int, int], labels: list[int]) -> FloatArray:
-        self.calls.append((maps, size, labels))
+    def boxes_for_labels(self, image: CachedImage, labels: IntArray) -> FloatArray:
+        self.calls.append((image.maps, image.size, labels.tolist()))
         return np.full((len(labels), 4), len(self.calls), np.float32)
 
 
@@ -64,7 +65,9 @@ def test_images_with_a_small_box_are_predicted_at_half_as_large_again_by_the_net
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(small_objects, "read_image", lambda path: path)
-    monkeypatch.setattr(small_objects, "map_rows", lambda predict, detector, rows, text: [predict(row) for row in rows])
+    monkeypatch.setattr(
+        small_objects, "map_rows", lambda predict, _, rows, __, extracts_maps: [predict(row) for row in rows]
+    )
     # Of 100 x 50 pixels a fifth is 1000: 32 x 31 are small, 32 x 32 are not.
     small, large = [0, 0, 32, 31], [0, 0, 32, 32]
     held_out = [boxes_of(large), boxes_of(large, small), boxes_of(small), boxes_of()]

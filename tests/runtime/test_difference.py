@@ -31,7 +31,7 @@ class Given(Predictor):
     def outputs(self, pixels: NDArray[np.uint8], boxes: FloatArray | None) -> list[ViewArrays]:
         return [self.images.pop(0)]
 
-    def _in_parallel(self) -> AbstractContextManager[int]:
+    def in_parallel(self) -> AbstractContextManager[int]:
         return nullcontext(1)
 
 

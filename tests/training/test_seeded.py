@@ -18,7 +18,7 @@ from running import SEEDED, as_stored, assert_same_bits, train_and_kill
 import boxless
 from boxless.cached_dataset import cache_dataset
 from boxless.config import resolve
-from boxless.detector import Detector
+from boxless.detector import CachedImage, Detector
 from boxless.devices import full_width
 from boxless.errors import BoxlessError
 from boxless.images import content_keys, read_image
@@ -119,15 +119,15 @@ def test_labels_of_every_network_are_those_of_the_recipe(
     min_iou = settings.pseudo_labels.consensus_iou
 
     def predicted(name: str, sample: Sample, rescale: float = 1) -> Annotations:
-        detector, labels, image = detectors[name], sorted(sample.tags), read_image(sample.path)
+        detector, labels, image = detectors[name], np.array(sorted(sample.tags), np.int64), read_image(sample.path)
         detector = detector.with_views([View(round(view.scale * rescale)) for view in detector.views])
         maps = [detector.features.extract(image, view) for view in detector.views]
         # Those of the rescaled pass are not stored.
         maps = [as_stored(one) for one in maps] if rescale == 1 else maps
         boxes = None if detector.proposals is None else proposals.load(keys[sample.path])
         with full_width(detector.device):
-            found = detector.boxes_for_labels(maps, boxes, (image.shape[1], image.shape[0]), labels)
-        return Annotations(found, np.array(labels, np.int64), np.zeros(len(labels), np.bool_))
+            found = detector.boxes_for_labels(CachedImage(maps, boxes, (image.shape[1], image.shape[0])), labels)
+        return Annotations(found, labels, np.zeros(len(labels), np.bool_))
 
     def snapped(sample: Sample, own: Annotations) -> Annotations:
         return replace(own, boxes=snap(own.boxes, proposals.load(keys[sample.path])))

@@ -14,7 +14,6 @@ import numpy as np
 
 from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
-from boxless.devices import full_width
 from boxless.np_box_ops import coverage
 from boxless.pseudo_labels.given import at_rejected, holds, points_on
 from boxless.pseudo_labels.held_out import map_rows
@@ -47,8 +46,7 @@ def with_counted(
         rows = [row for row in own if counted_tags(data.dataset.samples[row])]
         if not rows:
             continue
-        with full_width(detector.device):
-            found = map_rows(partial(_predict, detector, data), detector, rows, "Counted objects")
+        found = map_rows(partial(_predict, detector, data), detector, rows, "Counted objects")
         for row, boxes in zip(rows, found, strict=True):
             for labels in replaced:
                 labels[row] = _replaced(labels[row], boxes, counted_tags(data.dataset.samples[row]))
@@ -72,8 +70,7 @@ def _replaced(labels: Annotations, boxes: Annotations, tags: Sequence[int]) -> A
 def _predict(detector: Detector, data: CachedDataset, row: int) -> Annotations:
     """The boxes of the counted tags of an image."""
     sample = data.dataset.samples[row]
-    proposals = data.proposals_of(row) if detector.proposals else None
-    found = detector.postprocess(data.maps(row, detector.views), proposals, data.sizes[row])
+    found = detector.postprocess(detector.read(data, row))
     found = found[~at_rejected(found.boxes, found.labels, sample)]
     objects = []
     for tag in counted_tags(sample):

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
-from boxless.features import Item, collate
 from boxless.heatmap_boxes import separating_proposal
 from boxless.methods import CAM
 from boxless.postprocess import cam_boxes
@@ -36,17 +35,14 @@ def cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
 @SEEDS.register("mixed_cam")
 def mixed_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
     """The CAM box of every tag, of the weighted mean of CAM and local CAM, each divided by its maximum."""
-    view = cam.views[0]
+    cam = cam.with_views(cam.views[:1])
 
     def find(row: int) -> Annotations:
-        labels = np.array(sorted(data.dataset.samples[row].tags), np.int64)
-        width, height = view.size(*data.sizes[row])
-        with torch.inference_mode():
-            (output,) = cam.model(collate([Item(data.map(row, view), (height, width))]).to(cam.device))
-        local, whole = _local_cams(data, cam, row), output.numpy()
-        assert whole.maps is not None and whole.objectness is not None
-        maps = (1 - LOCAL_SHARE) * _over_maximum(whole.maps) + LOCAL_SHARE * _over_maximum(local)
-        boxes = cam_boxes(maps, whole.objectness, data.sizes[row], labels, cam.cam_threshold, [view])
+        labels, (output,) = data.tags_of(row), cam.view_outputs(cam.read(data, row))
+        assert output.maps is not None and output.objectness is not None
+        local = _over_maximum(_local_cams(data, cam, row))
+        maps = (1 - LOCAL_SHARE) * _over_maximum(output.maps) + LOCAL_SHARE * local
+        boxes = cam_boxes(maps, output.objectness, data.sizes[row], labels, cam.cam_threshold, cam.views)
         return Annotations.of(boxes, labels)
 
     return map_rows(find, cam, range(len(data)), "CAM boxes with local CAMs")
@@ -57,7 +53,7 @@ def local_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
     """The proposal that separates the local CAM of the tag best (`heatmap_boxes.separating_proposal`)."""
 
     def find(row: int) -> Annotations:
-        labels = np.array(sorted(data.dataset.samples[row].tags), np.int64)
+        labels = data.tags_of(row)
         heatmaps = _local_cams(data, cam, row)
         proposals = data.proposals_of(row)
         rows = [separating_proposal(heatmaps[label], proposals, data.sizes[row]) for label in labels]

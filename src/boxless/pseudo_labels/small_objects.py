@@ -12,12 +12,12 @@ from functools import partial
 import numpy as np
 
 from boxless.cached_dataset import CachedDataset
-from boxless.detector import Detector
+from boxless.detector import CachedImage, Detector
 from boxless.images import read_image
 from boxless.memory import release_memory
 from boxless.np_box_ops import areas
 from boxless.pseudo_labels.consensus import Sizes, consensus
-from boxless.pseudo_labels.held_out import best_boxes, map_rows
+from boxless.pseudo_labels.held_out import map_rows
 from boxless.structures import Annotations, BoolArray, IntArray
 
 SMALL_AREA = 0.2
@@ -56,8 +56,8 @@ def rescaled_pass(
     for fold, detector in enumerate(detectors):
         larger = detector.with_views([replace(view, scale=round(view.scale * RESCALE)) for view in detector.views])
         rows = [row for row in np.flatnonzero(folds == fold).tolist() if small[row].any()]
-        # Outside of `full_width`, as maps of many sizes are extracted.
-        found = map_rows(partial(_predict, larger, data), larger, rows, "Rescaled pass") if rows else []
+        predict = partial(_predict, larger, data)
+        found = map_rows(predict, larger, rows, "Rescaled pass", extracts_maps=True) if rows else []
         for row, boxes in zip(rows, found, strict=True):
             rescaled[row] = rescaled[row].with_boxes(boxes.boxes, small[row])
     return rescaled, small
@@ -65,10 +65,12 @@ def rescaled_pass(
 
 def _predict(detector: Detector, data: CachedDataset, row: int) -> Annotations:
     pixels = read_image(data.dataset.samples[row].path)
-    found = best_boxes(detector, data, row, [detector.features.extract(pixels, view) for view in detector.views])
+    maps = [detector.features.extract(pixels, view) for view in detector.views]
+    proposals, tags = data.proposals_of(row) if detector.proposals else None, data.tags_of(row)
+    boxes = detector.boxes_for_labels(CachedImage(maps, proposals, data.sizes[row]), tags)
     # The largest maps of a run are freed here, and memory would peak at the next ones (docs/lab_book).
     release_memory()
-    return found
+    return Annotations.of(boxes, tags)
 
 
 def consensus_with_small(

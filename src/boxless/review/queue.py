@@ -32,8 +32,7 @@ from boxless.cached_dataset import CachedDataset, cache_dataset
 from boxless.datasets.label_lines import ProposedBox, image_name, read_labels
 from boxless.datasets.lookup import ImageIndex
 from boxless.datasets.problems import Problems
-from boxless.detector import Detector
-from boxless.devices import full_width, one_thread_per_image
+from boxless.detector import CachedImage, Detector
 from boxless.errors import BoxlessError, first_problem
 from boxless.evaluation import matched
 from boxless.export import FORMATS
@@ -194,8 +193,7 @@ def examine(detector: Detector, dataset: Dataset) -> Iterator[tuple[Sample, Exam
     views = detector.views if len(detector.views) > 1 else (*detector.views, _rescaled(detector.views[0]))
     data = cache_dataset(dataset.tags_only(), detector.features, views, detector.proposals)
     with (
-        one_thread_per_image(detector.device) as threads,
-        full_width(detector.device),
+        detector.in_parallel() as threads,
         closing(map_threads(partial(_examine, detector, data, views), range(len(data)), "Ask", threads)) as results,
     ):
         yield from zip(data.dataset.samples, results, strict=True)
@@ -206,16 +204,16 @@ def _rescaled(view: View) -> View:
 
 
 def _examine(detector: Detector, data: CachedDataset, views: Sequence[View], row: int) -> Examined:
-    sample, size = data.dataset.samples[row], data.sizes[row]
-    maps = {view: data.map(row, view) for view in views}
-    boxes = data.proposals_of(row) if data.proposals else None
+    sample, image = data.dataset.samples[row], detector.with_views(views).read(data, row)
+    maps = dict(zip(views, image.maps, strict=True))
 
-    def best(views: Sequence[View], labels: Sequence[int]) -> FloatArray:
-        if not labels:
-            return np.zeros((0, 4), np.float32)
-        return detector.with_views(views).boxes_for_labels([maps[view] for view in views], boxes, size, labels)
+    def in_views(chosen: Sequence[View]) -> CachedImage:
+        return image._replace(maps=[maps[view] for view in chosen])
 
-    found = detector.postprocess([maps[view] for view in detector.views], boxes, size)
+    def best(chosen: Sequence[View], labels: Sequence[int]) -> FloatArray:
+        return detector.with_views(chosen).boxes_for_labels(in_views(chosen), np.array(labels, np.int64))
+
+    found = detector.postprocess(in_views(detector.views))
     tags = sorted(sample.tags)
     missing = [label for label in tags if label not in _confident(found).labels]
     proposed = proposals(found, missing, best(detector.views, missing))
