@@ -3,7 +3,7 @@
 import pytest
 
 from boxless.datasets.problems import Problems
-from boxless.wording import counted, duration
+from boxless.wording import counted, duration, supervision_note
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,11 @@ def test_what_has_no_counterpart_is_counted(kind, one):
 )
 def test_times_have_two_units(seconds: float, expected: str):
     assert duration(seconds) == expected
+
+
+def test_a_fully_supervised_upper_bound_is_named():
+    assert supervision_note({"supervision": "boxes"}) == " (fully supervised upper bound)"
+    assert supervision_note({"supervision": "tags"}) == ""
+    assert supervision_note({"supervision": "tags on 9 images, boxes on 2 of them"}) == (
+        " (tags on 9 images, boxes on 2 of them)"
+    )

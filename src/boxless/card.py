@@ -11,11 +11,11 @@ import yaml
 
 from boxless.config import Config
 from boxless.files import expand_user
-from boxless.metrics.summary import mean_name, training_images_note
+from boxless.metrics.summary import mean_name
 from boxless.run_folder import public_weights, read_config, read_manifest, read_results
 from boxless.structures import SHOWN_IMAGE_SCORE, SHOWN_SHARE
 from boxless.trust import trust_warning, untrusted_classes
-from boxless.wording import counted
+from boxless.wording import counted, training_images_note
 
 LICENCES = frozenset({"apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0", "mit"})
 """Those of backbones that have an identifier on the Hub; https://huggingface.co/docs/hub/repositories-licenses."""

@@ -21,10 +21,10 @@ from boxless.devices import images_at_once
 from boxless.errors import BoxlessError
 from boxless.logs import log_warnings
 from boxless.metrics import diagnose_detections, evaluate_detections
-from boxless.metrics.summary import training_images_note
 from boxless.parallel import map_threads
 from boxless.postprocess import points_of
 from boxless.structures import Dataset, Detections, FloatArray, Heatmaps, Sample
+from boxless.wording import training_images_note
 
 logger = logging.getLogger(__name__)
 

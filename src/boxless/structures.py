@@ -391,7 +391,7 @@ class Detections:
             ImageError: the image cannot be read or is of another type.
             BoxlessError: its size is not that of the image which the boxes belong to.
         """
-        # `visualize` depends on this module.
+        # Importing Matplotlib takes a second.
         from boxless.inputs import to_rgb
         from boxless.visualize import draw_boxes
 

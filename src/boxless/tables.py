@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from boxless.wording import counted
+from boxless.wording import counted, supervision_note
 
 
 class _Results(Console):
@@ -36,7 +36,7 @@ def print_proposals(report: dict[str, Any]) -> None:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """What `evaluate` gives, class by class, and how each number is measured."""
-    from boxless.metrics.summary import CONVENTIONS, mean_name, supervision_note
+    from boxless.metrics.summary import CONVENTIONS, mean_name
 
     title = f"{scores['data']}: {counted(scores['images'], 'image')}{supervision_note(scores)}"
     # Text, as names of classes and data may look like markup.
@@ -59,7 +59,6 @@ def print_scores(scores: dict[str, Any]) -> None:
 def print_diagnosis(diagnosis: dict[str, Any]) -> None:
     """What `diagnose` gives: the kinds of detections, and the objects found."""
     from boxless.metrics.errors import OUTCOMES
-    from boxless.metrics.summary import supervision_note
 
     # Ten columns fit into eighty letters without padding only.
     title = f"{diagnosis['data']}: the top-scored detections, in %{supervision_note(diagnosis)}"

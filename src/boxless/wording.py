@@ -1,4 +1,7 @@
-"""Numbers, their nouns, and times in messages."""
+"""Numbers, their nouns, times, and remarks on results, in messages."""
+
+from collections.abc import Mapping
+from typing import Any
 
 
 def counted(number: int, noun: str, nouns: str | None = None) -> str:
@@ -23,3 +26,23 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60} s"
     minutes = round(whole / 60)
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def training_images_note(result: Mapping[str, Any]) -> str:
+    """A sentence on results of images that the detector was trained on.
+
+    Args:
+        result: of `evaluate` or `diagnose`, whose `training_images` are more than none.
+    """
+    number, images = result["training_images"], counted(result["images"], "image")
+    return f"{result['data']}: trained on {number:,} of the {images}, whose scores are higher than those of new images"
+
+
+def supervision_note(result: Mapping[str, Any]) -> str:
+    """A remark for results that are not from tags alone, else an empty string.
+
+    Args:
+        result: of `evaluate` or `diagnose`, whose `supervision` decides.
+    """
+    notes = {"tags": "", "boxes": " (fully supervised upper bound)"}
+    return notes.get(result["supervision"], f" ({result['supervision']})")

@@ -9,7 +9,7 @@ import pytest
 
 from boxless.errors import BoxlessError
 from boxless.metrics import METRICS, evaluate_detections, metric, with_boxes
-from boxless.metrics.summary import CONVENTIONS, mean_name, supervision_note
+from boxless.metrics.summary import CONVENTIONS, mean_name
 from boxless.structures import Annotations, Detections, Sample
 
 CLASSES = ("cat", "dog", "owl")
@@ -182,11 +182,3 @@ def test_a_metric_must_give_one_value_per_class():
             evaluate_detections(FOUND, POINTS, SAMPLES, CLASSES)
     finally:
         del METRICS["wrong"], CONVENTIONS["wrong"]
-
-
-def test_a_fully_supervised_upper_bound_is_named():
-    assert supervision_note({"supervision": "boxes"}) == " (fully supervised upper bound)"
-    assert supervision_note({"supervision": "tags"}) == ""
-    assert supervision_note({"supervision": "tags on 9 images, boxes on 2 of them"}) == (
-        " (tags on 9 images, boxes on 2 of them)"
-    )

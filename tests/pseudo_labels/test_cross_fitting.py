@@ -6,7 +6,7 @@ from boxless.cached_dataset import CachedDataset
 from boxless.config import resolve
 from boxless.errors import BoxlessError
 from boxless.methods import preset
-from boxless.pseudo_labels.cross_fitting import draw_folds, fold_config
+from boxless.pseudo_labels.cross_fitting import draw_folds, first_round_config
 from boxless.pseudo_labels.recipe import cross_fitting_config, method_config
 from boxless.structures import Dataset, Sample
 
@@ -38,11 +38,10 @@ def test_fewer_images_than_folds_are_an_error():
 
 def test_networks_of_the_first_round_get_two_thirds_of_the_steps_and_no_mosaics():
     config = resolve(preset("seeded"), options=["training.steps=100", "pseudo_labels.mosaics=7"])
-    first = fold_config(config, 1)
+    first = first_round_config(config)
     assert (first.training.steps, first.pseudo_labels.mosaics) == (67, 0)
-    assert fold_config(config, 2) == config
     by_epochs = config.model_copy(update={"training": config.training.model_copy(update={"epochs": 8})})
-    assert fold_config(by_epochs, 1).training.epochs == 6
+    assert first_round_config(by_epochs).training.epochs == 6
 
 
 def test_networks_that_score_no_proposals_are_cross_fitted_with_the_settings_of_seeded():

@@ -102,26 +102,6 @@ def evaluate_detections(
     return means | {"classes": by_class, "images": len(samples), "conventions": dict(CONVENTIONS)}
 
 
-def training_images_note(result: Mapping[str, Any]) -> str:
-    """A sentence on results of images that the detector was trained on.
-
-    Args:
-        result: of `evaluate` or `diagnose`, whose `training_images` are more than none.
-    """
-    number, images = result["training_images"], counted(result["images"], "image")
-    return f"{result['data']}: trained on {number:,} of the {images}, whose scores are higher than those of new images"
-
-
-def supervision_note(result: dict[str, Any]) -> str:
-    """A remark for results that are not from tags alone, else an empty string.
-
-    Args:
-        result: of `evaluate` or `diagnose`, whose `supervision` decides.
-    """
-    notes = {"tags": "", "boxes": " (fully supervised upper bound)"}
-    return notes.get(result["supervision"], f" ({result['supervision']})")
-
-
 def mean_name(scores: Mapping[str, Any]) -> str:
     """What to call the means: `mean`, with the number of classes that they are over where it is not all of them.
 

@@ -44,7 +44,7 @@ from boxless.pseudo_labels.consensus import (
     label_sets,
 )
 from boxless.pseudo_labels.counted import with_counted
-from boxless.pseudo_labels.cross_fitting import cross_fit, draw_folds
+from boxless.pseudo_labels.cross_fitting import CrossFitting, draw_folds, first_round, later_round
 from boxless.pseudo_labels.given import (
     chosen,
     given_alone,
@@ -106,57 +106,71 @@ def fit_shared(run: Run, data: CachedDataset) -> Detector:
 
 def make_pseudo_labels(run: Run, data: CachedDataset, cam: Detector) -> CachedDataset:
     """Steps 3 to 6: the training images with their pseudo labels, once for every set of them."""
-    config = run.detector.config
-    rules, networks = config.pseudo_labels, cross_fitting_config(config)
-    tagged, boxed = without_given(data), seed_classes(data.dataset)
-    folds = draw_folds(data, rules.folds, config.seed)
-    predicted = _predicted_from_given(run, data, networks) if boxed else None
+    rules, boxed = run.detector.config.pseudo_labels, seed_classes(data.dataset)
+    folds, networks = draw_folds(data, rules.folds, run.detector.config.seed), cross_fitting_config(run.detector.config)
+    fitting = CrossFitting(run, data, without_given(data), folds, networks, boxed)
+    predicted = _predicted_from_given(fitting) if boxed else None
 
-    def seed_boxes(name: str) -> list[Annotations]:
-        with run.timed("pseudo labels"):
-            own = snap_all(SEEDS.find(name)(tagged, cam), data)
-        return own if predicted is None else chosen(own, predicted, boxed)
+    first = rules.seeds[0]
+    seeds = {first: _seed_boxes(first, fitting, cam, predicted)}
+    detectors, held_out = first_round(fitting, seeds[first])
+    no_consensus = classes_without_consensus(consensus(seeds[first], held_out, data.sizes, rules.consensus_iou), boxed)
+    if no_consensus:
+        seeds |= {name: _seed_boxes(name, fitting, cam, predicted) for name in _further_seeds(run, data, cam)}
+    for number in range(2, rules.rounds + 1):
+        detectors, held_out = later_round(fitting, number, list(seeds.values()), held_out, no_consensus)
 
-    names, held_out, no_consensus = [rules.seeds[0]], None, list[int]()
-    seeds = [seed_boxes(names[0])]
-    for round_ in range(1, rules.rounds + 1):
-        detectors, held_out = cross_fit(data, seeds, held_out, folds, networks, run, round_, boxed, no_consensus)
-        if round_ == 1:
-            merged = consensus(seeds[0], held_out, data.sizes, rules.consensus_iou)
-            if no_consensus := classes_without_consensus(merged, boxed):
-                names += _further_seeds(run, data, cam)
-                seeds += [seed_boxes(name) for name in names[1:]]
     with run.timed("pseudo labels"):
-        assert held_out is not None
-        rescaled, small = rescaled_pass(detectors, tagged, folds, held_out, boxed)
-        merged = consensus_with_small(seeds[0], held_out, rescaled, small, data.sizes, rules.consensus_iou)
+        rescaled, small = rescaled_pass(detectors, fitting.tagged, folds, held_out, boxed)
+        merged = consensus_with_small(seeds[first], held_out, rescaled, small, data.sizes, rules.consensus_iou)
         never_kept = classes_never_kept(merged, boxed)
-        without = sorted({*no_consensus, *never_kept})
-        sets = label_sets(merged, [*seeds, *[rescaled] * HELD_OUT_COPIES], without)
-        sets = with_counted(sets, detectors, tagged, folds)
+        predictions = [*seeds.values(), *[rescaled] * HELD_OUT_COPIES]
+        sets = label_sets(merged, predictions, sorted({*no_consensus, *never_kept}))
+        sets = with_counted(sets, detectors, fitting.tagged, folds)
         sets = [with_given(snap_all(labels, data, boxed), data) for labels in sets]
-    # The scores of other heads are unlike those of the networks that are cross-fitted.
-    if detectors and config.head.scores_proposals:
-        with run.timed("calibration"):
-            fitted_to = calibrated(detectors, data, folds, config.seed)
-        run.manifest["calibration"] = fitted_to.by_class(data.dataset.classes)
-    run.manifest["seeds"] = names
-    agreement = class_agreement(seeds[0], held_out, data.sizes, len(data.dataset.classes))
+    _calibrate(fitting, detectors)
+    run.manifest["seeds"] = list(seeds)
+    agreement = class_agreement(seeds[first], held_out, data.sizes, len(data.dataset.classes))
     # Of classes with given boxes both predictions come from these, so their agreement tells nothing.
     _record(run, data.with_boxes(merged), [None if label in boxed else one for label, one in enumerate(agreement)])
+    _log_consensus(data.dataset.classes, list(seeds), no_consensus, never_kept)
+    return data.with_each(sets)
+
+
+def _seed_boxes(
+    name: str, fitting: CrossFitting, cam: Detector, predicted: Sequence[Annotations] | None
+) -> list[Annotations]:
+    """The boxes of a seed, snapped to proposals; of classes with enough given boxes those that are `predicted`."""
+    with fitting.run.timed("pseudo labels"):
+        boxes = snap_all(SEEDS.find(name)(fitting.tagged, cam), fitting.data)
+    return boxes if predicted is None else chosen(boxes, predicted, fitting.boxed)
+
+
+def _calibrate(fitting: CrossFitting, detectors: Sequence[Detector]) -> None:
+    """Put the calibration into the manifest of a method whose scores are like those of the cross-fitted networks."""
+    run, data = fitting.run, fitting.data
+    if detectors and run.detector.config.head.scores_proposals:
+        with run.timed("calibration"):
+            fitted_to = calibrated(detectors, data, fitting.folds, run.detector.config.seed)
+        run.manifest["calibration"] = fitted_to.by_class(data.dataset.classes)
+
+
+def _log_consensus(
+    classes: Sequence[str], seeds: Sequence[str], no_consensus: Sequence[int], never_kept: Sequence[int]
+) -> None:
+    """Log which classes are trained without consensus, and on what."""
     if no_consensus:
         logger.info(
             "Consensus is skipped: seeds and out-of-fold boxes agreed on too few tags in round 1. Training on the "
             "seeds %s and on out-of-fold boxes",
-            ", ".join(names),
+            ", ".join(seeds),
         )
     elif never_kept:
         logger.info(
             "No pseudo label of %s was kept: training on its boxes of seed %s and its out-of-fold boxes",
-            ", ".join(data.dataset.classes[label] for label in never_kept),
-            names[0],
+            ", ".join(classes[label] for label in never_kept),
+            seeds[0],
         )
-    return data.with_each(sets)
 
 
 def _further_seeds(run: Run, data: CachedDataset, cam: Detector) -> list[str]:
@@ -186,15 +200,15 @@ def _record(run: Run, merged: CachedDataset, agreement: Sequence[float | None]) 
     logger.info("Predictions agree on %d of %d boxes (chance-corrected IoU >= %g)", kept, number, min_iou)
 
 
-def _predicted_from_given(run: Run, data: CachedDataset, networks: Config) -> list[Annotations]:
+def _predicted_from_given(fitting: CrossFitting) -> list[Annotations]:
     """The boxes of all tags without a given box, by a network that is trained on the given ones alone."""
-    boxed = given_alone(data)
+    run, boxed = fitting.run, given_alone(fitting.data)
     images = sum(bool(sample.tags) for sample in boxed.dataset.samples)
     logger.info("Training on the given boxes of %s", counted(images, "image"))
-    detector = fit_network(run.folder / GIVEN, networks, boxed, run, with_mosaics)
+    detector = fit_network(run.folder / GIVEN, fitting.config, boxed, run, with_mosaics)
     run.seconds["given boxes"] = sum(read_manifest(run.folder / GIVEN)["seconds"].values())
     with run.timed("given boxes"):
-        return boxes_for_tags(detector, without_given(data), range(len(data)), "Seeds from given boxes")
+        return boxes_for_tags(detector, fitting.tagged, range(len(fitting.tagged)), "Seeds from given boxes")
 
 
 def cross_fitting_config(config: Config) -> Config:

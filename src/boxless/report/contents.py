@@ -19,7 +19,6 @@ from boxless.files import check_writable, expand_user, write_text
 from boxless.image_files import below
 from boxless.logs import log_warnings
 from boxless.metrics import precision_recall, ranking, with_boxes
-from boxless.metrics.summary import training_images_note
 from boxless.report.gallery import Maps, gallery, small_maps
 from boxless.report.page import render_page
 from boxless.run_folder import CAM_RUN, read_history, read_manifest, read_results
@@ -27,6 +26,7 @@ from boxless.trust import trust_warning, untrusted_classes
 from boxless.visualize.boxes import class_colour
 from boxless.visualize.colours import page_colours
 from boxless.visualize.diagnosis import KINDS, LEGEND, headline
+from boxless.wording import training_images_note
 
 logger = logging.getLogger(__name__)
 

@@ -1,14 +1,17 @@
 """Boxes drawn over an image."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from boxless.structures import Annotations, Detections
 from boxless.visualize.colours import OKABE_ITO, Colour, ink_on
 from boxless.visualize.text import draw_text, height_of, shortened, width_of
+
+if TYPE_CHECKING:
+    from boxless.structures import Annotations, Detections
 
 Rectangle = tuple[int, int, int, int]
 
@@ -27,7 +30,7 @@ def class_colour(label: int) -> Colour:
 
 
 def draw_boxes(
-    image: NDArray[np.uint8], detections: Detections, annotations: Annotations | None = None
+    image: NDArray[np.uint8], detections: "Detections", annotations: "Annotations | None" = None
 ) -> NDArray[np.uint8]:
     """Draw boxes with class and score; higher scores lie on top, captions stay inside the image and do not overlap.
 

@@ -1,6 +1,6 @@
 """A diagnosis as a chart: the outcomes of the detections, beside the recall of objects."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,13 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from boxless.metrics.errors import Outcome
-from boxless.metrics.summary import supervision_note
 from boxless.visualize.colours import OKABE_ITO, Colour, ink_on
 from boxless.visualize.text import drawable, families
-from boxless.wording import counted
+from boxless.wording import counted, supervision_note
 
-LEGEND: dict[Outcome, tuple[Colour, str]] = {
+if TYPE_CHECKING:
+    from boxless.metrics.errors import Outcome
+
+LEGEND: dict["Outcome", tuple[Colour, str]] = {
     "correct": (OKABE_ITO["green"], "correct"),
     "part": (OKABE_ITO["orange"], "part: inside an object, too small"),
     "group": (OKABE_ITO["sky blue"], "group: several objects in one box"),

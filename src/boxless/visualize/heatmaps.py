@@ -1,13 +1,17 @@
 """Class heatmaps drawn over an image."""
 
+from typing import TYPE_CHECKING
+
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from boxless.errors import BoxlessError
-from boxless.structures import FloatArray, Heatmaps
 from boxless.visualize.text import draw_text, height_of, shortened
+
+if TYPE_CHECKING:
+    from boxless.structures import FloatArray, Heatmaps
 
 _TILE = 360
 """Longest side of a panel's tiles in pixels; smaller images keep their size."""
@@ -18,7 +22,7 @@ _STRIP = 2**18
 
 
 def draw_heatmap(
-    image: NDArray[np.uint8], heatmap: FloatArray, colormap: str = "jet", alpha: float = 0.5
+    image: NDArray[np.uint8], heatmap: "FloatArray", colormap: str = "jet", alpha: float = 0.5
 ) -> NDArray[np.uint8]:
     """Blend a heatmap with an image.
 
@@ -51,8 +55,8 @@ def draw_heatmap(
 
 def heatmap_panel(
     image: NDArray[np.uint8],
-    heatmaps: Heatmaps,
-    scores: FloatArray | None = None,
+    heatmaps: "Heatmaps",
+    scores: "FloatArray | None" = None,
     most: int = 4,
     colormap: str = "jet",
 ) -> NDArray[np.uint8]:
