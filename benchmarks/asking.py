@@ -32,7 +32,7 @@ import boxless
 from boxless.evaluation import DatasetPredictions, matched, predict_dataset
 from boxless.files import write_json, write_text
 from boxless.np_box_ops import iou
-from boxless.review.queue import Question, choose
+from boxless.review.queue import QueryImage, choose
 from boxless.structures import Annotations, Dataset, Sample
 
 SECONDS = {"box": 34.5, "yes or no": 1.6, "point": 1.87, "count": 0.9, "tag": 0.0}
@@ -74,7 +74,7 @@ class Start(NamedTuple):
 
     dataset: Dataset
     seed: int
-    queue: Callable[[], Sequence[Question]]
+    queue: Callable[[], Sequence[QueryImage]]
     found: Callable[[], DatasetPredictions]
 
 

@@ -108,7 +108,7 @@ def by_loop(paths: Sequence[Path], frozen: nn.Sequential, backbone: Backbone, vi
         start = time.perf_counter()
         loader = DataLoader(Pixels(paths, backbone, view), BATCH, collate_fn=collate, num_workers=WORKERS)
         for number, batch in enumerate(loader):
-            for row, own in enumerate(batch.own(frozen(batch.maps))):
+            for row, own in enumerate(batch.unpadded(frozen(batch.maps))):
                 np.save(Path(folder) / f"{number * BATCH + row}.npy", own.half().numpy())
         return time.perf_counter() - start
 

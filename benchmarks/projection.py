@@ -49,7 +49,7 @@ class LearnedProjection(FastRCNN):
 
     def prepare_views(self, batch: Batch) -> list[PreparedView]:
         """See `FastRCNN`."""
-        maps = [self._projected(view) for view in batch.own(batch.maps)]
+        maps = [self._projected(view) for view in batch.unpadded(batch.maps)]
         return [PreparedView(*row) for row in zip(maps, batch.sizes, self.image_scores(batch), strict=True)]
 
     def _training_rows(self, view: Tensor, *others: Any) -> tuple[Tensor, ...]:

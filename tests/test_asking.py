@@ -60,7 +60,7 @@ def begin(asking: ModuleType, data: Dataset = DATA, seed: int = 0, queue: Any = 
 
 
 def laid_over(answers: Any, folder: Path) -> dict[str, Sample]:
-    """The images without ground truth, with what was said of them."""
+    """The images without ground truth, with their reviewed labels."""
     file = folder / "labels.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in answers.lines))
     for line in answers.lines:

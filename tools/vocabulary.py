@@ -32,6 +32,9 @@ WORDS = {
     r"absence loss": "negative-label loss",
     r"localizers?": "CAM",
     r"mend(s|ed|ing)?": "fix",
+    r"parted( by)?": "separated by",
+    r"spelt otherwise": "spelled differently",
+    r"(say|says|said) (something )?of (the )?images?": "describe, label",
 }
 
 # Folders that users have.

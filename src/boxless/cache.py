@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 SUFFIX = ".npy.zst"
 LEVEL = 1
-"""Of Zstandard. Feature maps are mostly zeros: a fifth is left of them. Higher levels leave little less and are slower
-to write (`benchmarks/cache.py`)."""
+"""Compression level of Zstandard. Feature maps are mostly zeros: a fifth is left of them. Higher levels leave
+little less and are slower to write (`benchmarks/cache.py`)."""
 
 
 def cache_root() -> Path:

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 KINDS = ("proposals", "features")
 """Folders of the cache that hold arrays."""
 _CHANGING = 2**62
-"""Offset of the byte that who adds a record or removes arrays has locked."""
+"""Offset of the byte that is locked while a record is added or arrays are removed."""
 
 # Never closed: a process loses its locks on a file when it closes any of its descriptors of it.
 _descriptors: dict[Path, int] = {}
@@ -183,7 +183,7 @@ def shrink_cache(limit: int) -> tuple[int, int]:
 
 def _listed(root: Path) -> list[_Array]:
     try:
-        # Nobody removes arrays meanwhile.
+        # The lock keeps `shrink_cache` from removing arrays meanwhile.
         with _changing(root):
             return _arrays(root)
     except OSError:  # In a cache that can only be read nobody has locks.

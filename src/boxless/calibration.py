@@ -32,10 +32,10 @@ greatest, of few images whose scores are nearly the same: others would become 0 
 IMAGES_PER_CLASS = 100
 """Most images chosen for having a class, and for lacking it; two numbers are fitted to them."""
 BINS = 10
-"""Of a reliability diagram."""
+"""Bins of a reliability diagram."""
 
 LARGEST = 1e6
-"""Of both numbers; those of damaged files could give scores that are no numbers."""
+"""Largest magnitude of both numbers; those of damaged files could give scores that are no numbers."""
 
 _STEPS, _TOLERANCE = 100, 1e-10
 

@@ -22,7 +22,7 @@ LICENCES = frozenset({"apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0",
 CARD = "README.md"
 """The file of the card, in a run folder and on the Hub."""
 METRICS = {"mAP_area": "mAP at IoU 0.5", "CorLoc": "CorLoc", "classification_mAP": "classification mAP"}
-"""Of an evaluation, those that a card shows, and their names."""
+"""Scores of an evaluation that a card shows -> their names."""
 MOST_TRAINED_ON = 0.01
 """Share of images that the run was trained on above which a result is not among the metadata."""
 

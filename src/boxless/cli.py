@@ -31,8 +31,8 @@ from boxless.commands.predict import manifest, predict
 from boxless.commands.prepare import prepare
 from boxless.errors import BoxlessError
 from boxless.files import DISK_ERRORS, STDOUT, check_writable, expand_user, write_json
-from boxless.logs import copies, log_skipped, log_to_console, log_warnings, logger
-from boxless.process import wait_asleep
+from boxless.logs import log_skipped, log_to_console, log_warnings, logger, warn_if_not_written
+from boxless.process import wait_passively
 from boxless.progress import console
 from boxless.run_path import on_hub
 from boxless.tables import print_diagnosis, print_examination, print_proposals, print_scores, results
@@ -194,7 +194,7 @@ def evaluate(
     _write(json_file, scores, print_scores)
     if on_hub(run):
         return
-    with copies():
+    with warn_if_not_written():
         write_json(result_file(run, "metrics", scores["data"]), scores)
 
 
@@ -219,7 +219,7 @@ def diagnose(
         return
     file = result_file(run, "diagnosis", diagnosis["data"])
     chart = file.with_suffix(".png")
-    with copies():
+    with warn_if_not_written():
         write_json(file, diagnosis)
         logger.info("Numbers and their conventions: %s", file)
         write_image(chart, plot_diagnosis(diagnosis))
@@ -374,7 +374,7 @@ def _write(json_file: Path | None, result: dict[str, Any], show: Callable[[dict[
 
 def main() -> None:
     """Run the command line; an error that a user can fix is one line on standard error, not a traceback."""
-    wait_asleep()
+    wait_passively()
     log_to_console()
     try:
         app()

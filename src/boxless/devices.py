@@ -18,7 +18,7 @@ from boxless.process import ProcessSetting, cores, is_launched
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT = timedelta(days=7)
-"""That processes wait for another: one fills the caches, which may take hours."""
+"""Timeout of collective operations: one process fills the caches, which may take hours, and the others wait."""
 IMAGES_AT_ONCE, PIXELS_AT_ONCE = 8, 2**21
 """Most images that a thread takes through a network on a GPU together, and most pixels of one batch of their views."""
 MAX_READERS = 4
@@ -101,7 +101,7 @@ def _check_ranks() -> None:
     if not torch.distributed.is_initialized():
         rank, count = int(numbers["RANK"]) + 1, numbers["WORLD_SIZE"]
         text = "Process %d of %s, as RANK and WORLD_SIZE say: joining the others"
-        # From all of them, as one whose variables were left by another run waits for nobody.
+        # Every process logs it, as one whose variables were left by another run hangs here.
         logger.info(text, rank, count, extra={EVERY_PROCESS: True})
 
 

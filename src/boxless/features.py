@@ -93,7 +93,7 @@ class Batch:
             None if self.targets is None else [view.map(change) for view in self.targets],
         )
 
-    def own(self, maps: Tensor) -> list[Tensor]:
+    def unpadded(self, maps: Tensor) -> list[Tensor]:
         """Cut the padding off maps (B, C, h, w) that were made from `self.maps`: for each view (C, h', w')."""
         shares = self.extents.cpu() * torch.tensor(maps.shape[-2:]) / torch.tensor(self.maps.shape[-2:])
         return [

@@ -22,7 +22,7 @@ from boxless.run_path import HubModel, parse_repo
 LOADED = (MANIFEST, CONFIG, "*.safetensors")
 """What is downloaded of a model: all that loading reads."""
 OF_THIS_MACHINE = ("command", "sample_images", "skipped")
-"""Of a manifest, what names files of the machine that trained; it is not uploaded."""
+"""Keys of a manifest that name files of the machine that trained; they are not uploaded."""
 
 
 def fetch(model: HubModel) -> Path:

@@ -57,7 +57,7 @@ def log_warnings(dataset: Dataset) -> Dataset:
 
 
 @contextmanager
-def copies() -> Iterator[None]:
+def warn_if_not_written() -> Iterator[None]:
     """Write copies of results within the block: one that cannot be written is a warning."""
     try:
         yield

@@ -71,7 +71,7 @@ def train(
     Args:
         data: a dataset, or a path that `load_dataset` takes.
         out: the run folder.
-        labels: what a person said of images: tags, unknown tags, boxes, counts and points, which override those of the
+        labels: reviewed labels of images: tags, unknown tags, boxes, counts and points, which override those of the
             data (`datasets.labels.with_labels`): the file of `boxless review`, COCO, Label Studio, YOLO, VOC, a table.
             Boxes may choose other proposals (`proposals.choice`).
         method: a name in `methods.PRESETS`; by default that of `config`, else `seeded`.
@@ -281,7 +281,7 @@ def _with_proposals(config: Config, dataset: Dataset, folder: Path | None = None
 
 
 def _usable(dataset: Dataset, config: Config) -> Dataset:
-    """Tags, and what was said of objects where the method is trained on boxes."""
+    """Tags, and what a person labelled where the method is trained on boxes."""
     if config.head.box_supervised:
         return dataset.without_annotations()
     said = {

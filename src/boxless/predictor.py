@@ -61,7 +61,7 @@ class Predictor(ABC):
     selection: Selection
     """How boxes are selected."""
     proposals: Proposing | None
-    """Of the regions that are scored; None for methods that score map cells."""
+    """Settings of the region proposals that are scored; None for methods that score map cells."""
     calibration: Calibration | None = None
     """Maps box scores to the probability that the image has the class; None if uncalibrated."""
 

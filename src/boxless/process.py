@@ -19,7 +19,7 @@ def is_main_process() -> bool:
     return not is_launched() or os.environ.get("RANK", "0") == "0"
 
 
-def wait_asleep() -> None:
+def wait_passively() -> None:
     """Let threads of OpenMP sleep while they wait for each other; call it before torch is imported.
 
     By default they spin, and beside other busy processes take the time that the thread they wait for would need.

@@ -25,7 +25,7 @@ from boxless.run_path import is_exported, on_hub
 from boxless.structures import Annotations, Dataset
 
 FORMAT = 9
-"""Of the run folder; raised whenever an older Boxless could not read a newer folder or the other way round."""
+"""Version of the run folder; raised whenever an older Boxless could not read a newer folder or the other way round."""
 
 WEIGHTS = "weights.safetensors"
 BACKBONE = "backbone.safetensors"
@@ -327,8 +327,7 @@ def _described(boxes: Annotations) -> bytes:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that decides what a run learns; a package that was replaced by a build of another name is left
-    out."""
+    """The versions of all that decides what a run learns, without packages that a build of another name replaces."""
     packages = (
         "boxless",
         "torch",

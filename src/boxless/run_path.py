@@ -9,7 +9,7 @@ from boxless.errors import BoxlessError
 from boxless.files import expand_user
 
 SUFFIX = ".onnx"
-"""Of the files of `boxless export`."""
+"""Suffix of the files of `boxless export`."""
 
 
 class HubModel(NamedTuple):

@@ -18,9 +18,9 @@ from boxless.postprocess import Selection
 from boxless.views import View
 
 FORMAT = 3
-"""Of the metadata; raised whenever an older Boxless could not read a newer file or the other way round."""
+"""Version of the metadata; raised whenever an older Boxless could not read a newer file or the other way round."""
 KEY = "boxless"
-"""Of the metadata in the file; the value is JSON."""
+"""Key of the metadata in the file; the value is JSON."""
 MAX_METADATA = 2**20
 """Most bytes of metadata that are read."""
 MAX_BYTES = 2**31

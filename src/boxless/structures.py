@@ -96,7 +96,7 @@ def _rows(index: int | slice | Sequence[int] | IntArray | BoolArray) -> Any:
 
 @dataclass(frozen=True)
 class GivenBoxes:
-    """What a person said of the boxes of one image; unlike `Annotations` training from tags reads it.
+    """Reviewed boxes of one image; unlike `Annotations` training from tags reads it.
 
     Args:
         right: boxes of objects: ground truth that no pseudo label overrules.
@@ -140,7 +140,7 @@ class Sample:
         unsure: classes of which it is unknown whether they are in the image, or of which only difficult objects are, as
             in VOC's classification task: neither positive nor negative.
         annotations: boxes, or None where they are unknown or withheld from training.
-        given: what a person said of boxes for training (`datasets.labels`); None where nobody did.
+        given: reviewed boxes for training (`datasets.labels`); None where nobody did.
         counts: index of a class that is in the image -> how many of its objects, where a person counted them.
         points: on objects, where a person gave them; a point of each object at most.
     """

@@ -1,4 +1,4 @@
-"""Which classes have boxes that cannot be trusted: told after training, without ground truth."""
+"""Which classes have boxes that cannot be trusted: determined after training, without ground truth."""
 
 from collections.abc import Mapping
 from typing import Any

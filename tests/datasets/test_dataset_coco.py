@@ -272,7 +272,9 @@ def test_file_names_of_other_systems_are_matched_and_counted(tmp_path, name, pat
     touch(tmp_path / path, tmp_path / "other.jpg", tmp_path / "sub" / "other.jpg")
     dataset = load_dataset(file)
     assert [sample.path for sample in dataset.samples] == [tmp_path / path]
-    assert dataset.warnings[0].startswith("names spelt otherwise than their files (case, accents, %20, suffix, folder)")
+    assert dataset.warnings[0].startswith(
+        "names spelled differently from their files (case, accents, %20, suffix, folder)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_folders_are_no_classes_if_a_file_says_something_else_of_their_images(tm
         image(tmp_path / name)
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(text)
-    with pytest.raises(BoxlessError, match=rf"{file} says something of the images that the names of their folder"):
+    with pytest.raises(BoxlessError, match=rf"{file} describes the images otherwise than the names of their folder"):
         load_dataset(tmp_path)
 
 
@@ -337,7 +337,7 @@ def test_files_with_other_things_than_tags_are_named(tmp_path, image, file, text
     (tmp_path / file).write_text(text)
     dataset = load_dataset(tmp_path)
     assert (dataset.classes, len(dataset)) == (("cat", "dog"), 3)
-    assert dataset.warnings == (f"files that say something of the images, not read: 1 ({file})",)
+    assert dataset.warnings == (f"files that describe the images, not read: 1 ({file})",)
 
 
 def test_a_column_that_stands_for_the_folder_agrees(tmp_path, image):
@@ -353,7 +353,7 @@ def test_tags_with_a_comma_in_quotation_marks_are_tags(tmp_path, image):
         image(tmp_path / ("site a", "site b")[number % 2] / f"{number:05}.jpg")
     rows = "".join(f'{number:05}.jpg,"scratch, deep {number // 4}"\n' for number in range(8))
     (tmp_path / "list.csv").write_text(f"image,label\n{rows}")
-    with pytest.raises(BoxlessError, match=r"list\.csv says something of the images that the names of their folder"):
+    with pytest.raises(BoxlessError, match=r"list\.csv describes the images otherwise than the names of their folder"):
         load_dataset(tmp_path)
 
 

@@ -261,7 +261,9 @@ def test_names_that_are_spelt_otherwise_are_matched(tmp_path):
     dataset = load_dataset(year)
     assert [sample.path.stem for sample in dataset.samples] == names
     (warning,) = dataset.warnings
-    assert warning.startswith("names spelt otherwise than their files (case, accents, %20, suffix, folder), matched: ")
+    assert warning.startswith(
+        "names spelled differently from their files (case, accents, %20, suffix, folder), matched: "
+    )
 
 
 def test_of_two_images_with_one_id_the_first_is_taken(tmp_path):

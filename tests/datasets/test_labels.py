@@ -1,4 +1,4 @@
-"""What a person said of images, laid over a dataset: JSON Lines of a review, and the formats of other tools."""
+"""Reviewed labels of images, laid over a dataset: JSON Lines of a review, and the formats of other tools."""
 
 import json
 from pathlib import Path
@@ -342,7 +342,7 @@ def test_label_files_of_yolo_name_the_images_of_the_data(root: Path, folder: str
         assert names(found, own.given.complete) == {"cat", "owl"} and names(found, own.tags) == set(CLASSES)
         assert found.summary.endswith("labels of 1 image with 2 right and 0 wrong boxes")
         # Two images are called a.
-        assert not any(line.startswith("names spelt otherwise") for line in found.warnings)
+        assert not any(line.startswith("names spelled differently") for line in found.warnings)
     (top / folder / "a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
     (top / folder / "z.txt").write_text("0 0.5 0.5 0.2 0.4\n")
     if folder != "labels/photos/":

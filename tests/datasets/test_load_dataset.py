@@ -34,7 +34,7 @@ def test_classes_that_look_like_mistakes_in_tags_are_named(tmp_path, image):
         image(tmp_path / "set" / name / f"{number}.jpg")
     assert load_dataset(tmp_path / "set").warnings == (
         "classes whose names differ in case or punctuation only: 1 (Ant and ant)",
-        "classes that join the names of others; in a table `;` parts tags: 2 (ant and bee, bee, ant)",
+        "classes that join the names of others; in a table `;` separates tags: 2 (ant and bee, bee, ant)",
     )
 
 
@@ -63,7 +63,9 @@ def test_names_that_differ_in_their_encoding_or_as_numbers_are_named():
 )
 def test_combinations_of_the_same_words_are_named(classes):
     (line,) = remarks(*classes)
-    assert line.startswith("classes that combine the same few words, as joined tags do; in a table `;` parts tags: ")
+    assert line.startswith(
+        "classes that combine the same few words, as joined tags do; in a table `;` separates tags: "
+    )
     assert "(" + ", ".join(classes) + ")" in line
 
 

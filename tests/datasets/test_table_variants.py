@@ -52,7 +52,7 @@ def tags(file: Path) -> list[set[str]]:
     ],
     ids=str,
 )
-def test_tags_in_one_column_are_parted(tmp_path, cells):
+def test_tags_in_one_column_are_separated(tmp_path, cells):
     text = "image,tags\n" + "".join(f"{name}.jpg,{cell}\n" for name, cell in zip("abc", cells, strict=True))
     file = write(tmp_path / "t.csv", text, "a.jpg", "b.jpg", "c.jpg")
     assert load_dataset(file).classes == ("dent", "scratch")
@@ -84,7 +84,7 @@ def test_empty_cells_of_a_data_frame_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
-def test_columns_may_be_parted_otherwise(tmp_path, delimiter):
+def test_columns_may_have_other_separators(tmp_path, delimiter):
     rows = [["image", "dent", "scratch"], ["a.jpg", "1", "0"], ["b.jpg", "0", "1"]]
     text = "".join(delimiter.join(row) + "\r\n" for row in rows)
     file = write(tmp_path / "t.csv", text, "a.jpg", "b.jpg")
@@ -530,7 +530,7 @@ def test_quotation_marks_in_a_note_are_its_text(tmp_path):
 @pytest.mark.parametrize("name", ["red, big", "red; big", "A|B", "M3:8", "?odd", "(x)"])
 def test_the_class_of_a_box_is_one_name(tmp_path, name):
     rows = "".join(f'a.jpg,"{own}",1,2,30,40\n' for own in (name, "red", "big"))
-    # Without a box it is the same class; beside zeros, which are no box, tags are parted.
+    # Without a box it is the same class; beside zeros, which are no box, tags are separated.
     rows += f'b.jpg,"{name}",,,,\nc.jpg,red;big,0,0,0,0\n'
     file = write(tmp_path / "t.csv", "image,class,x1,y1,x2,y2\n" + rows)
     for image in "abc":

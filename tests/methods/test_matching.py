@@ -1,7 +1,7 @@
 import torch
 
 from boxless.features import Targets
-from boxless.methods.matching import PseudoLabels, match_proposals, reweight, sample_proposals, weighted
+from boxless.methods.matching import PseudoLabels, match_proposals, pseudo_labels_of, reweight, sample_proposals
 
 BOXES = torch.tensor([[0.0, 0, 40, 40], [4, 0, 44, 40], [60, 40, 100, 80], [0, 0, 100, 80], [30, 0, 70, 40]])
 """IoU with the first: 1, 0.818, 0, 0.2, 0.143."""
@@ -24,14 +24,14 @@ def test_without_pseudo_labels_all_proposals_are_background_of_full_weight():
 
 def test_proposals_matched_to_ignored_boxes_have_no_weight():
     targets = Targets(BOXES[[0, 2]], torch.tensor([1, 0]), torch.tensor([True, False]))
-    labels, weights, _ = match_proposals(BOXES, weighted(targets), 2, ignore=0)
+    labels, weights, _ = match_proposals(BOXES, pseudo_labels_of(targets), 2, ignore=0)
     # The first two overlap the ignored box by half, the last a little; the whole image has 0.2 with both.
     assert weights.tolist() == [0, 0, 1, 1, 0]
     assert labels[2:4].tolist() == [0, 2]
     # A proposal that overlaps nothing is background, whichever box comes first.
-    _, weights, _ = match_proposals(torch.tensor([[0.0, 50, 20, 80]]), weighted(targets), 2, ignore=0)
+    _, weights, _ = match_proposals(torch.tensor([[0.0, 50, 20, 80]]), pseudo_labels_of(targets), 2, ignore=0)
     assert weights.tolist() == [1]
-    none = weighted(Targets(BOXES[:0], torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)))
+    none = pseudo_labels_of(Targets(BOXES[:0], torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)))
     assert match_proposals(BOXES, none, 2, ignore=0.1)[0].tolist() == [2] * 5
 
 

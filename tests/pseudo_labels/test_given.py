@@ -7,8 +7,8 @@ import pytest
 from boxless.cached_dataset import CachedDataset
 from boxless.pseudo_labels.cross_fitting import draw_folds
 from boxless.pseudo_labels.given import (
-    chosen,
     given_alone,
+    replace_classes,
     seed_classes,
     with_given,
     without_contradicting,
@@ -165,7 +165,7 @@ def test_a_class_is_complete_if_as_many_right_boxes_are_given_as_were_counted(
 
 def test_boxes_of_these_classes_come_from_the_second():
     one, other = boxes([(0, LEFT), (2, LEFT)]), boxes([(0, RIGHT), (2, RIGHT)])
-    assert [as_rows(own) for own in chosen([one], [other], [2])] == [[(0, LEFT, False), (2, RIGHT, False)]]
+    assert [as_rows(own) for own in replace_classes([one], [other], [2])] == [[(0, LEFT, False), (2, RIGHT, False)]]
 
 
 def test_images_that_need_no_prediction_are_in_no_fold_and_the_others_in_folds_of_equal_size():

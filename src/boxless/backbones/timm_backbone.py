@@ -48,7 +48,7 @@ def timm_backbone(config: BackboneConfig) -> Backbone:
 def _variants(config: BackboneConfig, name: str) -> Iterator[Any]:
     """The network built in each of the ways that make it take images of any size, as far as it has them."""
     if config.weights not in ("auto", "none"):
-        # Of a file timm's feature extractors take what fits, silent about the rest; the whole network is strict.
+        # timm's feature extractors take what fits of a file and ignore the rest; the whole network is strict.
         create_model(config, name)
     whole, extractor = {"features_only": False}, {"features_only": True}
     for options in (

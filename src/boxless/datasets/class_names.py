@@ -21,9 +21,11 @@ def report_names(classes: Sequence[str], problems: Problems) -> None:
     spelt: dict[str, str] = {}
     for name in classes:
         if name in joined:
-            problems.add("classes that join the names of others; in a table `;` parts tags", name)
+            problems.add("classes that join the names of others; in a table `;` separates tags", name)
         elif name in combined:
-            problems.add("classes that combine the same few words, as joined tags do; in a table `;` parts tags", name)
+            problems.add(
+                "classes that combine the same few words, as joined tags do; in a table `;` separates tags", name
+            )
         if (first := spelt.setdefault(_key(plain[name]), name)) != name:
             problems.add(_difference(plain[first], plain[name]), f"{first} and {name}")
 

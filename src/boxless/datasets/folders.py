@@ -125,7 +125,7 @@ def load_folders(root: Path, found: Found, ignored: Sequence[Path], split: str |
     Args:
         root: the folder.
         found: from `find_in_folders`.
-        ignored: files that say something of the images, see `refuse_disagreeing`.
+        ignored: files that describe the images, see `refuse_disagreeing`.
         split: None for trainval, else train, else the only one.
 
     Raises:
@@ -140,7 +140,7 @@ def load_folders(root: Path, found: Found, ignored: Sequence[Path], split: str |
     in_class = {path: name for path, name in _with_class(found.images) if split is None or path.parts[0] == split}
     problems = Problems()
     for file in ignored:
-        problems.add("files that say something of the images, not read", as_text(str(file.relative_to(root))))
+        problems.add("files that describe the images, not read", as_text(str(file.relative_to(root))))
     problems.add_unread({path: why for path, why in found.unread.items() if path.is_relative_to(folder)}, root)
     beside = [Path(file.name) for file in root.glob("*") if file.suffix.lower() in suffixes() and file.is_file()]
     tops = {path.parts[0] for path in found.images}

@@ -1,4 +1,4 @@
-"""What files beside class folders say of the images in them: such folders are the classes only if no file disagrees."""
+"""Files beside class folders that describe their images: such folders are the classes only if no file disagrees."""
 
 import codecs
 import json
@@ -37,7 +37,7 @@ _ABOUT = re.compile(
     "predict|prob|score|conf|split|fold|set|author|user|licen|credit|source|url|camera|device|place|city|country|date|time",
     re.IGNORECASE,
 )
-"""How columns are called that say something else of them."""
+"""How columns are called that describe them otherwise."""
 _HASH = re.compile("[0-9a-f]{16,128}", re.IGNORECASE)
 _REPEATED = 3
 """Times that each word of a column occurs on average if they are tags."""
@@ -89,7 +89,7 @@ class Record(NamedTuple):
 
 
 class RecordKind(Enum):
-    """What a file says of images beyond the names of their class folders: nothing, something, or what is in them."""
+    """What a file tells beyond the names of class folders: nothing, something of the images, or their tags."""
 
     NOTHING = 0
     SOMETHING = 1
@@ -97,7 +97,7 @@ class RecordKind(Enum):
 
 
 def record_kind(file: Path, images: ClassImages, *, at_top: bool) -> RecordKind:
-    """What a file says of images beyond their class folders.
+    """What a file tells of the images beyond the names of their class folders.
 
     `TAGS` are boxes, in a file that is called as an image or names one; or cells beside names of images that are not
     those of the class folders: under a column called so, several of 0 and 1, or few words time and again. Other cells

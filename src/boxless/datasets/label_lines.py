@@ -1,4 +1,4 @@
-"""What a person said of images: one JSON line for every step, appended, so that a kill loses nothing.
+"""Reviewed labels of images: one JSON line for every step, appended, so that a kill loses nothing.
 
 A later line for an image replaces the earlier one. Files of several people are therefore merged by
 `cat a.jsonl b.jsonl`.
@@ -23,7 +23,7 @@ from boxless.wording import counted
 logger = logging.getLogger(__name__)
 
 _START = b'{"image": '
-"""Of every line."""
+"""First bytes of every line."""
 
 Coordinate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -82,7 +82,7 @@ class LabeledPoint(_Line):
 
 
 class Labels(_Line):
-    """What a person said of one image, apart from its name.
+    """Reviewed labels of one image, apart from its name.
 
     Args:
         tags: class -> True present, False absent, None unknown; classes that are not named are as in the data.

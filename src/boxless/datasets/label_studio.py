@@ -120,7 +120,7 @@ def read_label_studio(
             size = next((size for one in result if (size := _size(one))), None)
             if _unnamed(result):
                 problems.add(_UNNAMED, name.as_posix())
-            objects, attributes = _parted(result)
+            objects, attributes = _split_regions(result)
             for item in attributes:
                 problems.add(_ATTRIBUTES, item.name)
             found[path] = AnnotatedImage(name.as_posix(), path, objects, size)
@@ -152,10 +152,10 @@ def _is_unknown(result: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _objects(result: Iterable[Mapping[str, Any]]) -> list[Object]:
-    return _parted(result)[0]
+    return _split_regions(result)[0]
 
 
-def _parted(result: Iterable[Mapping[str, Any]]) -> tuple[list[Object], list[Object]]:
+def _split_regions(result: Iterable[Mapping[str, Any]]) -> tuple[list[Object], list[Object]]:
     """The objects of an annotation, and the choices that say more of a region with a label, such as `occluded`."""
     entries = [(region, region_objects(region)) for region in result]
     labelled = {str(region.get("id")) for region, items in entries if items and not _has_choices(region)}

@@ -1,4 +1,4 @@
-"""What a person said of images, laid over a dataset for training: tags, unknown tags, boxes, counts and points.
+"""Reviewed labels of images, laid over a dataset for training: tags, unknown tags, boxes, counts and points.
 
 Read are the JSON Lines of `boxless review` (`label_lines` describes them), and what comes back from a review in another
 tool (`reviewed`). Every image of that is taken as reviewed: its boxes are all objects of their classes.
@@ -28,7 +28,7 @@ _MISSING = "images of the labels that are not among those to train on, left out"
 
 
 class ImageReview(NamedTuple):
-    """What a person said of one image.
+    """Reviewed labels of one image.
 
     Args:
         tags: index of a class -> True present, False absent, None unknown; the other classes stay as in the data.
@@ -44,7 +44,7 @@ class ImageReview(NamedTuple):
 
 
 def with_labels(dataset: Dataset, labels: str | PathLike[str], data: Path | None = None) -> Dataset:
-    """Lay what a person said of images over a dataset.
+    """Lay reviewed labels of images over a dataset.
 
     It overrides the tags of the image; a right box, a point and a count say that their class is present, a count of 0
     that it is absent. Images and classes that the dataset does not have are left out, and counted.
@@ -108,7 +108,7 @@ def _merged(sample: Sample, review: ImageReview) -> Sample:
 
 
 def _read(file: Path, dataset: Dataset, index: ImageIndex, problems: Problems) -> dict[Path, ImageReview]:
-    """What the file says of the images that are known, by their paths.
+    """Path -> reviewed labels, of the images that are known.
 
     Raises:
         BoxlessError: it cannot be read, or is none of these.

@@ -16,7 +16,7 @@ from boxless.datasets.common import as_text, first_path
 from boxless.datasets.problems import Problems
 from boxless.image_files import is_hidden, normal, parent, suffixes
 
-RESPELLED = "names spelt otherwise than their files (case, accents, %20, suffix, folder), matched"
+RESPELLED = "names spelled differently from their files (case, accents, %20, suffix, folder), matched"
 
 
 _LEVELS = 4
@@ -40,7 +40,7 @@ class Finder(Protocol):
     """Finds the file of an image by the name that an annotation gives it."""
 
     def find(self, name: str, problems: Problems) -> Path | None:
-        """The file, or None; `problems` receives a name that is spelt otherwise."""
+        """The file, or None; `problems` receives a name that is spelled differently."""
 
 
 class Folders:
@@ -50,7 +50,7 @@ class Folders:
         self._listings: dict[Path, _Listing] = {}
 
     def match(self, folder: Path, parts: Sequence[str], fits: Callable[[Path], bool] = Path.is_file) -> Path | None:
-        """The file below a folder whose path has these parts, each possibly spelt otherwise.
+        """The file below a folder whose path has these parts, each possibly spelled differently.
 
         None if there is none, or several; `fits` says whether an entry is what is searched. Images are also found by
         their names without suffix, or with that of another format.
@@ -85,10 +85,10 @@ class Folders:
 class FileFinder:
     """Finds files by the names that annotations give them.
 
-    A name that is no file below one of the folders may be spelt otherwise: in another case, composed of other accents
-    (NFC and NFD), with %20 for a space or \\ for /, without suffix or with that of another image format, as a path of
-    another machine or an address. Such a name is matched if exactly one file fits, and counted. A path may also start
-    in one of the folders above, such as that of a project.
+    A name that is no file below one of the folders may be spelled differently: in another case, with accents composed
+    otherwise (NFC and NFD), with %20 for a space or \\ for /, without suffix or with that of another image format, as a
+    path of another machine or an address. Such a name is matched if exactly one file fits, and counted. A path
+    may also start in one of the folders above, such as that of a project.
 
     Args:
         folders: searched in this order; those above are those of the first.
@@ -101,7 +101,7 @@ class FileFinder:
         self._entries = Folders()
 
     def find(self, name: str, problems: Problems, fits: Callable[[Path], bool] = Path.is_file) -> Path | None:
-        """The file of this name, or None; `problems` receives a name that is spelt otherwise."""
+        """The file of this name, or None; `problems` receives a name that is spelled differently."""
         if exact := first_path((folder / name for folder in self._folders), fits):
             return self._one_path(exact)
         respelled = (self._entries.match(folder, parts, fits) for parts in _spellings(name) for folder in self._folders)
@@ -133,7 +133,7 @@ class FileFinder:
 
 
 class NameIndex:
-    """Finds things by a name that may be spelt otherwise, as `FileFinder` does for files.
+    """Finds things by a name that may be spelled differently, as `FileFinder` does for files.
 
     Args:
         known: the things by their names; paths have no suffix.
@@ -144,7 +144,7 @@ class NameIndex:
         self._by_key: dict[str, set[Path]] = {}
 
     def find(self, name: str, problems: Problems) -> Path | None:
-        """The thing of this name, or None; `problems` receives a name that is spelt otherwise."""
+        """The thing of this name, or None; `problems` receives a name that is spelled differently."""
         if name in self._known:
             return self._known[name]
         if not self._by_key:
@@ -160,7 +160,7 @@ class NameIndex:
 
 
 class ImageIndex:
-    """Finds images that are known by the end of their paths, which may be spelt otherwise as for `FileFinder`.
+    """Finds images that are known by the end of their paths, which may be spelled differently as for `FileFinder`.
 
     Args:
         paths: of the images.
@@ -179,7 +179,7 @@ class ImageIndex:
                 self._ends[_stem_key(end)].add(path)
 
     def find(self, name: str, problems: Problems) -> Path | None:
-        """The one image of this name, or None; `problems` receives a name that is spelt otherwise."""
+        """The one image of this name, or None; `problems` receives a name that is spelled differently."""
         # `label_lines.image_name` writes bytes that are not UTF-8 so.
         bytes_ = re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), name)
         for exact in (name, bytes_):

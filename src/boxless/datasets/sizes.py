@@ -89,7 +89,7 @@ def boxed_samples(images: Sequence[AnnotatedImage], classes: Sequence[str], prob
     images = _before_rotation(images, headers)
     _report_beyond(images, headers, problems)
     relations = [_relation(image.size, header) for image, header in zip(images, headers, strict=True)]
-    trusted = _trusted(images, headers, relations)
+    trusted = _misstated_kinds(images, headers, relations)
     if _TURNED not in trusted:
         relations = _with_half_turns(images, headers, relations)
     return [
@@ -248,7 +248,7 @@ def _with_half_turns(
     ]
 
 
-def _trusted(
+def _misstated_kinds(
     images: Sequence[AnnotatedImage], headers: Sequence[Header | None], relations: Sequence[str]
 ) -> frozenset[str]:
     """The kinds whose boxes leave the stated frame clearly more often than the file's."""

@@ -58,10 +58,10 @@ def _counted(name: str) -> tuple[str, Count | None]:
 def parse_tags(cells: Sequence[str], problems: Problems) -> list[list[Object] | None]:
     """The tags of each cell of a column; None where they cannot be read.
 
-    A cell is a list of Python or JSON, regions or choices of Label Studio, or names. Those are parted by semicolons or
+    A cell is a list of Python or JSON, regions or choices of Label Studio, or names, separated by semicolons or
     `|`; where no cell has one of these, by commas, if a name beside a comma occurs in another cell, too: else the comma
-    belongs to the name. A line break parts names, too. `?scratch` says that it is unknown whether there is a scratch,
-    `scratch:3` that there are three, and `scratch:2+` at least two. `nan`, `NA`, `-` and the like are no tag.
+    belongs to the name. A line break separates names, too. `?scratch` says that it is unknown whether there is a
+    scratch, `scratch:3` that there are three, and `scratch:2+` at least two. `nan`, `NA`, `-` and the like are no tag.
     """
     lists = [_parse_list(cell, problems) for cell in cells]
     plain = [cell for cell, found in zip(cells, lists, strict=True) if found is None]

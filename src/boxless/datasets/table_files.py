@@ -87,8 +87,8 @@ class Table(NamedTuple):
 def read_table(file: Path, problems: Problems) -> Table:
     """Read a .csv or .tsv file.
 
-    Columns may also be parted by semicolons, as spreadsheets do where the comma is the decimal separator, tabs or `|`,
-    which a line `sep=;` of Excel may say. Names of splits that differ in case only are one.
+    Columns may also be separated by semicolons, as in spreadsheets where the comma is the decimal separator, by tabs or
+    by `|`, which a line `sep=;` of Excel may say. Names of splits that differ in case only are one.
 
     Raises:
         BoxlessError: it cannot be read, is not UTF-8 (but for the names of images), or has no row or column names.

@@ -79,7 +79,7 @@ def _of_tags(found: Table, problems: Problems) -> tuple[Table, list[list[Object]
             problems.add("boxes without a class, their images left out", row[image])
             unread.add(row[image])
         objects.append(items if boxes is None else _with_box(row, items, boxes))
-    problems.refuse_most(_UNREAD, len(found.rows), found.file, "write the names of classes, parted by `;`")
+    problems.refuse_most(_UNREAD, len(found.rows), found.file, "write the names of classes, separated by `;`")
     _name_unused(found, problems)
     objects = _without_absent(found, objects, problems)
     kept = [number for number, row in enumerate(found.rows) if row[image] not in unread]
@@ -132,7 +132,7 @@ def _refuse_more_tags(found: Table, problems: Problems) -> None:
             shown = ", ".join(map(repr, list(dict.fromkeys(cells))[:3]))
             raise BoxlessError(
                 f"{found.file}: columns without a name beside {column!r} hold {shown}; if these are tags, write all of "
-                f"an image into {column!r}, parted by `;`, else name the columns"
+                f"an image into {column!r}, separated by `;`, else name the columns"
             )
         for one in beside:
             problems.add("columns without a name, not used", next(row[one] for row in found.rows if row[one]))

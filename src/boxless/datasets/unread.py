@@ -72,7 +72,7 @@ def refuse_disagreeing(root: Path, images: ClassImages) -> list[Path]:
         images: in these.
 
     Returns:
-        Files that say something else of the images, such as their sizes.
+        Files that describe the images otherwise, such as their sizes.
 
     Raises:
         BoxlessError: there is such a file, which the message names with what to do; or a table that names images, or a
@@ -99,8 +99,8 @@ def refuse_disagreeing(root: Path, images: ClassImages) -> list[Path]:
                 else "convert it to a format that is read"
             )
             raise BoxlessError(
-                f"{root}: {file.relative_to(root)} says something of the images that the names of their folders do "
-                f"not, so these may be no classes; {fix}, or if they are the classes move it elsewhere"
+                f"{root}: {file.relative_to(root)} describes the images otherwise than the names of their folders, "
+                f"so these may be no classes; {fix}, or if they are the classes move it elsewhere"
             )
     return others
 

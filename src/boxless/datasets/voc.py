@@ -97,7 +97,7 @@ def _lists(year: Path) -> dict[str, Path]:
 def _known_ids(
     year: Path, ids: list[str], files: Mapping[str, Path], index: NameIndex, problems: Problems
 ) -> dict[str, str]:
-    """Of every listed id with an image the id that the image has: the same, unless it is spelt otherwise."""
+    """Listed id -> id of its image, for those that have one: the same, unless the list spells it otherwise."""
     own = {file: id_ for id_, file in files.items()}
     known: dict[str, str] = {}
     taken: set[str] = set()

@@ -14,11 +14,11 @@ _NO_LABELS = "images without a label file, kept as negatives"
 
 
 class LabelFinder:
-    """Finds label files, also where they or their folder are spelt otherwise, see `lookup.FileFinder`.
+    """Finds label files, also where they or their folder are spelled differently, see `lookup.FileFinder`.
 
     Args:
         root: the folder of the set, for names in problems.
-        problems: receives files that are spelt otherwise, or have no counterpart.
+        problems: receives files that are spelled differently, or have no counterpart.
     """
 
     def __init__(self, root: Path, problems: Problems) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from boxless.demo.art import DISTRACTORS, KINDS, Array, Canvas, Kind, noise
-from boxless.demo.grounds import GROUNDS
+from boxless.demo.backgrounds import GROUNDS
 from boxless.errors import BoxlessError
 from boxless.files import unwritable
 from boxless.structures import FloatArray

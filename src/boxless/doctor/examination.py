@@ -38,7 +38,7 @@ def examine(
         data: a dataset, or a path that `load_dataset` takes.
         split: check only this one.
         classes: report only these; co-occurrence with other classes is still counted.
-        labels: what a person said of the images to train on, see `boxless.train`.
+        labels: reviewed labels of the images to train on, see `boxless.train`.
         missing_tags: whether to name images whose tags likely lack a class, by feature maps, which training reuses.
 
     Returns:
@@ -160,7 +160,7 @@ def _used(splits: Mapping[str, Dataset]) -> list[str]:
 
 
 def _default(names: Collection[str]) -> str | None:
-    """The split that `load_dataset` takes if none is named, also if it is spelt otherwise; None if none is."""
+    """The split that `load_dataset` takes if none is named, also if it is spelled differently; None if none is."""
     try:
         return choose_split(None, names, Path()) if len(names) > 1 else None
     except BoxlessError:

@@ -71,7 +71,7 @@ _Groups = list[list[TaggedImage]]
 
 
 def _contradictions(groups: _Groups) -> tuple[_Groups, _Groups]:
-    """Of duplicates those with contradicting tags, and those whose tags differ as a detail of the images does."""
+    """Duplicates with contradicting tags, and duplicates whose tags differ as a detail of the images does."""
     conflicts: _Groups = []
     details: _Groups = []
     for group in groups:

@@ -32,7 +32,7 @@ STEPS, LR, WEIGHT_DECAY = 200, 1e-2, 1e-1
 """AdamW on all images at once, over standardised averages of the maps."""
 
 MIN_AUC = 0.8
-"""Of a class whose out-of-fold probabilities have a smaller area under the ROC curve no image is named: where they tell
+"""A class whose out-of-fold probabilities have a smaller area under the ROC curve has no image named: where they tell
 nothing, as in small sets, a third of the images would be."""
 
 

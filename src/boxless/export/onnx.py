@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from boxless.runtime import Runtime
 
 OPSET = 18
-"""Of ONNX; ONNX Runtime reads it since 1.14, OpenVINO since 2023.1."""
+"""Version of the ONNX operators; ONNX Runtime reads it since 1.14, OpenVINO since 2023.1."""
 MAX_BOX_ERROR, MAX_SCORE_ERROR = 0.5, 1e-3
 """By which a file may differ from its run: pixels of the image, and scores."""
 

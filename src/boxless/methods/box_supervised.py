@@ -55,5 +55,5 @@ class BoxSupervised(Model):
     def image_scores(self, batch: Batch) -> list[Tensor]:
         """Image-level scores (classes,) of each view, in evaluation mode."""
         maps = batch.maps.float()
-        rows = zip(self.cam.score(batch, maps)[0], batch.own(maps), strict=True)
+        rows = zip(self.cam.score(batch, maps)[0], batch.unpadded(maps), strict=True)
         return [self.cam.image_logits(own, pooled).sigmoid() for pooled, own in rows]

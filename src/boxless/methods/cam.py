@@ -91,7 +91,7 @@ class HeatmapModel(Model):
         if self.training:
             assert batch.image_labels is not None
             return {"image labels": image_label_loss(logits, batch.image_labels, logits=True)}
-        rows = zip(logits, maps, batch.own(features), strict=True)
+        rows = zip(logits, maps, batch.unpadded(features), strict=True)
         return [
             ViewOutput(self.image_logits(own, pooled).sigmoid(), maps=row, objectness=self.objectness_of(own))
             for pooled, row, own in rows
@@ -103,7 +103,7 @@ class HeatmapModel(Model):
         The bias of the last layer is left out of the heatmaps, as in equation 2 of CAM: at zero a location is evidence
         neither for nor against the class.
         """
-        own = batch.own(self.head(maps[:, : self.channels]).float())
+        own = batch.unpadded(self.head(maps[:, : self.channels]).float())
         return torch.stack([self.pool(row) for row in own]), [row - self._bias for row in own]
 
     @property

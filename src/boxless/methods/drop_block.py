@@ -8,7 +8,7 @@ MAX_SHARE = 0.3
 BLOCK = 3
 """Side of a dropped block in cells (the authors' settings)."""
 TEMPERATURE = 0.01
-"""Of the Concrete distribution (the authors' code)."""
+"""Temperature of the Concrete distribution (the authors' code)."""
 REVERSED = 1e-4
 """Factor of the reversed gradient: the authors' weight of 0.01, and a hundredth of the learning rate."""
 

@@ -16,7 +16,7 @@ from boxless.methods.box_ops import decode, encode, mirror_boxes
 from boxless.methods.box_supervised import IMAGE_SCORE_POWER, BoxSupervised, BoxSupervisedConfig
 from boxless.methods.layers import fully_connected, linear
 from boxless.methods.losses import box_loss, negative_label_loss, refinement_loss, with_unknown
-from boxless.methods.matching import match_proposals, reweight, sample_proposals, weighted
+from boxless.methods.matching import match_proposals, pseudo_labels_of, reweight, sample_proposals
 from boxless.methods.roi_pooling import context_regions, roi_average_pool
 
 OBJECT_SHARE = 0.33
@@ -97,7 +97,7 @@ class FastRCNN(BoxSupervised):
 
     def prepare_views(self, batch: Batch) -> list[PreparedView]:
         """What does not depend on the proposals, in evaluation mode."""
-        maps = [self.pca(view) for view in batch.own(batch.maps)]
+        maps = [self.pca(view) for view in batch.unpadded(batch.maps)]
         return [PreparedView(*row) for row in zip(maps, batch.sizes, self.image_scores(batch), strict=True)]
 
     def score_proposals(self, views: Sequence[PreparedView], proposals: Sequence[Tensor]) -> list[ViewOutput]:
@@ -106,7 +106,7 @@ class FastRCNN(BoxSupervised):
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.proposals is not None and batch.targets is not None and batch.image_labels is not None
-        maps = [view.float() for view in batch.own(batch.maps)]
+        maps = [view.float() for view in batch.unpadded(batch.maps)]
         images = zip(maps, batch.proposals, batch.targets, batch.sizes, batch.image_labels, strict=True)
         rows = [self._training_rows(*image) for image in images]
         regions, labels, weights, deltas, absent, unknown = (torch.cat(parts) for parts in zip(*rows, strict=True))
@@ -130,7 +130,7 @@ class FastRCNN(BoxSupervised):
             Regions (R, D), labels (R,), weights (R,), deltas to the matched boxes (R, 4), the classes that a region
             without a box does not have (R, classes), and those that the image may have (R, classes).
         """
-        boxes = weighted(targets)
+        boxes = pseudo_labels_of(targets)
         labels, weights, nearest = match_proposals(proposals, boxes, self.classes, IGNORE_IOU)
         rows = sample_proposals(labels, weights, self.classes, self.config.samples)
         sampled, labels = proposals[rows], labels[rows]

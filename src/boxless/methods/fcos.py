@@ -23,7 +23,7 @@ FAR_WEIGHT = 0.3
 """Weight of background cells outside of the context regions of all boxes, for the classes that the image has: pseudo
 labels miss objects."""
 ALPHA, GAMMA = 0.25, 2.0
-"""Of the focal loss (Lin et al., ICCV 2017, section 4.1)."""
+"""Weight and exponent of the focal loss (Lin et al., ICCV 2017, section 4.1)."""
 PRIOR = 0.01
 """Probability of a class in a cell before training (Lin et al., section 4.1)."""
 MAX_LOG_DISTANCE = math.log(256)
@@ -73,7 +73,7 @@ class FCOS(BoxSupervised):
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
         """Losses in training mode, one `ViewOutput` a view in evaluation mode, whose rows are the cells of its map."""
-        maps = batch.own(batch.maps)
+        maps = batch.unpadded(batch.maps)
         if self.training:
             return self._losses(batch, [view.float() for view in maps])
         maps = [self.pca(view) for view in maps]

@@ -26,7 +26,7 @@ class PseudoLabels:
     bags: bool = False
 
 
-def weighted(targets: Targets) -> PseudoLabels:
+def pseudo_labels_of(targets: Targets) -> PseudoLabels:
     """Targets with weight 1, and 0 where they are to be ignored: proposals matched to these are not trained."""
     # Of boxes that overlap a proposal alike the first is matched, which must not be an ignored one.
     order = targets.ignore.int().argsort(stable=True)

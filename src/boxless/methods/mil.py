@@ -176,7 +176,7 @@ class MILDetector(Model):
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[ViewOutput]:
         """Losses in training mode, one `ViewOutput` a view in evaluation mode."""
         assert batch.proposals is not None
-        maps = batch.own(self.tail(batch.maps.float()))
+        maps = batch.unpadded(self.tail(batch.maps.float()))
         if not self.training:
             return self._outputs(batch, maps)
         proposals = batch.proposals

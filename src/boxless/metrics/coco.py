@@ -17,12 +17,12 @@ MAX_DETECTIONS = 100
 def coco_ap(detections: Sequence[Detections], annotations: Sequence[Annotations], classes: int) -> NDArray[np.float64]:
     """AP50:95 of every class: the mean over ten IoU thresholds and 101 recall levels, for objects of any size.
 
-    As in pycocotools: in each image the detections of a class choose by falling score, equal scores in the order given.
-    Each takes, among the ground-truth boxes that are still free, the one of highest IoU, which must reach the
-    threshold; of equal IoUs the last. So unlike in VOC, a detection whose best match is taken may match another object.
-    A box with `ignore` set counts as a crowd: it is no object to find, it may match any number of detections that have
-    no other match, its overlap is measured as a share of the detection's area, and a detection that it matches is
-    neither a hit nor a miss.
+    As in pycocotools: in each image the detections of a class are matched by descending score, those of equal score in
+    the order given. Each takes, among the ground-truth boxes that are still free, the one of highest IoU, which must
+    reach the threshold; of equal IoUs the last. So unlike in VOC, a detection whose best match is taken may match
+    another object. A box with `ignore` set counts as a crowd: it is no object to find, it may match any number of
+    detections that have no other match, its overlap is measured as a share of the detection's area, and a detection
+    that it matches is neither a hit nor a miss.
 
     Args:
         detections: one per image.

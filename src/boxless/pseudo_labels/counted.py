@@ -15,7 +15,7 @@ import numpy as np
 from boxless.cached_dataset import CachedDataset
 from boxless.detector import Detector
 from boxless.np_box_ops import coverage
-from boxless.pseudo_labels.given import at_rejected, holds, points_on
+from boxless.pseudo_labels.given import at_rejected, contains_points, points_on
 from boxless.pseudo_labels.held_out import map_rows
 from boxless.structures import Annotations, BoolArray, FloatArray, IntArray, Sample
 
@@ -97,7 +97,7 @@ def choose_objects(boxes: FloatArray, scores: FloatArray, number: int, points: F
     """
     shared = coverage(boxes, boxes)
     apart = (np.maximum(shared, shared.T) <= MAX_SHARED) & ~np.eye(len(boxes), dtype=np.bool_)
-    inside = holds(boxes, points)
+    inside = contains_points(boxes, points)
     held = inside.sum(axis=1)
     chosen = list[int]()
     for point in range(len(points)):

@@ -55,7 +55,7 @@ def _contradicts(labels: Annotations, sample: Sample) -> BoolArray:
     for label in {point.label for point in sample.points}:
         points = points_on(sample, label)
         if label not in sample.counts or sample.counts[label].number <= len(points):
-            wrong |= (labels.labels == label) & ~holds(labels.boxes, points).any(axis=1)
+            wrong |= (labels.labels == label) & ~contains_points(labels.boxes, points).any(axis=1)
     return wrong
 
 
@@ -73,7 +73,7 @@ def at_rejected(boxes: FloatArray, labels: IntArray, sample: Sample) -> BoolArra
     return np.asarray(np.any((iou(boxes, wrong.boxes) >= REJECTED_IOU) & same, axis=1), np.bool_)
 
 
-def holds(boxes: FloatArray, points: FloatArray) -> BoolArray:
+def contains_points(boxes: FloatArray, points: FloatArray) -> BoolArray:
     """Whether boxes (N, 4) hold points (P, 2): (N, P) bool."""
     inside = (points >= boxes[:, None, :2]) & (points < boxes[:, None, 2:])
     return np.asarray(np.all(inside, axis=2), np.bool_)
@@ -104,7 +104,9 @@ def seed_classes(dataset: Dataset) -> list[int]:
     return list(np.flatnonzero(counts >= SEED_BOXES).tolist())
 
 
-def chosen(seeds: Sequence[Annotations], others: Sequence[Annotations], classes: Sequence[int]) -> list[Annotations]:
+def replace_classes(
+    seeds: Sequence[Annotations], others: Sequence[Annotations], classes: Sequence[int]
+) -> list[Annotations]:
     """Boxes of the same tags, for tags of these classes those of `others`."""
     pairs = zip(seeds, others, strict=True)
     return [one.with_boxes(other.boxes, np.isin(one.labels, classes)) for one, other in pairs]

@@ -46,8 +46,8 @@ from boxless.pseudo_labels.consensus import (
 from boxless.pseudo_labels.counted import with_counted
 from boxless.pseudo_labels.cross_fitting import CrossFitting, draw_folds, first_round, later_round
 from boxless.pseudo_labels.given import (
-    chosen,
     given_alone,
+    replace_classes,
     seed_classes,
     with_given,
     without_given,
@@ -143,7 +143,7 @@ def _seed_boxes(
     """The boxes of a seed, snapped to proposals; of classes with enough given boxes those that are `predicted`."""
     with fitting.run.timed("pseudo labels"):
         boxes = snap_all(SEEDS.find(name)(fitting.tagged, cam), fitting.data)
-    return boxes if predicted is None else chosen(boxes, predicted, fitting.boxed)
+    return boxes if predicted is None else replace_classes(boxes, predicted, fitting.boxed)
 
 
 def _calibrate(fitting: CrossFitting, detectors: Sequence[Detector]) -> None:

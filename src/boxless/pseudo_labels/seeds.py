@@ -21,7 +21,7 @@ SEEDS: Registry[Seed] = Registry("pseudo_labels.seeds")
 """Seeds by name: from the training images and the trained CAM to one box for each tag of each image, the tags in the
 order of their class indices."""
 LOCAL_SHARE = 1 / 3
-"""Of the local CAM in `mixed_cam`."""
+"""Weight of the local CAM in `mixed_cam`."""
 LOCAL_CAM_SEEDS = frozenset({"mixed_cam", "local_cam"})
 """Those that need good local CAMs (`local_cam_errors`)."""
 

@@ -1,4 +1,4 @@
-"""Pseudo labels end where proposals end."""
+"""Snap the boxes of pseudo labels to nearby proposals."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import box_iou
 
 from boxless.cached_dataset import CachedDataset
-from boxless.pseudo_labels.given import holds
+from boxless.pseudo_labels.given import contains_points
 from boxless.structures import Annotations, FloatArray
 
 SNAP_IOU = 0.6
@@ -50,6 +50,8 @@ def snap_all(labels: Sequence[Annotations], data: CachedDataset, leave: Sequence
         # A box that was chosen as it holds a point must not lose it.
         for label, x, y in data.dataset.samples[row].points:
             point = np.array([[x, y]], np.float32)
-            stay |= (own.labels == label) & holds(own.boxes, point)[:, 0] & ~holds(moved, point)[:, 0]
+            stay |= (
+                (own.labels == label) & contains_points(own.boxes, point)[:, 0] & ~contains_points(moved, point)[:, 0]
+            )
         snapped.append(own.with_boxes(moved, ~stay))
     return snapped

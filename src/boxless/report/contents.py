@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 POINTS = 200
 """The maximum number of points of a precision-recall curve."""
 COLORMAP = "inferno"
-"""Of heatmaps: its lightness rises evenly, so it is readable without colour vision."""
+"""Colormap of the heatmaps: its lightness rises evenly, so it is readable without colour vision."""
 
 
 def write_report(

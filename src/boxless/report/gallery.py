@@ -26,7 +26,7 @@ SIDE = 384
 BYTES = 24_000
 """The target size of a thumbnail; 400 of them, with base64 and heatmaps, take less than 15 MB."""
 QUALITIES = (80, 65, 50, 35, 20)
-"""Of JPEG, tried in turn until the target size is met."""
+"""JPEG qualities, tried in turn until the target size is met."""
 MAP_SIDE = 32
 """Longest side of a heatmap in cells; finer ones are averaged."""
 MAPS = 6

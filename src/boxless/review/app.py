@@ -41,7 +41,7 @@ from boxless.wording import counted
 logger = logging.getLogger(__name__)
 
 ANSWER_BYTES = 2**20
-"""Of a request: labels of one image, thousands of boxes."""
+"""Largest body of a request: labels of one image, thousands of boxes."""
 TOLERANCE = 0.5
 """Pixels by which a box may leave its image."""
 

@@ -63,10 +63,10 @@ RESCALE = 0.7
 REASON = 0.3
 """Least value of a signal that is named as a reason."""
 SAMPLE_SEED = 0
-"""Of the random sample."""
+"""Seed of the random sample."""
 
 
-class Examined(NamedTuple):
+class ImageAssessment(NamedTuple):
     """What a detector says of one image.
 
     Args:
@@ -80,7 +80,7 @@ class Examined(NamedTuple):
     descriptor: FloatArray
 
 
-class Question(NamedTuple):
+class QueryImage(NamedTuple):
     """One image to ask about.
 
     Args:
@@ -160,7 +160,9 @@ def ask(
     return len(questions)
 
 
-def choose(detector: Detector, dataset: Dataset, number: int | None = None, *, random: bool = False) -> list[Question]:
+def choose(
+    detector: Detector, dataset: Dataset, number: int | None = None, *, random: bool = False
+) -> list[QueryImage]:
     """The images to ask about, in order.
 
     Args:
@@ -175,19 +177,19 @@ def choose(detector: Detector, dataset: Dataset, number: int | None = None, *, r
     if random:
         rows = np.random.default_rng(SAMPLE_SEED).permutation(len(dataset))[:number].tolist()
         dataset = replace(dataset, samples=tuple(dataset.samples[row] for row in rows))
-        return [Question(sample, own.proposed, None, ["random sample"]) for sample, own in examine(detector, dataset)]
+        return [QueryImage(sample, own.proposed, None, ["random sample"]) for sample, own in examine(detector, dataset)]
     pairs = list(examine(detector, dataset))
     scores = np.array([sum(own.signals.values()) for _, own in pairs])
     order = diverse_order(scores, np.array([own.descriptor for _, own in pairs]), number)
     return [_question(*pairs[row], float(scores[row])) for row in order]
 
 
-def _question(sample: Sample, examined: Examined, score: float) -> Question:
+def _question(sample: Sample, examined: ImageAssessment, score: float) -> QueryImage:
     reasons = [reason for reason, value in examined.signals.items() if value >= REASON]
-    return Question(sample, examined.proposed, score, reasons or ["unlike the images before"])
+    return QueryImage(sample, examined.proposed, score, reasons or ["unlike the images before"])
 
 
-def examine(detector: Detector, dataset: Dataset) -> Iterator[tuple[Sample, Examined]]:
+def examine(detector: Detector, dataset: Dataset) -> Iterator[tuple[Sample, ImageAssessment]]:
     """Every image that can be read, and what the detector says of it, behind a progress bar."""
     # Another scale rather than the mirror image, as heads are trained on mirrored regions.
     views = detector.views if len(detector.views) > 1 else (*detector.views, _rescaled(detector.views[0]))
@@ -203,7 +205,7 @@ def _rescaled(view: View) -> View:
     return replace(view, scale=max(1, round(view.scale * RESCALE)))
 
 
-def _examine(detector: Detector, data: CachedDataset, views: Sequence[View], row: int) -> Examined:
+def _examine(detector: Detector, data: CachedDataset, views: Sequence[View], row: int) -> ImageAssessment:
     sample, image = data.dataset.samples[row], detector.with_views(views).read(data, row)
     maps = dict(zip(views, image.maps, strict=True))
 
@@ -222,7 +224,7 @@ def _examine(detector: Detector, data: CachedDataset, views: Sequence[View], row
         **differing_views([best([view], tags) for view in views], tags, found.classes),
     }
     signals |= contradicted_tags(found.image_scores, sample, found.classes)
-    return Examined(proposed, signals, maps[views[0]].float().mean(dim=(1, 2)).numpy())
+    return ImageAssessment(proposed, signals, maps[views[0]].float().mean(dim=(1, 2)).numpy())
 
 
 def proposals(found: Detections, missing: Sequence[int], best: FloatArray) -> Detections:
@@ -312,7 +314,7 @@ def diverse_order(scores: NDArray[np.float64], descriptors: FloatArray, number: 
     return order
 
 
-def write_queue(path: Path, questions: Sequence[Question], root: Path) -> None:
+def write_queue(path: Path, questions: Sequence[QueryImage], root: Path) -> None:
     """Write a queue atomically, one JSON line an image.
 
     Raises:
@@ -323,7 +325,7 @@ def write_queue(path: Path, questions: Sequence[Question], root: Path) -> None:
             file.write(json.dumps(line.model_dump(mode="json", by_alias=True)).encode() + b"\n")
 
 
-def queued(questions: Sequence[Question], root: Path) -> list[QueuedImage]:
+def queued(questions: Sequence[QueryImage], root: Path) -> list[QueuedImage]:
     """Questions as lines of a queue, images named by their paths below the data `root`."""
     return [
         QueuedImage(

@@ -13,7 +13,7 @@ from boxless.wording import counted
 HIT_IOU = 0.5
 """A proposed box that was moved is a hit if it has this IoU with what became of it."""
 Z = 1.959964
-"""Of an interval of 95 %."""
+"""Normal quantile of an interval of 95 %."""
 
 
 class Summary(NamedTuple):

@@ -22,7 +22,7 @@ from boxless.errors import BoxlessError, ImageError, first_problem
 from boxless.export.label_studio import own_control, read_labeling_config
 from boxless.loading import load_predictor
 from boxless.predictor import Predictor
-from boxless.server.connections import impatient
+from boxless.server.connections import with_header_timeout
 from boxless.server.guard import Guard, Limits
 from boxless.server.messages import Inspection, Model, Prediction, Problem, Project, Tasks
 from boxless.server.service import Service
@@ -76,7 +76,7 @@ def build_server(app: ASGIApp, limits: Limits | None = None) -> uvicorn.Server:
         uvicorn.Config(
             app,
             log_level="warning",
-            http=impatient((limits or Limits()).seconds),
+            http=with_header_timeout((limits or Limits()).seconds),
             ws="none",
             lifespan="off",
             server_header=False,

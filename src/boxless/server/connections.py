@@ -6,7 +6,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-def impatient(seconds: float) -> type[H11Protocol]:
+def with_header_timeout(seconds: float) -> type[H11Protocol]:
     """The protocol of connections that are closed where the head of a request takes longer to arrive.
 
     Args:

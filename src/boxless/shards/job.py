@@ -16,7 +16,8 @@ from boxless.shards.manifest import count_rows, manifest_digest
 from boxless.shards.storage import check_folder, join, names, read_bytes, state, writing
 
 FORMAT = 2
-"""Of the record and the parts; raised whenever an older Boxless could not read newer ones or the other way round."""
+"""Version of the record and the parts, raised whenever an older Boxless could not read newer ones, or a newer one
+older."""
 RECORD = "job.json"
 
 

@@ -11,7 +11,7 @@ from functools import cache
 
 from boxless.errors import BoxlessError
 from boxless.predictor import Predictor
-from boxless.process import cores, wait_asleep
+from boxless.process import cores, wait_passively
 from boxless.run_path import is_exported
 from boxless.shards.job import Job
 from boxless.shards.work import Outcome, load_detector, predict_shard
@@ -81,7 +81,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _start() -> None:
-    wait_asleep()
+    wait_passively()
     # Ctrl-C ends a process without a traceback; the one that started it reports.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()

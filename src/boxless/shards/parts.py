@@ -22,7 +22,7 @@ from boxless.shards.storage import join, names, read_bytes
 from boxless.structures import Detections
 
 KEY = b"boxless"
-"""Of the metadata of a part; the value is JSON."""
+"""Key of the metadata of a part; the value is JSON."""
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),

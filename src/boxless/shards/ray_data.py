@@ -12,7 +12,7 @@ from typing import Any
 
 from boxless.errors import BoxlessError, in_one_line
 from boxless.files import expand_user
-from boxless.process import wait_asleep
+from boxless.process import wait_passively
 from boxless.run_path import is_exported
 from boxless.shards.job import Job
 from boxless.shards.work import Outcome, load_detector, predict_shard
@@ -46,7 +46,7 @@ class ShardActor:
     """
 
     def __init__(self, job: Job, threads: int | None) -> None:
-        wait_asleep()
+        wait_passively()
         self._job, self._threads = job, threads
         self._detector = load_detector(job)
 

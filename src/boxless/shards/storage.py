@@ -26,7 +26,7 @@ OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 """Protocols whose objects appear whole, as they are put by one request, or by several and one that ends them."""
 
 _FAULTS = frozenset({errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
-"""Of one local file; others are of the disk or the process."""
+"""`errno` of faults of one local file; others are of the disk or the process."""
 _DENIED = frozenset({401, 403, 407})
 """HTTP statuses of a server that does not let this process read."""
 _OF_THE_SERVER = _DENIED | {408, 425, 429}

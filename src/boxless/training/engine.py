@@ -138,7 +138,7 @@ def train_model(
 
 
 def _seed(seed: int, epoch: int, process: int, workers_run: bool) -> None:
-    """Let dropout too depend on seed and epoch alone; processes of one run differ."""
+    """Seed torch, and so dropout, from the seed of the run, the epoch and the process."""
     torch.manual_seed(int(np.random.default_rng((seed, epoch, process)).integers(2**62)))
     if workers_run:
         # A loader draws a number when it starts its workers, or has none.

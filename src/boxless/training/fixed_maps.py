@@ -1,4 +1,4 @@
-"""What a network reads of feature maps behind the part of it that is fixed, computed once for all steps."""
+"""Outputs of the untrained first layers of a model (its principal components), computed once for all steps."""
 
 from collections.abc import Sequence
 from copy import deepcopy

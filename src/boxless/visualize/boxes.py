@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from boxless.visualize.colours import OKABE_ITO, Colour, ink_on
+from boxless.visualize.colours import OKABE_ITO, Colour, text_colour_on
 from boxless.visualize.text import draw_text, height_of, shortened, width_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class _Caption:
         draw.rectangle(self.place, fill=self.colour)
         pad = _padding(self.size)
         corner = self.place[0] + pad, self.place[1] + pad // 2
-        draw_text(draw, corner, self.text, self.size, ink_on(self.colour))
+        draw_text(draw, corner, self.text, self.size, text_colour_on(self.colour))
 
 
 def _caption(

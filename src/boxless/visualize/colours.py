@@ -16,7 +16,7 @@ OKABE_ITO: dict[str, Colour] = {
 
 def page_colours(colour: Colour) -> dict[str, str]:
     """A colour and the text colour on it, as the pages take them."""
-    return {"colour": hex_colour(colour), "ink": ink_on(colour)}
+    return {"colour": hex_colour(colour), "ink": text_colour_on(colour)}
 
 
 def hex_colour(colour: Colour) -> str:
@@ -24,7 +24,7 @@ def hex_colour(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def ink_on(colour: Colour) -> str:
+def text_colour_on(colour: Colour) -> str:
     """The text colour, `black` or `white`, with the higher contrast to a background colour, as WCAG 2 defines it."""
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in colour)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

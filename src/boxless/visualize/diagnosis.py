@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from boxless.visualize.colours import OKABE_ITO, Colour, ink_on
+from boxless.visualize.colours import OKABE_ITO, Colour, text_colour_on
 from boxless.visualize.text import drawable, families
 from boxless.wording import counted, supervision_note
 
@@ -98,7 +98,7 @@ def _draw_outcomes(axes: Axes, rows: list[tuple[str, dict[str, Any]]]) -> None:
         shares = np.array([row[f"{outcome}_rate"] or 0 for _, row in rows])
         bars = axes.barh(places, shares, left=ends, height=0.8, color=_tone(colour), edgecolor="white", linewidth=1)
         labels = [f"{share:.0%}".rstrip("%") if share >= 0.025 else "" for share in shares]
-        axes.bar_label(bars, labels, label_type="center", color=ink_on(colour), fontsize=10)
+        axes.bar_label(bars, labels, label_type="center", color=text_colour_on(colour), fontsize=10)
         ends += shares
     for place, (_, row) in enumerate(rows):
         if not row["detections"]:
