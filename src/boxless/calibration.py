@@ -188,7 +188,7 @@ def best_scores(detections: Sequence[Detections], raw: bool = False) -> FloatArr
     """
     best = np.zeros((len(detections), len(detections[0].classes)), np.float32)
     for row, found in zip(best, detections, strict=True):
-        np.maximum.at(row, found.labels, found.raw_scores if raw and found.raw_scores is not None else found.scores)
+        np.maximum.at(row, found.labels, found.ranking_scores if raw else found.scores)
     return best
 
 

@@ -143,6 +143,15 @@ def write_json(path: Path, content: Any) -> None:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
+def readable_bytes(path: Path, most: int = -1) -> bytes:
+    """The content of a file, or its first `most` bytes; empty if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError:
+        return b""
+
+
 def read_json(text: str | bytes) -> Any:
     """What a JSON text holds.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from boxless.files import read_json
+from boxless.files import read_json, readable_bytes
 
 READ = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}) | {
     *(".jif", ".jfi", ".pjpeg", ".pjp", ".mpo", ".apng", ".dib")
@@ -134,11 +134,7 @@ def is_hidden(name: str) -> bool:
 
 def _is_image(file: Path) -> bool:
     """Whether a file without a suffix begins as an image does."""
-    try:
-        with file.open("rb") as stream:
-            start = stream.read(12)
-    except OSError:
-        return False
+    start = readable_bytes(file, 12)
     return start.startswith(_STARTS) and (start[:4] != b"RIFF" or start[8:] == b"WEBP")
 
 

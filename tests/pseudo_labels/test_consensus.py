@@ -63,30 +63,30 @@ def test_there_is_no_consensus_where_few_of_the_labels_are_kept():
     # Shares of 1/2, 2/3 and 2/3, the mean of which is 0.61; with a class of none it is 0.46.
     flags = [(0, True), (0, False), (1, True), (1, True), (1, False), (3, False), (3, True), (3, True)]
     merged = [replace(boxes_of((label, [0, 0, 1, 1])), ignore=np.array([not kept])) for label, kept in flags]
-    assert classes_without_consensus([*merged, boxes_of()]) == []
+    assert classes_without_consensus([*merged, boxes_of()], []) == []
     none = replace(boxes_of((4, [0, 0, 1, 1])), ignore=np.array([True]))
-    assert classes_without_consensus([*merged, none]) == [0, 1, 3, 4]
+    assert classes_without_consensus([*merged, none], []) == [0, 1, 3, 4]
     # Classes with given boxes neither count nor are among them.
     assert classes_without_consensus([*merged, none], boxed=[4, 7]) == []
     # The mean of 1/2 and 2/3 is 0.58; 1/2 alone is less than 0.55.
     assert classes_without_consensus(merged, boxed=[3]) == []
     assert classes_without_consensus(merged, boxed=[1, 3]) == [0]
-    assert classes_without_consensus([boxes_of()]) == classes_without_consensus(merged, boxed=[0, 1, 3]) == []
+    assert classes_without_consensus([boxes_of()], []) == classes_without_consensus(merged, boxed=[0, 1, 3]) == []
 
 
 def test_a_rare_class_does_not_decide_on_consensus():
     flags = [(0, True)] * 6 + [(0, False)] * 4 + [(1, False)] * 4
     merged = [replace(boxes_of((label, [0, 0, 1, 1])), ignore=np.array([not kept])) for label, kept in flags]
-    assert classes_without_consensus(merged) == []
-    assert classes_without_consensus([*merged, merged[-1]]) == [0, 1]
+    assert classes_without_consensus(merged, []) == []
+    assert classes_without_consensus([*merged, merged[-1]], []) == [0, 1]
 
 
 def test_a_class_without_a_kept_label_is_named():
     flags = [(0, True), (0, False), (1, False), (1, False), (2, True), (3, False)]
     merged = [replace(boxes_of((label, [0, 0, 1, 1])), ignore=np.array([not kept])) for label, kept in flags]
-    assert classes_never_kept([*merged, boxes_of()]) == [1, 3]
+    assert classes_never_kept([*merged, boxes_of()], []) == [1, 3]
     assert classes_never_kept(merged, boxed=[3]) == [1]
-    assert classes_never_kept([boxes_of()]) == []
+    assert classes_never_kept([boxes_of()], []) == []
 
 
 def test_of_classes_without_consensus_every_box_is_trained_on():

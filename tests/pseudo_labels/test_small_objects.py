@@ -77,7 +77,7 @@ def test_images_with_a_small_box_are_predicted_at_half_as_large_again_by_the_net
     )
     data = CachedDataset(Dataset("some", ("x", "y"), samples), tuple("abcd"), ((100, 50),) * 4, None, None, {}, {})  # type: ignore[arg-type]
     detectors = [Recorder((View(200), View(100, True)), []), Recorder((View(50),), [])]
-    rescaled, found = rescaled_pass(detectors, data, np.array([0, 0, 1, 1]), held_out)  # type: ignore[arg-type]
+    rescaled, found = rescaled_pass(detectors, data, np.array([0, 0, 1, 1]), held_out, [])  # type: ignore[arg-type]
     assert [one.tolist() for one in found] == [[False], [False, True], [True], []]
     assert detectors[0].calls == [([View(300), View(150, True)], (100, 50), [0, 1])]
     assert detectors[1].calls == [([View(75)], (100, 50), [0])]

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import timm
@@ -60,10 +61,7 @@ class LastMaps(MultiMapStage):
     def maps(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> maps (B, C, h, w)."""
         images = images if self.pad is None else self.pad(images)
-        if self._hooked:
-            # Its hooks keep the maps in the network, which the threads of the feature cache share.
-            with _hooks:
-                maps = self.model(images)[-3:]
-        else:
+        # Hooks keep the maps in the network, which the threads of the feature cache share.
+        with _hooks if self._hooked else nullcontext():
             maps = self.model(images)[-3:]
         return [found.permute(0, 3, 1, 2).contiguous() for found in maps] if self._channels_last else list(maps)

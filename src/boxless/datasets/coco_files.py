@@ -5,6 +5,7 @@ from pathlib import Path
 
 from boxless.datasets.common import MOST_JSON
 from boxless.datasets.unread import unread_json
+from boxless.files import readable_bytes
 from boxless.image_files import find_images, is_hidden, normal, parent, written_here
 
 ROBOFLOW = "_annotations.coco.json"
@@ -64,19 +65,13 @@ def coco_unread(files: Sequence[Path], path: Path) -> list[Path]:
 
 def is_coco(file: Path) -> bool:
     """Whether a file has the keys of COCO."""
-    try:
-        content = file.read_bytes()
-    except OSError:
-        return False
+    content = readable_bytes(file)
     return all(key in content for key in _KEYS)
 
 
 def _is_cut_off(file: Path) -> bool:
     """Whether a JSON file ends before its outermost bracket does, as after an interrupted copy."""
-    try:
-        return file.read_bytes().rstrip()[-1:] not in (b"}", b"]")
-    except OSError:
-        return True
+    return readable_bytes(file).rstrip()[-1:] not in (b"}", b"]")
 
 
 def image_folders(file: Path, split: str) -> tuple[Path, ...]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from boxless.datasets.common import find_splits, to_floats
 from boxless.datasets.lookup import possible_stems
 from boxless.datasets.table_files import table_cells
+from boxless.files import readable_bytes
 from boxless.image_files import suffixes
 
 TEXTS = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".xml"})
@@ -125,10 +126,7 @@ def record_kind(file: Path, images: ClassImages, *, at_top: bool) -> RecordKind:
 
 def read_text(file: Path) -> str:
     """The text of a file, whatever its encoding; empty if it cannot be read."""
-    try:
-        content = file.read_bytes()
-    except OSError:
-        return ""
+    content = readable_bytes(file)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", "replace")
     try:

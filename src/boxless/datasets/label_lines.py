@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from boxless.datasets.problems import printable
 from boxless.errors import BoxlessError, first_problem
-from boxless.files import unwritable
+from boxless.files import readable_bytes, unwritable
 from boxless.image_files import data_folder, normal
 from boxless.wording import counted
 
@@ -176,11 +176,7 @@ def read_labels(path: Path) -> dict[str, ImageLabels]:
 
 def is_label_lines(file: Path) -> bool:
     """Whether a file begins as one of labels."""
-    try:
-        with file.open("rb") as stream:
-            return stream.read(len(_START)) == _START
-    except OSError:
-        return False
+    return readable_bytes(file, len(_START)) == _START
 
 
 def _may_continue(line: bytes) -> bool:

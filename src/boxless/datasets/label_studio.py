@@ -16,6 +16,7 @@ from boxless.datasets.lookup import FileFinder, Finder, names_of_own_images, unn
 from boxless.datasets.problems import Problems, printable
 from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.errors import BoxlessError
+from boxless.files import readable_bytes
 from boxless.image_files import suffixes
 from boxless.structures import Count, Dataset
 
@@ -43,12 +44,8 @@ def _find_tasks(path: Path) -> Path | None:
 
 def holds_tasks(file: Path) -> bool:
     """Whether a file begins as one of tasks does."""
-    try:
-        with file.open("rb") as stream:
-            start = stream.read(2000)
-    except OSError:
-        return False
-    return start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[") and b'"data"' in file.read_bytes()
+    start = readable_bytes(file, 2000).lstrip(b"\xef\xbb\xbf \r\n\t")
+    return start.startswith(b"[") and b'"data"' in readable_bytes(file)
 
 
 def load_label_studio(file: Path, split: str | None) -> Dataset:

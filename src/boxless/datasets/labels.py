@@ -80,10 +80,8 @@ def with_labels(dataset: Dataset, labels: str | PathLike[str], data: Path | None
 
 
 def _summary(reviews: Mapping[Path, ImageReview]) -> str:
-    right, wrong = (
-        sum(len(part.labels) for part in parts)
-        for parts in zip(*((own.boxes.right, own.boxes.wrong) for own in reviews.values()), strict=True)
-    )
+    right = sum(len(own.boxes.right.labels) for own in reviews.values())
+    wrong = sum(len(own.boxes.wrong.labels) for own in reviews.values())
     text = f"labels of {counted(len(reviews), 'image')} with {right:,} right and {counted(wrong, 'wrong box')}"
     more = {
         "count": sum(len(own.counts) for own in reviews.values()),
@@ -135,29 +133,32 @@ def _of_lines(
         if path in reviews:
             problems.add("images whose name is spelt in several ways, of which the last line is taken", name)
         _report_classes(own.classes(), classes, problems)
-        right, wrong = (
-            [Object(box.name, box.xyxy) for box in own.boxes if box.state == state and box.name in classes]
-            for state in ("right", "wrong")
-        )
-        size = _size(path)
-        boxes, rejected = (
-            _annotations(boxed_sample(name, path, kind, classes, size, problems)) for kind in (right, wrong)
-        )
-        counts = {one: found for one, number in own.counts.items() if (found := parse_count(str(number))) is not None}
-        answers = _answers(own, counts, {item.name for item in right})
-        for absent in sorted({point.name for point in own.points if not answers[point.name]}):
-            problems.add("points of a class that is absent, left out", f"{name} {absent}")
-        named = [point for point in own.points if point.name in classes and answers[point.name]]
-        points = [Point(classes.index(point.name), *point.xy) for point in named]
-        complete = _unharmed(right, boxes, classes) & {classes.index(one) for one in own.complete if one in classes}
-        known = {classes.index(one): count for one, count in counts.items() if one in classes}
-        reviews[path] = ImageReview(
-            {classes.index(one): answer for one, answer in answers.items() if one in classes},
-            GivenBoxes(boxes, rejected, complete),
-            _fitting(known, boxes, name, problems),
-            points_inside(points, size, name, problems),
-        )
+        reviews[path] = _review_of_line(own, name, path, classes, problems)
     return reviews
+
+
+def _review_of_line(own: ImageLabels, name: str, path: Path, classes: Sequence[str], problems: Problems) -> ImageReview:
+    """The labels of an image in the classes of a dataset; those of others are left out."""
+    index = {one: number for number, one in enumerate(classes)}
+    right, wrong = (
+        [Object(box.name, box.xyxy) for box in own.boxes if box.state == state and box.name in index]
+        for state in ("right", "wrong")
+    )
+    size = _size(path)
+    boxes, rejected = (_annotations(boxed_sample(name, path, kind, classes, size, problems)) for kind in (right, wrong))
+    counts = {one: found for one, number in own.counts.items() if (found := parse_count(str(number))) is not None}
+    answers = _answers(own, counts, {item.name for item in right})
+    for absent in sorted({point.name for point in own.points if not answers[point.name]}):
+        problems.add("points of a class that is absent, left out", f"{name} {absent}")
+    present = [point for point in own.points if point.name in index and answers[point.name]]
+    return ImageReview(
+        {index[one]: answer for one, answer in answers.items() if one in index},
+        GivenBoxes(
+            boxes, rejected, _unharmed(right, boxes, classes) & {index[one] for one in own.complete if one in index}
+        ),
+        _fitting({index[one]: count for one, count in counts.items() if one in index}, boxes, name, problems),
+        points_inside([Point(index[point.name], *point.xy) for point in present], size, name, problems),
+    )
 
 
 def _answers(own: ImageLabels, counts: Mapping[str, Count], boxed: set[str]) -> dict[str, bool | None]:

@@ -13,6 +13,7 @@ from boxless.datasets.table_files import DELIMITERS, read_table
 from boxless.datasets.voc_xml import is_annotation
 from boxless.datasets.yolo_files import is_label_file, read_yolo
 from boxless.errors import BoxlessError
+from boxless.files import readable_bytes
 from boxless.image_files import find_images, walk_files
 
 _FORMATS = {
@@ -45,7 +46,7 @@ def refuse_unread(root: Path) -> None:
                 f"{root}: label files of YOLO such as {file.relative_to(root)}, but nothing names their classes; write "
                 "a data.yaml with the lines `names: [first, second]` and `train: FOLDER_OF_IMAGES` there"
             )
-        if file.suffix.lower() == ".xml" and b"<annotations" in _content(file):
+        if file.suffix.lower() == ".xml" and b"<annotations" in readable_bytes(file):
             raise _unread(root, file, "CVAT")
         if file.suffix.lower() == ".xml" and is_annotation(file):
             below = (folder for folder in file.parents if folder.is_relative_to(root))
@@ -60,7 +61,7 @@ def refuse_unread(root: Path) -> None:
 
 def unread_json(file: Path) -> str | None:
     """The name of the format of a JSON file, if it is one of annotations that are not read."""
-    content = _content(file)
+    content = readable_bytes(file)
     return next((name for name, keys in _FORMATS.items() if all(key in content for key in keys)), None)
 
 
@@ -120,10 +121,3 @@ def _some(root: Path, kinds: Collection[str]) -> Iterator[Path]:
         if counts[kind] < MOST_JSON and file.stat().st_size:
             counts[kind] += 1
             yield file
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError:
-        return b""

@@ -16,6 +16,7 @@ from defusedxml import ElementTree
 from boxless.datasets.common import Box, Object, loaded, to_floats, to_size
 from boxless.datasets.problems import Problems
 from boxless.datasets.sizes import AnnotatedImage, are_fractions, boxed_samples
+from boxless.files import readable_bytes
 from boxless.image_files import scan_images, walk_files
 from boxless.structures import Dataset
 
@@ -75,11 +76,8 @@ def annotation_files(folder: Path) -> list[Path]:
 
 def is_annotation(file: Path) -> bool:
     """Whether a file has the first tag of an annotation, unlike `<annotations>` of CVAT."""
-    try:
-        # In UTF-16 every other byte of these letters is 0.
-        return re.search(rb"<annotation[\s>]", file.read_bytes().replace(b"\0", b"")) is not None
-    except OSError:
-        return False
+    # In UTF-16 every other byte of these letters is 0.
+    return re.search(rb"<annotation[\s>]", readable_bytes(file).replace(b"\0", b"")) is not None
 
 
 def read_annotation(file: Path, problems: Problems) -> Annotation | None:

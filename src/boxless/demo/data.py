@@ -19,6 +19,7 @@ from PIL import Image, ImageFilter
 from boxless.demo.art import DISTRACTORS, KINDS, Array, Canvas, Kind, noise
 from boxless.demo.backgrounds import GROUNDS
 from boxless.errors import BoxlessError
+from boxless.export.voc import add_children
 from boxless.files import unwritable
 from boxless.structures import FloatArray
 
@@ -113,26 +114,16 @@ def _draw_all(folder: Path, settings: dict[str, int]) -> None:
 def _write_xml(path: Path, name: str, image: NDArray[np.uint8], objects: list[_Object]) -> None:
     height, width, depth = image.shape
     root = ET.Element("annotation")
-    ET.SubElement(root, "folder").text = FOLDER
-    ET.SubElement(root, "filename").text = f"{name}.jpg"
-    size = ET.SubElement(root, "size")
-    for key, value in (("width", width), ("height", height), ("depth", depth)):
-        ET.SubElement(size, key).text = str(value)
+    add_children(root, folder=FOLDER, filename=f"{name}.jpg")
+    add_children(ET.SubElement(root, "size"), width=width, height=height, depth=depth)
     for item in objects:
         visible = float(item.visible.sum()) / item.area
         xmin, ymin, xmax, ymax = _extent(item.visible)
         truncated = visible < 0.95 and (xmin == 0 or ymin == 0 or xmax == width or ymax == height)
         node = ET.SubElement(root, "object")
-        for key, text in (
-            ("name", item.name),
-            ("truncated", str(int(truncated))),
-            ("difficult", str(int(visible < 0.4))),
-        ):
-            ET.SubElement(node, key).text = text
-        box = ET.SubElement(node, "bndbox")
+        add_children(node, name=item.name, truncated=int(truncated), difficult=int(visible < 0.4))
         # VOC counts pixels from 1; right and bottom are inclusive.
-        for key, value in (("xmin", xmin + 1), ("ymin", ymin + 1), ("xmax", xmax), ("ymax", ymax)):
-            ET.SubElement(box, key).text = str(value)
+        add_children(ET.SubElement(node, "bndbox"), xmin=xmin + 1, ymin=ymin + 1, xmax=xmax, ymax=ymax)
     ET.indent(root)
     path.write_text(ET.tostring(root, encoding="unicode") + "\n", encoding="utf-8")
 

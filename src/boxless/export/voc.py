@@ -48,20 +48,21 @@ def write_voc(out: Path, predictions: Iterable[tuple[Path, Detections]], classes
 def _annotation(image: Path, detections: Detections, classes: Sequence[str], model: str) -> ET.Element:
     width, height = detections.size
     root = ET.Element("annotation")
-    _fill(root, folder=image.parent.name, filename=image.name, path=os.path.abspath(image))  # noqa: PTH100 (links stay)
-    _fill(ET.SubElement(root, "source"), annotation=model)
-    _fill(ET.SubElement(root, "size"), width=width, height=height, depth=3)
+    add_children(root, folder=image.parent.name, filename=image.name, path=os.path.abspath(image))  # noqa: PTH100 (links stay)
+    add_children(ET.SubElement(root, "source"), annotation=model)
+    add_children(ET.SubElement(root, "size"), width=width, height=height, depth=3)
     for label, score, (x1, y1, x2, y2) in rows(detections):
         node = ET.SubElement(root, "object")
-        _fill(node, name=classes[label], truncated=0, difficult=0, score=score)
+        add_children(node, name=classes[label], truncated=0, difficult=0, score=score)
         xmin, ymin = min(round(x1), width - 1) + 1, min(round(y1), height - 1) + 1
         xmax, ymax = max(round(x2), xmin), max(round(y2), ymin)
-        _fill(ET.SubElement(node, "bndbox"), xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
+        add_children(ET.SubElement(node, "bndbox"), xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
     ET.indent(root)
     return root
 
 
-def _fill(node: ET.Element, **values: object) -> None:
+def add_children(node: ET.Element, **values: object) -> None:
+    """Add a child with a text for each value; text that XML cannot hold is percent-encoded."""
     for key, value in values.items():
         child, text = ET.SubElement(node, key), str(value)
         if _UNFIT.search(text):

@@ -32,7 +32,7 @@ class Objectness(nn.Module):
 
     def forward(self, early: Tensor) -> Tensor:
         """(C, h, w) -> log odds that a location is on an object, (h, w), averaged over 3 x 3 neighbours."""
-        logits: Tensor = self.cells(unit_rms(early[None])[0].permute(1, 2, 0))[..., 0]
+        logits: Tensor = self.cells(unit_rms(early).permute(1, 2, 0))[..., 0]
         return nn.functional.avg_pool2d(logits[None], 3, stride=1, padding=1, count_include_pad=False)[0]
 
 
@@ -51,7 +51,7 @@ def certain_locations(early: Tensor, heatmaps: Tensor, random: np.random.Generat
     relative = (heatmaps / maxima).amax(dim=0).flatten().cpu().numpy()
     kinds = relative >= OBJECT_SHARE, relative < BACKGROUND_SHARE
     on, off = (random.permutation(np.flatnonzero(kind))[:SAMPLES] for kind in kinds)
-    cells = unit_rms(early[None])[0].flatten(1).T[torch.from_numpy(np.concatenate([on, off])).to(early.device)]
+    cells = unit_rms(early).flatten(1).T[torch.from_numpy(np.concatenate([on, off])).to(early.device)]
     return cells, torch.cat([cells.new_ones(len(on)), cells.new_zeros(len(off))])
 
 

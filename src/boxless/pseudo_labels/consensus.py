@@ -52,7 +52,7 @@ def consensus(
     return merged
 
 
-def classes_without_consensus(merged: Sequence[Annotations], boxed: Sequence[int] = ()) -> list[int]:
+def classes_without_consensus(merged: Sequence[Annotations], boxed: Sequence[int]) -> list[int]:
     """The classes for which agreement is not to choose labels: all if it is rare, see `MIN_AGREEING`, else none.
 
     Args:
@@ -66,7 +66,7 @@ def classes_without_consensus(merged: Sequence[Annotations], boxed: Sequence[int
     return classes if shares and np.mean(shares) < MIN_AGREEING else []
 
 
-def classes_never_kept(merged: Sequence[Annotations], boxed: Sequence[int] = ()) -> list[int]:
+def classes_never_kept(merged: Sequence[Annotations], boxed: Sequence[int]) -> list[int]:
     """The classes of which no label is kept, which would not be trained at all.
 
     Args:

@@ -31,7 +31,7 @@ def rescaled_pass(
     data: CachedDataset,
     folds: IntArray,
     held_out: Sequence[Annotations],
-    boxed: Sequence[int] = (),
+    boxed: Sequence[int],
 ) -> tuple[list[Annotations], list[BoolArray]]:
     """The out-of-fold boxes, the small ones predicted at a larger scale by the network of their fold.
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,7 @@ def gallery(predictions: DatasetPredictions, maps: Sequence[Maps], data: Path) -
         `threshold`, see `thresholds`; `total`, the number of images of the dataset.
     """
     outcomes = _outcomes(predictions)
-    orders = {
-        name: {"" if label is None else str(label): rows for label, rows in by_class}
-        for name, by_class in _orders(predictions, outcomes).items()
-    }
+    orders = _orders(predictions, outcomes)
     turns = chain.from_iterable(zip_longest(*(order[""] for order in orders.values())))
     chosen = sorted(islice(dict.fromkeys(row for row in turns if row is not None), IMAGES))
     place = {row: i for i, row in enumerate(chosen)}
@@ -161,29 +158,27 @@ def _outcomes(predictions: DatasetPredictions) -> Outcomes:
     return outcomes
 
 
-def _orders(predictions: DatasetPredictions, outcomes: Outcomes) -> dict[str, Iterator[tuple[int | None, list[int]]]]:
-    """The orders in which images are shown, for all classes (None) and for each: rows, first to last.
+def _orders(predictions: DatasetPredictions, outcomes: Outcomes) -> dict[str, dict[str, list[int]]]:
+    """The orders in which images are shown, for all classes ("") and for each by its number: rows, first to last.
 
     `confident`: by falling class score. `uncertain`: class scores nearest to one half first. `worst`: the wrong box of
     the best rank first, within its class as scores compare within one only; images without one are left out.
     """
     scores = np.array([found.image_scores for found in predictions.detections], np.float32)
-    labels = [None, *range(len(predictions.dataset.classes))]
-    errors: dict[int | None, dict[int, float]] = {label: {} for label in labels}
+    labels = list(map(str, range(len(predictions.dataset.classes))))
+    errors: dict[str, dict[int, float]] = {label: {} for label in ("", *labels)}
     for (image, row), (outcome, place) in outcomes.items():
         if outcome != "correct":
-            for label in (None, int(predictions.detections[image].labels[row])):
+            for label in ("", str(predictions.detections[image].labels[row])):
                 errors[label][image] = min(place, errors[label].get(image, 1.0))
 
-    def columns(values: FloatArray, label: int | None) -> FloatArray:
-        return np.asarray(values.max(axis=1) if label is None else values[:, label])
-
-    def ranked(values: FloatArray) -> Iterator[tuple[int | None, list[int]]]:
-        return ((label, np.argsort(-columns(values, label), kind="stable").tolist()) for label in labels)
+    def ranked(values: FloatArray) -> dict[str, list[int]]:
+        columns = {"": values.max(axis=1), **dict(zip(labels, values.T, strict=True))}
+        return {label: np.argsort(-column, kind="stable").tolist() for label, column in columns.items()}
 
     orders = {"confident": ranked(scores), "uncertain": ranked(-np.abs(scores - 0.5))}
     if outcomes:
-        orders["worst"] = ((label, sorted(rows, key=lambda row: (rows[row], row))) for label, rows in errors.items())
+        orders["worst"] = {label: sorted(rows, key=lambda row: (rows[row], row)) for label, rows in errors.items()}
     return orders
 
 

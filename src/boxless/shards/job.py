@@ -51,17 +51,18 @@ class Job:
     @property
     def shards(self) -> int:
         """The number of shards."""
-        return math.ceil(self.images / self.shard_size)
-
-    def size(self, shard: int) -> int:
-        """The number of images in a shard."""
-        return min(self.shard_size, self.images - shard * self.shard_size)
+        return shard_count(self.images, self.shard_size)
 
     @property
     def record(self) -> dict[str, Any]:
         """What decides the bytes of the parts; two jobs with the same record may work on the same parts."""
         own = asdict(self) | {"format": FORMAT, "classes": list(self.classes)}
         return {key: own[key] for key in sorted(own) if key not in ("run", "manifest", "out", "manifest_state")}
+
+
+def shard_count(images: int, shard_size: int) -> int:
+    """The number of shards of so many images."""
+    return math.ceil(images / shard_size)
 
 
 def part_name(shard: int) -> str:

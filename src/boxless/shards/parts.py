@@ -16,7 +16,7 @@ from pyarrow import parquet
 from boxless.errors import BoxlessError, ImageError, in_one_line
 from boxless.export import FORMATS
 from boxless.files import expand_user
-from boxless.shards.job import RECORD, part_name, read_record
+from boxless.shards.job import RECORD, part_name, read_record, shard_count
 from boxless.shards.manifest import ImageRow
 from boxless.shards.storage import join, names, read_bytes
 from boxless.structures import Detections
@@ -98,7 +98,7 @@ def read_parts(out: str | PathLike[str]) -> Iterator[PredictedImage]:
     """
     folder = fspath(out)
     record = read_record(folder)
-    parts = [part_name(number) for number in range(-(-record["images"] // record["shard_size"]))]
+    parts = [part_name(number) for number in range(shard_count(record["images"], record["shard_size"]))]
     found = names(folder)
     if missing := [part for part in parts if part not in found]:
         raise BoxlessError(

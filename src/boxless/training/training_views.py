@@ -47,16 +47,16 @@ class TrainingViews(TorchDataset[Item]):
 
     def __getitem__(self, index: tuple[int, int]) -> Item:
         row, view = index[0], self.views[index[1]]
+        if self.averages_only:
+            return Item(self._average(index)[:, None, None], (1, 1), image_labels=self.image_labels[row])
         sample, size = self.data.dataset.samples[row], self.data.sizes[row]
         boxes = None
         if self.data.proposals is not None:
             boxes = torch.from_numpy(view.boxes(self.data.proposals_of(row), *size))
         width, height = view.size(*size)
         targets = None if sample.annotations is None else _targets(sample, view, size, len(self.image_labels[row]))
-        if not self.averages_only:
-            own = self.data.map(row, view) if self.fixed is None else self.fixed.load(self.data.keys[row], view)
-            return Item(own, (height, width), boxes, self.image_labels[row], targets)
-        return Item(self._average(index)[:, None, None], (1, 1), boxes, self.image_labels[row])
+        features = self.data.map(row, view) if self.fixed is None else self.fixed.load(self.data.keys[row], view)
+        return Item(features, (height, width), boxes, self.image_labels[row], targets)
 
     def __getitems__(self, indices: Sequence[tuple[int, int]]) -> list[Item] | BoxlessError:
         """The items of a batch, as a loader asks for them.

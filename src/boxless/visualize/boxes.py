@@ -52,9 +52,8 @@ def draw_boxes(
     for box in annotations.boxes.tolist() if annotations is not None else []:
         _draw_dashed(draw, _pixels(box, canvas.size), max(1, line // 2))
     captions: list[_Caption] = []
-    for i, box in enumerate(boxes):
-        name, score = detections.names[i], float(detections.scores[i])
-        captions.append(_caption(name, score, box, colours[i], canvas.size, captions))
+    for found, box, colour in zip(detections, boxes, colours, strict=True):
+        captions.append(_caption(found.name, found.score, box, colour, canvas.size, captions))
     for caption in reversed(captions):
         caption.draw(draw)
     return np.asarray(canvas).copy()
