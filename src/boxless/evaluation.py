@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from boxless.cached_dataset import cache_dataset
-from boxless.datasets import load_dataset
+from boxless.datasets import open_dataset
 from boxless.datasets.class_names import spelling
 from boxless.datasets.problems import Problems
 from boxless.detector import Detector
@@ -130,11 +130,8 @@ def matched(detector: Detector, data: Dataset | str | os.PathLike[str], split: s
     Raises:
         BoxlessError: it cannot be loaded, or has none of the detector's classes.
     """
-    if isinstance(data, Dataset):
-        if split is not None:
-            raise BoxlessError(f"split={split} names a part of a path; here a dataset was given: a part already")
-        return in_classes(detector.classes, data, chosen=True)
-    return in_classes(detector.classes, log_warnings(load_dataset(data, split)))
+    dataset, given = open_dataset(data, split), isinstance(data, Dataset)
+    return in_classes(detector.classes, dataset if given else log_warnings(dataset), chosen=given)
 
 
 def in_classes(classes: Sequence[str], data: Dataset, *, chosen: bool = False) -> Dataset:

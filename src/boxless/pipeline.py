@@ -12,7 +12,7 @@ import torch
 
 from boxless.cached_dataset import CachedDataset, cache_together
 from boxless.config import Config, ProposalConfig, read_yaml, resolve
-from boxless.datasets import load_dataset
+from boxless.datasets import load_dataset, open_dataset
 from boxless.datasets.labels import with_labels
 from boxless.detector import Detector
 from boxless.devices import default_device, join_processes
@@ -27,7 +27,7 @@ from boxless.progress import progress_bars
 from boxless.proposals import GENERATORS
 from boxless.proposals.choice import choose_proposals
 from boxless.pseudo_labels import SEEDS
-from boxless.pseudo_labels.mosaic import with_mosaics
+from boxless.pseudo_labels.mosaic import training_set
 from boxless.pseudo_labels.recipe import cross_fitting_config, fit_shared, make_pseudo_labels, method_config
 from boxless.run_folder import MANIFEST, read_config, read_manifest, write_training_images
 from boxless.structures import Dataset
@@ -186,7 +186,7 @@ def _train(run: Run, dataset: Dataset, monitored: Dataset | None) -> Detector:
         cam = fit_shared(run, data)
         if run.detector.config.uses_pseudo_labels:
             data = make_pseudo_labels(run, data, cam)
-        data = with_mosaics(data, run)
+        data = training_set(data, run)
     return fit(run, data, monitored)
 
 
@@ -245,12 +245,7 @@ def _training_set(
     config: Config,
 ) -> Dataset:
     """The images with all that training may read of them: given boxes, and others only with `supervision=boxes`."""
-    if not isinstance(data, Dataset):
-        dataset = load_dataset(data, split, classes)
-    elif split is not None:
-        raise BoxlessError(f"split={split} names a part of a path; here a dataset was given, which is one part already")
-    else:
-        dataset = data if classes is None else data.with_classes(classes)
+    dataset = open_dataset(data, split, classes)
     if labels is not None:
         dataset = with_labels(dataset, labels, None if isinstance(data, Dataset) else expand_user(data))
     if config.supervision == "boxes" and (labels is not None or any(sample.given for sample in dataset.samples)):

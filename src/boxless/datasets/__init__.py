@@ -77,6 +77,26 @@ def load_dataset(path: str | PathLike[str], split: str | None = None, classes: S
     return replace(dataset, warnings=dataset.warnings + _remarks(dataset), summary=summary)
 
 
+def open_dataset(
+    data: Dataset | str | PathLike[str], split: str | None = None, classes: Sequence[str] | None = None
+) -> Dataset:
+    """A dataset that may be given itself, or as a path.
+
+    Args:
+        data: a dataset, or a path that `load_dataset` takes.
+        split: of the data at a path.
+        classes: keep only these, as `load_dataset` does.
+
+    Raises:
+        BoxlessError: see `load_dataset`; or a split is named of a dataset.
+    """
+    if not isinstance(data, Dataset):
+        return load_dataset(data, split, classes)
+    if split is not None:
+        raise BoxlessError(f"split={split} names a part of a path; here a dataset was given, which is one part already")
+    return data if classes is None else data.with_classes(classes)
+
+
 def split_names(path: str | PathLike[str]) -> tuple[str, ...]:
     """The names `load_dataset` takes as `split` for this path, sorted; empty if the data is not split.
 

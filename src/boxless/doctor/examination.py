@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from boxless.datasets import load_dataset, split_names
+from boxless.datasets import load_dataset, open_dataset, split_names
 from boxless.datasets.common import as_text, choose_split
 from boxless.datasets.labels import with_labels
 from boxless.doctor.files import check_duplicates, check_files
@@ -133,9 +133,7 @@ def _missing(images: Sequence[TaggedImage], names: Sequence[str], wanted: Sequen
 def _load(data: Dataset | str | os.PathLike[str], split: str | None) -> tuple[dict[str, Dataset], list[Finding]]:
     """The splits by name; a split that training does not need may fail to load."""
     if isinstance(data, Dataset):
-        if split is not None:
-            raise BoxlessError(f"split={split} applies to paths only; a dataset was given")
-        return {data.name: data}, []
+        return {data.name: open_dataset(data, split)}, []
     names = split_names(data)
     if split is not None or not names:
         dataset = load_dataset(data, split)

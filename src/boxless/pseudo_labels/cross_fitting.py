@@ -18,7 +18,7 @@ from boxless.errors import BoxlessError
 from boxless.pseudo_labels.consensus import classes_never_kept, consensus, label_sets
 from boxless.pseudo_labels.given import needs_no_label, with_given
 from boxless.pseudo_labels.held_out import boxes_for_tags
-from boxless.pseudo_labels.mosaic import with_mosaics
+from boxless.pseudo_labels.mosaic import training_set
 from boxless.pseudo_labels.snapping import snap_all
 from boxless.structures import Annotations, IntArray
 from boxless.training.fit import Run, fit_network
@@ -138,7 +138,7 @@ def _cross_fit(
         rest, fold_rows = (np.flatnonzero(which).tolist() for which in (folds != fold, folds == fold))
         training = fitting.data.subset(rest)
         training = training.with_each([with_given(labels, training) for labels in sets_of(rest)])
-        detector = fit_network(run.folder / f"fold-{number}-{fold + 1}", config, training, run, with_mosaics)
+        detector = fit_network(run.folder / f"fold-{number}-{fold + 1}", config, training, run, training_set)
         with run.timed("pseudo labels"):
             predicted = boxes_for_tags(detector, fitting.tagged, fold_rows, "Out-of-fold predictions")
         for row, boxes in zip(fold_rows, predicted, strict=True):

@@ -61,8 +61,10 @@ class Crop(NamedTuple):
     unsure: frozenset[int] = frozenset()
 
 
-def with_mosaics(data: CachedDataset, run: Run) -> CachedDataset:
-    """The images whose labels train something, and mosaics of them, which are written into the run folder.
+def training_set(data: CachedDataset, run: Run) -> CachedDataset:
+    """What a network is trained on: the images with a kept label or that are negatives, and mosaics of them.
+
+    The mosaics are written into the run folder. Without `pseudo_labels.mosaics` there are none.
 
     Raises:
         BoxlessError: no image has a label or is a negative, or the folder cannot be written.

@@ -54,7 +54,7 @@ from boxless.pseudo_labels.given import (
 )
 from boxless.pseudo_labels.held_out import boxes_for_tags, calibrated
 from boxless.pseudo_labels.local_cam_errors import local_cams_classify_well
-from boxless.pseudo_labels.mosaic import with_mosaics
+from boxless.pseudo_labels.mosaic import training_set
 from boxless.pseudo_labels.seeds import LOCAL_CAM_SEEDS, SEEDS
 from boxless.pseudo_labels.small_objects import consensus_with_small, rescaled_pass
 from boxless.pseudo_labels.snapping import snap_all
@@ -205,7 +205,7 @@ def _predicted_from_given(fitting: CrossFitting) -> list[Annotations]:
     run, boxed = fitting.run, given_alone(fitting.data)
     images = sum(bool(sample.tags) for sample in boxed.dataset.samples)
     logger.info("Training on the given boxes of %s", counted(images, "image"))
-    detector = fit_network(run.folder / GIVEN, fitting.config, boxed, run, with_mosaics)
+    detector = fit_network(run.folder / GIVEN, fitting.config, boxed, run, training_set)
     run.seconds["given boxes"] = sum(read_manifest(run.folder / GIVEN)["seconds"].values())
     with run.timed("given boxes"):
         return boxes_for_tags(detector, fitting.tagged, range(len(fitting.tagged)), "Seeds from given boxes")

@@ -177,7 +177,7 @@ def fit_network(
         config: of the network.
         data: the training images.
         parent: the run that it is a part of.
-        augment: makes the images that the network is trained on, such as `mosaic.with_mosaics`.
+        augment: makes the images that the network is trained on, such as `mosaic.training_set`.
 
     Raises:
         BoxlessError: see `create_run`, `begin` and `fit`.
