@@ -11,7 +11,8 @@ from PIL import Image
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError, ImageError
 from boxless.images import read_image
-from boxless.results import heatmaps, predict, record_results
+from boxless.result_record import record_results
+from boxless.results import heatmaps, predict
 from boxless.structures import Detections, Heatmaps
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from boxless.files import read_json, readable_bytes
+from boxless.files import readable_bytes
+from boxless.result_record import written_here
 
 READ = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}) | {
     *(".jif", ".jfi", ".pjpeg", ".pjp", ".mpo", ".apng", ".dib")
@@ -36,10 +37,6 @@ _SYSTEM = frozenset(
     {"@eadir", "@recycle", "@recently-snapshot", "@tmp", "$recycle.bin", "system volume information", "__macosx"}
 )
 """Folders in which network disks, Windows and macOS keep small copies, deleted files and the like, in lower case."""
-
-
-RECORD = ".boxless.json"
-"""In a folder of results: the names of what Boxless wrote there, so that it overwrites and reads nothing else."""
 
 
 class Found(NamedTuple):
@@ -116,14 +113,6 @@ def _walk(
             yield from _walk(path, wanted, above | {here})
         elif path.suffix.lower() in wanted:
             yield path, None
-
-
-def written_here(folder: Path) -> frozenset[str]:
-    """The names of the files and folders in a folder that are results of Boxless, see `results.record_results`."""
-    try:
-        return frozenset(map(str, read_json((folder / RECORD).read_text(encoding="utf-8"))["written"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return frozenset()
 
 
 def is_hidden(name: str) -> bool:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from boxless.errors import BoxlessError
 from boxless.export import FORMATS
 from boxless.export.common import Names
-from boxless.files import expand_user, write_json, write_text, write_whole
-from boxless.image_files import RECORD, scan_images, written_here
+from boxless.files import expand_user, write_text, write_whole
+from boxless.image_files import scan_images
 from boxless.images import write_image
 from boxless.predictor import Predictor
 from boxless.proposals.scaling import shrink
+from boxless.result_record import check_results, record_results, written_here
 from boxless.structures import Detections
 from boxless.trust import trust_warning
 from boxless.visualize import contact_sheet, draw_boxes, draw_heatmap, heatmap_panel
@@ -133,23 +134,6 @@ def heatmaps(
     write_text(out / "maps" / "classes.txt", "\n".join(detector.classes) + "\n")
     _overview(out, overlays, columns=2 if class_name is None else 4)
     return skipped
-
-
-def check_results(out: Path, names: Sequence[str]) -> None:
-    """Refuse to overwrite files that are not results of an earlier call.
-
-    Raises:
-        BoxlessError: `out` has one of these names, which `RECORD` does not list.
-    """
-    recorded = written_here(out)
-    own = [out / name for name in names if (out / name).exists() and name not in recorded]
-    if own:
-        raise BoxlessError(f"{own[0]}: exists, and is no result of Boxless by {RECORD}; choose another --out")
-
-
-def record_results(out: Path, names: Sequence[str]) -> None:
-    """Record that these files are results, before the first of them is written."""
-    write_json(out / RECORD, {"written": sorted({*written_here(out), *names})})
 
 
 def _find(images: Images, out: Path) -> tuple[list[Path], dict[Path, str]]:

@@ -25,7 +25,8 @@ from boxless.export.common import rows
 from boxless.files import expand_user, unwritable, write_whole
 from boxless.predictor import Predictor
 from boxless.progress import track
-from boxless.results import VIDEO, check_results, record_results
+from boxless.result_record import check_results, record_results
+from boxless.results import VIDEO
 from boxless.structures import Detections
 from boxless.visualize import draw_boxes
 

@@ -6,7 +6,8 @@ import pytest
 from boxless.datasets import load_dataset, split_names
 from boxless.errors import BoxlessError
 from boxless.export import FORMATS
-from boxless.results import OVERLAYS, OVERVIEW, record_results
+from boxless.result_record import record_results, write_result
+from boxless.results import OVERLAYS, OVERVIEW
 from boxless.structures import Detections
 
 
@@ -346,6 +347,13 @@ def test_a_column_that_stands_for_the_folder_agrees(tmp_path, image):
     rows = "".join(f"{number:05}.jpg,{('feline', 'canine')[number % 2]}\n" for number in range(8))
     (tmp_path / "labels.csv").write_text(f"id,label\n{rows}")
     assert (load_dataset(tmp_path).classes, load_dataset(tmp_path).warnings) == (("cats", "dogs"), ())
+
+
+def test_the_report_of_the_doctor_beside_class_folders_is_no_annotation(tmp_path, image):
+    for name in ("cat/1.jpg", "dog/2.jpg", "dog/3.jpg"):
+        image(tmp_path / name)
+    write_result(tmp_path / "health.json", {"findings": [{"images": [["cat/1.jpg"]], "tags": ["cat"]}]})
+    assert load_dataset(tmp_path).classes == ("cat", "dog")
 
 
 def test_tags_with_a_comma_in_quotation_marks_are_tags(tmp_path, image):

@@ -9,7 +9,8 @@ from PIL import Image
 from boxless.datasets import load_dataset
 from boxless.errors import BoxlessError
 from boxless.export import FORMATS
-from boxless.results import OVERLAYS, OVERVIEW, record_results
+from boxless.result_record import record_results
+from boxless.results import OVERLAYS, OVERVIEW
 from boxless.structures import Detections
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from boxless.datasets.common import MOST_JSON
 from boxless.datasets.unread import unread_json
 from boxless.files import readable_bytes
-from boxless.image_files import find_images, is_hidden, normal, parent, written_here
+from boxless.image_files import find_images, is_hidden, normal, parent
+from boxless.result_record import written_here
 
 ROBOFLOW = "_annotations.coco.json"
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')

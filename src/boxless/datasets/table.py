@@ -15,7 +15,8 @@ from boxless.datasets.sizes import AnnotatedImage, boxed_samples
 from boxless.datasets.table_files import DELIMITERS, Table, read_table
 from boxless.datasets.table_objects import read_objects
 from boxless.errors import BoxlessError
-from boxless.image_files import suffixes, written_here
+from boxless.image_files import suffixes
+from boxless.result_record import written_here
 from boxless.structures import Dataset
 
 _MISSING = "rows whose image is missing, left out"

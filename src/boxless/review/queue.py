@@ -41,7 +41,7 @@ from boxless.files import check_writable, expand_user, write_whole
 from boxless.image_files import data_folder
 from boxless.np_box_ops import areas, coverage, iou
 from boxless.parallel import map_threads
-from boxless.results import check_results, record_results
+from boxless.result_record import check_results, record_results
 from boxless.structures import Dataset, Detections, FloatArray, Sample
 from boxless.views import View
 
