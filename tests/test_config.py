@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 
 from boxless.config import HEADS, Config, HeadConfig, Section, parse, parse_proposals, resolve
 from boxless.errors import BoxlessError
 from boxless.methods import PRESETS, MILConfig, OquabConfig, preset
+from boxless.yaml_keys import ValueDumper, ValueLoader
 
 CAM = {"method": "cam", "head": {"kind": "cam"}}
 
@@ -26,11 +28,13 @@ def test_later_layers_win(tmp_path: Path) -> None:
 
 def test_numbers_are_read_alike_in_a_file_and_as_options(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
-    file.write_text("training: {steps: 1e3, lr: 1e-4, monitor: 2007}\nviews: {scales: [3e2]}\n")
-    options = ["training.steps=1e3", "training.lr=1e-4", "training.monitor=2007", "views.scales=[3e2]"]
+    file.write_text("training: {steps: 1e3, lr: .1e-3, monitor: '1e5'}\nviews: {scales: [3e2]}\n")
+    options = ["training.steps=1e3", "training.lr=1e-4", "training.monitor='1e5'", "views.scales=[3e2]"]
     for config in (resolve(CAM, file), resolve(CAM, options=options)):
         training = config.training
-        assert (training.steps, training.lr, training.monitor, config.views.scales) == (1000, 1e-4, "2007", (300,))
+        assert (training.steps, training.lr, training.monitor, config.views.scales) == (1000, 1e-4, "1e5", (300,))
+        written = yaml.dump(config.model_dump(mode="json"), Dumper=ValueDumper)
+        assert parse(yaml.load(written, Loader=ValueLoader), "itself") == config
 
 
 def test_a_written_configuration_reads_as_the_same() -> None:
@@ -57,6 +61,11 @@ def test_the_head_has_the_settings_of_its_kind() -> None:
         ("trainings.epochs=3", "trainings: no such setting; there are method, seed"),
         ("head.pool=3", "head.pool: no such setting; there are kind, threshold, objectness"),
         ("inference.views.flip=true", "inference.views.flip: no such setting; there are scales, flips"),
+        (
+            "training.monitor=010",
+            "monitor: Input should be a valid string; put a text that reads as",
+        ),
+        ("pseudo_labels.seeds=[cam,cam]", "pseudo_labels.seeds: cam given twice"),
         ("views.scales=[12000]", "views.scales.0: Input should be less than or equal to 10000"),
         ("proposals.min_side=20000", "proposals.min_side: Input should be less than or equal to 10000"),
         ("inference.min_score=2", "inference.min_score: Input should be less than or equal to 1"),

@@ -206,9 +206,12 @@ def test_annotations_of_other_types_are_converted() -> None:
 
 def test_detections_of_other_types_are_converted_and_labels_must_be_of_a_class() -> None:
     values = np.array([[1, 2, 30, 40]]), np.array([0.5]), np.array([1.0])
-    found = Detections(*values, ("cat", "dog"), (96, 64), np.ones(2, np.float32))  # type: ignore[arg-type]
+    found = Detections(*values, ("cat", "dog"), (96, 64), np.ones(2))  # type: ignore[arg-type]
     assert [part.dtype for part in (found.boxes, found.scores, found.labels)] == [np.float32, np.float32, np.int64]
     assert (found.names, len(found.confident())) == (["dog"], 1)
+    assert found.image_scores.dtype == np.float32
+    with pytest.raises(BoxlessError, match="labels are not whole numbers"):
+        Detections(*values[:2], np.array([0.7]), ("cat", "dog"), (96, 64), np.ones(2, np.float32))  # type: ignore[arg-type]
     for label in (2, -1):
         with pytest.raises(BoxlessError, match=f"label {label} is no index of 2 classes"):
             Detections(*values[:2], np.array([label]), ("cat", "dog"), (96, 64), np.ones(2, np.float32))  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ WORDS = {
     r"mend(s|ed|ing)?": "fix",
     r"parted( by)?": "separated by",
     r"spelt otherwise": "spelled differently",
-    r"(say|says|said) (something )?of (the )?images?": "describe, label",
+    r"(say|says|said) ((something|what) )?(else )?of ((the|an?|one|their) )?images?": "describe, label",
 }
 
 # Folders that users have.

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from boxless.export import FORMATS, Format
+from boxless.export import export_format
 from boxless.export.common import Names, rows
 from boxless.files import write_json
 from boxless.structures import Detections
 
 
+@export_format("labelme", files=("labelme",))
 def write_labelme(
     out: Path, predictions: Iterable[tuple[Path, Detections]], classes: Sequence[str], model: str
 ) -> Path:
@@ -58,8 +59,6 @@ def write_labelme(
         write_json(folder / f"{names.name(image)}.json", content)
     return folder
 
-
-FORMATS.register("labelme")(Format(write_labelme, files=("labelme",)))
 
 if __name__ == "__main__":
     from boxless.cli import main

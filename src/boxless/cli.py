@@ -34,7 +34,6 @@ from boxless.files import DISK_ERRORS, STDOUT, check_writable, expand_user, writ
 from boxless.logs import log_skipped, log_to_console, log_warnings, logger, warn_if_not_written
 from boxless.process import wait_passively
 from boxless.progress import console
-from boxless.result_record import write_result
 from boxless.run_path import on_hub
 from boxless.tables import print_diagnosis, print_examination, print_proposals, print_scores, results
 from boxless.wording import counted
@@ -370,7 +369,7 @@ def _write(json_file: Path | None, result: dict[str, Any], show: Callable[[dict[
     if str(json_file) not in STDOUT:
         show(result)
     if json_file:
-        write_result(json_file, result)
+        write_json(json_file, result)
 
 
 def main() -> None:

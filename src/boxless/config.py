@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values cannot be changed."""
 
-    # A split or a folder may be called 2007.
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 S = TypeVar("S", bound=Section)
@@ -145,6 +144,13 @@ class PseudoLabelConfig(Section):
     rounds: int = Field(2, ge=1)
     consensus_iou: float = Field(0.5, gt=0, lt=1)
     mosaics: int = Field(300, ge=0)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := {name for name in seeds if seeds.count(name) > 1}:
+            raise ValueError(f"{', '.join(sorted(twice))} given twice")
+        return seeds
 
 
 class TrainingConfig(Section):
@@ -405,6 +411,8 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _complaint(root: type[Section], location: tuple[int | str, ...], message: str, error: str) -> str:
     key = ".".join(map(str, location)) or "configuration"
+    if error == "string_type":
+        return f"{key}: {message}; put a text that reads as another value into quotation marks, such as '\"2007\"'"
     if error != "extra_forbidden":
         return f"{key}: {message.removeprefix('Value error, ')}"
     section: Any = root

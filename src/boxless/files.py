@@ -34,7 +34,7 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
         BoxlessError: the disk is full or not writable; a file that was at `path` before is unchanged.
     """
     path = expand_user(path)
-    if is_stream(path):
+    if _is_stream(path):
         with _write_through(path) as file:
             yield file
         return
@@ -95,7 +95,7 @@ def _link_to(file: IO[bytes]) -> str:
     return f"/proc/self/fd/{file.fileno()}"
 
 
-def is_stream(path: Path) -> bool:
+def _is_stream(path: Path) -> bool:
     """Whether what is written to a path goes to standard output, a pipe or a device."""
     if str(path) in STDOUT:
         return True
@@ -175,7 +175,7 @@ def check_writable(path: Path) -> None:
         BoxlessError: `path` is a folder, or its own folder cannot be made or written.
     """
     path = expand_user(path)
-    if is_stream(path):
+    if _is_stream(path):
         return
     target = Path(os.path.realpath(path))
     folder = next(folder for folder in target.parents if os.path.exists(folder))  # noqa: PTH110

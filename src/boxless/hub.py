@@ -18,6 +18,7 @@ from boxless.files import expand_user
 from boxless.network import load_network
 from boxless.run_folder import CONFIG, MANIFEST, public_weights, read_config, read_manifest
 from boxless.run_path import HubModel, parse_repo
+from boxless.yaml_keys import ValueDumper
 
 LOADED = (MANIFEST, CONFIG, "*.safetensors")
 """What is downloaded of a model: all that loading reads."""
@@ -88,7 +89,7 @@ def uploaded(run: Path, repo: str) -> dict[str, bytes | str]:
     return {
         CARD: _card(run, repo).encode(),
         MANIFEST: json.dumps(_public(manifest, config), indent=1, ensure_ascii=False).encode(),
-        CONFIG: yaml.safe_dump(_public_config(config), sort_keys=False).encode(),
+        CONFIG: yaml.dump(_public_config(config), Dumper=ValueDumper, sort_keys=False).encode(),
         **{name: str(run / name) for name in manifest["files"].values()},
     }
 

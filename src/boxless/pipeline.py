@@ -94,7 +94,7 @@ def train(
     with progress_bars(progress):
         resolved = _resolve(method, config, options, settings, seed, backbone)
         check_trackers(trackers)
-        dataset = on_main_process(lambda: _training_set(data, split, classes, labels, resolved))
+        dataset = on_main_process(lambda: _load_training_data(data, split, classes, labels, resolved))
         monitored = on_main_process(lambda: _monitored(data, resolved, dataset.classes))
         resolved = _with_proposals(resolved, dataset, expand_user(out))
         run = create_run(expand_user(out), resolved, dataset.classes, trackers=trackers, on_epoch_end=on_epoch_end)
@@ -132,7 +132,7 @@ def prepare(
     if not 1 <= first <= step:
         raise BoxlessError(f"share={share}: takes i and n with i from 1 to n, such as (3, 8)")
     resolved = _resolve(method, config, options, None, None, backbone)
-    dataset = on_main_process(lambda: _training_set(data, split, classes, labels, resolved))
+    dataset = on_main_process(lambda: _load_training_data(data, split, classes, labels, resolved))
     own = replace(dataset, samples=dataset.samples[first - 1 :: step])
     if not own.samples:
         images = counted(len(dataset), "image")
@@ -237,7 +237,7 @@ def _resolve(
     return resolved
 
 
-def _training_set(
+def _load_training_data(
     data: Dataset | str | os.PathLike[str],
     split: str | None,
     classes: Sequence[str] | None,

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from boxless.errors import BoxlessError
-from boxless.files import expand_user, is_stream, read_json, write_json
+from boxless.files import read_json, write_json
 
 RECORD = ".boxless.json"
 """In a folder of results: the names of what Boxless wrote there, so that it overwrites and reads nothing else."""
@@ -34,15 +33,3 @@ def check_results(out: Path, names: Sequence[str]) -> None:
 def record_results(out: Path, names: Sequence[str]) -> None:
     """Record that these files are results, before the first of them is written."""
     write_json(out / RECORD, {"written": sorted({*written_here(out), *names})})
-
-
-def write_result(file: Path, content: Any) -> None:
-    """Write a result as JSON; a file in a folder is recorded, so that it is no annotation of images there.
-
-    Raises:
-        BoxlessError: it cannot be written.
-    """
-    file = expand_user(file)
-    if not is_stream(file):
-        record_results(file.parent, [file.name])
-    write_json(file, content)

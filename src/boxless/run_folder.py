@@ -23,6 +23,7 @@ from boxless.errors import BoxlessError, in_one_line
 from boxless.files import check_writable, read_json, write_json, write_text, write_whole
 from boxless.run_path import is_exported, on_hub
 from boxless.structures import Annotations, Dataset
+from boxless.yaml_keys import ValueDumper
 
 FORMAT = 9
 """Version of the run folder; raised whenever an older Boxless could not read a newer folder or the other way round."""
@@ -119,7 +120,7 @@ def begin_run(run: Path, config: Config, manifest: dict[str, Any]) -> bool:
 
 
 def _as_yaml(config: Config) -> str:
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=ValueDumper, sort_keys=False)
 
 
 def finish_run(run: Path, manifest: dict[str, Any]) -> None:
@@ -327,7 +328,7 @@ def _described(boxes: Annotations) -> bytes:
 
 
 def versions() -> dict[str, str]:
-    """The versions of all that decides what a run learns, without packages that a build of another name replaces."""
+    """Versions of the packages that a run's result depends on, without those that a build of another name replaces."""
     packages = (
         "boxless",
         "torch",

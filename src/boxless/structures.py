@@ -296,7 +296,7 @@ class Detections:
     Arrays of other types are converted.
 
     Raises:
-        BoxlessError: the arrays differ in length, or a label is no index of a class.
+        BoxlessError: the arrays differ in length, or a label is no whole number or no index of a class.
     """
 
     boxes: FloatArray
@@ -310,10 +310,11 @@ class Detections:
     def __post_init__(self) -> None:
         raw = {} if self.raw_scores is None else {"raw_scores": self.raw_scores}
         _check_shapes("Detections", self.boxes, scores=self.scores, labels=self.labels, **raw)
-        _convert(self, boxes=np.float32, scores=np.float32, labels=np.int64, **dict.fromkeys(raw, np.float32))
+        floats = dict.fromkeys(("boxes", "scores", "image_scores", *raw), np.float32)
+        _convert(self, labels=np.int64, **floats)
         if (wrong := self.labels[(self.labels < 0) | (self.labels >= len(self.classes))]).size:
             raise BoxlessError(f"Detections: label {wrong[0]} is no index of {len(self.classes)} classes")
-        if np.shape(self.image_scores) != (len(self.classes),):
+        if not isinstance(self.image_scores, np.ndarray) or self.image_scores.shape != (len(self.classes),):
             raise BoxlessError(
                 f"Detections: image_scores has shape {np.shape(self.image_scores)}; {len(self.classes)} classes need "
                 f"({len(self.classes)},)"
@@ -440,9 +441,17 @@ class Heatmaps:
 
 
 def _convert(record: Any, **types: type) -> None:
-    """Give the arrays of a frozen dataclass these types; those that have them are not copied."""
+    """Give the arrays of a frozen dataclass these types; those that have them are not copied.
+
+    Raises:
+        BoxlessError: labels are not whole numbers.
+    """
     for name, kind in types.items():
-        object.__setattr__(record, name, getattr(record, name).astype(kind, copy=False))
+        array = getattr(record, name)
+        converted = array.astype(kind, copy=False)
+        if kind is np.int64 and (converted != array).any():
+            raise BoxlessError(f"{type(record).__name__}: {name} are not whole numbers")
+        object.__setattr__(record, name, converted)
 
 
 def _check_shapes(kind: str, boxes: NDArray[Any], **values: NDArray[Any]) -> None:

@@ -20,10 +20,15 @@ class TextLoader(_UniqueKeys, yaml.BaseLoader):
 
 
 class ValueLoader(_UniqueKeys, yaml.SafeLoader):
-    """Scalars are what YAML 1.2 says: 1e-4 is a number; a key twice is an error."""
+    """Scalars are what PyYAML reads, and 1e-4 is a number too; a key twice is an error."""
+
+
+class ValueDumper(yaml.SafeDumper):
+    """Writes what `ValueLoader` reads as the same: a text such as 1e5 in quotation marks."""
 
 
 # YAML 1.1, which PyYAML reads, demands a point and a sign in the exponent.
-ValueLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+for _kind in (ValueLoader, ValueDumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$"), list("-+.0123456789")
+    )

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from boxless.datasets import load_dataset, split_names
+from boxless.doctor import examine
 from boxless.errors import BoxlessError
 from boxless.export import FORMATS
-from boxless.result_record import record_results, write_result
+from boxless.files import write_json
+from boxless.result_record import record_results
 from boxless.results import OVERLAYS, OVERVIEW
 from boxless.structures import Detections
 
@@ -249,7 +251,7 @@ def test_folders_are_no_classes_if_a_file_says_something_else_of_their_images(tm
         image(tmp_path / name)
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(text)
-    with pytest.raises(BoxlessError, match=rf"{file} describes the images otherwise than the names of their folder"):
+    with pytest.raises(BoxlessError, match=rf"{file} has boxes or other tags of the images"):
         load_dataset(tmp_path)
 
 
@@ -352,8 +354,28 @@ def test_a_column_that_stands_for_the_folder_agrees(tmp_path, image):
 def test_the_report_of_the_doctor_beside_class_folders_is_no_annotation(tmp_path, image):
     for name in ("cat/1.jpg", "dog/2.jpg", "dog/3.jpg"):
         image(tmp_path / name)
-    write_result(tmp_path / "health.json", {"findings": [{"images": [["cat/1.jpg"]], "tags": ["cat"]}]})
+    (tmp_path / "dog" / "copy.jpg").write_bytes((tmp_path / "cat" / "1.jpg").read_bytes())
+    write_json(tmp_path / "health.json", examine(tmp_path))
+    assert "cat/1.jpg" in (tmp_path / "health.json").read_text()
     assert load_dataset(tmp_path).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "row"),
+    [
+        ("list.tsv", "name\tclass, or tag", "{image}\t{tag}"),
+        ("list.csv", "\nname;class", "{image};{tag}"),
+        ("list.tsv", "labels of images", "{image}\t{tag}"),
+        ("list.csv", "image,label", '"{image},{tag}"'),
+    ],
+)
+def test_tables_that_are_not_well_formed_disagree_too(tmp_path, image, name, head, row):
+    for number in range(8):
+        image(tmp_path / ("site a", "site b")[number % 2] / f"{number:05}.jpg")
+    rows = (row.format(image=f"{number:05}.jpg", tag=("scratch", "dent")[number // 4]) for number in range(8))
+    (tmp_path / "site a" / name).write_text("\n".join([head, *rows]) + "\n")
+    with pytest.raises(BoxlessError, match=rf"{name} has boxes or other tags"):
+        load_dataset(tmp_path)
 
 
 def test_tags_with_a_comma_in_quotation_marks_are_tags(tmp_path, image):
@@ -361,7 +383,7 @@ def test_tags_with_a_comma_in_quotation_marks_are_tags(tmp_path, image):
         image(tmp_path / ("site a", "site b")[number % 2] / f"{number:05}.jpg")
     rows = "".join(f'{number:05}.jpg,"scratch, deep {number // 4}"\n' for number in range(8))
     (tmp_path / "list.csv").write_text(f"image,label\n{rows}")
-    with pytest.raises(BoxlessError, match=r"list\.csv describes the images otherwise than the names of their folder"):
+    with pytest.raises(BoxlessError, match=r"list\.csv has boxes or other tags of the images"):
         load_dataset(tmp_path)
 
 

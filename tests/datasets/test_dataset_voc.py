@@ -252,7 +252,7 @@ def test_a_few_ids_and_files_without_counterpart_are_counted_and_most_are_an_err
         load_dataset(year)
 
 
-def test_names_that_are_spelt_otherwise_are_matched(tmp_path):
+def test_names_that_are_spelled_otherwise_are_matched(tmp_path):
     names = ["caf\u00e9", "a b", "plain", "IMG_1"]
     year = write_year(tmp_path / "y", {name: object_xml("dog") for name in names})
     (year / "Annotations" / "caf\u00e9.xml").rename(year / "Annotations" / "cafe\u0301.xml")

@@ -91,11 +91,11 @@ def test_a_later_line_replaces_an_earlier_one_whole(root: Path):
     assert names(found, own.tags) == {"cat", "dog"} and own.given is None
 
 
-def test_of_names_of_one_image_that_are_spelt_differently_the_last_line_counts(root: Path):
+def test_of_names_of_one_image_that_are_spelled_differently_the_last_line_counts(root: Path):
     lines = [("photos/a.jpg", "owl"), ("Photos/A.JPG", "dog"), ("photos/a.jpg", "owl")]
     found = labelled(root, "labels.jsonl", *({"image": name, "tags": {tag: True}} for name, tag in lines[:2]))
     assert names(found, by_id(found)["photos/a.jpg"].tags) == {"cat", "dog"}
-    warning = "images whose name is spelt in several ways, of which the last line is taken: 1"
+    warning = "images whose name is spelled in several ways, of which the last line is taken: 1"
     assert f"{warning} (Photos/A.JPG)" in found.warnings
     found = labelled(root, "labels.jsonl", *({"image": name, "tags": {tag: True}} for name, tag in lines))
     assert names(found, by_id(found)["photos/a.jpg"].tags) == {"cat", "owl"}

@@ -127,3 +127,8 @@ def test_the_size_of_the_image_is_called_so_where_boxes_have_one_too(tmp_path, i
     (tmp_path / "t.csv").write_text(f"{header}\n1.jpg,20,40,200,160,dent,20,40,40,80\n")
     # The file has 100 x 80 pixels.
     assert load_dataset(tmp_path / "t.csv").samples[0].annotations.boxes.tolist() == [[10, 20, 20, 40]]
+
+
+def test_a_class_whose_name_ends_as_that_of_a_split_stays_a_class(tmp_path):
+    file = write(tmp_path / "t.csv", "image,is_toy_train,is_car\n1.jpg,1,0\n2.jpg,0,1\n")
+    assert load_dataset(file).classes == ("is_toy_train", "is_car")

@@ -92,7 +92,7 @@ def test_an_image_with_the_label_file_of_another_is_left_out(tmp_path, image):
     assert load_dataset(tmp_path).warnings[0] == "images with the label file of another, left out: 1 (images/0.png)"
 
 
-def test_a_label_file_is_that_of_the_image_which_is_spelt_as_it(tmp_path, image):
+def test_a_label_file_is_that_of_the_image_which_is_spelled_as_it(tmp_path, image):
     image(tmp_path / "images" / "A.jpg")
     photo = image(tmp_path / "images" / "a.png")
     write(tmp_path, {"labels/a.txt": LABEL, "data.yaml": "names: [cat, dog]\ntrain: images"})
@@ -286,7 +286,7 @@ def test_names_are_as_written(tmp_path, image):
         ("images/a.jpg", "images/a.jpg.txt"),
     ],
 )
-def test_label_files_that_are_spelt_otherwise_are_matched_and_counted(tmp_path, image, photo, label):
+def test_label_files_that_are_spelled_otherwise_are_matched_and_counted(tmp_path, image, photo, label):
     path = image(tmp_path / photo)
     write(tmp_path, {label: LABEL, "data.yaml": "names: [cat, dog]\ntrain: images"})
     assert_one_cat(tmp_path, path)

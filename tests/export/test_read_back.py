@@ -10,6 +10,7 @@ from PIL import Image
 
 from boxless.datasets import load_dataset
 from boxless.export import FORMATS
+from boxless.result_record import record_results
 from boxless.structures import Dataset, Detections
 
 CLASSES = ("no", "sheep & <lamb>", "Kuh, groß")
@@ -59,8 +60,9 @@ def test_predictions_are_read_back(tmp_path, monkeypatch, name, file, relative, 
     monkeypatch.chdir(tmp_path)
     made = predictions(Path() if relative else tmp_path, NAMES)
     FORMATS[name].write(tmp_path / "out", made, CLASSES, "model")
-    # `boxless predict` writes overlays beside it.
+    # `boxless predict` writes overlays beside it, and records both.
     Image.new("RGB", (32, 32)).save(tmp_path / "out" / "overview.jpg")
+    record_results(tmp_path / "out", ["overview.jpg", *FORMATS[name].files])
     monkeypatch.chdir("/")
     dataset = load_dataset(tmp_path / "out" if whole else tmp_path / "out" / file)
     monkeypatch.chdir(tmp_path)

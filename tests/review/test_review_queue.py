@@ -283,7 +283,7 @@ def test_a_file_that_is_no_queue_is_named(tmp_path: Path, write: Callable[[Path]
 
 
 @pytest.mark.parametrize("name", ["{folder}/b.png", "B.PNG", "data\\b.png"])
-def test_images_that_are_done_may_be_spelt_otherwise(known: None, data: Path, tmp_path: Path, name: str) -> None:
+def test_images_that_are_done_may_be_spelled_otherwise(known: None, data: Path, tmp_path: Path, name: str) -> None:
     labels = tmp_path / "labels.jsonl"
     labels.write_text(json.dumps({"image": name.format(folder=data.parent), "done": True}) + "\n")
     assert ask("RUN", data, tmp_path / "ask", labels=labels) == 3

@@ -18,7 +18,7 @@ def report_names(classes: Sequence[str], problems: Problems) -> None:
     words = {name: [word for word in re.split(rf"{_AND}|[\s/+&,]+", plain[name]) if word] for name in classes}
     several = {name for name in classes if len(words[name]) > 1} - joined
     combined = several if _are_combinations([words[name] for name in several]) else set()
-    spelt: dict[str, str] = {}
+    spelled: dict[str, str] = {}
     for name in classes:
         if name in joined:
             problems.add("classes that join the names of others; in a table `;` separates tags", name)
@@ -26,7 +26,7 @@ def report_names(classes: Sequence[str], problems: Problems) -> None:
             problems.add(
                 "classes that combine the same few words, as joined tags do; in a table `;` separates tags", name
             )
-        if (first := spelt.setdefault(_key(plain[name]), name)) != name:
+        if (first := spelled.setdefault(_key(plain[name]), name)) != name:
             problems.add(_difference(plain[first], plain[name]), f"{first} and {name}")
 
 

@@ -27,7 +27,7 @@ def find_coco(path: Path) -> dict[str, Path]:
     if (path / ROBOFLOW).is_file():
         return find_coco(path / ROBOFLOW)
     files = sorted((path / "annotations").glob("instances_*.json")) or _of_annotations(path / "annotations")
-    files = files or sorted(path.glob(f"*/{ROBOFLOW}")) or coco_in(path)
+    files = files or sorted(path.glob(f"*/{ROBOFLOW}")) or coco_in(path) or _results_in(path)
     if files:
         return {split: file for one in files for split, file in find_coco(one).items()}
     found = {folder.name: coco_in(folder) for folder in sorted(path.glob("*")) if folder.is_dir()}
@@ -44,10 +44,16 @@ def _of_annotations(folder: Path) -> list[Path]:
     return found or ([] if any(map(unread_json, files)) else files)
 
 
-def coco_in(folder: Path) -> list[Path]:
-    """The JSON files of a folder that have the keys of COCO, sorted, without predictions of Boxless."""
-    results = written_here(folder)
-    files = [file for file in sorted(folder.glob("*.json")) if file.name not in results]
+def _results_in(folder: Path) -> list[Path]:
+    """The predictions of Boxless in a folder that holds no images but its overlays."""
+    files = [folder / name for name in sorted(written_here(folder)) if name.endswith(".json")]
+    return [file for file in files if is_coco(file)] if files and not find_images(folder) else []
+
+
+def coco_in(folder: Path, known: Sequence[Path] = ()) -> list[Path]:
+    """The JSON files of a folder that have the keys of COCO, sorted, without predictions of Boxless and those known."""
+    left_out = written_here(folder) | {file.name for file in known if file.parent == folder}
+    files = [file for file in sorted(folder.glob("*.json")) if file.name not in left_out and not is_hidden(file.name)]
     return [file for file in files if is_coco(file)] if len(files) <= MOST_JSON else []
 
 
@@ -59,9 +65,8 @@ def coco_unread(files: Sequence[Path], path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     named = {file.parent for file in files if file.name.startswith("instances_")}
-    folders = (folder for folder in sorted(path.glob("*")) if folder.is_dir() and folder not in named)
-    found = (*coco_in(path), *(file for folder in folders for file in coco_in(folder)))
-    return [file for file in found if file not in files]
+    folders = (folder for folder in sorted(path.glob("*")) if folder.is_dir() and not is_hidden(folder.name))
+    return [file for folder in (path, *folders) if folder not in named for file in coco_in(folder, files)]
 
 
 def is_coco(file: Path) -> bool:

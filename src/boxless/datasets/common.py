@@ -22,6 +22,8 @@ _SPLIT = re.compile(
     r"|unlabell?ed)([ _-]?(data|images?|imgs?|sets?|dataset|split|folder|aug|[0-9]+))*",
     re.IGNORECASE,
 )
+_PREFIXES = frozenset({"", "image_", "images_"})
+"""What may stand before the name of a split."""
 _ALIASES = {"training": "train", "valid": "val", "validation": "val", "testing": "test", "evaluation": "eval"}
 """Names of one split, which tools call differently."""
 
@@ -185,13 +187,19 @@ def find_splits(names: Collection[str]) -> set[str]:
         if found := _SPLIT.fullmatch(name):
             kinds.setdefault(found["prefix"].casefold(), {})[name] = _split_word(found["name"])
     several = {prefix for prefix, found in kinds.items() if len(set(found.values())) > 1}
-    splits = {name for prefix in {"", "image_", "images_", *several} for name in kinds.get(prefix, ())}
+    splits = {name for prefix in {*_PREFIXES, *several} for name in kinds.get(prefix, ())}
     return splits if several or len(splits) == len(names) else set()
 
 
 def split_kinds(names: Iterable[str]) -> set[str]:
     """What splits of these names are, as `val` of `Validation` and `val2017`."""
     return {_split_word(found["name"]) for name in names if (found := _SPLIT.fullmatch(name))}
+
+
+def is_split_name(name: str) -> bool:
+    """Whether a name means a split by itself, such as `train`, `val2017` or `images_test`."""
+    found = _SPLIT.fullmatch(name)
+    return found is not None and found["prefix"].casefold() in _PREFIXES
 
 
 def _split_word(name: str) -> str:

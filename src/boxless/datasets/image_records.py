@@ -1,6 +1,7 @@
 """Files beside class folders that describe their images: such folders are the classes only if no file disagrees."""
 
 import codecs
+import csv
 import json
 import re
 from collections import defaultdict
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 from boxless.datasets.common import find_splits, to_floats
 from boxless.datasets.lookup import possible_stems
-from boxless.datasets.table_files import table_cells
+from boxless.datasets.table_files import find_delimiter, table_cells
 from boxless.files import readable_bytes
 from boxless.image_files import suffixes
 
@@ -38,7 +39,9 @@ _ABOUT = re.compile(
     "predict|prob|score|conf|split|fold|set|author|user|licen|credit|source|url|camera|device|place|city|country|date|time",
     re.IGNORECASE,
 )
-"""How columns are called that describe them otherwise."""
+"""Names of columns that hold facts about an image other than its tags."""
+_DOCTOR = ('"verdict":', '"findings":', '"splits":')
+"""Keys of what `boxless doctor --json` writes, which names images."""
 _HASH = re.compile("[0-9a-f]{16,128}", re.IGNORECASE)
 _REPEATED = 3
 """Times that each word of a column occurs on average if they are tags."""
@@ -83,7 +86,7 @@ class ClassImages:
 
 
 class Record(NamedTuple):
-    """What a file says of one image: the folders that the image may be of, and other cells by their column or key."""
+    """What a file tells about one image: the folders that it may be of, and other cells by their column or key."""
 
     folders: set[str]
     cells: list[tuple[str, str]]
@@ -113,6 +116,8 @@ def record_kind(file: Path, images: ClassImages, *, at_top: bool) -> RecordKind:
     if _NOTES.match(file.name):
         return RecordKind.NOTHING
     suffix, text = file.suffix.lower(), read_text(file)
+    if suffix == ".json" and all(key in text for key in _DOCTOR):
+        return RecordKind.NOTHING
     is_named = images.is_named_by(file)
     if suffix == ".txt" and _has_numbers(text, is_named=is_named, at_top=at_top):
         return RecordKind.TAGS
@@ -121,7 +126,12 @@ def record_kind(file: Path, images: ClassImages, *, at_top: bool) -> RecordKind:
         return RecordKind.TAGS
     if suffix == ".xml" or is_named:
         return RecordKind.NOTHING
-    return _record_kind(_records(suffix, text, images), file.stem)
+    kind = _record_kind(_records(suffix, text, images), file.stem)
+    if suffix not in _TABLES:
+        return kind
+    # A table that is not well formed may say more line by line, and one with quotation marks by rows.
+    quoted = _record_kind(_of_rows(_quoted_rows(text, suffix), images), file.stem)
+    return max(kind, quoted, key=lambda one: one.value)
 
 
 def read_text(file: Path) -> str:
@@ -195,8 +205,7 @@ def _is_named(folder: str, cell: str) -> bool:
 
 def _records(suffix: str, text: str, images: ClassImages) -> Iterator[Record]:
     if suffix in _TABLES:
-        rows = table_cells(text, _delimiter(text.partition("\n")[0]) or ",")
-        yield from _of_rows([[cell.strip(" \"'") for cell in row] for row in rows], images)
+        yield from _of_rows([_cells(line) for line in text.splitlines()], images)
     elif suffix == ".txt":
         # Lines with an address say where an image is from, as licences do.
         lines = [_cells(line) for line in text.splitlines() if line.strip() and "://" not in line]
@@ -210,11 +219,17 @@ def _records(suffix: str, text: str, images: ClassImages) -> Iterator[Record]:
 
 
 def _cells(line: str) -> list[str]:
-    return [cell.strip(" \"'") for cell in line.split(_delimiter(line))]
+    delimiter = next((one for one in (",", ";", "\t", "|") if one in line), None)
+    return [cell.strip(" \"'") for cell in line.split(delimiter)]
 
 
-def _delimiter(line: str) -> str | None:
-    return next((one for one in (",", ";", "\t", "|") if one in line), None)
+def _quoted_rows(text: str, suffix: str) -> list[list[str]]:
+    """The cells of a table in which quotation marks hold delimiters; none if it cannot be read so."""
+    try:
+        rows = table_cells(text, find_delimiter(text, suffix))
+    except csv.Error:
+        return []
+    return [[cell.strip(" \"'") for cell in row] for row in rows if row]
 
 
 def _of_rows(rows: Sequence[Sequence[str]], images: ClassImages) -> Iterator[Record]:

@@ -33,7 +33,7 @@ class _Line(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _spelt_as_known(cls, data: Any, info: ValidationInfo) -> Any:
+    def _spelled_as_known(cls, data: Any, info: ValidationInfo) -> Any:
         known = cls.known_keys()
         unknown = [key for key in data if key not in known] if isinstance(data, dict) else []
         for key in unknown:

@@ -131,7 +131,7 @@ def _of_lines(
             problems.add_unmatched(_MISSING, name)
             continue
         if path in reviews:
-            problems.add("images whose name is spelt in several ways, of which the last line is taken", name)
+            problems.add("images whose name is spelled in several ways, of which the last line is taken", name)
         _report_classes(own.classes(), classes, problems)
         reviews[path] = _review_of_line(own, name, path, classes, problems)
     return reviews

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from boxless.datasets.common import find_splits, first_path, split_kinds
+from boxless.datasets.common import find_splits, first_path, is_split_name
 from boxless.datasets.problems import Problems
 from boxless.datasets.table_cells import are_flags, is_empty
 from boxless.errors import BoxlessError, in_one_line
@@ -95,7 +95,7 @@ def read_table(file: Path, problems: Problems) -> Table:
     """
     try:
         text = _text(file)
-        delimiter = _delimiter(text, file)
+        delimiter = find_delimiter(text, file.suffix.lower())
         lines = _lines(text, delimiter)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise BoxlessError(
@@ -183,9 +183,9 @@ def _header(lines: Sequence[Sequence[str]]) -> list[str]:
     return [name or f"Unnamed: {number}" * (number > 0) for number, name in enumerate(names)]
 
 
-def _delimiter(text: str, file: Path) -> str:
-    """The delimiter that gives the first row the most columns; the usual one if several do."""
-    usual = DELIMITERS[file.suffix.lower()]
+def find_delimiter(text: str, suffix: str) -> str:
+    """The delimiter that gives the first row the most columns; that which is usual for the suffix if several do."""
+    usual = DELIMITERS[suffix]
     first = text.lstrip("\r\n").partition("\n")[0]
     counts = {one: len(next(iter(table_cells(first, one)), [])) for one in (usual, *_OTHERS)}
     return max(counts, key=lambda one: counts[one])
@@ -327,4 +327,4 @@ def may_be_split(column: str, cells: Iterable[str]) -> bool:
     """Whether a column says of each row if it is of a split, as fastai's `is_valid`, or of which fold it is."""
     name = column.lower()
     is_fold = name in _FOLDS and any(cell.isdecimal() and int(cell) > 1 for cell in cells)
-    return is_fold or (name.startswith("is_") and bool(split_kinds([name[3:]])))
+    return is_fold or (name.startswith("is_") and is_split_name(name[3:]))

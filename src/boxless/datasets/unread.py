@@ -73,7 +73,7 @@ def refuse_disagreeing(root: Path, images: ClassImages) -> list[Path]:
         images: in these.
 
     Returns:
-        Files that describe the images otherwise, such as their sizes.
+        Files with other facts about the images, such as their sizes.
 
     Raises:
         BoxlessError: there is such a file, which the message names with what to do; or a table that names images, or a
@@ -100,8 +100,8 @@ def refuse_disagreeing(root: Path, images: ClassImages) -> list[Path]:
                 else "convert it to a format that is read"
             )
             raise BoxlessError(
-                f"{root}: {file.relative_to(root)} describes the images otherwise than the names of their folders, "
-                f"so these may be no classes; {fix}, or if they are the classes move it elsewhere"
+                f"{root}: {file.relative_to(root)} has boxes or other tags of the images than the names of their "
+                f"folders, so these may be no classes; {fix}, or if they are the classes move it elsewhere"
             )
     return others
 

@@ -87,7 +87,7 @@ def load_yolo(file: Path, split: str | None) -> Dataset:
 def _without_sharing(found: Mapping[Path, Path | None], root: Path, problems: Problems) -> dict[Path, Path | None]:
     """The images of which no other has the label file, as `0.jpg` and `0.png` have.
 
-    The first of several stays, or the first that is spelt as the label file.
+    The first of several stays, or the first that is spelled as the label file.
     """
     first: dict[Path, Path] = {}
     for image, labels in found.items():

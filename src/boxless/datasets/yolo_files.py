@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from boxless.datasets.common import as_text, find_splits, first_path, read_all_lines, read_lines, split_kinds, to_floats
+from boxless.datasets.common import (
+    as_text,
+    find_splits,
+    first_path,
+    is_split_name,
+    read_all_lines,
+    read_lines,
+    to_floats,
+)
 from boxless.errors import BoxlessError, in_one_line
 from boxless.image_files import find_images, normal, parent, walk_files
 from boxless.yaml_keys import TextLoader
@@ -189,5 +197,5 @@ def _names_of_folders(folder: Path) -> list[str]:
 
 def _split_folders(names: Sequence[str]) -> list[str]:
     """Those that are called like splits; here also a single one beside others, which cannot be a class."""
-    splits = find_splits(names) or {name for name in names if split_kinds([name])}
+    splits = find_splits(names) or {name for name in names if is_split_name(name)}
     return [name for name in names if name in splits]

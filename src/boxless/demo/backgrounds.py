@@ -133,4 +133,4 @@ def cloth(rng: Generator, height: int, width: int) -> Array:
     return woven
 
 
-GROUNDS = (meadow, sand, pebbles, planks, landscape, water, cloth)
+BACKGROUNDS = (meadow, sand, pebbles, planks, landscape, water, cloth)

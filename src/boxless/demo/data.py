@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from boxless.demo.art import DISTRACTORS, KINDS, Array, Canvas, Kind, noise
-from boxless.demo.backgrounds import GROUNDS
+from boxless.demo.backgrounds import BACKGROUNDS
 from boxless.errors import BoxlessError
 from boxless.export.voc import add_children
 from boxless.files import unwritable
@@ -132,7 +132,7 @@ def draw_scene(seed: int, index: int) -> tuple[NDArray[np.uint8], list[_Object]]
     """One image, (h, w, 3) uint8, and its objects, the topmost last."""
     rng = np.random.default_rng([VERSION, seed, index])
     width, height = _SIZES[rng.integers(len(_SIZES))]
-    scene = GROUNDS[rng.integers(len(GROUNDS))](rng, height, width).astype(np.float32)
+    scene = BACKGROUNDS[rng.integers(len(BACKGROUNDS))](rng, height, width).astype(np.float32)
     light = np.array([rng.uniform(-0.7, 0.7), rng.uniform(-0.8, -0.2), 0.8], np.float32)
     light /= np.linalg.norm(light)
     for _ in range(rng.integers(0, 5)):

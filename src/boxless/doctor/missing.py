@@ -32,7 +32,7 @@ STEPS, LR, WEIGHT_DECAY = 200, 1e-2, 1e-1
 """AdamW on all images at once, over standardised averages of the maps."""
 
 MIN_AUC = 0.8
-"""A class whose out-of-fold probabilities have a smaller area under the ROC curve has no image named: where they tell
+"""No image is named of a class whose out-of-fold probabilities have a smaller area under the ROC curve: where they tell
 nothing, as in small sets, a third of the images would be."""
 
 

@@ -18,7 +18,7 @@ from boxless.export.yolo import write_yolo
 from boxless.registry import Registry
 from boxless.structures import Detections
 
-__all__ = ["FORMATS", "Format", "Writer"]
+__all__ = ["FORMATS", "Format", "Writer", "export_format"]
 
 Writer = Callable[[Path, Iterable[tuple[Path, Detections]], Sequence[str], str], Path]
 
@@ -39,6 +39,26 @@ class Format(NamedTuple):
 
 
 FORMATS: Registry[Format] = Registry("export format")
+
+
+def export_format(name: str, files: tuple[str, ...], *, absolute_paths: bool = False) -> Callable[[Writer], Writer]:
+    """A decorator that adds a writer to the export formats; the command line takes its name as `--format`.
+
+    Args:
+        name: of the format.
+        files, absolute_paths: see `Format`.
+
+    Raises:
+        BoxlessError: the name is taken.
+    """
+
+    def add(write: Writer) -> Writer:
+        FORMATS.register(name)(Format(write, files, absolute_paths))
+        return write
+
+    return add
+
+
 FORMATS.update(
     {
         "coco": Format(write_coco, ("predictions.json",)),

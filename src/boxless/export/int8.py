@@ -41,7 +41,7 @@ MAX_LOSS = 0.02
 MIN_IMAGES, MAX_IMAGES = 6, 300
 """Fewer images are refused; of more so many are taken, evenly. Ranges hardly change after some hundred images."""
 MEASURED = 3
-"""One image of so many is left out of the calibration, to measure on."""
+"""Every so many images one is left out of the calibration and used for measuring."""
 OPERATORS = ("Conv", "Clip", "Relu", "Add", "MaxPool")
 """What has a kernel for 8-bit integers and is exact between them."""
 MIN_STRIDE = 16

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 FIRST_ROUND_STEPS = 2 / 3
 """Training steps of the first round, over those of the next."""
 
+LabelSets = Callable[[Sequence[int], CachedDataset], list[list[Annotations]]]
+"""From the rows of images, and these images, to the sets of pseudo labels that a network is trained on."""
+
 
 @dataclass(frozen=True)
 class CrossFitting:
@@ -83,7 +86,7 @@ def first_round(fitting: CrossFitting, seed: Sequence[Annotations]) -> tuple[lis
         See `_cross_fit`.
     """
     config = first_round_config(fitting.config)
-    return _cross_fit(fitting, 1, config, lambda rows: [[seed[row] for row in rows]])
+    return _cross_fit(fitting, 1, config, lambda rows, _: [[seed[row] for row in rows]])
 
 
 def later_round(
@@ -107,8 +110,7 @@ def later_round(
         See `_cross_fit`.
     """
 
-    def sets_of(rows: Sequence[int]) -> list[list[Annotations]]:
-        training = fitting.data.subset(rows)
+    def sets_of(rows: Sequence[int], training: CachedDataset) -> list[list[Annotations]]:
         own_seeds, others = [[boxes[row] for row in rows] for boxes in seeds], [held_out[row] for row in rows]
         merged = consensus(own_seeds[0], others, training.sizes, fitting.config.pseudo_labels.consensus_iou)
         sets = label_sets(merged, own_seeds, sorted({*no_consensus, *classes_never_kept(merged, fitting.boxed)}))
@@ -118,7 +120,7 @@ def later_round(
 
 
 def _cross_fit(
-    fitting: CrossFitting, number: int, config: Config, sets_of: Callable[[Sequence[int]], list[list[Annotations]]]
+    fitting: CrossFitting, number: int, config: Config, sets_of: LabelSets
 ) -> tuple[list[Detector], list[Annotations]]:
     """Train a network for each fold on the images of the others, and predict the boxes of the fold's tags.
 
@@ -126,7 +128,7 @@ def _cross_fit(
         fitting: the images.
         number: of the round.
         config: of its networks.
-        sets_of: from rows of images to the sets of pseudo labels that these are trained on.
+        sets_of: gives what the networks are trained on.
 
     Returns:
         The networks, and for each image the boxes of its tags without a given box; none for images of no fold.
@@ -137,7 +139,7 @@ def _cross_fit(
         logger.info("Round %d, fold %d of %d: training on the other folds", number, fold + 1, fold_count)
         rest, fold_rows = (np.flatnonzero(which).tolist() for which in (folds != fold, folds == fold))
         training = fitting.data.subset(rest)
-        training = training.with_each([with_given(labels, training) for labels in sets_of(rest)])
+        training = training.with_each([with_given(labels, training) for labels in sets_of(rest, training)])
         detector = fit_network(run.folder / f"fold-{number}-{fold + 1}", config, training, run, training_set)
         with run.timed("pseudo labels"):
             predicted = boxes_for_tags(detector, fitting.tagged, fold_rows, "Out-of-fold predictions")

@@ -28,6 +28,8 @@ def boxes_for_tags(detector: Detector, data: CachedDataset, rows: Sequence[int],
 
     def predict(row: int) -> Annotations:
         tags = data.tags_of(row)
+        if not len(tags):
+            return Annotations.empty()
         return Annotations.of(detector.boxes_for_labels(detector.read(data, row), tags), tags)
 
     return map_rows(predict, detector, rows, description)

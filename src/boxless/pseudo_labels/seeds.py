@@ -38,7 +38,10 @@ def mixed_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
     cam = cam.with_views(cam.views[:1])
 
     def find(row: int) -> Annotations:
-        labels, (output,) = data.tags_of(row), cam.view_outputs(cam.read(data, row))
+        labels = data.tags_of(row)
+        if not len(labels):
+            return Annotations.empty()
+        (output,) = cam.view_outputs(cam.read(data, row))
         assert output.maps is not None and output.objectness is not None
         local = _over_maximum(_local_cams(data, cam, row))
         maps = (1 - LOCAL_SHARE) * _over_maximum(output.maps) + LOCAL_SHARE * local
@@ -54,6 +57,8 @@ def local_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
 
     def find(row: int) -> Annotations:
         labels = data.tags_of(row)
+        if not len(labels):
+            return Annotations.empty()
         heatmaps = _local_cams(data, cam, row)
         proposals = data.proposals_of(row)
         rows = [separating_proposal(heatmaps[label], proposals, data.sizes[row]) for label in labels]

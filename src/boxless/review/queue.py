@@ -67,7 +67,7 @@ SAMPLE_SEED = 0
 
 
 class ImageAssessment(NamedTuple):
-    """What a detector says of one image.
+    """The output of a detector for one image.
 
     Args:
         proposed: the boxes that a person is asked about.
@@ -151,13 +151,13 @@ def ask(
     dataset = _without(matched(detector, root, split), root, (name for name, own in done.items() if own.done))
     if random and done:
         logger.warning("The sample is of the images that were not reviewed: it says nothing of the others")
-    questions = choose(detector, dataset, number, random=random)
+    query_images = choose(detector, dataset, number, random=random)
     record_results(out, written)
-    write_queue(out / QUEUE, questions, root)
+    write_queue(out / QUEUE, query_images, root)
     for name in EXPORTS:
-        pairs = [(question.sample.path, question.proposed) for question in questions]
+        pairs = [(image.sample.path, image.proposed) for image in query_images]
         FORMATS[name].write(out, pairs, detector.classes, detector.name)
-    return len(questions)
+    return len(query_images)
 
 
 def choose(
@@ -181,10 +181,10 @@ def choose(
     pairs = list(examine(detector, dataset))
     scores = np.array([sum(own.signals.values()) for _, own in pairs])
     order = diverse_order(scores, np.array([own.descriptor for _, own in pairs]), number)
-    return [_question(*pairs[row], float(scores[row])) for row in order]
+    return [_query_image(*pairs[row], float(scores[row])) for row in order]
 
 
-def _question(sample: Sample, examined: ImageAssessment, score: float) -> QueryImage:
+def _query_image(sample: Sample, examined: ImageAssessment, score: float) -> QueryImage:
     reasons = [reason for reason, value in examined.signals.items() if value >= REASON]
     return QueryImage(sample, examined.proposed, score, reasons or ["unlike the images before"])
 
@@ -314,30 +314,30 @@ def diverse_order(scores: NDArray[np.float64], descriptors: FloatArray, number: 
     return order
 
 
-def write_queue(path: Path, questions: Sequence[QueryImage], root: Path) -> None:
+def write_queue(path: Path, query_images: Sequence[QueryImage], root: Path) -> None:
     """Write a queue atomically, one JSON line an image.
 
     Raises:
         BoxlessError: the file cannot be written.
     """
     with write_whole(path) as file:
-        for line in queued(questions, root):
+        for line in queued(query_images, root):
             file.write(json.dumps(line.model_dump(mode="json", by_alias=True)).encode() + b"\n")
 
 
-def queued(questions: Sequence[QueryImage], root: Path) -> list[QueuedImage]:
-    """Questions as lines of a queue, images named by their paths below the data `root`."""
+def queued(query_images: Sequence[QueryImage], root: Path) -> list[QueuedImage]:
+    """Images to ask about, as lines of a queue, images named by their paths below the data `root`."""
     return [
         QueuedImage(
-            image=image_name(root, question.sample.path),
-            score=None if question.score is None else round(question.score, 6),
-            reasons=question.reasons,
+            image=image_name(root, image.sample.path),
+            score=None if image.score is None else round(image.score, 6),
+            reasons=image.reasons,
             boxes=[
-                QueuedBox(name=question.proposed.classes[label], xyxy=box, score=score)
-                for label, score, box in rows(question.proposed)
+                QueuedBox(name=image.proposed.classes[label], xyxy=box, score=score)
+                for label, score, box in rows(image.proposed)
             ],
         )
-        for question in questions
+        for image in query_images
     ]
 
 

@@ -110,7 +110,7 @@ async function reopen(number, body) {
 
 addEventListener("beforeunload", (event) => { if (unsaved.size) event.preventDefault(); });
 
-// What a person says of an image.
+// The labels of an image.
 
 function begin(image) {
   const said = image.labels || { tags: {}, counts: {}, boxes: [], complete: [], done: false };

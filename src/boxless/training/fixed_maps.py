@@ -1,4 +1,4 @@
-"""Outputs of the untrained first layers of a model (its principal components), computed once for all steps."""
+"""Outputs of the layers that training steps do not change (the principal components), computed once for all steps."""
 
 from collections.abc import Sequence
 from copy import deepcopy
