@@ -63,17 +63,15 @@ def train(
     bound; boxes in `labels` are trained on beside tags. The manifest and every evaluation state what was used.
 
     The same call on an unfinished run folder continues after its last finished epoch and ends, on the CPU, with the
-    same weights as an uninterrupted one. On a finished folder it trains nothing, but computes what the cache lacks;
-    `Detector.load` only loads.
+    same weights as an uninterrupted one. A finished folder is loaded, once the cache has what training would read.
 
     >>> detector = train("tags.csv", "runs/first", settings={"training": {"steps": 1200}})  # doctest: +SKIP
 
     Args:
         data: a dataset, or a path that `load_dataset` takes.
         out: the run folder.
-        labels: reviewed labels of images: tags, unknown tags, boxes, counts and points, which override those of the
-            data (`datasets.labels.with_labels`): the file of `boxless review`, COCO, Label Studio, YOLO, VOC, a table.
-            Boxes may choose other proposals (`proposals.choice`).
+        labels: reviewed tags, unknown tags, boxes, counts and points, which override those of the data
+            (`datasets.labels.with_labels`); boxes may choose other proposals (`proposals.choice`).
         method: a name in `methods.PRESETS`; by default that of `config`, else `seeded`.
         split: of the data at `data`.
         classes: train for these only.
