@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeV
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
-from boxless.errors import BoxlessError, in_one_line
+from boxless.errors import BoxlessError, in_one_line, message_of
 from boxless.limits import MAX_BOXES, MAX_SIDE, MAX_VIEWS
 from boxless.registry import Registry
 from boxless.yaml_keys import ValueLoader
@@ -355,7 +355,7 @@ def check_settings(section: type[S], settings: Mapping[str, Any], source: str) -
     try:
         return section.model_validate(settings)
     except ValidationError as error:
-        lines = [_complaint(section, item["loc"], item["msg"], item["type"]) for item in error.errors()]
+        lines = [_complaint(section, item["loc"], message_of(item), item["type"]) for item in error.errors()]
         raise BoxlessError(f"{source} does not fit:\n  " + "\n  ".join(dict.fromkeys(lines))) from None
 
 
@@ -414,7 +414,7 @@ def _complaint(root: type[Section], location: tuple[int | str, ...], message: st
     if error == "string_type":
         return f"{key}: {message}; put a text that reads as another value into quotation marks, such as '\"2007\"'"
     if error != "extra_forbidden":
-        return f"{key}: {message.removeprefix('Value error, ')}"
+        return f"{key}: {message}"
     section: Any = root
     for part in location[:-1]:
         annotation = section.model_fields[part].annotation

@@ -23,5 +23,10 @@ def in_one_line(error: BaseException) -> str:
 
 def first_problem(errors: Sequence[Mapping[str, Any]]) -> str:
     """The first of pydantic's errors, with its place in the input where it has one, in one line."""
-    place, message = ".".join(map(str, errors[0]["loc"])), errors[0]["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else str(message)
+    place, message = ".".join(map(str, errors[0]["loc"])), message_of(errors[0])
+    return f"{place}: {message}" if place else message
+
+
+def message_of(problem: Mapping[str, Any]) -> str:
+    """What one of pydantic's errors says, without the kind of exception that a validator raised."""
+    return str(problem["msg"]).removeprefix("Value error, ")

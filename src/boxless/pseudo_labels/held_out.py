@@ -26,13 +26,33 @@ def boxes_for_tags(detector: Detector, data: CachedDataset, rows: Sequence[int],
         description: of the progress bar.
     """
 
-    def predict(row: int) -> Annotations:
-        tags = data.tags_of(row)
-        if not len(tags):
-            return Annotations.empty()
-        return Annotations.of(detector.boxes_for_labels(detector.read(data, row), tags), tags)
+    return map_tags(
+        lambda row, tags: detector.boxes_for_labels(detector.read(data, row), tags), detector, data, rows, description
+    )
 
-    return map_rows(predict, detector, rows, description)
+
+def map_tags(
+    find: Callable[[int, IntArray], FloatArray],
+    detector: Detector,
+    data: CachedDataset,
+    rows: Sequence[int],
+    description: str,
+) -> list[Annotations]:
+    """A box for every tag of these images; those without tags are not read.
+
+    Args:
+        find: gives the boxes (tags, 4) of the tags of a row.
+        detector: that it uses.
+        data: the images.
+        rows: which of them.
+        description: of the progress bar.
+    """
+
+    def boxes_of(row: int) -> Annotations:
+        tags = data.tags_of(row)
+        return Annotations.of(find(row, tags), tags) if len(tags) else Annotations.empty()
+
+    return map_rows(boxes_of, detector, rows, description)
 
 
 def calibrated(detectors: Sequence[Detector], data: CachedDataset, folds: IntArray, seed: int) -> Calibration:

@@ -11,9 +11,9 @@ from boxless.detector import Detector
 from boxless.heatmap_boxes import separating_proposal
 from boxless.methods import CAM
 from boxless.postprocess import cam_boxes
-from boxless.pseudo_labels.held_out import boxes_for_tags, map_rows
+from boxless.pseudo_labels.held_out import boxes_for_tags, map_tags
 from boxless.registry import Registry
-from boxless.structures import Annotations, FloatArray
+from boxless.structures import Annotations, FloatArray, IntArray
 
 Seed = Callable[[CachedDataset, Detector], list[Annotations]]
 
@@ -37,34 +37,26 @@ def mixed_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
     """The CAM box of every tag, of the weighted mean of CAM and local CAM, each divided by its maximum."""
     cam = cam.with_views(cam.views[:1])
 
-    def find(row: int) -> Annotations:
-        labels = data.tags_of(row)
-        if not len(labels):
-            return Annotations.empty()
+    def find(row: int, tags: IntArray) -> FloatArray:
         (output,) = cam.view_outputs(cam.read(data, row))
         assert output.maps is not None and output.objectness is not None
         local = _over_maximum(_local_cams(data, cam, row))
         maps = (1 - LOCAL_SHARE) * _over_maximum(output.maps) + LOCAL_SHARE * local
-        boxes = cam_boxes(maps, output.objectness, data.sizes[row], labels, cam.cam_threshold, cam.views)
-        return Annotations.of(boxes, labels)
+        return cam_boxes(maps, output.objectness, data.sizes[row], tags, cam.cam_threshold, cam.views)
 
-    return map_rows(find, cam, range(len(data)), "CAM boxes with local CAMs")
+    return map_tags(find, cam, data, range(len(data)), "CAM boxes with local CAMs")
 
 
 @SEEDS.register("local_cam")
 def local_cam_seed(data: CachedDataset, cam: Detector) -> list[Annotations]:
     """The proposal that separates the local CAM of the tag best (`heatmap_boxes.separating_proposal`)."""
 
-    def find(row: int) -> Annotations:
-        labels = data.tags_of(row)
-        if not len(labels):
-            return Annotations.empty()
+    def find(row: int, tags: IntArray) -> FloatArray:
         heatmaps = _local_cams(data, cam, row)
         proposals = data.proposals_of(row)
-        rows = [separating_proposal(heatmaps[label], proposals, data.sizes[row]) for label in labels]
-        return Annotations.of(proposals[rows], labels)
+        return proposals[[separating_proposal(heatmaps[tag], proposals, data.sizes[row]) for tag in tags]]
 
-    return map_rows(find, cam, range(len(data)), "Local CAM boxes")
+    return map_tags(find, cam, data, range(len(data)), "Local CAM boxes")
 
 
 def _local_cams(data: CachedDataset, cam: Detector, row: int) -> FloatArray:
