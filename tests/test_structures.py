@@ -210,6 +210,8 @@ def test_detections_of_other_types_are_converted_and_labels_must_be_of_a_class()
     assert [part.dtype for part in (found.boxes, found.scores, found.labels)] == [np.float32, np.float32, np.int64]
     assert (found.names, len(found.confident())) == (["dog"], 1)
     assert found.image_scores.dtype == np.float32
+    with pytest.raises(BoxlessError, match="image_scores is of type list, not a NumPy array"):
+        Detections(*values, ("cat", "dog"), (96, 64), [0.5, 0.5])  # type: ignore[arg-type]
     with pytest.raises(BoxlessError, match="labels are not whole numbers"):
         Detections(*values[:2], np.array([0.7]), ("cat", "dog"), (96, 64), np.ones(2, np.float32))  # type: ignore[arg-type]
     for label in (2, -1):

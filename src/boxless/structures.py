@@ -310,15 +310,16 @@ class Detections:
     def __post_init__(self) -> None:
         raw = {} if self.raw_scores is None else {"raw_scores": self.raw_scores}
         _check_shapes("Detections", self.boxes, scores=self.scores, labels=self.labels, **raw)
+        _check_array("Detections", "image_scores", self.image_scores)
+        if self.image_scores.shape != (len(self.classes),):
+            raise BoxlessError(
+                f"Detections: image_scores has shape {self.image_scores.shape}; {len(self.classes)} classes need "
+                f"({len(self.classes)},)"
+            )
         floats = dict.fromkeys(("boxes", "scores", "image_scores", *raw), np.float32)
         _convert(self, labels=np.int64, **floats)
         if (wrong := self.labels[(self.labels < 0) | (self.labels >= len(self.classes))]).size:
             raise BoxlessError(f"Detections: label {wrong[0]} is no index of {len(self.classes)} classes")
-        if not isinstance(self.image_scores, np.ndarray) or self.image_scores.shape != (len(self.classes),):
-            raise BoxlessError(
-                f"Detections: image_scores has shape {np.shape(self.image_scores)}; {len(self.classes)} classes need "
-                f"({len(self.classes)},)"
-            )
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -461,8 +462,7 @@ def _check_shapes(kind: str, boxes: NDArray[Any], **values: NDArray[Any]) -> Non
         BoxlessError: they do not; the message names the field and the shapes.
     """
     for name, array in {"boxes": boxes, **values}.items():
-        if not isinstance(array, np.ndarray):
-            raise BoxlessError(f"{kind}: {name} is of type {type(array).__name__}, not a NumPy array")
+        _check_array(kind, name, array)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise BoxlessError(f"{kind}: boxes has shape {boxes.shape}, not (N, 4)")
     for name, array in values.items():
@@ -470,3 +470,8 @@ def _check_shapes(kind: str, boxes: NDArray[Any], **values: NDArray[Any]) -> Non
             raise BoxlessError(
                 f"{kind}: {name} has shape {array.shape}; boxes of shape {boxes.shape} need ({len(boxes)},)"
             )
+
+
+def _check_array(kind: str, name: str, array: Any) -> None:
+    if not isinstance(array, np.ndarray):
+        raise BoxlessError(f"{kind}: {name} is of type {type(array).__name__}, not a NumPy array")
